@@ -1,0 +1,274 @@
+"""The command `diffsweep`: Hydra in, frozen values out.
+
+Beside `hydra_plugins.diffsweep_fused` this is the only importer of Hydra and OmegaConf, and no DictConfig leaves it: a
+cell is a pair (resolved plain config, the axes it varies), and `diffsweep.sweep.runner` does the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import hydra
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from diffsweep.core.problems import BadInput, did_you_mean
+from diffsweep.paths import shipped
+
+Cell = tuple[dict[str, Any], dict[str, Any]]
+
+
+class CellFailed(RuntimeError):
+    """A job of one cell whose cell failed; its reason is already told."""
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM, as an interrupt: finished cells stay."""
+
+
+class Task:
+    """What Hydra calls: once a job (`task(cfg)`), or once a multirun through the batch entry `freeze` and `many`."""
+
+    def __init__(self) -> None:
+        self.command = "diffsweep"
+        self.failed = 0
+        self.error: Exception | None = None
+
+    def __call__(self, cfg: DictConfig) -> str:
+        """One job. Alone, it keeps its error for `main`: Hydra would tell it a second time."""
+        job = HydraConfig.get()
+        if job.mode == RunMode.MULTIRUN:
+            return self._one_of_many(cfg, job)
+        try:
+            (status,) = self.many([self.freeze(_resolved(cfg), {}, job.overrides.task)])
+            return status
+        except Exception as error:
+            self.error = error
+            return "failed"
+
+    def _one_of_many(self, cfg: DictConfig, job: HydraConf) -> str:
+        """One process a job: it cannot see which of its overrides vary, so each counts as an axis."""
+        names = [line.partition("=")[0].lstrip("+") for line in job.overrides.task]
+        values = {name: job.runtime.choices.get(name, OmegaConf.select(cfg, name)) for name in names}
+        config, axes = _resolved(cfg), _resolved(OmegaConf.create(values))
+        axes.pop("sweeps", None)
+        (status,) = self.many([self.freeze(config, axes, job.overrides.task)])
+        if status == "failed":
+            raise CellFailed(shlex.join(job.overrides.task))
+        return status
+
+    def freeze(self, config: dict[str, Any], axes: dict[str, Any], overrides: Sequence[str]) -> Cell:
+        """One job as a cell. A sweep without a name is called after its sweeps file."""
+        for key in ("sweeps", "sweep.name", "output_dir"):
+            if key in axes:
+                raise BadInput(f"{key} cannot be swept: give it one value, and call diffsweep once for each")
+        if "sweeps" in config:
+            raise BadInput("the config holds a key 'sweeps': a sweeps file must begin with '# @package _global_'")
+        sweep = config.get("sweep") or {}
+        name = _sweeps_file(overrides)
+        return (config if sweep.get("name") or not name else config | {"sweep": sweep | {"name": name}}), axes
+
+    def many(self, cells: list[Cell]) -> list[str]:
+        """Run the cells; their statuses, "done" or "failed"."""
+        from diffsweep.sweep.runner import run_sweep  # heavy: imported once there is something to run
+
+        outcome = run_sweep(cells, cells[0][0].get("sweep", {}).get("name"), self.command)
+        self.failed += outcome.failed
+        return list(outcome.statuses)
+
+
+task = Task()  # importable, so that other launchers can send it to their processes
+
+
+def main() -> int:
+    """The console entry; returns the exit code (see `diffsweep --help`)."""
+    arguments = sys.argv[1:]
+    if "--version" in arguments:
+        print(f"diffsweep {version('diffsweep')}")
+        return 0
+    if any("--experimental-rerun".startswith(word.split("=")[0]) for word in arguments if word.startswith("--e")):
+        return _refuse("--experimental-rerun is not supported: it runs what a pickle file holds; repeat the command")
+    signal.signal(signal.SIGTERM, _stop)
+    OmegaConf.register_new_resolver("diffsweep.sweeps", _sweeps_listed, replace=True)
+    sys.argv[1:] = sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))  # wherever it was typed
+    task.command, task.failed, task.error = shlex.join(["diffsweep", *arguments]), 0, None
+    whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        with _errors_raised():
+            hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name="config")(task)()
+        if task.error:
+            raise task.error
+    except Stopped:
+        return _stopped(signal.SIGTERM)
+    except KeyboardInterrupt:
+        return _stopped(signal.SIGINT)
+    except CellFailed:
+        return 1
+    except Exception as error:
+        if not _mendable(error):
+            raise
+        if whole:
+            traceback.print_exc()
+        return _refuse(explain(error))
+    return 1 if task.failed else 0
+
+
+def explain(error: BaseException) -> str:
+    """A mistake in one short message: the key, what is allowed, and what was probably meant."""
+    if isinstance(error, BadInput):
+        return "\n".join(error.messages)
+    if isinstance(error, OverrideParseException):
+        return _about_grammar(error.override, error.message)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _about_choice(str(error.missing_cfg_file), list(error.options or []), str(error))
+    if isinstance(error, YAMLError):
+        return " ".join(str(error).split())
+    chain = list(_causes(error))
+    for cause in chain:
+        if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
+            return _about_key(cause.parent_node, str(cause.full_key))
+    for pattern, advice in _ADVICE:
+        if found := re.search(pattern, str(error), flags=re.DOTALL):
+            return found.expand(advice)
+    for cause in chain:
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+            return f"{cause.full_key}: {str(cause).splitlines()[0]}"
+    lines = [str(cause).strip().splitlines()[0] for cause in chain if str(cause).strip()]
+    return ": ".join(dict.fromkeys(lines)) or type(error).__name__
+
+
+# What Hydra says, and what is said instead.
+_ADVICE = (
+    (
+        r"Ambiguous value for argument '(([^=]+)=(.*?))'\n",
+        r"""\1 names several values: add -m to sweep over them, or quote a text with commas twice: '\2="\3"'""",
+    ),
+    (r"Sweep parameters '(.*?)' requires --multirun", r"\1 is a sweep: add -m"),
+    (r"force-add of config groups is not supported: '\+\+(sweeps.*?)'", r"++\1: write +\1"),
+    (r"force-add of config groups is not supported: '\+\+(.*?)'", r"++\1 is a choice of a group: write \1"),
+    (r"Could not override 'sweeps'.*use (\+\S+)", r"a sweeps file is added: write \1"),
+    (r"Could not override '(.*?)'\. No match", r"\1: there is nothing of that name to choose"),
+    (r"Multiple values for sweeps\.", r"+sweeps is given twice: one sweeps file at a time"),
+    (r"Multiple values for (\S+)\. .*override \S+: (\S+?)'", r"+\1=\2: \1 is already chosen; write \1=\2"),
+    (r"An item is already at '(.*?)'", r"+\1: the key exists already; write it without +"),
+    (r"Could not delete from config\. '(.*?)' does not exist", r"~\1: there is no such key"),
+    (r"Could not override '(\S+@\S+)'", r"\1: no config is placed there"),
+    (r"does not support sweep type : INTERVAL", r"interval(...) has no end of values: write range(a,b,step) or a list"),
+    (
+        r"Config group override must be a string or a list\. Got (\w+)",
+        r"a choice must be a name, not of type \1",
+    ),
+)
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _about_grammar(override: str, message: str) -> str:
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override!r}: write key=value (see diffsweep --help)"
+    quoted = shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
+    reason = next((line for line in message.splitlines() if " at " in line or " while " in line), "not Hydra's grammar")
+    return f"cannot read {override!r} ({reason}); if the value is a text, quote it inside the shell's quotes: {quoted}"
+
+
+def _about_choice(path: str, options: list[str], message: str) -> str:
+    group, _, choice = path.rpartition("/")
+    file = re.match(r"In '(sweeps/.+?)'", message)
+    origin = f"{file.group(1)}.yaml: " if file else ""
+    given, kind = ("+sweeps", "sweeps file, neither in ./sweeps nor shipped") if group == "sweeps" else (group, group)
+    allowed = f"choose one of {', '.join(options)}" if options else "there are none"
+    return f"{origin}{given}={choice}: no such {kind}; {allowed}{did_you_mean(choice, options)}"
+
+
+def _about_key(node: DictConfig, key: str) -> str:
+    parent = key.rpartition(".")[0]
+    everything = [path for path in _paths(node._get_root()) if path.split(".")[0] != "hydra"]
+    namesakes = [path for path in everything if path.split(".")[-1] == key.split(".")[-1]]
+    meant = f"; did you mean {namesakes[0]!r}?" if namesakes else did_you_mean(key, everything)
+    siblings = [path.removeprefix(f"{parent}.") for path in everything if path.rpartition(".")[0] == parent]
+    allowed = f"{parent or 'the keys'} {'has' if parent else 'are'} {', '.join(siblings) or 'no keys of its own'}"
+    return f"{key}: no such key; {allowed}{meant}"
+
+
+def _paths(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a config; interpolations are not followed."""
+    if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
+        for key, value in node.items_ex(resolve=False):
+            yield f"{prefix}{key!s}"
+            yield from _paths(value, f"{prefix}{key!s}.")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _mendable(error: Exception) -> bool:
+    """Is it a mistake in what was typed or written in a config, rather than one of the program's?"""
+    if isinstance(error, BadInput | HydraException | OmegaConfBaseException | YAMLError):
+        return True
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    return isinstance(error, ValueError) and Path(last).is_relative_to(Path(hydra.__file__).parent)
+
+
+def _refuse(message: str) -> int:
+    print("\n".join(f"diffsweep: {line}" for line in message.splitlines()), file=sys.stderr)
+    return 2
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)
+
+
+def _stopped(number: int) -> int:
+    print("diffsweep: stopped; finished cells are kept, and the same command goes on from there", file=sys.stderr)
+    return 128 + number
+
+
+@contextmanager
+def _errors_raised() -> Iterator[None]:
+    """Hydra's own `main` prints errors and exits with 1, unless this variable is set: then it raises them."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _sweeps_file(overrides: Sequence[str]) -> str | None:
+    """The name that `+sweeps=NAME` gives a sweep."""
+    chosen = [line.removeprefix("+sweeps=") for line in overrides if line.startswith("+sweeps=")]
+    return chosen[0].removesuffix(".yaml").replace("/", "-") if chosen else None
+
+
+def _sweeps_listed() -> str:
+    """The sweep files that `+sweeps=NAME` finds from here, for --help."""
+    folders = (Path("sweeps"), shipped("sweeps"))
+    return ", ".join(sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})) or "none yet"

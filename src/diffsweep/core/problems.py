@@ -1,0 +1,41 @@
+"""What a user can mend: collected over a whole sweep, told at once, exit code 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class BadInput(ValueError):
+    """One or more mendable mistakes; `messages` holds each distinct one once, in order."""
+
+    def __init__(self, messages: str | Iterable[str]) -> None:
+        self.messages = list(dict.fromkeys([messages] if isinstance(messages, str) else messages))
+        super().__init__("\n".join(self.messages))
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing when no allowed word comes close."""
+    close = get_close_matches(str(word), list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def require(*problems: str | None) -> None:
+    """Raise BadInput with every problem that is not None: the end of a dataclass's `__post_init__`."""
+    if found := [problem for problem in problems if problem is not None]:
+        raise BadInput(found)
+
+
+def within(key: str, value: float | None, low: float, high: float | None = None) -> str | None:
+    """A problem unless low <= value <= high; None (unset) is within."""
+    if value is None or (low <= value and (high is None or value <= high)):
+        return None
+    return f"{key}={value}: must be " + (f"at least {low}" if high is None else f"between {low} and {high}")
+
+
+def one_of(key: str, value: str, allowed: Iterable[str]) -> str | None:
+    """A problem unless value is one of the allowed words."""
+    allowed = list(allowed)
+    if value in allowed:
+        return None
+    return f"{key}={value}: must be one of {', '.join(allowed)}{did_you_mean(value, allowed)}"

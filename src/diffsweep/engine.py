@@ -1,0 +1,191 @@
+"""Many programs, few model calls: continuous batching for sweeps.
+
+Every program runs at its own pace. Each call takes `rows` open questions, whoever asks them, pads the last rows of
+the tail, and hands the answers back; a program whose answers are complete goes on to its next questions. Programs
+start longest first, and those with most steps left are served first (Hu's level algorithm), so that few rows are
+padded at the end. All calls of a sweep have one shape: a row's bits then do not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from diffsweep.core.types import Estimate, Model, Program, Query
+
+log = logging.getLogger(__name__)
+WINDOW = 2  # running programs hold open questions for about so many calls: slack to level the tail
+
+
+@dataclass(frozen=True)
+class Work:
+    """A program not yet started. steps: how often it will ask, as planned; only the order depends on it."""
+
+    key: Any
+    start: Callable[[], Program[Any]]
+    steps: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program's end. nfe: model evaluations (rows) it used; seconds: its share of the time."""
+
+    key: Any
+    result: Any
+    error: Exception | None
+    nfe: int
+    seconds: float
+
+
+@dataclass
+class Counts:
+    """Work done: calls of the model, rows asked for, rows padded, prompts encoded, halvings for lack of memory."""
+
+    model_calls: int = 0
+    model_rows: int = 0
+    padded_rows: int = 0
+    encodes: int = 0
+    halvings: int = 0
+
+
+@dataclass(eq=False)
+class _Running:
+    work: Work
+    order: int
+    program: Program[Any]
+    steps_left: int
+    queries: list[Query] = field(default_factory=list)
+    answers: dict[int, Estimate] = field(default_factory=dict)
+    nfe: int = 0
+    seconds: float = 0.0
+
+    @property
+    def open(self) -> list[int]:
+        return [i for i in range(len(self.queries)) if i not in self.answers]
+
+
+_Row = tuple[_Running, int]
+
+
+class Engine:
+    """Answers programs' questions from one model, `rows` a call; `counts` says how much work it was."""
+
+    def __init__(self, model: Model, rows: int) -> None:
+        self.model = model
+        self.rows = rows
+        self.counts = Counts()
+
+    def encode(self, prompts: Iterable[str]) -> None:
+        """Encode each distinct prompt once."""
+        self.counts.encodes += self.model.encode(list(dict.fromkeys(prompts)))
+
+    @torch.inference_mode()
+    def run(self, works: Iterable[Work], on_rows: Callable[[int], None] = lambda rows: None) -> Iterator[Finished]:
+        """Run all programs; yields each as it ends, failed ones with their error. on_rows hears of rows answered."""
+        waiting = sorted(works, key=lambda work: -work.steps)[::-1]
+        running: list[_Running] = []
+        order = 0
+        while waiting or running:
+            while waiting and sum(len(r.open) for r in running) < WINDOW * self.rows:
+                work = waiting.pop()
+                order += 1
+                fresh = _Running(work, order, work.start(), work.steps)
+                finished = self._advance(fresh)
+                if finished is None:
+                    running.append(fresh)
+                else:
+                    yield finished
+            if not running:
+                continue
+            rows = self._choose(running)
+            yield from self._answer(rows, running)
+            on_rows(len(rows))
+
+    def _choose(self, running: list[_Running]) -> list[_Row]:
+        """The next call's rows, all of one stage: started questions first, then most steps left."""
+        queue = sorted(running, key=lambda r: (not r.answers, -r.steps_left, r.order))
+        stage = queue[0].queries[queue[0].open[0]].stage
+        rows = [(r, i) for r in queue for i in r.open if r.queries[i].stage == stage]
+        return rows[: self.rows]
+
+    def _answer(self, rows: list[_Row], running: list[_Running]) -> Iterator[Finished]:
+        began = time.perf_counter()
+        asking = list(dict.fromkeys(r for r, _ in rows))
+        try:
+            estimates: list[Estimate | Exception] = list(self._predict([r.queries[i] for r, i in rows]))
+        except torch.OutOfMemoryError:
+            if self.rows == 1:
+                raise
+            self.rows = (self.rows + 1) // 2
+            self.counts.halvings += 1
+            log.warning("out of memory: going on with %d rows a call", self.rows)
+            return
+        except Exception as error:
+            estimates = [error] if len(rows) == 1 else self._one_by_one(asking, rows)
+        share = (time.perf_counter() - began) / len(rows)
+        failed: dict[_Running, Exception] = {}
+        for (r, i), estimate in zip(rows, estimates, strict=True):
+            r.seconds += share
+            r.nfe += 1
+            if isinstance(estimate, Exception):
+                failed[r] = estimate
+            else:
+                r.answers[i] = estimate
+        for r in asking:
+            finished = self._end(r, None, failed[r]) if r in failed else None
+            if finished is None and not r.open:
+                finished = self._advance(r)
+            if finished is not None:
+                running.remove(r)
+                yield finished
+
+    def _one_by_one(self, asking: list[_Running], rows: list[_Row]) -> list[Estimate | Exception]:
+        """After a call that raised: ask for each program alone, so that only the culprit fails."""
+        answers: dict[_Row, Estimate | Exception] = {}
+        for r in asking:
+            own = [row for row in rows if row[0] is r]
+            try:
+                answers.update(zip(own, self._predict([r.queries[i] for _, i in own]), strict=True))
+            except Exception as error:
+                answers.update(dict.fromkeys(own, error))
+        return [answers[row] for row in rows]
+
+    def _predict(self, queries: list[Query]) -> list[Estimate]:
+        padding = self.rows - len(queries)
+        padded = queries + [queries[-1]] * padding
+        x = torch.stack([q.image for q in padded])
+        t = torch.tensor([q.t for q in padded])
+        answer = self.model.predict(x, t, [q.prompt for q in padded], queries[0].stage)
+        self.counts.model_calls += 1
+        self.counts.model_rows += len(queries)
+        self.counts.padded_rows += padding
+        variance = answer.variance
+        return [Estimate(answer.noise[i], None if variance is None else variance[i]) for i in range(len(queries))]
+
+    def _advance(self, r: _Running) -> Finished | None:
+        """Send a program its answers until it asks again; Finished when it ended."""
+        began = time.perf_counter()
+        try:
+            while True:
+                answers = [r.answers[i] for i in range(len(r.queries))]
+                r.queries, r.answers = (r.program.send(answers) if r.queries else next(r.program)), {}
+                if r.queries:
+                    r.steps_left -= 1
+                    return None
+        except StopIteration as stop:
+            return self._end(r, stop.value, None)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            return self._end(r, None, error)
+        finally:
+            r.seconds += time.perf_counter() - began
+
+    def _end(self, r: _Running, result: Any, error: Exception | None) -> Finished:
+        r.program.close()
+        return Finished(r.work.key, result, error, r.nfe, r.seconds)

@@ -1,0 +1,34 @@
+"""What every input gives: pixels of the size asked for, and a caption where it knows one. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from diffsweep.core.problems import BadInput
+
+
+class Picture(Protocol):
+    def pixels(self, size: int) -> np.ndarray:
+        """uint8, size x size x 3."""
+        ...
+
+    def caption(self) -> str | None: ...
+
+
+def read(key: str, path: str) -> Image.Image:
+    """An image file, turned upright; BadInput naming the key where it is missing or damaged."""
+    if not path:
+        raise BadInput(f"{key}: a file is needed, as in {key}=picture.png")
+    try:
+        with Image.open(Path(path).expanduser()) as image:
+            upright = ImageOps.exif_transpose(image)
+            upright.load()
+            return upright
+    except FileNotFoundError:
+        raise BadInput(f"{key}={path}: no such file") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadInput(f"{key}={path}: not a readable image ({error})") from None

@@ -1,0 +1,27 @@
+"""A held-out picture of the embedded world, by its id: subject/style/number, as in `dog/photo/0`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffsweep.core.problems import BadInput
+from diffsweep.world import named
+
+
+@dataclass(frozen=True)
+class World:
+    id: str = "dog/photo/0"
+
+    def __post_init__(self) -> None:
+        try:
+            named(self.id)
+        except ValueError as error:
+            raise BadInput(f"id={self.id}: {error}") from None
+
+    def pixels(self, size: int) -> np.ndarray:
+        return named(self.id, size).pixels
+
+    def caption(self) -> str | None:
+        return named(self.id).caption

@@ -1,0 +1,77 @@
+"""Masks: 1 = regenerate, 0 = known, and a feathered band between. Needs no torch.
+
+A mask is a hard region; softness turns its edge into a band of so many pixels, by the distance to the edge.
+side: where the band lies, inward (inside the region), outward (outside it) or centred. profile: how m rises across
+it, linear, cosine, or gaussian (the normal distribution over two standard deviations to each side, cut off there).
+Values are rounded to 8 bits, so that a stored mask is the mask.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffsweep.core.problems import one_of, require, within
+
+SHIFT = {"inward": 0.0, "centred": 0.5, "outward": 1.0}
+PROFILES = ("linear", "cosine", "gaussian")
+
+
+@dataclass(frozen=True)
+class Soft(ABC):
+    """softness: width of the band in pixels of the picture; 0 is a hard mask."""
+
+    softness: float = 0.0
+    profile: str = "linear"
+    side: str = "centred"
+
+    def __post_init__(self) -> None:
+        require(
+            within("softness", self.softness, 0),
+            one_of("profile", self.profile, PROFILES),
+            one_of("side", self.side, SHIFT),
+            *self.problems(),
+        )
+
+    def problems(self) -> list[str | None]:
+        """What is wrong with the shape's own keys."""
+        return []
+
+    @abstractmethod
+    def region(self, size: int) -> np.ndarray:
+        """The hard mask: bool, size x size, True = regenerate."""
+
+    def values(self, size: int) -> np.ndarray:
+        """uint8, size x size: 255 = regenerate, 0 = known."""
+        region = self.region(size)
+        if self.softness == 0 or region.all() or not region.any():
+            return region.astype(np.uint8) * 255
+        u = np.clip(SHIFT[self.side] + signed_distance(region) / self.softness, 0, 1)
+        return np.rint(255 * rise(u, self.profile)).astype(np.uint8)
+
+
+def signed_distance(region: np.ndarray) -> np.ndarray:
+    """Pixels from the region's edge, which runs between pixels: positive inside."""
+    from scipy.ndimage import distance_transform_edt
+
+    inside, outside = distance_transform_edt(region), distance_transform_edt(~region)
+    return np.where(region, inside - 0.5, 0.5 - outside)
+
+
+def rise(u: np.ndarray, profile: str) -> np.ndarray:
+    """From 0 at u = 0 to 1 at u = 1."""
+    if profile == "linear":
+        return u
+    if profile == "cosine":
+        return (1 - np.cos(np.pi * u)) / 2
+    from scipy.special import ndtr
+
+    return (ndtr(4 * u - 2) - ndtr(-2)) / (ndtr(2) - ndtr(-2))
+
+
+def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """y and x of the pixels' centres, as shares of the side."""
+    y, x = np.mgrid[:size, :size]
+    return (y + 0.5) / size, (x + 0.5) / size

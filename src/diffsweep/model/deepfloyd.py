@@ -1,0 +1,187 @@
+"""Checkpoints in the layout that diffusers saves for DeepFloyd IF's first stage.
+
+A folder with `unet/` (UNet2DConditionModel), `text_encoder/` (T5), `tokenizer/` and `scheduler/` (its configuration
+is the stage's training schedule, thresholding and spacing). Prompts are encoded as `IFPipeline.encode_prompt` does:
+lower case, stripped, 77 tokens, T5 with its attention mask, the UNet without. Weights are read from safetensors only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffsweep.core.problems import BadInput, one_of, require
+from diffsweep.core.schedule import NoiseSchedule, from_betas, named_schedule
+from diffsweep.core.types import Estimate, Stage
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+EMBEDDED = "tiny"
+PARTS = ("unet", "text_encoder", "tokenizer", "scheduler")
+MAX_TOKENS = 77
+log = logging.getLogger(__name__)
+
+
+def folder(path: str) -> Path:
+    return Path(__file__).parent / EMBEDDED if path == EMBEDDED else Path(path).expanduser()
+
+
+@dataclass(frozen=True)
+class DeepFloyd:
+    """path: the folder, or `tiny` for the embedded weights. dtype: float32, or bfloat16 for the UNet alone."""
+
+    path: str = EMBEDDED
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        require(one_of("dtype", self.dtype, ("float32", "bfloat16")))
+
+    def config(self, part: str, name: str) -> dict[str, Any]:
+        root = folder(self.path)
+        if not root.is_dir():
+            raise BadInput(f"path={self.path}: no such folder; give a checkpoint in the layout diffusers saves for IF")
+        if missing := [p for p in PARTS if not (root / p).is_dir()]:
+            raise BadInput(f"path={self.path}: not an IF checkpoint, {', '.join(missing)} missing in it")
+        try:
+            return json.loads((root / part / name).read_text())
+        except (OSError, ValueError) as error:
+            raise BadInput(f"path={self.path}: {part}/{name} cannot be read ({error})") from None
+
+    def stage(self) -> Stage:
+        return _stage(self)
+
+    def weights(self) -> list[Path]:
+        """The files that decide the model's answers; BadInput where a part has no safetensors."""
+        root = folder(self.path)
+        self.config("unet", "config.json")
+        for part in ("unet", "text_encoder"):
+            if not list((root / part).glob("*.safetensors")):
+                found = ", ".join(p.name for p in (root / part).glob("*.bin"))
+                pickle = f"; {found} is a pickle, which is never loaded" if found else ""
+                raise BadInput(f"path={self.path}: no .safetensors file in {part}/{pickle}")
+        kinds = {".safetensors", ".json", ".model"}
+        return sorted(f for part in PARTS for f in (root / part).iterdir() if f.suffix in kinds)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over names and contents of the weights and configurations."""
+        state = tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in self.weights())
+        return _digest(folder(self.path), state)
+
+    def load(self, device: str) -> Loaded:
+        return Loaded(self, device)
+
+
+@lru_cache
+def _stage(model: DeepFloyd) -> Stage:
+    unet = model.config("unet", "config.json")
+    config = model.config("scheduler", "scheduler_config.json")
+    size = unet["sample_size"]
+    if config.get("trained_betas"):
+        schedule: NoiseSchedule = from_betas(config["trained_betas"])
+    else:
+        kind, T = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
+        schedule = named_schedule(kind, T, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
+    kind = "dynamic" if config.get("thresholding") else "clip" if config.get("clip_sample", True) else "none"
+    return Stage(
+        shape=(unet["in_channels"], size, size),
+        schedule=schedule,
+        threshold=kind,
+        threshold_ratio=config.get("dynamic_thresholding_ratio", 0.995),
+        threshold_max=config.get("sample_max_value", 1.0),
+        spacing=config.get("timestep_spacing", "leading"),
+        offset=config.get("steps_offset", 0),
+    )
+
+
+@lru_cache
+def _digest(root: Path, state: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for name, _, _ in state:
+        digest.update(Path(name).relative_to(root).as_posix().encode())
+        with open(name, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+class Loaded:
+    """The networks, in memory. The text encoder answers in float32; the UNet computes in the asked type."""
+
+    def __init__(self, model: DeepFloyd, device: str) -> None:
+        import torch
+        from diffusers import UNet2DConditionModel
+        from transformers import AutoTokenizer, T5EncoderModel
+
+        root = folder(model.path)
+        self.stages = {"base": model.stage()}
+        self.device = device
+        self.dtype = getattr(torch, model.dtype)
+        prediction = model.config("scheduler", "scheduler_config.json").get("prediction_type", "epsilon")
+        if prediction not in ("epsilon", "v_prediction", "sample"):
+            raise BadInput(f"path={model.path}: prediction_type {prediction} is not known")
+        self.prediction = prediction
+        a = self.stages["base"].schedule.alphas_cumprod
+        self.a = torch.tensor(a, dtype=torch.float64)
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
+            self.text_encoder = _ready(
+                T5EncoderModel.from_pretrained(root / "text_encoder", use_safetensors=True, dtype=torch.float32), device
+            )
+            self.unet = _ready(
+                UNet2DConditionModel.from_pretrained(
+                    root / "unet", use_safetensors=True, torch_dtype=self.dtype, low_cpu_mem_usage=False
+                ),
+                device,
+            )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise BadInput(f"path={model.path}: the checkpoint cannot be loaded: {error}") from error
+        self._embeddings: dict[str, Tensor] = {}
+
+    def encode(self, prompts: Sequence[str]) -> int:
+        """Each new prompt on its own, so that an embedding does not depend on what else is encoded."""
+        import torch
+
+        fresh = [p for p in dict.fromkeys(prompts) if p not in self._embeddings]
+        for prompt in fresh:
+            tokens = self.tokenizer(
+                prompt.lower().strip(),
+                padding="max_length",
+                max_length=MAX_TOKENS,
+                truncation=True,
+                add_special_tokens=True,
+                return_tensors="pt",
+            ).to(self.device)
+            with torch.inference_mode():
+                encoded = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0][0]
+            self._embeddings[prompt] = encoded.to(self.dtype)
+        return len(fresh)
+
+    def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], stage: str = "base") -> Estimate:
+        import torch
+
+        embeddings = torch.stack([self._embeddings[p] for p in prompts])
+        answer = self.unet(x.to(self.dtype), t.to(self.device), encoder_hidden_states=embeddings, return_dict=False)[0]
+        channels = x.shape[1]
+        output, rest = answer[:, :channels].float(), answer[:, channels:]
+        variance = rest.float() if rest.shape[1] == channels else None
+        return Estimate(self._noise(output, x, t), variance)
+
+    def _noise(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The noise that the network's output means, for what it was trained to predict."""
+        if self.prediction == "epsilon":
+            return output
+        a = self.a[t].float().to(x.device)[:, None, None, None]
+        if self.prediction == "v_prediction":  # Salimans and Ho 2022, appendix D
+            return a.sqrt() * output + (1 - a).sqrt() * x
+        return (x - a.sqrt() * output) / (1 - a).sqrt()
+
+
+def _ready(module: Any, device: str) -> torch.nn.Module:
+    return module.to(device).eval().requires_grad_(False)

@@ -1,0 +1,101 @@
+"""Which noise levels are visited: the noise schedule as an axis.
+
+A spacing chooses timesteps of the model's own training schedule; it never swaps the schedule under a trained model.
+Spacings in the noise level (karras, logsnr-uniform) are mapped to the nearest training timestep. Where rounding makes
+two timesteps equal, one is dropped, so a trajectory can be shorter than asked.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import lru_cache
+
+from diffsweep.core.problems import BadInput, one_of, require, within
+from diffsweep.core.schedule import NoiseSchedule
+from diffsweep.core.types import Stage
+from diffsweep.scheduler.presets import PRESETS
+from diffsweep.scheduler.threshold import CHECKPOINT, KINDS
+
+SIGMA_MAX = 80.0  # Karras et al. 2022, table 1; the cosine schedule itself reaches 20,291
+RHO = 7.0  # ditto
+DEFAULT_STEPS = 50
+FORMULAS = ("leading", "trailing", "linspace", "quadratic", "karras", "logsnr-uniform")
+SPACINGS = (*FORMULAS, *PRESETS)
+
+
+@lru_cache(maxsize=4096)
+def spaced(spacing: str, n: int, schedule: NoiseSchedule, offset: int = 0) -> tuple[int, ...]:
+    """About n falling timesteps of the schedule by a formula, doubles dropped.
+
+    leading, trailing, linspace: Lin et al. 2023, table 2, as diffusers has them. quadratic: DDIM, appendix D.2, here
+    over the whole schedule, so that sampling begins at full noise. karras: Karras et al. (5), rho 7, sigma clipped at
+    80. logsnr-uniform: equal steps in log(sigma), clipped alike. offset: added to `leading` (diffusers'
+    `steps_offset`).
+    """
+    T = len(schedule)
+    if spacing == "leading":
+        raw = [i * (T // n) + offset for i in range(n)]
+    elif spacing == "trailing":
+        raw = [round(T - i * T / n) - 1 for i in range(n)]
+    elif spacing == "linspace":
+        raw = [round(i * (T - 1) / max(n - 1, 1)) for i in range(n)]
+    elif spacing == "quadratic":
+        raw = [round((T - 1) * (i / max(n - 1, 1)) ** 2) for i in range(n)]
+    else:
+        high, low = min(SIGMA_MAX, schedule.sigma(T - 1)), schedule.sigma(0)
+        power = 1 / RHO if spacing == "karras" else 0.0
+        raw = []
+        for i in range(n):
+            u = i / max(n - 1, 1)
+            if power:
+                sigma = (high**power + u * (low**power - high**power)) ** RHO
+            else:
+                sigma = high * (low / high) ** u
+            raw.append(nearest(schedule, sigma))
+    return tuple(sorted({t for t in raw if 0 <= t < T}, reverse=True))
+
+
+def nearest(schedule: NoiseSchedule, sigma: float) -> int:
+    """The training timestep whose sigma is nearest, in its logarithm."""
+    after = min(bisect_left(schedule.sigmas, sigma), len(schedule) - 1)
+    before = max(after - 1, 0)
+    return min((after, before), key=lambda t: abs(math.log(schedule.sigmas[t] / sigma)))
+
+
+@dataclass(frozen=True)
+class Spaced:
+    """What every scheduler has: which timesteps it visits, and how the clean estimate is thresholded.
+
+    steps: how many, None for the preset's own number, or 50. spacing: one of SPACINGS, or `checkpoint` for the
+    checkpoint's own. threshold: none, clip, dynamic, or `checkpoint`.
+    """
+
+    steps: int | None = None
+    spacing: str = CHECKPOINT
+    threshold: str = CHECKPOINT
+
+    def __post_init__(self) -> None:
+        preset = PRESETS.get(self.spacing)
+        conflict = preset is not None and self.steps not in (None, len(preset))
+        require(
+            within("steps", self.steps, 1),
+            one_of("spacing", self.spacing, (CHECKPOINT, *SPACINGS)),
+            one_of("threshold", self.threshold, (CHECKPOINT, *KINDS)),
+            f"steps={self.steps}: spacing={self.spacing} fixes {len(preset or ())} steps; leave steps out"
+            if conflict
+            else None,
+        )
+
+    def timesteps(self, stage: Stage) -> tuple[int, ...]:
+        """The timesteps visited, falling. BadInput where they do not fit the stage's schedule."""
+        T = len(stage.schedule)
+        spacing = stage.spacing if self.spacing == CHECKPOINT else self.spacing
+        if spacing in PRESETS:
+            require(None if T == 1000 else f"spacing={spacing}: made for 1000 training steps, this model has {T}")
+            return PRESETS[spacing]
+        n = self.steps or min(DEFAULT_STEPS, T)
+        if n > T:
+            raise BadInput(f"steps={n}: this model has {T} training steps")
+        return spaced(spacing, n, stage.schedule, stage.offset)

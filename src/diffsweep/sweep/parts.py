@@ -1,0 +1,178 @@
+"""From a group's configuration to the object it names: name = path, types and ranges checked. Needs no torch.
+
+`{name: flip, axis: vertical}` of group `view` is the dataclass of `diffsweep/view/flip.py`, its keys the dataclass's
+fields. A user's own part is a module of the same group in a package of theirs, listed in `plugins` or found by the
+entry point group `diffsweep.plugins`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pkgutil import iter_modules
+from typing import Any
+
+from diffsweep.core.problems import BadInput, did_you_mean
+from diffsweep.core.types import View
+
+# what makes a module's dataclass a part of its group
+MARKS = {
+    "model": "load",
+    "scheduler": "step",
+    "guidance": "queries",
+    "technique": "program",
+    "view": "apply",
+    "mask": "values",
+    "input": "pixels",
+}
+
+
+@lru_cache
+def packages(plugins: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Where parts are looked for, in order: the user's packages, then diffsweep."""
+    for name in plugins:
+        if find_spec(name) is None:
+            raise BadInput(f"plugins={name}: no such package can be imported")
+    return (*plugins, *(point.value for point in entry_points(group="diffsweep.plugins")), "diffsweep")
+
+
+@lru_cache
+def find(group: str, name: str, plugins: tuple[str, ...] = ()) -> type:
+    """The dataclass that `name` of `group` stands for."""
+    for package in packages(plugins):
+        path = f"{package}.{group}.{name}"
+        try:
+            found = name.isidentifier() and find_spec(path) is not None
+        except ModuleNotFoundError:
+            found = False
+        if found and (part := _part(path, group)):
+            return part
+    known = names(group, plugins)
+    raise BadInput(f"{group}={name}: not known; there are {', '.join(known)}{did_you_mean(name, known)}")
+
+
+def names(group: str, plugins: tuple[str, ...] = ()) -> list[str]:
+    """Every part of a group."""
+    found = set()
+    for package in packages(plugins):
+        try:
+            folder = importlib.import_module(f"{package}.{group}")
+        except ModuleNotFoundError:
+            continue
+        found |= {m.name for m in iter_modules(folder.__path__) if _part(f"{package}.{group}.{m.name}", group)}
+    return sorted(found)
+
+
+def _part(path: str, group: str) -> type | None:
+    module = importlib.import_module(path)
+    for value in vars(module).values():
+        own = isinstance(value, type) and value.__module__ == path and dataclasses.is_dataclass(value)
+        if own and hasattr(value, MARKS[group]) and not getattr(value, "__abstractmethods__", None):
+            return value
+    return None
+
+
+def build(group: str, config: Any, plugins: tuple[str, ...] = ()) -> Any:
+    """The part that a configuration names; BadInput naming `group.key` for everything that is wrong with it."""
+    return _build(group, json.dumps(config, sort_keys=True, default=str), plugins)
+
+
+@lru_cache(maxsize=65536)
+def _build(group: str, config_json: str, plugins: tuple[str, ...]) -> Any:
+    config = json.loads(config_json)
+    if isinstance(config, str):
+        config = {"name": config}
+    if not isinstance(config, dict) or not isinstance(config.get("name"), str):
+        raise BadInput(f"{group}: a name, or keys with a name, are needed, not {config!r}")
+    name = config.pop("name")
+    cls = find(group, name, plugins)
+    hints = _hints(cls)
+    problems, values = [], {}
+    for key, value in config.items():
+        if key not in hints:
+            allowed = f"it has {', '.join(hints)}" if hints else "it has none"
+            problems.append(f"{group}.{key}: unknown key of {group}={name}; {allowed}{did_you_mean(key, hints)}")
+            continue
+        try:
+            values[key] = coerced(value, hints[key], plugins)
+        except BadInput as error:
+            problems += [f"{group}.{key}: {message}" for message in error.messages]
+        except TypeError as error:
+            problems.append(f"{group}.{key}={_shown(value)}: {error}")
+    try:
+        part = cls(**values)
+    except BadInput as error:
+        problems += [f"{group}.{message}" for message in error.messages]
+    if problems:
+        raise BadInput(problems)
+    return part
+
+
+@lru_cache
+def _hints(cls: type) -> dict[str, Any]:
+    """The configurable fields and their types, in order."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if not f.metadata.get("bound")}
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def coerced(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:
+    """A value as its field's type; TypeError saying what is needed. Whole numbers pass as floats, numbers as text."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and types.NoneType in arguments:
+            return None
+        needs = []
+        for option in arguments:
+            if option is types.NoneType:
+                continue
+            try:
+                return coerced(value, option, plugins)
+            except TypeError as error:
+                needs.append(str(error).removeprefix("must be "))
+        raise TypeError("must be " + " or ".join([*needs, *(["null"] if types.NoneType in arguments else [])]))
+    if origin is tuple:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise TypeError("must be a list")
+        return tuple(coerced(item, arguments[0], plugins) for item in value)
+    if hint is View:
+        return build("view", value, plugins)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    if type(value) is hint:
+        return value
+    raise TypeError(f"must be {WORDS.get(hint, hint)}")
+
+
+def plain(part: Any, group: str) -> dict[str, Any]:
+    """A part as plain values, for a cell's id and record: its class's module name and its configurable fields."""
+    return {"name": type(part).__module__.rpartition(".")[2], **{k: _plain(getattr(part, k)) for k in _hints(type(part))}}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return plain(value, "view")
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def as_mapping(key: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise BadInput(f"{key}={_shown(value)}: must hold keys, not a value")
+    return value

@@ -1,0 +1,161 @@
+"""A sweep's plan: all cells frozen, all mistakes found at once, before anything is loaded. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffsweep.core.problems import BadInput, one_of
+from diffsweep.sweep.cell import AROUND, Cell, freeze, settings
+from diffsweep.sweep.parts import coerced
+
+Raw = tuple[Mapping[str, Any], Mapping[str, Any]]  # a composed configuration, and what it varies of its sweep
+COMMON = ("device", "output_dir", "plugins", *AROUND)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Frozen cells in order, and the settings they have in common."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    root: Path
+    device: str
+    rows: int | None
+    threads: int | None
+    metrics: tuple[str, ...]
+    tracker: Mapping[str, Any]
+    grid: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+    @property
+    def axes(self) -> dict[str, list[Any]]:
+        """What varies: each axis with its values, in the order they first appear."""
+        axes: dict[str, list[Any]] = {}
+        for cell in self.cells:
+            for axis, value in cell.axes.items():
+                values = axes.setdefault(axis, [])
+                if value not in values:
+                    values.append(value)
+        return axes
+
+
+def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
+    """Freeze every cell; BadInput holds each distinct mistake of the whole sweep once."""
+    problems: dict[str, None] = {}
+    cells = []
+    for config, axes in raw:
+        try:
+            cells.append(freeze(config, axes))
+        except BadInput as error:
+            problems.update(dict.fromkeys(error.messages))
+    common = raw[0][0]
+    for key in COMMON:
+        if any(config.get(key) != common.get(key) for config, _ in raw):
+            problems[f"{key}: cannot differ within a sweep"] = None
+    blocks: dict[str, Any] = {}
+    for reader in (_engine, _metrics, _tracker, _grid, _device):
+        try:
+            blocks.update(reader(common))
+        except BadInput as error:
+            problems.update(dict.fromkeys(error.messages))
+    given = settings(common, "sweep")
+    problems.update({f"sweep.{key}: unknown key; it has name": None for key in given if key != "name"})
+    name = given.get("name") or name
+    if name is not None and not re.fullmatch(r"[\w.,=@+-][\w.,=@+ -]*", str(name)):
+        problems[f"sweep.name={name}: letters, digits, space and any of . , = @ + - _ only"] = None
+    if problems:
+        raise BadInput(problems)
+    return Plan(
+        name=str(name) if name else automatic_name(cells),
+        cells=tuple(cells),
+        root=Path(str(common.get("output_dir") or "outputs")).expanduser(),
+        notes=tuple(shared_notes(cells)),
+        **blocks,
+    )
+
+
+def automatic_name(cells: Sequence[Cell]) -> str:
+    """Technique and swept keys in short, with a hash of the cells, so that two unnamed sweeps never mix."""
+    techniques = list(dict.fromkeys(cell.config["technique"]["name"] for cell in cells))
+    axes = list(dict.fromkeys(axis.rpartition(".")[2] for cell in cells for axis in cell.axes))
+    digest = hashlib.sha256("".join(cell.id for cell in cells).encode()).hexdigest()[:8]
+    return "-".join([*techniques[:3], *axes[:4], digest])
+
+
+def shared_notes(cells: Sequence[Cell]) -> list[str]:
+    """Which settings come to the same picture, such as two strengths that round to one start."""
+    first: dict[str, Cell] = {}
+    notes: dict[str, list[str]] = {}
+    for cell in cells:
+        other = first.setdefault(cell.id, cell)
+        if other is cell:
+            continue
+        differing = [axis for axis, value in cell.axes.items() if other.axes.get(axis) != value]
+        for axis in differing:
+            text = f"{axis}={_short(other.axes.get(axis))} and {axis}={_short(cell.axes[axis])} come to the same picture"
+            if len(differing) == 1 and cell.visited and axis.rpartition(".")[2] in ("strength", "start_index"):
+                text += f": both start at step {len(cell.timesteps) - len(cell.visited)} (t = {cell.visited[0]})"
+            notes.setdefault(text, [])
+    return list(notes)
+
+
+def _short(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) < 40 else text[:39] + "…"
+
+
+def _typed(block: str, config: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
+    problems, values = [], {}
+    for key, value in config.items():
+        if key not in hints:
+            problems.append(f"{block}.{key}: unknown key; it has {', '.join(hints)}")
+            continue
+        try:
+            values[key] = coerced(value, hints[key])
+        except TypeError as error:
+            problems.append(f"{block}.{key}={value}: {error}")
+    if problems:
+        raise BadInput(problems)
+    return values
+
+
+def _engine(config: Mapping[str, Any]) -> dict[str, Any]:
+    engine = dict(settings(config, "engine"))
+    if engine.get("rows") == "auto":
+        engine["rows"] = None
+    values = _typed("engine", engine, {"rows": int | None, "threads": int | None})
+    wrong = [f"engine.{key}={value}: must be at least 1" for key, value in values.items() if value is not None and value < 1]
+    if wrong:
+        raise BadInput(wrong)
+    return {"rows": values.get("rows"), "threads": values.get("threads")}
+
+
+def _metrics(config: Mapping[str, Any]) -> dict[str, Any]:
+    from diffsweep.metric import find
+
+    values = _typed("metric", settings(config, "metric"), {"name": str, "names": tuple[str, ...]})
+    find(values.get("names", ()))
+    return {"metrics": values.get("names", ())}
+
+
+def _tracker(config: Mapping[str, Any]) -> dict[str, Any]:
+    tracker = settings(config, "tracker") or {"name": "none"}
+    if problem := one_of("tracker", str(tracker.get("name")), ("none", "wandb")):
+        raise BadInput(problem)
+    return {"tracker": tracker}
+
+
+def _grid(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"grid": _typed("grid", settings(config, "grid"), {"rows": str | None, "cols": str | None})}
+
+
+def _device(config: Mapping[str, Any]) -> dict[str, Any]:
+    device = str(config.get("device") or "auto")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise BadInput(f"device={device}: must be auto, cpu, cuda or cuda:N")
+    return {"device": device}

@@ -1,0 +1,340 @@
+"""A sweep, run: what is stored is kept, what is missing is sampled in shared model calls, all of it is measured.
+
+The batch shape is chosen once a sweep and kept in its sweep.json, so that a resumed sweep gives the same bits. A sweep
+that is complete loads no model, and no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffsweep.core.problems import BadInput
+from diffsweep.core.streams import Streams
+from diffsweep.sweep.cell import RECIPE, Cell
+from diffsweep.sweep.plan import Plan, Raw, plan
+from diffsweep.sweep.store import Store, to_json, write_atomic
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+    from tqdm import tqdm
+
+    from diffsweep.core.types import Model
+    from diffsweep.engine import Counts, Finished, Work
+
+MOST_ROWS = {"cpu": 16, "cuda": 32}  # a row's cost hardly falls beyond
+PACKAGES = ("diffsweep", "torch", "diffusers", "transformers", "hydra-core", "numpy", "pillow", "torchvision")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep ended: `done` or `failed` for each cell, in order, and where its files are."""
+
+    statuses: list[str]
+    folder: Path
+
+    @property
+    def failed(self) -> int:
+        return self.statuses.count("failed")
+
+
+@dataclass
+class _Run:
+    """One run's entry in sweep.json."""
+
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    cells: int = 0
+    model_loads: int = 0
+    model_calls: int = 0
+    model_rows: int = 0
+    padded_rows: int = 0
+    encodes: int = 0
+    halvings: int = 0
+    rows: int = 0
+    sampling_seconds: float = 0.0
+    device: str | None = None
+    threads: int | None = None
+
+    def add(self, counts: Counts) -> None:
+        for key, value in asdict(counts).items():
+            setattr(self, key, getattr(self, key) + value)
+
+
+_launched: dict[tuple[str | None, str], list[Raw]] = {}  # what earlier launches of this process's sweeps asked for
+_models: dict[tuple[Any, str], Model] = {}
+
+
+def run_sweep(raw: Sequence[Raw], name: str | None = None, command: str = "") -> Outcome:
+    """Plan, sample what is missing, measure, and write a sweep's files.
+
+    raw: a composed configuration and its axes for each cell. Called again in one process with the same name and
+    command (an optimising sweeper), it goes on with the same sweep. Raises BadInput before a model is loaded.
+    """
+    before = _launched.setdefault((name, command), [])
+    own = plan(raw, name)
+    whole = plan([*before, *raw], name) if before else own
+    if before and name is None:
+        whole = _renamed(whole, plan(before[:1], name).name)
+    before.extend(raw)
+    sweep = Sweep(whole, command)
+    sweep.run()
+    return Outcome([sweep.status(cell) for cell in own.cells], sweep.folder)
+
+
+def _renamed(whole: Plan, name: str) -> Plan:
+    from dataclasses import replace
+
+    return replace(whole, name=name)
+
+
+class Sweep:
+    """One sweep's state while it runs."""
+
+    def __init__(self, whole: Plan, command: str) -> None:
+        self.plan = whole
+        self.command = command
+        self.store = Store(whole.root)
+        self.folder = whole.root / "sweeps" / whole.name
+        self.failures: dict[str, str] = {}
+        self.earlier = self._earlier()
+        self.this = _Run()
+
+    def _earlier(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.folder / "sweep.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+
+    def status(self, cell: Cell) -> str:
+        return "done" if cell.id in self.store and cell.id not in self.failures else "failed"
+
+    def run(self) -> None:
+        for note in self.plan.notes:
+            say(f"note: {note}")
+        distinct = {cell.id: cell for cell in self.plan.cells}
+        missing = [cell for cell in distinct.values() if cell.id not in self.store]
+        kept = len(distinct) - len(missing)
+        say(f"{self.plan.name}: {len(self.plan.cells)} cells, {kept} already stored, {len(missing)} to sample")
+        if missing:
+            self._sample(missing)
+        self._report()
+
+    def _sample(self, missing: Sequence[Cell]) -> None:
+        import torch
+
+        device = self.plan.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise BadInput(f"device={device}: no CUDA device is available to torch; device=cpu runs on the processor")
+        if self.plan.threads:
+            torch.set_num_threads(self.plan.threads)
+        self.this.device, self.this.threads = device, torch.get_num_threads()
+        self.this.rows = self._rows(device)
+        self._write()
+        by_model: dict[Any, list[Cell]] = defaultdict(list)
+        for cell in missing:
+            by_model[cell.model].append(cell)
+        from tqdm import tqdm
+
+        planned = sum(len(cell.visited) * len(cell.prompts) for cell in missing)
+        interactive = sys.stderr.isatty()
+        bar: tqdm[None] = tqdm(
+            total=planned,
+            unit="row",
+            dynamic_ncols=True,
+            mininterval=0.2 if interactive else 15,
+            bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} model rows, {elapsed} < {remaining}",
+        )
+        try:
+            with bar:
+                for model, cells in by_model.items():
+                    self._sample_with(model, cells, device, bar, len(missing))
+        except KeyboardInterrupt:
+            say(f"stopped: {self.this.cells} of {len(missing)} cells stored; the same command goes on from there")
+            raise
+        finally:
+            self._write()
+
+    def _rows(self, device: str) -> int:
+        """The batch shape: as recorded, as asked for, or what the whole sweep can fill."""
+        if self.plan.rows:
+            return self.plan.rows
+        if recorded := self.earlier.get("rows"):
+            return int(recorded)
+        cells = {cell.id: cell for cell in self.plan.cells}.values()
+        return max(1, min(sum(len(cell.prompts) for cell in cells), MOST_ROWS[device.partition(":")[0]]))
+
+    def _sample_with(self, part: Any, cells: list[Cell], device: str, bar: tqdm[None], total: int) -> None:
+        from diffsweep.engine import Engine
+
+        if (part, device) not in _models:
+            _models.clear()  # one model at a time in memory
+            _models[part, device] = part.load(device)
+            self.this.model_loads += 1
+        model = _models[part, device]
+        engine = Engine(model, self.this.rows)
+        began = time.perf_counter()
+        try:
+            engine.encode(prompt for cell in cells for prompt in cell.prompts)
+            bar.set_description_str(f"{self.this.cells}/{total} cells", refresh=False)
+            for finished in engine.run((work(cell, device) for cell in cells), bar.update):
+                self._finish(finished, device)
+                bar.set_description_str(f"{self.this.cells}/{total} cells", refresh=False)
+        finally:
+            self.this.sampling_seconds += time.perf_counter() - began
+            self.this.add(engine.counts)
+            self.this.rows = engine.rows
+
+    def _finish(self, finished: Finished, device: str) -> None:
+        cell: Cell = finished.key
+        error = finished.error
+        pictures: dict[str, np.ndarray] = {}
+        if error is None:
+            try:
+                tensors = {"image": finished.result.image, **finished.result.pictures}
+                pictures = {name: to_pixels(tensor) for name, tensor in tensors.items()}
+            except FloatingPointError as found:
+                error = found
+        if error is not None:
+            self.failures[cell.id] = f"{type(error).__name__}: {error}"
+            return
+        if cell.pixels is not None:
+            pictures["input"] = cell.pixels
+        if cell.mask is not None:
+            pictures["mask"] = cell.mask
+        self.store.save(
+            cell.id,
+            pictures,
+            {
+                "recipe": RECIPE,
+                "config": cell.config,
+                "nfe": finished.nfe,
+                "seconds": round(finished.seconds, 6),
+                "timesteps": list(cell.visited),
+                "facts": finished.result.facts,
+                "metrics": {},
+                "provenance": {
+                    **provenance(),
+                    "device": device,
+                    "dtype": getattr(cell.model, "dtype", "float32"),
+                    "rows": self.this.rows,
+                    "threads": self.this.threads,
+                    "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                },
+            },
+        )
+        self.this.cells += 1
+
+    def document(self) -> dict[str, Any]:
+        """What sweep.json holds."""
+        runs = list(self.earlier.get("runs", []))
+        if self.this.device is not None:
+            runs.append(asdict(self.this))
+        return {
+            "name": self.plan.name,
+            "command": self.command,
+            "created": self.earlier.get("created", self.this.started),
+            "axes": self.plan.axes,
+            "rows": self.this.rows or self.earlier.get("rows"),
+            "grid": dict(self.plan.grid),
+            "metrics": list(self.plan.metrics),
+            "notes": list(self.plan.notes),
+            "runs": runs,
+            "cells": [
+                {
+                    "cell_id": cell.id,
+                    "axes": dict(cell.axes),
+                    "seed": cell.seed,
+                    "status": self.status(cell),
+                    "reason": self.failures.get(cell.id),
+                }
+                for cell in self.plan.cells
+            ],
+        }
+
+    def _write(self) -> dict[str, Any]:
+        document = self.document()
+        write_atomic(self.folder / "sweep.json", to_json(document))
+        return document
+
+    def _report(self) -> None:
+        from diffsweep.metric import score
+        from diffsweep.report.write import show, write_all
+
+        done = list(dict.fromkeys(cell.id for cell in self.plan.cells if self.status(cell) == "done"))
+        score(self.store, done, self.plan.metrics)
+        document = self._write()
+        files = write_all(self.store, document)
+        show(self.store, document, files)
+
+
+def work(cell: Cell, device: str) -> Work:
+    """A cell as work for the engine; its tensors are made when it starts."""
+    from diffsweep.engine import Work
+
+    def start() -> Iterator[Any]:
+        return cell.technique.program(job(cell, device))
+
+    return Work(cell, start, len(cell.visited))
+
+
+def job(cell: Cell, device: str = "cpu") -> Any:
+    """What a technique is handed for a cell."""
+    import torch
+
+    from diffsweep.technique.job import Job
+
+    image = mask = None
+    if cell.pixels is not None:
+        image = (torch.tensor(cell.pixels).permute(2, 0, 1).float() / 127.5 - 1).contiguous().to(device)
+    if cell.mask is not None:
+        mask = (torch.tensor(cell.mask)[None].float() / 255).to(device)
+    return Job(
+        prompt=cell.prompt,
+        timesteps=cell.timesteps,
+        stage=cell.stage,
+        scheduler=cell.scheduler,
+        guidance=cell.guidance,
+        streams=Streams(cell.seed, device),
+        image=image,
+        mask=mask,
+        view=cell.view,
+    )
+
+
+def to_pixels(x: Tensor) -> np.ndarray:
+    """uint8 H W 3 from C H W in [-1, 1], clipped and rounded; FloatingPointError where it is not finite."""
+    if not bool(x.isfinite().all()):
+        raise FloatingPointError("the picture holds NaN or infinite values")
+    return ((x.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+@lru_cache
+def provenance() -> Mapping[str, Any]:
+    """Package versions and, from a checkout, the commit."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    source = Path(__file__).parent
+    git = subprocess.run(["git", "-C", str(source), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return {"versions": versions, "git": git.stdout.strip() or None}
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

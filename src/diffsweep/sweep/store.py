@@ -1,0 +1,114 @@
+"""The store: one folder a cell, complete or absent.
+
+`outputs/cells/<id[:2]>/<id>/` holds `image.png`, further named PNGs and `record.json`. A cell is written into a
+temporary folder beside its place and renamed into it, record last, so that the record's presence means done. Two
+processes that finish the same cell write the same bytes; the first rename wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+Record = dict[str, Any]
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def to_json(value: Any) -> bytes:
+    """Strict JSON: an infinity or a NaN is a bug of the writer (`null` beside a flag says what was meant)."""
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Cells under `root` (the `output_dir`), read and written by id."""
+
+    root: Path
+
+    def folder(self, cell_id: str) -> Path:
+        return self.root / "cells" / cell_id[:2] / cell_id
+
+    def __contains__(self, cell_id: str) -> bool:
+        return (self.folder(cell_id) / "record.json").exists()
+
+    def record(self, cell_id: str) -> Record:
+        """The record of a finished cell; `KeyError` if it is not there or unreadable."""
+        try:
+            return json.loads((self.folder(cell_id) / "record.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise KeyError(f"cell {cell_id}: no readable record under {self.root}") from error
+
+    def pixels(self, cell_id: str, name: str = "image") -> np.ndarray:
+        """A stored picture (`image`, `input`, `mask`, `noisy`, ...): uint8, H W 3, or H W for a mask."""
+        with Image.open(self.folder(cell_id) / f"{name}.png") as image:
+            return np.asarray(image)
+
+    def save(self, cell_id: str, pictures: Mapping[str, np.ndarray], record: Record) -> None:
+        """Store a finished cell: pictures (uint8) by name, then its record with each file's hash."""
+        place = self.folder(cell_id)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{cell_id}.", dir=place.parent))
+        try:
+            os.chmod(scratch, 0o755)
+            files = {}
+            for name, pixels in pictures.items():
+                path = scratch / f"{name}.png"
+                with path.open("wb") as file:
+                    Image.fromarray(pixels).save(file, format="PNG")
+                    file.flush()
+                    os.fsync(file.fileno())
+                files[path.name] = sha256(path.read_bytes())
+            write_atomic(scratch / "record.json", to_json({**record, "cell_id": cell_id, "files": files}))
+            if place.exists() and cell_id not in self:
+                shutil.rmtree(place)  # what a crash of an older kind left without a record
+            try:
+                os.rename(scratch, place)
+            except OSError:
+                if cell_id not in self:
+                    raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def amend(self, cell_id: str, changes: Record) -> None:
+        """Replace top-level entries of a record (new metrics), atomically."""
+        write_atomic(self.folder(cell_id) / "record.json", to_json({**self.record(cell_id), **changes}))
+
+    def verify(self, cell_id: str) -> list[str]:
+        """What is wrong with a cell's files: nothing when every hash in its record agrees."""
+        files = self.record(cell_id)["files"]
+        place = self.folder(cell_id)
+        return [
+            f"{cell_id}/{name}: {'differs from its recorded hash' if (place / name).exists() else 'missing'}"
+            for name, digest in files.items()
+            if not (place / name).exists() or sha256((place / name).read_bytes()) != digest
+        ]
+
+
+def finite(value: float) -> float | None:
+    """A number that strict JSON can hold: None for NaN and infinities."""
+    return value if math.isfinite(value) else None

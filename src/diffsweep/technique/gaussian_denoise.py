@@ -1,0 +1,69 @@
+"""The classical baseline: the noised input, blurred. The model is not asked.
+
+With `sigma` unset, the sigma of least squared error against the clean input is searched, which no real restoration
+could do: a bound on what blurring can reach. The record says which sigma it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from diffsweep.core.problems import require, within
+from diffsweep.core.types import Program
+from diffsweep.technique.job import Job, Outcome, Plain
+from diffsweep.technique.start import check_t
+from diffsweep.view.band import blur
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class GaussianDenoise(Plain):
+    """t: the noise level. sigma: pixels, None searches. kernel: odd width in pixels, None for 4 sigma to each side.
+
+    rescale: undo the signal's attenuation sqrt(a_t) before blurring (the writeup blurs the noisy picture as it is).
+    """
+
+    uses: ClassVar[frozenset[str]] = frozenset({"input"})
+    t: int = 500
+    sigma: float | None = None
+    kernel: int | None = None
+    rescale: bool = False
+
+    def __post_init__(self) -> None:
+        check_t(self.t)
+        require(
+            within("sigma", self.sigma, 0.01),
+            within("kernel", self.kernel, 1),
+            f"kernel={self.kernel}: must be odd" if self.kernel is not None and self.kernel % 2 == 0 else None,
+        )
+
+    def visited(self, timesteps: tuple[int, ...]) -> tuple[int, ...]:
+        return ()
+
+    def blurred(self, x: Tensor, sigma: float) -> Tensor:
+        return blur(x, sigma, self.kernel or 2 * max(1, round(4 * sigma)) + 1)
+
+    def best(self, x: Tensor, clean: Tensor) -> float:
+        """The sigma of least squared error: a geometric grid over 0.1 pixels to half the side, then a finer one."""
+
+        def error(sigma: float) -> float:
+            return float((self.blurred(x, sigma).clamp(-1, 1) - clean).square().mean())
+
+        low, high = 0.1, x.shape[-1] / 2
+        for _ in range(2):
+            ratio = (high / low) ** (1 / 24)
+            sigma = min((low * ratio**i for i in range(25)), key=error)
+            low, high = sigma / ratio, sigma * ratio
+        return sigma
+
+    def program(self, job: Job) -> Program[Outcome]:
+        yield from ()
+        assert job.image is not None
+        noisy = job.noised(self.t)
+        x = noisy / job.stage.schedule.a(self.t) ** 0.5 if self.rescale else noisy
+        sigma = self.best(x, job.image) if self.sigma is None else self.sigma
+        facts = {"sigma": round(sigma, 4), "sigma_chosen": "given" if self.sigma else "best against the reference"}
+        return Outcome(self.blurred(x, sigma), {"noisy": noisy}, facts)

@@ -1,0 +1,55 @@
+"""Hybrids (Geng et al. 2024, Factorized Diffusion): one prompt for the low frequencies, others for the higher ones.
+
+    eps = sum over k of band_k(cfg(x, prompt_k))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from diffsweep.core.problems import require, within
+from diffsweep.core.types import Program
+from diffsweep.guidance.multiview import Multiview, total
+from diffsweep.technique.job import Job, Outcome, Plain
+from diffsweep.technique.prompts import filled
+from diffsweep.view.band import bands, blur
+
+
+@dataclass(frozen=True)
+class Hybrid(Plain):
+    """prompts: from low to high frequencies. sigma: the blur, in pixels, that parts them: one number for two bands,
+    a falling list for more. kernel: the blur's odd width in pixels.
+    """
+
+    uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance"})
+    prompts: tuple[str | None, ...] | None = None
+    sigma: float | tuple[float, ...] = 2.0
+    kernel: int = 33
+
+    def __post_init__(self) -> None:
+        n = len(self.sigmas) + 1
+        require(
+            *(within("sigma", sigma, 0.01) for sigma in self.sigmas),
+            "sigma: at least one is needed" if n < 2 else None,
+            f"sigma={list(self.sigmas)}: must fall, from the lowest band up"
+            if any(a <= b for a, b in zip(self.sigmas, self.sigmas[1:], strict=False))
+            else None,
+            within("kernel", self.kernel, 1),
+            f"kernel={self.kernel}: must be odd" if self.kernel % 2 == 0 else None,
+            f"prompts: {len(self.prompts)} given for {n} bands" if self.prompts and len(self.prompts) > n else None,
+        )
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        return self.sigma if isinstance(self.sigma, tuple) else (self.sigma,)
+
+    def asked(self, prompt: str) -> tuple[str, ...]:
+        return filled(self.prompts, prompt, len(self.sigmas) + 1)
+
+    def program(self, job: Job) -> Program[Outcome]:
+        prompts = self.asked(job.prompt)
+        parts = zip(bands(self.sigmas, self.kernel), (job.guidance.about(p) for p in prompts), strict=True)
+        image = yield from job.denoise(job.noise(), job.timesteps, Multiview(tuple(parts), total))
+        far = blur(image, self.sigmas[0], self.kernel)
+        return Outcome(image, {"low": far}, {"prompts": list(prompts)})

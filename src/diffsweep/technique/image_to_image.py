@@ -1,0 +1,54 @@
+"""SDEdit (Meng et al. 2022, algorithm 1): noise the input part of the way, then denoise it towards the prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+from diffsweep.core.problems import require, within
+from diffsweep.core.types import Program
+from diffsweep.technique.job import Job, Outcome, Plain
+from diffsweep.technique.start import check_index, index_of
+
+DEFAULT_STRENGTH = 0.7
+
+
+@dataclass(frozen=True)
+class ImageToImage(Plain):
+    """Where to start, one of: start_index, counted from the noisiest timestep; strength, the share of steps run.
+
+    strength means int(n strength) of n steps, as in diffusers; with neither key it is 0.7.
+    """
+
+    uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance", "input"})
+    start_index: int | None = None
+    strength: float | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            within("start_index", self.start_index, 0),
+            within("strength", self.strength, 0, 1),
+            "start_index and strength say the same thing twice: give one of them"
+            if self.start_index is not None and self.strength is not None
+            else None,
+        )
+
+    def settled(self, timesteps: tuple[int, ...]) -> Self:
+        return replace(self, start_index=self.index(len(timesteps)), strength=None)
+
+    def index(self, n: int) -> int:
+        if self.start_index is not None:
+            check_index(self.start_index, n)
+            return self.start_index
+        strength = DEFAULT_STRENGTH if self.strength is None else self.strength
+        start = index_of(strength, n)
+        require(f"strength={strength}: leaves no step of {n}; at least {1 / n:.3g} is needed" if start == n else None)
+        return start
+
+    def visited(self, timesteps: tuple[int, ...]) -> tuple[int, ...]:
+        return timesteps[self.index(len(timesteps)) :]
+
+    def program(self, job: Job) -> Program[Outcome]:
+        timesteps = self.visited(job.timesteps)
+        noisy = job.noised(timesteps[0])
+        return Outcome((yield from job.denoise(noisy, timesteps)), {"noisy": noisy})

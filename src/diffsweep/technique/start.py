@@ -1,0 +1,24 @@
+"""Where a trajectory that starts from a noised input begins."""
+
+from __future__ import annotations
+
+from diffsweep.core.problems import BadInput, require, within
+
+
+def check_t(t: int) -> None:
+    require(within("t", t, 0, 999))
+
+
+def index_of(strength: float, n: int) -> int:
+    """The start index that skips all but int(n strength) of n timesteps, as diffusers' pipelines do."""
+    return n - min(int(n * strength), n)
+
+
+def check_index(start_index: int, n: int) -> None:
+    if not 0 <= start_index < n:
+        raise BadInput(f"start_index={start_index}: must be between 0 and {n - 1}, the trajectory has {n} steps")
+
+
+def below(t: int, timesteps: tuple[int, ...]) -> tuple[int, ...]:
+    """A trajectory from t itself through the visited timesteps below it."""
+    return (t, *(s for s in timesteps if s < t))

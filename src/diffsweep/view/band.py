@@ -1,0 +1,49 @@
+"""A band of spatial frequencies, for hybrids (Factorized Diffusion, Geng et al. 2024): the noise alone is filtered.
+
+A band is the difference of two Gaussian blurs; no blur on the fine side keeps all detail, none on the coarse side
+keeps everything down to the mean. The bands of a list of sigmas add up to the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from diffsweep.core.types import Estimate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def blur(x: Tensor, sigma: float, kernel: int) -> Tensor:
+    """Gaussian blur (... H W), reflected at the border. sigma in pixels; kernel: odd width in pixels, cut to fit."""
+    from torchvision.transforms.functional import gaussian_blur
+
+    widest = 2 * min(x.shape[-2:]) - 1
+    return gaussian_blur(x, [min(kernel, widest)] * 2, [sigma] * 2)
+
+
+@dataclass(frozen=True)
+class Band:
+    """What `fine` (a blur's sigma in pixels, None for no blur) keeps and `coarse` does not."""
+
+    fine: float | None
+    coarse: float | None
+    kernel: int
+
+    def apply(self, x: Tensor) -> Tensor:
+        return x
+
+    def filter(self, x: Tensor) -> Tensor:
+        fine = x if self.fine is None else blur(x, self.fine, self.kernel)
+        return fine if self.coarse is None else fine - blur(x, self.coarse, self.kernel)
+
+    def invert(self, estimate: Estimate) -> Estimate:
+        return Estimate(self.filter(estimate.noise), estimate.variance)
+
+
+def bands(sigmas: Sequence[float], kernel: int) -> tuple[Band, ...]:
+    """From low to high frequencies: one more band than sigmas, which fall."""
+    edges = [None, *sigmas, None]
+    return tuple(Band(fine, coarse, kernel) for coarse, fine in zip(edges[:-1], edges[1:], strict=True))

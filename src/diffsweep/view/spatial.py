@@ -1,0 +1,31 @@
+"""What spatial views share: a map of pixels to pixels moves noise and variance alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from diffsweep.core.types import Estimate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def both(move: Callable[[Tensor], Tensor], estimate: Estimate) -> Estimate:
+    return Estimate(move(estimate.noise), None if estimate.variance is None else move(estimate.variance))
+
+
+def permuted(x: Tensor, source: list[int]) -> Tensor:
+    """Pixel i of the result (row by row) is pixel source[i] of x (... H W)."""
+    import torch
+
+    index = torch.tensor(source, device=x.device)
+    return x.flatten(-2).index_select(-1, index).unflatten(-1, x.shape[-2:])
+
+
+def inverse(source: list[int]) -> list[int]:
+    """The permutation that undoes `source`."""
+    back = [0] * len(source)
+    for i, j in enumerate(source):
+        back[j] = i
+    return back

@@ -1,0 +1,147 @@
+"""The `fused` launcher and sweeper: a whole multirun is planned cheaply and handed over in one call.
+
+A task function with a *batch entry* carries two attributes beside being callable:
+
+* `freeze(config, axes, overrides)` turns one job into whatever the task calls a cell. `config` is the job's resolved
+  plain config (its nodes are shared between jobs: read only), `axes` maps the names this multirun varies to the job's
+  values, `overrides` are the job's override lines.
+* `many(cells)` runs them all, and returns one value a cell.
+
+Any other task function is run job by job, exactly as Hydra's basic launcher does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, setup_globals
+from hydra.errors import HydraException
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from hydra_plugins.diffsweep_fused.composer import Composer, name
+
+
+@dataclass
+class FusedLauncherConf:
+    _target_: str = "hydra_plugins.diffsweep_fused.fused.FusedLauncher"
+
+
+@dataclass
+class FusedSweeperConf:
+    _target_: str = "hydra_plugins.diffsweep_fused.fused.FusedSweeper"
+    max_batch_size: int | None = None
+    params: dict[str, str] | None = None
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="fused", node=FusedLauncherConf, provider="diffsweep")
+ConfigStore.instance().store(group="hydra/sweeper", name="fused", node=FusedSweeperConf, provider="diffsweep")
+
+
+def has_batch_entry(task_function: Any) -> bool:
+    return hasattr(task_function, "freeze") and hasattr(task_function, "many")
+
+
+class FusedLauncher(BasicLauncher):
+    """Hydra's basic launcher, and one call for all jobs where the task function has a batch entry."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self._composer = Composer(hydra_context.config_loader, config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        if not has_batch_entry(self.task_function):
+            return super().launch(job_overrides, initial_job_idx)
+        setup_globals()
+        varying = self._composer.swept() | _differing([self._by_name(lines) for lines in job_overrides])
+        cells = [self._freeze(lines, initial_job_idx + n, varying) for n, lines in enumerate(job_overrides)]
+        return self._returns(job_overrides, cells)
+
+    def _freeze(self, lines: Sequence[str], number: int, varying: set[str]) -> Any:
+        config = self._composer.plain(lines, number)
+        axes = {name(o): o for o in self._composer.parse(lines) if name(o) in varying}
+        values = {
+            key: o.value() if self._composer.is_group(o.key_or_group) else _at(config, key, o.value())
+            for key, o in axes.items()
+        }
+        return self.task_function.freeze(config, values, list(lines))  # type: ignore[union-attr]
+
+    def _by_name(self, lines: Sequence[str]) -> dict[str, str]:
+        return {name(o): str(o.input_line) for o in self._composer.parse(lines)}
+
+    def _returns(self, job_overrides: Sequence[Sequence[str]], cells: list[Any]) -> list[JobReturn]:
+        assert self.hydra_context is not None and self.config is not None and self.task_function is not None
+        callbacks = self.hydra_context.callbacks
+        for _ in cells:
+            callbacks.on_job_start(config=self.config, task_function=self.task_function)
+        values = self.task_function.many(cells)  # type: ignore[attr-defined]
+        returns = []
+        for lines, value in zip(job_overrides, values, strict=True):
+            returned = JobReturn(overrides=list(lines), task_name=JobRuntime.instance().get("name"))
+            returned.status, returned.return_value = JobStatus.COMPLETED, value
+            callbacks.on_job_end(config=self.config, job_return=returned)
+            returns.append(returned)
+        return returns
+
+
+class FusedSweeper(BasicSweeper):
+    """Hydra's basic sweeper: its grammar and batches, without composing every job in full to see whether it can be.
+
+    `multirun.yaml` is written only where Hydra's own files are wanted (`hydra.output_subdir` is not null).
+    """
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self._plans_itself = isinstance(self.launcher, FusedLauncher) and has_batch_entry(task_function)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        assert self.config is not None and self.launcher is not None and self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        self.overrides = self.split_arguments(overrides, self.max_batch_size)
+        if not any(self.overrides):
+            raise HydraException(f"Nothing to sweep over: no job comes of {' '.join(arguments)}")
+        if self.config.hydra.output_subdir is not None:
+            folder = Path(self.config.hydra.sweep.dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(self.config, folder / "multirun.yaml")
+        returns: list[Sequence[JobReturn]] = []
+        number = 0
+        while not self.is_done():
+            batch = self.get_job_batch()
+            self.validate_batch_is_legal(batch)
+            returns.append(self.launcher.launch(batch, initial_job_idx=number))
+            for returned in returns[-1]:
+                _ = returned.return_value  # raises where the job failed
+            number += len(batch)
+        return returns
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Every job can be composed: found before the first one runs, at the composer's price."""
+        assert self.config is not None and self.hydra_context is not None
+        if self._plans_itself:
+            return
+        composer = Composer(self.hydra_context.config_loader, self.config, resolve=False)
+        for lines in batch:
+            composer.plain(lines)
+
+
+def _differing(jobs: Sequence[dict[str, str]]) -> set[str]:
+    """The names whose values are not the same in every job: what an optimising sweeper varies without declaring it."""
+    names = {key for job in jobs for key in job}
+    return {key for key in names if len({job.get(key) for job in jobs}) > 1}
+
+
+def _at(config: dict[str, Any], key: str, otherwise: Any) -> Any:
+    """The value at a dotted key: typed by the config where it is found, as given on the command line where not."""
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return otherwise
+        node = node[part]
+    return node

@@ -1,0 +1,93 @@
+"""Shared fixtures: a composed configuration without Hydra, and a random checkpoint in DeepFloyd IF's layout."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CONF = Path(__file__).parent.parent / "conf"
+GROUPS = {
+    "model": "analytic",
+    "scheduler": "ddpm",
+    "guidance": "classifier_free",
+    "technique": "text_to_image",
+    "view": "flip",
+    "mask": "box",
+    "input": "drawing",
+    "metric": "none",
+    "tracker": "none",
+}
+
+
+def composed(**changes: Any) -> dict[str, Any]:
+    """A plain configuration; `technique="inpaint"` chooses, `guidance__scale=3.0` sets."""
+    root = {"seed": 0, "prompt": None, "device": "cpu", "output_dir": "outputs", "plugins": []}
+    root |= {"sweep": {"name": None}, "engine": {"rows": "auto", "threads": None}, "grid": {"rows": None, "cols": None}}
+    for group, choice in {**GROUPS, **{k: v for k, v in changes.items() if k in GROUPS}}.items():
+        root[group] = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text())
+    for key, value in changes.items():
+        if key in GROUPS:
+            continue
+        *path, last = key.split("__")
+        node = root
+        for word in path:
+            node = node[word]
+        node[last] = copy.deepcopy(value)
+    return root
+
+
+@pytest.fixture
+def config() -> Callable[..., dict[str, Any]]:
+    return composed
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A randomly initialised checkpoint of IF's component types, 16 x 16, as diffusers itself saves it."""
+    import torch
+    from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    torch.manual_seed(7)
+    words = ["a", "photo", "of", "dog", "red", "oil", "painting", "skull"]
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *(f"▁{w}" for w in words), *"abcdefghijklmnopqrstuvwxyz"]
+    tokenizer = T5Tokenizer(vocab=[(piece, -float(i)) for i, piece in enumerate(pieces)], extra_ids=0)
+    text_encoder = T5EncoderModel(
+        T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    )
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=3,
+        out_channels=6,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=8,
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        resnet_time_scale_shift="scale_shift",
+        encoder_hid_dim=16,
+        encoder_hid_dim_type="text_proj",
+        cross_attention_dim=16,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=2,
+    )
+    scheduler = DDPMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        variance_type="learned_range",
+        thresholding=True,
+        dynamic_thresholding_ratio=0.95,
+        sample_max_value=1.5,
+    )
+    pipeline = IFPipeline(
+        tokenizer, text_encoder, unet, scheduler, None, None, None, requires_safety_checker=False
+    )
+    folder = tmp_path_factory.mktemp("checkpoint")
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
