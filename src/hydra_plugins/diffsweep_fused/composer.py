@@ -1,16 +1,17 @@
 """Hydra's composition of a multirun's jobs as plain values, at a cost per distinct value instead of per job.
 
-A job's override lines are of two kinds. Those that choose (config groups, Hydra's own keys, values that hold an
-interpolation) decide the *base*, which Hydra composes in full, once per distinct choice. The rest set values. Without
-interpolations, a top-level node of the config depends only on the overrides of that node; with them, also on those of
-the nodes it reads. So each node is computed once per distinct set of override lines that can reach it, by Hydra's own
+A job's override lines are of two kinds. Choices of groups (and lines on Hydra's own keys or with interpolations) decide
+the *base*, which Hydra composes in full, once per distinct choice. The others set values. Without interpolations, a
+top-level node of the config depends only on the overrides of that node; with them, also on those of the nodes it reads.
+So each node is computed once per distinct set of override lines that can reach it, by Hydra's own
 `_apply_overrides_to_config` on a copy of just those nodes, and shared by all jobs that agree on them.
 """
 
 import copy
 import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -27,6 +28,35 @@ _ANYTHING = "*"  # stands for every key: what an interpolation reads where its t
 _KEPT_BASES = 256
 
 
+@dataclass(frozen=True)
+class Line:
+    """One override line, read once however many jobs share it."""
+
+    text: str
+    override: Override
+    is_group: bool
+
+    @cached_property
+    def name(self) -> str:
+        """The key without its prefix: `guidance.scale`, `technique`, `view@views.first`."""
+        return _name(self.override)
+
+    @cached_property
+    def top(self) -> str:
+        """The top-level node it reaches into."""
+        return re.split(r"[./\[]", self.override.key_or_group, maxsplit=1)[0]
+
+    @cached_property
+    def chooses(self) -> bool:
+        """Is it a choice of a group? (A dict given to a group's name is merged into the node instead.)"""
+        return self.is_group and not isinstance(self.override.value(), dict)
+
+    @cached_property
+    def opaque(self) -> bool:
+        """Must Hydra compose whatever this line touches?"""
+        return self.top == "hydra" or self.override.is_sweep_override() or "${" in str(self.override.value())
+
+
 class Composer:
     """Plain configs for the jobs of one multirun; `master` is the multirun's own composed config.
 
@@ -38,28 +68,27 @@ class Composer:
         self._master = master
         self._resolve = resolve
         self._parser = OverridesParser.create(config_loader=loader)
-        self._parsed: dict[str, Override] = {}
-        self.is_group = lru_cache(maxsize=None)(self._is_group)
+        self._lines: dict[str, Line] = {}
+        self._is_group = lru_cache(maxsize=None)(self._find_group)
         self._base = lru_cache(maxsize=_KEPT_BASES)(self._compose_base)
 
-    def parse(self, lines: Sequence[str]) -> list[Override]:
-        """Override lines, parsed; each distinct line once."""
-        if new := [line for line in dict.fromkeys(lines) if line not in self._parsed]:
-            self._parsed.update(zip(new, self._parser.parse_overrides(new), strict=True))
-        return [self._parsed[line] for line in lines]
+    def read(self, texts: Sequence[str]) -> list[Line]:
+        if new := [text for text in dict.fromkeys(texts) if text not in self._lines]:
+            for text, override in zip(new, self._parser.parse_overrides(new), strict=True):
+                self._lines[text] = Line(text, override, self._is_group(override.key_or_group))
+        return [self._lines[text] for text in texts]
 
-    def plain(self, lines: Sequence[str], number: int = 0) -> dict[str, Any]:
+    def plain(self, texts: Sequence[str], number: int = 0) -> dict[str, Any]:
         """`OmegaConf.to_container` of the job's composed config, without `hydra`. Jobs share its nodes: read only."""
-        overrides = self.parse(lines)
-        whole = {_top(o) for o in overrides if "${" in _line(o) or o.is_sweep_override()} | {"hydra"}
-        chosen = [self._chooses(o) or _top(o) in whole for o in overrides]
-        base = self._base(tuple(line for line, choice in zip(lines, chosen, strict=True) if choice))
+        lines = self.read(texts)
+        whole = {line.top for line in lines if line.opaque}
+        base = self._base(tuple(line.text for line in lines if line.chooses or line.top in whole))
         if base.reads_hydra and self._resolve:  # ${hydra:job.num} and the like differ from job to job
-            return self._one_by_one(lines, number)
+            return self._one_by_one(texts, number)
         try:
-            return base.plain([o for o, choice in zip(overrides, chosen, strict=True) if not choice])
+            return base.plain([line for line in lines if not (line.chooses or line.top in whole)])
         except (HydraException, OmegaConfBaseException):
-            self._loader.load_sweep_config(self._master, list(lines))  # Hydra's own words, before the whole config
+            self._loader.load_sweep_config(self._master, list(texts))  # Hydra's own words, before the whole config
             raise
 
     def swept(self) -> set[str]:
@@ -67,20 +96,17 @@ class Composer:
         params = OmegaConf.select(self._master, "hydra.sweeper.params") or {}
         lines = [f"{key}={value}" for key, value in params.items()] + list(self._master.hydra.overrides.task)
         last = {o.get_key_element(): o for o in self._parser.parse_overrides(lines)}  # as BasicSweeper: the last counts
-        return {name(o) for o in last.values() if _varies(o)}
+        return {_name(o) for o in last.values() if _varies(o)}
 
-    def _chooses(self, override: Override) -> bool:
-        return self.is_group(override.key_or_group) and not isinstance(override.value(), dict)
-
-    def _is_group(self, key: str) -> bool:
+    def _find_group(self, key: str) -> bool:
         hydra = self._master.hydra
         return bool(self._loader.get_group_options(key, None, hydra.job.config_name, list(hydra.overrides.hydra)))
 
-    def _compose_base(self, lines: tuple[str, ...]) -> "_Base":
-        return _Base(_without_hydra(self._loader.load_sweep_config(self._master, list(lines))), self._resolve)
+    def _compose_base(self, texts: tuple[str, ...]) -> "_Base":
+        return _Base(_without_hydra(self._loader.load_sweep_config(self._master, list(texts))), self._resolve)
 
-    def _one_by_one(self, lines: Sequence[str], number: int) -> dict[str, Any]:
-        config = self._loader.load_sweep_config(self._master, list(lines))
+    def _one_by_one(self, texts: Sequence[str], number: int) -> dict[str, Any]:
+        config = self._loader.load_sweep_config(self._master, list(texts))
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
         before = HydraConfig.instance().cfg
@@ -104,22 +130,22 @@ class _Base:
         self._part = lru_cache(maxsize=None)(self._copy_of)
         self._nodes: dict[tuple[str, ...], Any] = {}
 
-    def plain(self, overrides: Sequence[Override]) -> dict[str, Any]:
+    def plain(self, lines: Sequence[Line]) -> dict[str, Any]:
         whole: dict[str, Any] | None = None
         nodes = {}
-        for top in dict.fromkeys([*self._closure, *map(_top, overrides)]):
+        for top in dict.fromkeys([*self._closure, *(line.top for line in lines)]):
             closure = self._closure.get(top, frozenset({top}))
             if _ANYTHING in closure:
-                whole = whole or _overridden(self._config, overrides, self._resolve)
+                whole = whole or _overridden(self._config, lines, self._resolve)
                 nodes[top] = whole.get(top, _ABSENT)
             else:
-                nodes[top] = self._node(top, closure, [o for o in overrides if _top(o) in closure])
+                nodes[top] = self._node(top, closure, [line for line in lines if line.top in closure])
         return {top: value for top, value in nodes.items() if value is not _ABSENT}
 
-    def _node(self, top: str, closure: frozenset[str], overrides: Sequence[Override]) -> Any:
-        key = (top, *map(_line, overrides))
+    def _node(self, top: str, closure: frozenset[str], lines: Sequence[Line]) -> Any:
+        key = (top, *(line.text for line in lines))
         if key not in self._nodes:
-            part = _overridden(self._part(closure), overrides, self._resolve)
+            part = _overridden(self._part(closure), lines, self._resolve)
             self._nodes[key] = part.get(top, _ABSENT)
         return self._nodes[key]
 
@@ -132,17 +158,8 @@ class _Base:
         return part
 
 
-def name(override: Override) -> str:
-    """An override's key without its prefix: `guidance.scale`, `technique`, `view@views.first`."""
+def _name(override: Override) -> str:
     return override.get_key_element().lstrip("+~")
-
-
-def _line(override: Override) -> str:
-    return str(override.input_line)
-
-
-def _top(override: Override) -> str:
-    return re.split(r"[./\[]", override.key_or_group, maxsplit=1)[0]
 
 
 def _varies(override: Override) -> bool:
@@ -151,9 +168,9 @@ def _varies(override: Override) -> bool:
     return not override.is_discrete_sweep() or len(list(override.sweep_string_iterator())) > 1
 
 
-def _overridden(config: DictConfig, overrides: Sequence[Override], resolve: bool) -> dict[str, Any]:
+def _overridden(config: DictConfig, lines: Sequence[Line], resolve: bool) -> dict[str, Any]:
     config = copy.deepcopy(config)
-    ConfigLoaderImpl._apply_overrides_to_config(list(overrides), config)
+    ConfigLoaderImpl._apply_overrides_to_config([line.override for line in lines], config)
     return _container(config, resolve)
 
 

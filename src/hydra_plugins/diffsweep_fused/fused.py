@@ -12,6 +12,7 @@ Any other task function is run job by job, exactly as Hydra's basic launcher doe
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.diffsweep_fused.composer import Composer, name
+from hydra_plugins.diffsweep_fused.composer import Composer, Line
 
 
 @dataclass
@@ -58,21 +59,18 @@ class FusedLauncher(BasicLauncher):
         if not has_batch_entry(self.task_function):
             return super().launch(job_overrides, initial_job_idx)
         setup_globals()
-        varying = self._composer.swept() | _differing([self._by_name(lines) for lines in job_overrides])
-        cells = [self._freeze(lines, initial_job_idx + n, varying) for n, lines in enumerate(job_overrides)]
+        varying = self._composer.swept() | _differing([self._composer.read(texts) for texts in job_overrides])
+        cells = [self._freeze(texts, initial_job_idx + n, varying) for n, texts in enumerate(job_overrides)]
         return self._returns(job_overrides, cells)
 
-    def _freeze(self, lines: Sequence[str], number: int, varying: set[str]) -> Any:
-        config = self._composer.plain(lines, number)
-        axes = {name(o): o for o in self._composer.parse(lines) if name(o) in varying}
-        values = {
-            key: o.value() if self._composer.is_group(o.key_or_group) else _at(config, key, o.value())
-            for key, o in axes.items()
+    def _freeze(self, texts: Sequence[str], number: int, varying: set[str]) -> Any:
+        config = self._composer.plain(texts, number)
+        axes = {
+            line.name: line.override.value() if line.chooses else _at(config, line)
+            for line in self._composer.read(texts)
+            if line.name in varying
         }
-        return self.task_function.freeze(config, values, list(lines))  # type: ignore[union-attr]
-
-    def _by_name(self, lines: Sequence[str]) -> dict[str, str]:
-        return {name(o): str(o.input_line) for o in self._composer.parse(lines)}
+        return self.task_function.freeze(config, axes, list(texts))  # type: ignore[union-attr]
 
     def _returns(self, job_overrides: Sequence[Sequence[str]], cells: list[Any]) -> list[JobReturn]:
         assert self.hydra_context is not None and self.config is not None and self.task_function is not None
@@ -131,17 +129,17 @@ class FusedSweeper(BasicSweeper):
             composer.plain(lines)
 
 
-def _differing(jobs: Sequence[dict[str, str]]) -> set[str]:
-    """The names whose values are not the same in every job: what an optimising sweeper varies without declaring it."""
-    names = {key for job in jobs for key in job}
-    return {key for key in names if len({job.get(key) for job in jobs}) > 1}
+def _differing(jobs: Sequence[Sequence[Line]]) -> set[str]:
+    """The names whose lines are not the same in every job: what an optimising sweeper varies without declaring it."""
+    lines = [{line.name: line.text for line in job} for job in jobs]
+    return {name for name in {*chain(*lines)} if len({job.get(name) for job in lines}) > 1}
 
 
-def _at(config: dict[str, Any], key: str, otherwise: Any) -> Any:
-    """The value at a dotted key: typed by the config where it is found, as given on the command line where not."""
+def _at(config: dict[str, Any], line: Line) -> Any:
+    """The value a line sets: typed by the config where it is found there, as on the command line where not."""
     node: Any = config
-    for part in key.split("."):
+    for part in line.name.split("."):
         if not isinstance(node, dict) or part not in node:
-            return otherwise
+            return line.override.value()
         node = node[part]
     return node

@@ -1,0 +1,74 @@
+"""A captioned world, drawn: the pictures that the embedded model is trained on and restores. Needs no torch.
+
+A picture is drawn from (subject, style, seed) alone, four times enlarged and reduced, so that every size shows the same
+scene. Training seeds are even, held-out seeds odd: they cannot meet.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+
+from diffsweep.world.captions import caption
+from diffsweep.world.paint import STYLES, Pen
+from diffsweep.world.subjects import COLOURS, DRAWINGS, SHAPES
+
+SCENES = tuple(DRAWINGS)
+FIGURES = tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS)
+SUBJECTS: tuple[str, ...] = (*SCENES, *FIGURES)
+FIGURE_SHARE = 0.15  # of the training pictures are coloured shapes
+
+__all__ = ["STYLES", "SUBJECTS", "Picture", "held_out", "named", "picture", "training"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """pixels: uint8, size x size x 3. id: subject/style/number, the number that of its held-out or training seed."""
+
+    id: str
+    subject: str
+    style: str
+    caption: str
+    pixels: np.ndarray
+
+
+def picture(subject: str, style: str, seed: int, size: int = 32) -> Picture:
+    """The picture of a subject in a style, from a seed; ValueError names what there is."""
+    for kind, word, known in (("subject", subject, SUBJECTS), ("style", style, STYLES)):
+        if word not in known:
+            close = get_close_matches(word, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"no {kind} {word!r}: there are {', '.join(known)}{hint}")
+    rng = random.Random(f"{subject}/{style}/{seed}")
+    pen = Pen(style, rng)
+    if subject in DRAWINGS:
+        DRAWINGS[subject](pen, rng)
+    else:
+        colour, shape = subject.split()
+        SHAPES[shape](pen, rng, COLOURS[colour])
+    name = f"{subject}/{style}/{seed // 2}"
+    return Picture(name, subject, style, caption(subject, style, rng), pen.finished(size))
+
+
+def training(seed: int, size: int = 32) -> Picture:
+    """A training picture: subject, style and scene all drawn from the seed."""
+    rng = random.Random(f"training/{seed}")
+    subject = rng.choice(FIGURES if rng.random() < FIGURE_SHARE else SCENES)
+    return picture(subject, rng.choice(STYLES), 2 * seed, size)
+
+
+def held_out(index: int, size: int = 32) -> Picture:
+    """The held-out pictures: every scene in every style, then the next number of each."""
+    number, place = divmod(index, len(SCENES) * len(STYLES))
+    return picture(SCENES[place % len(SCENES)], STYLES[place // len(SCENES)], 2 * number + 1, size)
+
+
+def named(id: str, size: int = 32) -> Picture:
+    """A held-out picture by its id; ValueError says what an id looks like."""
+    words = id.split("/")
+    if len(words) != 3 or not words[2].isdecimal():
+        raise ValueError("an id is subject/style/number, as in 'dog/photo/0'")
+    return picture(words[0], words[1], 2 * int(words[2]) + 1, size)
