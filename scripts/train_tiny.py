@@ -5,9 +5,10 @@
     python scripts/train_tiny.py export --checkpoint .train/tiny --to src/diffsweep/model/tiny
 
 Recipe: a pixel-space UNet of IF's component types and a small T5, trained together on the drawn world. The noise loss
-is weighted min-SNR-5 (Hang et al. 2023); 0.1 of the variational bound trains the learned variance with the noise
-detached (iDDPM (15)), and a small penalty holds the interpolation within [-1, 1]. A tenth of the prompts are empty,
-for classifier-free guidance. AdamW, cosine decay over the last two fifths, an average of the weights is exported.
+is weighted min-SNR-5 (Hang et al. 2023), with one timestep from each stratum of a batch; 0.1 of the variational bound
+trains the learned variance with the noise detached (iDDPM (15)), and a small penalty holds its interpolation within
+[-1, 1]. A tenth of the prompts are empty, for classifier-free guidance. AdamW, cosine decay over the last two fifths;
+an exponential average of the weights is exported.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ from diffsweep.world.subjects import COLOURS, SHAPES
 
 SIZE, WIDTH, TOKENS = 32, 128, 77
 RATE, WARMUP, DECAY_FROM = 5e-4, 300, 0.6
-EMA, EMPTY, BOUND, CLAMP = 0.999, 0.1, 0.1, 0.01
+EMA, EMPTY, BOUND, CLAMP = 0.998, 0.1, 0.1, 0.05
 
 
 def tokenizer() -> T5Tokenizer:
@@ -101,8 +101,9 @@ def rendered(seed: int) -> tuple[np.ndarray, str, str]:
     return picture.pixels, picture.subject, picture.style
 
 
-def world(n: int, folder: Path, workers: int) -> tuple[Tensor, list[str], list[str]]:
+def cached_world(n: int, folder: Path, workers: int) -> tuple[Tensor, list[str], list[str]]:
     """n training pictures (uint8 N 3 H W) with subject and style, drawn once and kept in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     images, labels = folder / f"world-{n}.npy", folder / f"world-{n}.json"
     if not labels.exists():
         with ProcessPoolExecutor(workers) as pool:
@@ -164,7 +165,7 @@ def train(args: argparse.Namespace) -> None:
     tokens = tokenizer()
     model = Both(*networks(tokens, tuple(args.channels)), tokens).to(args.device)
     average = copy.deepcopy(model).requires_grad_(False)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01, betas=(0.9, 0.99))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01, betas=(0.9, 0.995), fused=True)
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "seen": 0, "curve": []}
     file = args.out / "checkpoint.pt"
     if file.exists():
@@ -174,7 +175,7 @@ def train(args: argparse.Namespace) -> None:
         optimiser.load_state_dict(saved["optimiser"])
         state = saved["state"]
         print(f"going on from step {state['step']}")
-    pictures, subjects, styles = world(args.pictures, args.out, args.workers)
+    pictures, subjects, styles = cached_world(args.pictures, args.cache or args.out, args.workers)
     a = scheduler().alphas_cumprod.to(args.device)
     rng = random.Random(args.seed + state["step"])
     generator = torch.Generator().manual_seed(args.seed + state["step"])
@@ -195,7 +196,10 @@ def train(args: argparse.Namespace) -> None:
         mirrored = torch.rand(args.batch, generator=generator) < 0.5
         x0 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x0).to(args.device)
         eps = torch.randn(x0.shape, generator=generator).to(args.device)
-        t = torch.randint(len(a), (args.batch,), generator=generator).to(args.device)
+        spread = (
+            torch.rand(1, generator=generator) + torch.arange(args.batch) / args.batch
+        ) % 1  # one t in each stratum
+        t = (spread * len(a)).long().to(args.device)
         a_t = a[t][:, None, None, None]
         x = a_t.sqrt() * x0 + (1 - a_t).sqrt() * eps
         with torch.autocast(torch.device(args.device).type, torch.bfloat16):
@@ -203,30 +207,30 @@ def train(args: argparse.Namespace) -> None:
         simple, bound, penalty = losses(output, x0, x, eps, t, a)
         optimiser.zero_grad(set_to_none=True)
         (simple + BOUND * bound + CLAMP * penalty).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        if nn.utils.clip_grad_norm_(model.parameters(), 1.0).isfinite():
+            optimiser.step()
         state["step"] += 1
         state["seen"] += args.batch
         with torch.no_grad():
             decay = min(EMA, (1 + state["step"]) / (10 + state["step"]))
-            for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
-                slow.lerp_(fast, 1 - decay)
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
         recent.append((simple.item(), bound.item(), output.chunk(2, dim=1)[1].abs().max().item()))
         if state["step"] % 100 == 0:
             means = [round(sum(column) / len(recent), 5) for column in zip(*recent, strict=True)]
             state["curve"].append([state["step"], state["seen"], round(state["seconds"]), *means])
             pace = state["seen"] / state["seconds"]
-            bar.set_description_str(f"step {state['step']} loss {means[0]:.4f} |v| {means[2]:.2f} {pace:.1f}/s", refresh=False)
+            bar.set_description_str(
+                f"step {state['step']} loss {means[0]:.4f} |v| {means[2]:.2f} {pace:.1f}/s", refresh=False
+            )
             bar.update(100 * share - bar.n)
             recent = []
         if time.monotonic() - saved_at > args.save_every * 60:
-            save(file, model, average, optimiser, state)
+            save(file, model, average, optimiser, state, recipe(args, state))
             saved_at = time.monotonic()
         if args.samples_every and time.monotonic() - shown_at > args.samples_every * 60:
             sample(average, args.out / f"samples-{state['step']:06d}.png")
             shown_at = time.monotonic()
-    save(file, model, average, optimiser, state)
-    (args.out / "recipe.json").write_text(json.dumps(recipe(args, state), indent=1))
+    save(file, model, average, optimiser, state, recipe(args, state))
     bar.close()
     if args.samples_every:
         sample(average, args.out / "samples-final.png")
@@ -235,7 +239,9 @@ def train(args: argparse.Namespace) -> None:
 
 def recipe(args: argparse.Namespace, state: dict[str, Any]) -> dict[str, Any]:
     """What the model card tells."""
-    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads"
+    device = (
+        torch.cuda.get_device_name() if args.device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads"
+    )
     return {
         "channels": args.channels,
         "batch": args.batch,
@@ -249,7 +255,15 @@ def recipe(args: argparse.Namespace, state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def save(file: Path, model: Both, average: Both, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def save(
+    file: Path,
+    model: Both,
+    average: Both,
+    optimiser: torch.optim.Optimizer,
+    state: dict[str, Any],
+    facts: dict[str, Any],
+) -> None:
+    """All that going on needs (the random streams are seeded by the step), and beside it what the model card tells."""
     content = {
         "model": model.state_dict(),
         "average": average.state_dict(),
@@ -258,12 +272,11 @@ def save(file: Path, model: Both, average: Both, optimiser: torch.optim.Optimize
     }
     torch.save(content, file.with_suffix(".part"))
     os.replace(file.with_suffix(".part"), file)
+    file.with_name("recipe.json").write_text(json.dumps(facts, indent=1))
 
 
 def pipeline(model: Both) -> IFPipeline:
-    return IFPipeline(
-        model._tokens, model.t5, model.unet, scheduler(), None, None, None, requires_safety_checker=False
-    )
+    return IFPipeline(model._tokens, model.t5, model.unet, scheduler(), None, None, None, requires_safety_checker=False)
 
 
 def sample(model: Both, file: Path, steps: int = 30, scale: float = 4.0) -> None:
@@ -274,9 +287,10 @@ def sample(model: Both, file: Path, steps: int = 30, scale: float = 4.0) -> None
     for style in STYLES:
         prompts = [STYLE_WORDS[style][0].format(SUBJECT_WORDS[s][0]) for s in SCENES]
         generators = [torch.Generator().manual_seed(i) for i in range(len(prompts))]
-        images = drawn(
-            prompts, guidance_scale=scale, num_inference_steps=steps, generator=generators, clean_caption=False
-        ).images
+        with torch.autocast(model.unet.device.type, torch.bfloat16):
+            images = drawn(
+                prompts, guidance_scale=scale, num_inference_steps=steps, generator=generators, clean_caption=False
+            ).images
         rows.append(np.concatenate([np.asarray(image) for image in images], axis=1))
     sheet = np.concatenate(rows, axis=0)
     Image.fromarray(sheet).resize((sheet.shape[1] * 4, sheet.shape[0] * 4), Image.Resampling.NEAREST).save(file)
@@ -330,17 +344,18 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("train", help="train, or go on training")
     one.add_argument("--out", type=Path, default=Path(".train/tiny"), help="checkpoint, samples and recipe")
+    one.add_argument("--cache", type=Path, help="where the drawn pictures are kept (default: --out)")
     one.add_argument("--minutes", type=float, default=100, help="time budget, earlier runs counted in")
     one.add_argument("--steps", type=int, help="number of steps, instead of minutes")
     one.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     one.add_argument("--threads", type=int, help="torch threads")
     one.add_argument("--workers", type=int, default=2, help="processes that draw the world")
-    one.add_argument("--pictures", type=int, default=30000, help="training pictures drawn")
-    one.add_argument("--batch", type=int, default=32)
+    one.add_argument("--pictures", type=int, default=60000, help="training pictures drawn")
+    one.add_argument("--batch", type=int, default=16)
     one.add_argument("--channels", type=int, nargs="+", default=[48, 96, 144])
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--save-every", type=float, default=5, help="minutes between checkpoints")
-    one.add_argument("--samples-every", type=float, default=20, help="minutes between sample sheets, 0 for none")
+    one.add_argument("--samples-every", type=float, default=12, help="minutes between sample sheets, 0 for none")
     one.set_defaults(run=train)
     two = commands.add_parser("export", help="write the averaged weights as an IF checkpoint")
     two.add_argument("--checkpoint", type=Path, default=Path(".train/tiny"))

@@ -33,6 +33,7 @@ from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.paths import shipped
 
 Cell = tuple[dict[str, Any], dict[str, Any]]
+_SETTINGS = ("sweeps", "sweep", "output_dir", "device", "plugins", "engine", "grid", "metric", "tracker")  # never axes
 
 
 class CellFailed(RuntimeError):
@@ -65,10 +66,10 @@ class Task:
 
     def _one_of_many(self, cfg: DictConfig, job: HydraConf) -> str:
         """One process a job: it cannot see which of its overrides vary, so each counts as an axis."""
-        names = [line.partition("=")[0].lstrip("+") for line in job.overrides.task]
-        values = {name: job.runtime.choices.get(name, OmegaConf.select(cfg, name)) for name in names}
-        config, axes = _resolved(cfg), _resolved(OmegaConf.create(values))
-        axes.pop("sweeps", None)
+        config, choices = _resolved(cfg), job.runtime.choices
+        names = [line.partition("=")[0].lstrip("+") for line in job.overrides.task if not line.startswith("~")]
+        varying = [name for name in names if name.partition(".")[0] not in _SETTINGS]
+        axes = {name: choices[name] if name in choices else _at(config, name) for name in varying}
         (status,) = self.many([self.freeze(config, axes, job.overrides.task)])
         if status == "failed":
             raise CellFailed(shlex.join(job.overrides.task))
@@ -137,7 +138,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OverrideParseException):
         return _about_grammar(error.override, error.message)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _about_choice(str(error.missing_cfg_file), list(error.options or []), str(error))
+        return _about_choice(str(error.missing_cfg_file), list(error.options or []))
     if isinstance(error, YAMLError):
         return " ".join(str(error).split())
     chain = list(_causes(error))
@@ -173,7 +174,7 @@ _ADVICE = (
     (r"does not support sweep type : INTERVAL", r"interval(...) has no end of values: write range(a,b,step) or a list"),
     (
         r"Config group override must be a string or a list\. Got (\w+)",
-        r"a choice must be a name, not of type \1",
+        r"a choice must be a name, as in guidance=none, not \1",
     ),
 )
 
@@ -182,6 +183,12 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _at(config: Any, name: str) -> Any:
+    for part in name.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    return config
 
 
 def _about_grammar(override: str, message: str) -> str:
@@ -193,13 +200,11 @@ def _about_grammar(override: str, message: str) -> str:
     return f"cannot read {override!r} ({reason}); if the value is a text, quote it inside the shell's quotes: {quoted}"
 
 
-def _about_choice(path: str, options: list[str], message: str) -> str:
+def _about_choice(path: str, options: list[str]) -> str:
     group, _, choice = path.rpartition("/")
-    file = re.match(r"In '(sweeps/.+?)'", message)
-    origin = f"{file.group(1)}.yaml: " if file else ""
     given, kind = ("+sweeps", "sweeps file, neither in ./sweeps nor shipped") if group == "sweeps" else (group, group)
     allowed = f"choose one of {', '.join(options)}" if options else "there are none"
-    return f"{origin}{given}={choice}: no such {kind}; {allowed}{did_you_mean(choice, options)}"
+    return f"{given}={choice}: no such {kind}; {allowed}{did_you_mean(choice, options)}"
 
 
 def _about_key(node: DictConfig, key: str) -> str:
@@ -244,7 +249,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _stopped(number: int) -> int:
-    print("diffsweep: stopped; finished cells are kept, and the same command goes on from there", file=sys.stderr)
+    print(f"diffsweep: stopped by {signal.Signals(number).name}", file=sys.stderr)
     return 128 + number
 
 

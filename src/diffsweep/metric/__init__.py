@@ -1,0 +1,10 @@
+"""Metrics: numbers for stored pictures, one file a metric, computed as a second pass over the store.
+
+A module here (or in the `metric` folder of a user's own package) lists in `METRICS` the names it answers to. Importing
+them needs no torch: that, and torchmetrics, are imported where something is computed.
+"""
+
+from diffsweep.metric.batch import Batch, Metric, Score
+from diffsweep.metric.scoring import find, known, lacking, score
+
+__all__ = ["Batch", "Metric", "Score", "find", "known", "lacking", "score"]

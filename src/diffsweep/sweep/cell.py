@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from diffsweep.core.problems import BadInput, did_you_mean
+from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.core.types import Stage
-from diffsweep.sweep.parts import as_mapping, build, coerced, plain
+from diffsweep.scheduler.threshold import CHECKPOINT
+from diffsweep.sweep.parts import as_mapping, build, coerced, plain, shown
 
 RECIPE = 1  # raised when the same configuration would give another picture
 DEFAULT_PROMPT = "a photo of a dog"
@@ -69,105 +71,117 @@ def _model(part: Any) -> tuple[Stage, str]:
     return part.stage(), part.fingerprint()
 
 
+@dataclass
+class _Problems:
+    """Collects what is wrong, each message under its group."""
+
+    messages: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def under(self, group: str = "") -> Iterator[None]:
+        try:
+            yield
+        except BadInput as error:
+            self.messages += [f"{group}.{message}" if group else message for message in error.messages]
+
+    def settle(self) -> None:
+        if self.messages:
+            raise BadInput(self.messages)
+
+
 def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     """Check a composed configuration and freeze it to a cell; BadInput with everything that is wrong with it."""
-    problems: list[str] = []
+    problems = _Problems()
+    values = _values(config, problems)
+    parts: dict[str, Any] = {}
+    for group in GROUPS:
+        with problems.under():
+            parts[group] = build(group, config.get(group), values["plugins"] or ())
+    stage: Stage | None = None
+    if "model" in parts:
+        with problems.under("model"):
+            stage, fingerprint = _model(parts["model"])
+    if stage is None or "technique" not in parts:
+        raise BadInput(problems.messages)  # what follows depends on both
 
-    def attempt(action: Any, *arguments: Any, group: str = "") -> Any:
-        try:
-            return action(*arguments)
-        except BadInput as error:
-            problems.extend(f"{group}.{m}" if group else m for m in error.messages)
-            return None
-
-    for key in config:
-        if key not in ROOT:
-            problems.append(f"{key}: unknown key; there are {', '.join(ROOT)}{did_you_mean(key, ROOT)}")
-    values: dict[str, Any] = {}
-    for key, hint in VALUES.items():
-        try:
-            values[key] = coerced(config.get(key), hint) if key in config or key == "seed" else None
-        except TypeError as error:
-            problems.append(f"{key}={config.get(key)}: {error}")
-            values[key] = None
-    seed, plugins = values["seed"], values["plugins"] or ()
-    if seed is not None and not 0 <= seed <= MAX_SEED:
-        problems.append(f"seed={seed}: must be between 0 and {MAX_SEED}")
-    parts = {group: attempt(build, group, config.get(group), plugins) for group in GROUPS}
-    model, technique, scheduler = parts["model"], parts["technique"], parts["scheduler"]
-    stage, fingerprint = (attempt(_model, model, group="model") if model else None) or (None, None)
-
+    technique, scheduler = parts["technique"], parts.get("scheduler")
     timesteps: tuple[int, ...] = ()
     visited: tuple[int, ...] = ()
-    if stage and scheduler:
-        timesteps = attempt(scheduler.timesteps, stage, group="scheduler") or ()
-    if technique and timesteps:
-        visited = attempt(technique.visited, timesteps, group="technique") or ()
-        technique = attempt(technique.settled, timesteps, group="technique") or technique
+    if scheduler:
+        with problems.under("scheduler"):
+            timesteps = scheduler.timesteps(stage)
+    if timesteps:
+        with problems.under("technique"):
+            visited = technique.visited(timesteps)
+            technique = technique.settled(timesteps)
+    arrays: dict[str, tuple[np.ndarray, str]] = {}
+    for group in ("input", "mask"):
+        if group in technique.uses and group in parts:
+            with problems.under(group):
+                arrays[group] = _array(group, parts[group], stage.shape[-1])
+    if "view" in technique.uses:
+        for view in technique.views or (parts.get("view"),):
+            if hasattr(view, "fits"):
+                with problems.under("view"):
+                    view.fits(stage.shape[-1])
+    problems.settle()
 
-    arrays: dict[str, tuple[np.ndarray, str] | None] = {"input": None, "mask": None}
-    uses = technique.uses if technique else frozenset()
-    if stage:
-        size = stage.shape[-1]
-        for group in ("input", "mask"):
-            if group in uses and parts[group]:
-                arrays[group] = attempt(_array, group, parts[group], size, group=group)
-        for view in (parts["view"], *(getattr(technique, "views", None) or ())):
-            if "view" in uses and hasattr(view, "fits"):
-                attempt(view.fits, size, group="view")
-    if problems:
-        raise BadInput(problems)
-
-    caption = parts["input"].caption() if "input" in uses else None
+    caption = parts["input"].caption() if "input" in technique.uses else None
     prompt = values["prompt"] if values["prompt"] is not None else caption or DEFAULT_PROMPT
-    used: dict[str, Any] = {
-        "model": {**_plain(model, "model"), "fingerprint": fingerprint},
-        "technique": _plain(technique, "technique"),
-    }
-    if "prompt" in uses:
+    used = {"model": {**_plain(parts["model"]), "fingerprint": fingerprint}, "technique": _plain(technique)}
+    if "prompt" in technique.uses:
         asked = technique.asked(prompt)
         used["prompt"] = asked[0] if len(asked) == 1 else list(asked)
-        used["technique"] = {k: v for k, v in used["technique"].items() if k != "prompts"}
-    if "scheduler" in uses:
-        spacing = stage.spacing if scheduler.spacing == "checkpoint" else scheduler.spacing
-        threshold = stage.threshold if scheduler.threshold == "checkpoint" else scheduler.threshold
-        used["scheduler"] = {
-            **_plain(scheduler, "scheduler"),
-            "spacing": spacing,
-            "threshold": threshold,
-            "steps": len(timesteps),
-        }
-    if "guidance" in uses:
-        used["guidance"] = _plain(parts["guidance"], "guidance")
-    if "view" in uses and getattr(technique, "views", None) is None:
-        used["view"] = _plain(parts["view"], "view")
-    for group, array in arrays.items():
-        if array is not None:
-            used[group] = {**_plain(parts[group], group), "sha256": array[1]}
-    guidance = parts["guidance"]
-    config = {"seed": seed, **used}
+        used["technique"] = {key: value for key, value in used["technique"].items() if key != "prompts"}
+    if "scheduler" in technique.uses:
+        resolved = {"spacing": scheduler.spacing, "threshold": scheduler.threshold}
+        own = {key: getattr(stage, key) for key, value in resolved.items() if value == CHECKPOINT}
+        used["scheduler"] = {**_plain(scheduler), **own, "steps": len(timesteps)}
+    if "guidance" in technique.uses:
+        used["guidance"] = _plain(parts["guidance"])
+    if "view" in technique.uses and technique.views is None:
+        used["view"] = _plain(parts["view"])
+    for group, (_, digest) in arrays.items():
+        used[group] = {**_plain(parts[group]), "sha256": digest}
+    decided = {"seed": values["seed"], **used}
     return Cell(
-        id=cell_id(config),
-        config=config,
+        id=cell_id(decided),
+        config=decided,
         axes=axes,
-        seed=seed,
+        seed=values["seed"],
         prompt=prompt,
-        model=model,
+        model=parts["model"],
         stage=stage,
         scheduler=scheduler,
-        guidance=guidance,
+        guidance=parts["guidance"],
         technique=technique,
         view=parts["view"],
         timesteps=timesteps,
         visited=visited,
-        pixels=arrays["input"][0] if arrays["input"] else None,
-        mask=arrays["mask"][0] if arrays["mask"] else None,
+        pixels=arrays["input"][0] if "input" in arrays else None,
+        mask=arrays["mask"][0] if "mask" in arrays else None,
     )
 
 
+def _values(config: Mapping[str, Any], problems: _Problems) -> dict[str, Any]:
+    """The plain keys at the root, checked; and no others there."""
+    for key in config:
+        if key not in ROOT:
+            problems.messages.append(f"{key}: unknown key; there are {', '.join(ROOT)}{did_you_mean(key, ROOT)}")
+    values: dict[str, Any] = dict.fromkeys(VALUES)
+    for key, hint in VALUES.items():
+        try:
+            values[key] = coerced(config.get(key), hint) if key in config or key == "seed" else None
+        except TypeError as error:
+            problems.messages.append(f"{key}={shown(config.get(key))}: {error}")
+    with problems.under():
+        require(within("seed", values["seed"], 0, MAX_SEED))
+    return values
+
+
 @lru_cache(maxsize=65536)
-def _plain(part: Any, group: str) -> dict[str, Any]:
-    return plain(part, group)
+def _plain(part: Any) -> dict[str, Any]:
+    return plain(part)
 
 
 def decisive(group: str, config: Mapping[str, Any]) -> Mapping[str, Any]:

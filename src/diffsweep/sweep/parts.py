@@ -105,7 +105,7 @@ def _build(group: str, config_json: str, plugins: tuple[str, ...]) -> Any:
         except BadInput as error:
             problems += [f"{group}.{key}: {message}" for message in error.messages]
         except TypeError as error:
-            problems.append(f"{group}.{key}={_shown(value)}: {error}")
+            problems.append(f"{group}.{key}={shown(value)}: {error}")
     try:
         part = cls(**values)
     except BadInput as error:
@@ -116,13 +116,13 @@ def _build(group: str, config_json: str, plugins: tuple[str, ...]) -> Any:
 
 
 @lru_cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: type[Any]) -> dict[str, Any]:
     """The configurable fields and their types, in order."""
     hints = typing.get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if not f.metadata.get("bound")}
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
@@ -159,14 +159,15 @@ def coerced(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:
     raise TypeError(f"must be {WORDS.get(hint, hint)}")
 
 
-def plain(part: Any, group: str) -> dict[str, Any]:
+def plain(part: Any) -> dict[str, Any]:
     """A part as plain values, for a cell's id and record: its class's module name and its configurable fields."""
-    return {"name": type(part).__module__.rpartition(".")[2], **{k: _plain(getattr(part, k)) for k in _hints(type(part))}}
+    cls = type(part)
+    return {"name": cls.__module__.rpartition(".")[2], **{key: _plain(getattr(part, key)) for key in _hints(cls)}}
 
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-        return plain(value, "view")
+        return plain(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
@@ -174,5 +175,5 @@ def _plain(value: Any) -> Any:
 
 def as_mapping(key: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise BadInput(f"{key}={_shown(value)}: must hold keys, not a value")
+        raise BadInput(f"{key}={shown(value)}: must hold keys, not a value")
     return value

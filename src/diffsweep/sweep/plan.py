@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffsweep.core.problems import BadInput, one_of
+from diffsweep.core.problems import BadInput, one_of, require, within
 from diffsweep.sweep.cell import AROUND, Cell, freeze, settings
 from diffsweep.sweep.parts import coerced
 
 Raw = tuple[Mapping[str, Any], Mapping[str, Any]]  # a composed configuration, and what it varies of its sweep
+MOST_NOTES = 5
 COMMON = ("device", "output_dir", "plugins", *AROUND)
 
 
@@ -88,20 +89,22 @@ def automatic_name(cells: Sequence[Cell]) -> str:
 
 
 def shared_notes(cells: Sequence[Cell]) -> list[str]:
-    """Which settings come to the same picture, such as two strengths that round to one start."""
+    """Which settings come to the same picture, such as two strengths that round to one start; the first few."""
     first: dict[str, Cell] = {}
-    notes: dict[str, list[str]] = {}
+    notes: dict[str, None] = {}
     for cell in cells:
         other = first.setdefault(cell.id, cell)
-        if other is cell:
-            continue
         differing = [axis for axis, value in cell.axes.items() if other.axes.get(axis) != value]
-        for axis in differing:
-            text = f"{axis}={_short(other.axes.get(axis))} and {axis}={_short(cell.axes[axis])} come to the same picture"
-            if len(differing) == 1 and cell.visited and axis.rpartition(".")[2] in ("strength", "start_index"):
-                text += f": both start at step {len(cell.timesteps) - len(cell.visited)} (t = {cell.visited[0]})"
-            notes.setdefault(text, [])
-    return list(notes)
+        if len(differing) != 1:
+            continue
+        (axis,) = differing
+        same = f"{axis}={_short(other.axes.get(axis))} and {axis}={_short(cell.axes[axis])} come to the same picture"
+        if axis == "technique.strength":
+            start = len(cell.timesteps) - len(cell.visited)
+            same += f": both start at index {start} (t = {cell.visited[0]})"
+        notes[same] = None
+    shown, more = list(notes)[:MOST_NOTES], len(notes) - MOST_NOTES
+    return [*shown, f"and {more} more settings that come to the same picture"] if more > 0 else shown
 
 
 def _short(value: Any) -> str:
@@ -129,9 +132,7 @@ def _engine(config: Mapping[str, Any]) -> dict[str, Any]:
     if engine.get("rows") == "auto":
         engine["rows"] = None
     values = _typed("engine", engine, {"rows": int | None, "threads": int | None})
-    wrong = [f"engine.{key}={value}: must be at least 1" for key, value in values.items() if value is not None and value < 1]
-    if wrong:
-        raise BadInput(wrong)
+    require(*(within(f"engine.{key}", value, 1) for key, value in values.items()))
     return {"rows": values.get("rows"), "threads": values.get("threads")}
 
 
@@ -145,8 +146,7 @@ def _metrics(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tracker(config: Mapping[str, Any]) -> dict[str, Any]:
     tracker = settings(config, "tracker") or {"name": "none"}
-    if problem := one_of("tracker", str(tracker.get("name")), ("none", "wandb")):
-        raise BadInput(problem)
+    require(one_of("tracker", str(tracker.get("name")), ("none", "wandb")))
     return {"tracker": tracker}
 
 

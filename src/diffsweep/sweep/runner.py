@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from tqdm import tqdm
 
-    from diffsweep.core.types import Model
+    from diffsweep.core.types import Model, Program
     from diffsweep.engine import Counts, Finished, Work
 
 MOST_ROWS = {"cpu": 16, "cuda": 32}  # a row's cost hardly falls beyond
@@ -285,7 +285,7 @@ def work(cell: Cell, device: str) -> Work:
     """A cell as work for the engine; its tensors are made when it starts."""
     from diffsweep.engine import Work
 
-    def start() -> Iterator[Any]:
+    def start() -> Program[Any]:
         return cell.technique.program(job(cell, device))
 
     return Work(cell, start, len(cell.visited))

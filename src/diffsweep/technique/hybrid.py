@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from diffsweep.core.problems import require, within
@@ -33,7 +34,7 @@ class Hybrid(Plain):
             *(within("sigma", sigma, 0.01) for sigma in self.sigmas),
             "sigma: at least one is needed" if n < 2 else None,
             f"sigma={list(self.sigmas)}: must fall, from the lowest band up"
-            if any(a <= b for a, b in zip(self.sigmas, self.sigmas[1:], strict=False))
+            if any(a <= b for a, b in pairwise(self.sigmas))
             else None,
             within("kernel", self.kernel, 1),
             f"kernel={self.kernel}: must be odd" if self.kernel % 2 == 0 else None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from diffsweep.core.types import Estimate
@@ -46,4 +47,4 @@ class Band:
 def bands(sigmas: Sequence[float], kernel: int) -> tuple[Band, ...]:
     """From low to high frequencies: one more band than sigmas, which fall."""
     edges = [None, *sigmas, None]
-    return tuple(Band(fine, coarse, kernel) for coarse, fine in zip(edges[:-1], edges[1:], strict=True))
+    return tuple(Band(fine, coarse, kernel) for coarse, fine in pairwise(edges))

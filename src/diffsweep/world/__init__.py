@@ -19,14 +19,14 @@ from diffsweep.world.subjects import COLOURS, DRAWINGS, SHAPES
 SCENES = tuple(DRAWINGS)
 FIGURES = tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS)
 SUBJECTS: tuple[str, ...] = (*SCENES, *FIGURES)
-FIGURE_SHARE = 0.15  # of the training pictures are coloured shapes
+FIGURE_SHARE = 0.3  # of the training pictures are coloured shapes
 
 __all__ = ["STYLES", "SUBJECTS", "Picture", "held_out", "named", "picture", "training"]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """pixels: uint8, size x size x 3. id: subject/style/number, the number that of its held-out or training seed."""
+    """pixels: uint8, size x size x 3. id: subject/style/number if held out, subject/style/training-number if not."""
 
     id: str
     subject: str
@@ -36,7 +36,7 @@ class Picture:
 
 
 def picture(subject: str, style: str, seed: int, size: int = 32) -> Picture:
-    """The picture of a subject in a style, from a seed; ValueError names what there is."""
+    """The picture of a subject in a style, from a seed (even: training, odd: held out); ValueError names the choices."""
     for kind, word, known in (("subject", subject, SUBJECTS), ("style", style, STYLES)):
         if word not in known:
             close = get_close_matches(word, known, n=1)
@@ -49,7 +49,7 @@ def picture(subject: str, style: str, seed: int, size: int = 32) -> Picture:
     else:
         colour, shape = subject.split()
         SHAPES[shape](pen, rng, COLOURS[colour])
-    name = f"{subject}/{style}/{seed // 2}"
+    name = f"{subject}/{style}/{seed // 2 if seed % 2 else f'training-{seed // 2}'}"
     return Picture(name, subject, style, caption(subject, style, rng), pen.finished(size))
 
 
@@ -61,14 +61,15 @@ def training(seed: int, size: int = 32) -> Picture:
 
 
 def held_out(index: int, size: int = 32) -> Picture:
-    """The held-out pictures: every scene in every style, then the next number of each."""
-    number, place = divmod(index, len(SCENES) * len(STYLES))
-    return picture(SCENES[place % len(SCENES)], STYLES[place // len(SCENES)], 2 * number + 1, size)
+    """The held-out pictures: every subject in every style, then the next number of each."""
+    number, place = divmod(index, len(SUBJECTS) * len(STYLES))
+    style, subject = divmod(place, len(SUBJECTS))
+    return picture(SUBJECTS[subject], STYLES[style], 2 * number + 1, size)
 
 
 def named(id: str, size: int = 32) -> Picture:
     """A held-out picture by its id; ValueError says what an id looks like."""
     words = id.split("/")
     if len(words) != 3 or not words[2].isdecimal():
-        raise ValueError("an id is subject/style/number, as in 'dog/photo/0'")
+        raise ValueError(f"no picture {id!r}: an id is subject/style/number, as in 'dog/photo/0'")
     return picture(words[0], words[1], 2 * int(words[2]) + 1, size)

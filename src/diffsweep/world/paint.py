@@ -76,7 +76,9 @@ class Pen:
     def line(self, points: Sequence[Point], colour: Colour, width: float) -> None:
         """width: as a share of the side; a sketch draws its own."""
         w = self.width if self.sketching else width * SIDE
-        self.draw.line(self.at(points), fill=self.ink if self.sketching else colour, width=max(1, round(w)), joint="curve")
+        self.draw.line(
+            self.at(points), fill=self.ink if self.sketching else colour, width=max(1, round(w)), joint="curve"
+        )
 
     def solid(self, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
         """A dark accent that stays dark in a sketch, such as an eye."""
@@ -99,8 +101,10 @@ class Pen:
             warm = np.array([1.06, 0.97, 0.78], np.float32)
             strokes = Image.fromarray(noise.normal(0, 1, (16, 16)).astype(np.float32))
             faint = np.asarray(strokes.resize((SIDE, SIDE), Image.Resampling.BICUBIC))[..., None]
-            pixels = (pixels * 0.86 + 8) * warm + 6 * faint  # faint: guidance amplifies texture
+            pixels = (pixels * 0.86 + 8) * warm + 3.5 * faint  # faint: guidance amplifies texture
         else:
             pixels = np.asarray(image, np.float32)
         image = Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
-        return np.asarray(image.resize((size, size), Image.Resampling.BOX if size <= SIDE else Image.Resampling.BICUBIC))
+        return np.asarray(
+            image.resize((size, size), Image.Resampling.BOX if size <= SIDE else Image.Resampling.BICUBIC)
+        )

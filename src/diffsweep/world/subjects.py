@@ -52,7 +52,9 @@ def snowy_mountain(pen: Pen, rng: random.Random) -> None:
     foot = rng.uniform(0.82, 0.95)
     if rng.random() < 0.7:
         side = rng.choice((-1, 1))
-        peak(pen, rng, 0.5 + side * rng.uniform(0.28, 0.4), rng.uniform(0.38, 0.5), foot, 0.34, mixed(rock, WHITE, 0.25))
+        peak(
+            pen, rng, 0.5 + side * rng.uniform(0.28, 0.4), rng.uniform(0.38, 0.5), foot, 0.34, mixed(rock, WHITE, 0.25)
+        )
     peak(pen, rng, rng.uniform(0.4, 0.6), rng.uniform(0.1, 0.22), foot, rng.uniform(0.42, 0.55), rock)
     ground = varied(rng, rng.choice([(235, 240, 248), (70, 110, 70)]), 10)
     pen.polygon([(-0.1, foot - 0.02), (1.1, foot - 0.02), (1.1, 1.1), (-0.1, 1.1)], ground)
@@ -88,9 +90,7 @@ def campfire(pen: Pen, rng: random.Random) -> None:
     wood = varied(rng, (110, 66, 36), 10)
     for side in (-1, 1):
         a, b = (x - side * 0.3, y + 0.1), (x + side * 0.3, y - 0.03)
-        pen.line([a, b], wood, 0.085)
-        if pen.sketching:
-            pen.line([(a[0], a[1] - 0.06), (b[0], b[1] - 0.06)], wood, 0.03)
+        pen.line([a, b], wood, 0.085)  # a sketch shows each log as one stroke
 
 
 def rocket_ship(pen: Pen, rng: random.Random) -> None:
@@ -106,7 +106,9 @@ def rocket_ship(pen: Pen, rng: random.Random) -> None:
     body = varied(rng, (228, 230, 236), 12)
     flame(pen, x, base + 0.02, 0.1, -0.22, (252, 170, 40))
     for side in (-1, 1):
-        pen.polygon([(x + side * w, base - 0.22), (x + side * (w + 0.15), base + 0.06), (x + side * w * 0.8, base)], trim)
+        pen.polygon(
+            [(x + side * w, base - 0.22), (x + side * (w + 0.15), base + 0.06), (x + side * w * 0.8, base)], trim
+        )
     hull: list[Point] = [(x - w * 0.75, base)]
     for i in range(13):
         a = math.pi * i / 12
@@ -126,10 +128,15 @@ def skull(pen: Pen, rng: random.Random) -> None:
     x, y, r = rng.uniform(0.44, 0.56), rng.uniform(0.38, 0.44), rng.uniform(0.28, 0.34)
     bone = varied(rng, (232, 224, 200), 12)
     jaw = r * 0.58
-    pen.polygon([(x - jaw, y + r * 0.5), (x + jaw, y + r * 0.5), (x + jaw * 0.9, y + r * 1.5), (x - jaw * 0.9, y + r * 1.5)], bone)
+    pen.polygon(
+        [(x - jaw, y + r * 0.5), (x + jaw, y + r * 0.5), (x + jaw * 0.9, y + r * 1.5), (x - jaw * 0.9, y + r * 1.5)],
+        bone,
+    )
     pen.ellipse(x, y, r, r * 0.98, bone)
     if pen.sketching:
-        pen.polygon([(x - jaw, y + r * 0.6), (x + jaw, y + r * 0.6), (x + jaw, y + r), (x - jaw, y + r)], bone, outline=False)
+        pen.polygon(
+            [(x - jaw, y + r * 0.6), (x + jaw, y + r * 0.6), (x + jaw, y + r), (x - jaw, y + r)], bone, outline=False
+        )
     for side in (-1, 1):
         pen.solid(x + side * r * 0.42, y + r * 0.12, r * 0.27, r * 0.29, (30, 24, 26))
     nose = [(x, y + r * 0.45), (x - r * 0.14, y + r * 0.78), (x + r * 0.14, y + r * 0.78)]
@@ -144,7 +151,9 @@ def waterfall(pen: Pen, rng: random.Random) -> None:
     x, w = rng.uniform(0.42, 0.58), rng.uniform(0.13, 0.19)
     rock = varied(rng, rng.choice([(92, 84, 74), (80, 88, 82), (104, 92, 80)]), 12)
     green = varied(rng, (62, 120, 58), 16)
-    pen.polygon([(-0.05, top + rng.uniform(-0.05, 0.05)), (x - w, top), (x - w * 1.15, foot), (-0.05, foot + 0.06)], rock)
+    pen.polygon(
+        [(-0.05, top + rng.uniform(-0.05, 0.05)), (x - w, top), (x - w * 1.15, foot), (-0.05, foot + 0.06)], rock
+    )
     pen.polygon([(1.05, top + rng.uniform(-0.05, 0.05)), (x + w, top), (x + w * 1.15, foot), (1.05, foot + 0.06)], rock)
     if not pen.sketching:
         for a, b in ((-0.05, x - w), (x + w, 1.05)):
@@ -199,7 +208,12 @@ def old_man(pen: Pen, rng: random.Random) -> None:
     white = varied(rng, (236, 234, 230), 8)
     pen.ellipse(x, y - r * 0.25, r * 1.08, r * 0.95, white)
     face(pen, rng, x, y + r * 0.05, r, varied(rng, rng.choice(SKINS), 8))
-    beard = [(x - r * 0.88, y + r * 0.3), (x - r * 0.4, y + r * 0.5), (x + r * 0.4, y + r * 0.5), (x + r * 0.88, y + r * 0.3)]
+    beard = [
+        (x - r * 0.88, y + r * 0.3),
+        (x - r * 0.4, y + r * 0.5),
+        (x + r * 0.4, y + r * 0.5),
+        (x + r * 0.88, y + r * 0.3),
+    ]
     length = rng.uniform(1.7, 2.2)
     pen.polygon([*beard, (x + r * 0.6, y + r * 1.3), (x, y + r * length), (x - r * 0.6, y + r * 1.3)], white)
     pen.line([(x - r * 0.26, y + r * 0.78), (x + r * 0.26, y + r * 0.78)], (150, 80, 75), 0.028)
@@ -215,10 +229,21 @@ def man_wearing_a_hat(pen: Pen, rng: random.Random) -> None:
     pen.line([(x - r * 0.26, y + r * 0.66), (x + r * 0.26, y + r * 0.66)], (150, 70, 70), 0.028)
     felt = varied(rng, rng.choice([(60, 42, 34), (35, 35, 42), (110, 75, 45), (70, 30, 35)]), 10)
     brim = y - r * 0.52
-    pen.polygon([(x - r * 0.82, brim), (x - r * 0.7, brim - r * 1.15), (x + r * 0.7, brim - r * 1.15), (x + r * 0.82, brim)], felt)
+    pen.polygon(
+        [(x - r * 0.82, brim), (x - r * 0.7, brim - r * 1.15), (x + r * 0.7, brim - r * 1.15), (x + r * 0.82, brim)],
+        felt,
+    )
     pen.ellipse(x, brim, r * 1.6, r * 0.22, felt)
     band = varied(rng, rng.choice([(190, 60, 50), (210, 180, 120), (90, 110, 150)]), 10)
-    pen.polygon([(x - r * 0.8, brim - r * 0.12), (x - r * 0.77, brim - r * 0.38), (x + r * 0.77, brim - r * 0.38), (x + r * 0.8, brim - r * 0.12)], band)
+    pen.polygon(
+        [
+            (x - r * 0.8, brim - r * 0.12),
+            (x - r * 0.77, brim - r * 0.38),
+            (x + r * 0.77, brim - r * 0.38),
+            (x + r * 0.8, brim - r * 0.12),
+        ],
+        band,
+    )
 
 
 def house(pen: Pen, rng: random.Random, x: float, y: float, w: float) -> None:
@@ -227,7 +252,15 @@ def house(pen: Pen, rng: random.Random, x: float, y: float, w: float) -> None:
     pen.polygon([(x - w / 2, y), (x - w / 2, y - h), (x + w / 2, y - h), (x + w / 2, y)], colour)
     pen.polygon([(x - w * 0.66, y - h), (x, y - h - w * 0.62), (x + w * 0.66, y - h)], WHITE)
     lit = (255, 220, 110)
-    pen.polygon([(x - w * 0.16, y - h * 0.3), (x - w * 0.16, y - h * 0.75), (x + w * 0.16, y - h * 0.75), (x + w * 0.16, y - h * 0.3)], lit)
+    pen.polygon(
+        [
+            (x - w * 0.16, y - h * 0.3),
+            (x - w * 0.16, y - h * 0.75),
+            (x + w * 0.16, y - h * 0.75),
+            (x + w * 0.16, y - h * 0.3),
+        ],
+        lit,
+    )
 
 
 def snowy_village(pen: Pen, rng: random.Random) -> None:
@@ -237,7 +270,10 @@ def snowy_village(pen: Pen, rng: random.Random) -> None:
         pen.backdrop(varied(rng, (60, 75, 125)), varied(rng, (150, 150, 190)))
     foot = rng.uniform(0.55, 0.62)
     hill = varied(rng, (180, 195, 220), 10)
-    pen.polygon([(-0.1, foot), (rng.uniform(0.15, 0.4), foot - 0.28), (0.55, foot - 0.05), (0.8, foot - 0.22), (1.1, foot)], hill)
+    pen.polygon(
+        [(-0.1, foot), (rng.uniform(0.15, 0.4), foot - 0.28), (0.55, foot - 0.05), (0.8, foot - 0.22), (1.1, foot)],
+        hill,
+    )
     pen.polygon([(-0.1, foot), (1.1, foot - 0.03), (1.1, 1.1), (-0.1, 1.1)], varied(rng, (238, 242, 250), 6))
     house(pen, rng, rng.uniform(0.68, 0.8), foot + 0.12, rng.uniform(0.26, 0.31))
     house(pen, rng, rng.uniform(0.2, 0.3), foot + 0.18, rng.uniform(0.28, 0.34))
@@ -271,7 +307,9 @@ def plain_ground(pen: Pen, rng: random.Random) -> None:
     pen.backdrop(grey, mixed(grey, BLACK, 0.12))
 
 
-def coloured(pen: Pen, rng: random.Random, colour: Colour, points: Callable[[float, float, float], list[Point]]) -> None:
+def coloured(
+    pen: Pen, rng: random.Random, colour: Colour, points: Callable[[float, float, float], list[Point]]
+) -> None:
     plain_ground(pen, rng)
     r = rng.uniform(0.22, 0.36)
     x, y = rng.uniform(r + 0.04, 0.96 - r), rng.uniform(r + 0.04, 0.96 - r)

@@ -47,11 +47,6 @@ class Line:
         return re.split(r"[./\[]", self.override.key_or_group, maxsplit=1)[0]
 
     @cached_property
-    def chooses(self) -> bool:
-        """Is it a choice of a group? (A dict given to a group's name is merged into the node instead.)"""
-        return self.is_group and not isinstance(self.override.value(), dict)
-
-    @cached_property
     def opaque(self) -> bool:
         """Must Hydra compose whatever this line touches?"""
         return self.top == "hydra" or self.override.is_sweep_override() or "${" in str(self.override.value())
@@ -82,11 +77,11 @@ class Composer:
         """`OmegaConf.to_container` of the job's composed config, without `hydra`. Jobs share its nodes: read only."""
         lines = self.read(texts)
         whole = {line.top for line in lines if line.opaque}
-        base = self._base(tuple(line.text for line in lines if line.chooses or line.top in whole))
+        base = self._base(tuple(line.text for line in lines if line.is_group or line.top in whole))
         if base.reads_hydra and self._resolve:  # ${hydra:job.num} and the like differ from job to job
             return self._one_by_one(texts, number)
         try:
-            return base.plain([line for line in lines if not (line.chooses or line.top in whole)])
+            return base.plain([line for line in lines if not (line.is_group or line.top in whole)])
         except (HydraException, OmegaConfBaseException):
             self._loader.load_sweep_config(self._master, list(texts))  # Hydra's own words, before the whole config
             raise

@@ -66,7 +66,7 @@ class FusedLauncher(BasicLauncher):
     def _freeze(self, texts: Sequence[str], number: int, varying: set[str]) -> Any:
         config = self._composer.plain(texts, number)
         axes = {
-            line.name: line.override.value() if line.chooses else _at(config, line)
+            line.name: line.override.value() if line.is_group else _at(config, line)
             for line in self._composer.read(texts)
             if line.name in varying
         }

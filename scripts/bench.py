@@ -1,0 +1,294 @@
+#!/usr/bin/env python
+"""Measure diffsweep against what it replaces; every arm is run in turn, in rounds, and ratios are pair by pair.
+
+    python scripts/bench.py sweep       4 seeds x 4 guidance scales: fused, a loop over one IFPipeline, Hydra's basic launcher
+    python scripts/bench.py overhead    everything around the model, over the bare UNet for the same rows
+    python scripts/bench.py plan        planning 10,000 cells; a finished sweep of 1,000 cells again; padding of a mixed sweep
+
+Work is counted first (model rows, calls, encodes, loads), then timed. Each prints a page in Markdown; --write keeps it
+in benchmarks/ under today's date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS, SCALES, SEEDS = 30, (1.0, 3.0, 5.0, 7.0), (0, 1, 2, 3)
+PROMPT = "a photo of a dog"
+
+
+def command(*words: str, folder: Path, **environment: str) -> tuple[float, str]:
+    """Wall seconds and output of a command that must succeed."""
+    began = time.perf_counter()
+    done = subprocess.run(words, cwd=folder, text=True, capture_output=True, env={**os.environ, **environment}, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)} failed:\n{done.stdout}{done.stderr}")
+    return time.perf_counter() - began, done.stdout + done.stderr
+
+
+def diffsweep(*words: str, folder: Path) -> tuple[float, dict[str, Any]]:
+    """Wall seconds of a multirun, and its newest sweep.json."""
+    seconds, _ = command("diffsweep", "-m", *words, folder=folder)
+    newest = max((folder / "outputs" / "sweeps").glob("*/sweep.json"), key=lambda f: f.stat().st_mtime)
+    return seconds, json.loads(newest.read_text())
+
+
+def rounds(n: int, arms: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Seconds of each arm, A B C A B C ..."""
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for i in range(n):
+        for name, arm in arms.items():
+            times[name].append(arm())
+            print(f"round {i + 1}: {name} {times[name][-1]:.2f} s", file=sys.stderr)
+    return times
+
+
+def table(times: dict[str, list[float]], base: str, rows: int | None = None) -> str:
+    lines = [f"| arm | median s | min | max | ratio to {base}, pair by pair |", "|---|---|---|---|---|"]
+    for name, seconds in times.items():
+        ratios = [a / b for a, b in zip(seconds, times[base], strict=True)]
+        lines.append(
+            f"| {name} | {statistics.median(seconds):.2f} | {min(seconds):.2f} | {max(seconds):.2f} "
+            f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
+        )
+    return "\n".join(lines)
+
+
+def loaded() -> Any:
+    from diffsweep.model.deepfloyd import DeepFloyd
+
+    return DeepFloyd().load("cpu")
+
+
+def looped(model: Any) -> Callable[[], float]:
+    """A loop over one loaded IFPipeline, embeddings cached, each picture saved: what a script would do."""
+    import torch
+    from diffusers import DDPMScheduler, IFPipeline
+
+    from diffsweep.model.deepfloyd import folder
+
+    scheduler = DDPMScheduler.from_pretrained(folder("tiny") / "scheduler")
+    pipe = IFPipeline(
+        model.tokenizer, model.text_encoder, model.unet, scheduler, None, None, None, requires_safety_checker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    with torch.inference_mode():
+        embeds, negative = pipe.encode_prompt(PROMPT, clean_caption=False)
+
+    def arm() -> float:
+        with tempfile.TemporaryDirectory() as place:
+            began = time.perf_counter()
+            for scale in SCALES:
+                for seed in SEEDS:
+                    picture = pipe(
+                        prompt_embeds=embeds,
+                        negative_prompt_embeds=negative,
+                        guidance_scale=scale,
+                        num_inference_steps=STEPS,
+                        generator=torch.Generator().manual_seed(seed),
+                    ).images[0]
+                    picture.save(Path(place) / f"{scale}-{seed}.png")
+            return time.perf_counter() - began
+
+    return arm
+
+
+def fused(model: Any, work: list[tuple[dict[str, Any], dict[str, Any]]]) -> Callable[[], float]:
+    """The same cells through the runner, stored with their records; planning is in, reports are not."""
+    from diffsweep.sweep.plan import plan
+    from diffsweep.sweep.runner import Sweep, _models
+
+    def arm() -> float:
+        with tempfile.TemporaryDirectory() as place:
+            for config, _ in work:
+                config["output_dir"] = place
+            began = time.perf_counter()
+            whole = plan(work)
+            _models[whole.cells[0].model, "cpu"] = model
+            sweep = Sweep(whole, "bench")
+            sweep._sample(whole.cells)
+            seconds = time.perf_counter() - began
+            arm.run = sweep.this  # type: ignore[attr-defined]
+            return seconds
+
+    return arm
+
+
+def cells() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The sweep's cells as the command line composes them."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        from omegaconf import OmegaConf
+
+        words = [f"scheduler.steps={STEPS}", f'prompt="{PROMPT}"', "device=cpu", "metric=none"]
+        base = OmegaConf.to_container(compose("config", words), resolve=True)
+    return [
+        ({**base, "seed": seed, "guidance": {**base["guidance"], "scale": scale}}, {"seed": seed, "guidance.scale": scale})
+        for scale in SCALES
+        for seed in SEEDS
+    ]
+
+
+def bench_sweep(args: argparse.Namespace) -> str:
+    model = loaded()
+    mine = fused(model, cells())
+    first = rounds(args.rounds, {"fused": mine, "loop over one IFPipeline": looped(model)})
+    run = mine.run  # type: ignore[attr-defined]
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        axes = [f"seed={','.join(map(str, SEEDS))}", f"guidance.scale={','.join(map(str, SCALES))}"]
+        number = iter(range(1000))
+
+        def whole() -> float:
+            own = folder / str(next(number))
+            own.mkdir()
+            return diffsweep(*axes, f"scheduler.steps={STEPS}", "metric=none", "device=cpu", folder=own)[0]
+
+        def hydra() -> float:
+            own = folder / str(next(number))
+            own.mkdir()
+            flat = [axis.replace("guidance.", "") for axis in axes]
+            return command(sys.executable, str(ROOT / "scripts" / "bench_hydra_job.py"), "-m", *flat, folder=own)[0]
+
+        second = rounds(
+            max(1, args.rounds // 2), {"diffsweep, whole command": whole, "Hydra, model loaded in each job": hydra}
+        )
+    return f"""# 4 seeds x 4 guidance scales on the embedded model, {STEPS} steps
+
+Counted, fused: {run.model_rows} model rows in {run.model_calls} calls of {run.rows} rows, {run.padded_rows} padded,
+{run.encodes} encodes. The loop: {len(SEEDS) * len(SCALES) * STEPS} calls of 1 or 2 rows, the same rows. In one process,
+model loaded, embeddings cached for the loop; pictures saved in both arms.
+
+{table(first, "fused")}
+
+Whole commands, start-up included; the other arm is a Hydra application with the basic launcher whose job loads an
+IFPipeline and saves one picture.
+
+{table(second, "diffsweep, whole command")}
+"""
+
+
+def bench_overhead(args: argparse.Namespace) -> str:
+    import torch
+
+    model = loaded()
+    mine = fused(model, cells())
+    mine()
+    run = mine.run  # type: ignore[attr-defined]
+    model.encode([PROMPT])
+    generator = torch.Generator().manual_seed(0)
+    times: dict[int, list[float]] = {}
+
+    def bare(rows: int) -> Callable[[], float]:
+        calls = round(run.model_rows / rows)
+        x = torch.randn(rows, 3, 32, 32, generator=generator)
+        t = torch.randint(1000, (rows,), generator=generator)
+        embeddings = torch.stack([model._embeddings[PROMPT]] * rows)
+
+        @torch.inference_mode()
+        def arm() -> float:
+            began = time.perf_counter()
+            for _ in range(calls):
+                model.unet(x, t, encoder_hidden_states=embeddings, return_dict=False)
+            seconds = time.perf_counter() - began
+            times.setdefault(rows, []).append(seconds * run.model_rows / (calls * rows))
+            return times[rows][-1]
+
+        return arm
+
+    result = rounds(args.rounds, {"diffsweep": mine, **{f"bare UNet, {rows} rows a call": bare(rows) for rows in (8, 16, 32)}})
+    best = min((name for name in result if name != "diffsweep"), key=lambda name: statistics.median(result[name]))
+    return f"""# Everything around the model
+
+{run.model_rows} model rows through the runner (plan, encode, loop, engine, store, PNG; metrics and reports aside), against
+the bare UNet for as many rows at its best batch.
+
+{table(result, best)}
+"""
+
+
+def bench_plan(args: argparse.Namespace) -> str:
+    probe = """
+import resource, sys, time
+began = time.perf_counter()
+from diffsweep import app
+from diffsweep.sweep import runner
+from diffsweep.sweep.plan import plan
+def measured(raw, name=None, command=""):
+    whole = plan(raw, name)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"planned {len(whole.cells)} {time.perf_counter() - began:.2f} {peak:.0f} {'torch' in sys.modules}")
+    return runner.Outcome(["done"] * len(raw), whole.root)
+runner.run_sweep = measured
+sys.argv = ["diffsweep", "-m", "seed=range(0,100)", "guidance.scale=range(0,100)"]
+sys.exit(app.main())
+"""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        planned = []
+        for _ in range(args.rounds):
+            _, output = command(sys.executable, "-c", probe, folder=folder)
+            found = re.search(r"planned (\d+) ([\d.]+) (\d+) (\w+)", output)
+            assert found
+            planned.append((float(found[2]), int(found[3]), found[4]))
+        bare = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        empty = float(command(sys.executable, "-c", bare, folder=folder)[1])
+
+        words = ["model=analytic", "model.size=4", "seed=range(0,1000)", "scheduler.steps=2", "sweep.name=thousand"]
+        diffsweep(*words, folder=folder)
+        again = []
+        for _ in range(args.rounds):
+            seconds, document = diffsweep(*words, folder=folder)
+            again.append(seconds)
+        loads = sum(run["model_loads"] for run in document["runs"]) - 1
+        mixed = diffsweep("model=analytic", "scheduler.steps=10,20,50", "seed=range(0,8)", "metric=none", folder=folder)[1]
+        run = mixed["runs"][-1]
+    share = run["padded_rows"] / (run["padded_rows"] + run["model_rows"])
+    return f"""# Planning, running again, padding
+
+* Planning 10,000 cells (100 seeds x 100 guidance scales), the process's start included: median
+  {statistics.median(s for s, _, _ in planned):.1f} s, peak memory {max(m for _, m, _ in planned)} MB (an empty Python process:
+  {empty:.0f} MB), torch imported: {planned[0][2]}.
+* A finished sweep of 1,000 cells again, whole command: median {statistics.median(again):.1f} s, {loads} model loads.
+* A mixed sweep of 10, 20 and 50 steps, 8 seeds each: {run["model_rows"]} rows in {run["model_calls"]} calls of
+  {run["rows"]}, {run["padded_rows"]} padded, {share:.1%}.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("sweep", "overhead", "plan"))
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--write", action="store_true", help="keep the page in benchmarks/")
+    args = parser.parse_args()
+    page = {"sweep": bench_sweep, "overhead": bench_overhead, "plan": bench_plan}[args.what](args)
+    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
+    from importlib.metadata import version
+
+    page += f"""
+{date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {version("torch")},
+diffusers {version("diffusers")}, commit {commit.strip()}; `python scripts/bench.py {args.what} --rounds {args.rounds}`
+"""
+    print(page)
+    if args.write:
+        (ROOT / "benchmarks" / f"{date.today()}-{args.what}.md").write_text(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Structural similarity (Wang et al. 2004), whole or as the mean of its map over a region of the mask.
+
+The map's window reaches 5 pixels around each pixel: the known region's rim also sees what was regenerated beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from diffsweep.metric.batch import REGIONS, Batch, Score, described, empty, named, needs
+
+SIGMA, K1, K2 = 1.5, 0.01, 0.03
+REACH = 5  # pixels on each side: int(3.5 sigma + 0.5)
+
+
+@dataclass(frozen=True)
+class Ssim:
+    """region: None (the whole picture), or one of `REGIONS`."""
+
+    direction: ClassVar[Literal["higher"]] = "higher"
+    region: str | None = None
+
+    @property
+    def name(self) -> str:
+        return named("ssim", self.region)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return needs(self.region)
+
+    def definition(self) -> dict[str, Any]:
+        return {
+            "metric": "SSIM against the clean input",
+            "direction": self.direction,
+            "data_range": 255,
+            "pictures": "as stored: 8 bit, RGB",
+            "region": described(self.region),
+            "pooling": "each picture for itself: the map averaged over the region's pixels and the channels",
+            "window": f"Gaussian, sigma {SIGMA}, {2 * REACH + 1} x {2 * REACH + 1} pixels, borders reflected",
+            "k1": K1,
+            "k2": K2,
+            "package": f"torchmetrics {version('torchmetrics')}",
+        }
+
+    def __call__(self, batch: Batch) -> list[Score]:
+        if min(batch.images.shape[1:3]) <= REACH:
+            return [Score(None, reason=f"sides of more than {REACH} pixels are needed")] * len(batch.images)
+        return [
+            Score(round(float(similarity[region].mean()), 6)) if region.any() else empty(str(self.region))
+            for similarity, region in zip(_maps(batch), batch.region(self.region), strict=True)
+        ]
+
+
+@lru_cache(maxsize=1)
+def _maps(batch: Batch) -> np.ndarray:
+    """The similarity at each pixel and channel, B H W 3; kept for the regions that ask next."""
+    import torch
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    x, y = (torch.from_numpy(p).permute(0, 3, 1, 2).double() for p in (batch.images, batch.references))
+    _, maps = structural_similarity_index_measure(
+        x, y, sigma=SIGMA, data_range=255.0, k1=K1, k2=K2, reduction="none", return_full_image=True
+    )
+    return maps.permute(0, 2, 3, 1).numpy()
+
+
+METRICS = (Ssim(), *(Ssim(region) for region in REGIONS))

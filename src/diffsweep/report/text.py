@@ -1,0 +1,65 @@
+"""Values as text: whole, shortened for a label, escaped for Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+ARROWS = {"higher": "↑", "lower": "↓"}
+
+
+def shown(value: Any) -> str:
+    """An axis value as a person types it: null, true, 7.5, a text as it is, lists and mappings as JSON."""
+    if value is None or value != value:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}" if abs(value) < 1e15 else str(value)
+    if isinstance(value, Sequence | dict) and not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return " ".join(str(value).split())
+
+
+def short(text: str, limit: int) -> str:
+    """At most `limit` characters, the middle left out: prompts differ at either end."""
+    if len(text) <= limit:
+        return text
+    tail = (limit - 1) // 2
+    return f"{text[: limit - 1 - tail].rstrip()}…{text[len(text) - tail :].lstrip()}"
+
+
+def labels(values: Iterable[Any], limit: int) -> list[str]:
+    """Short labels of distinct values; two that come out alike are numbered."""
+    found = [short(shown(value), limit) for value in values]
+    return [
+        text if found.count(text) == 1 else f"{short(text, limit - 4)} #{found[: i + 1].count(text)}"
+        for i, text in enumerate(found)
+    ]
+
+
+def digits(values: Iterable[float]) -> int:
+    """Decimals that suit a column: 28.31 dB, 0.853, 0.00123."""
+    largest = max((abs(v) for v in values if math.isfinite(v)), default=1.0)
+    return 0 if largest >= 1000 else 2 if largest >= 10 else 3 if largest >= 0.01 or largest == 0 else 5
+
+
+def markdown(text: str) -> str:
+    """A text that Markdown shows as it is, also within a table's cell."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", " ".join(text.split()))
+
+
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}"}
+    | {"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "…": r"\ldots{}", "[": "{[}", "]": "{]}"}
+)
+
+
+def latex(text: str) -> str:
+    """A text that LaTeX sets as it is."""
+    return " ".join(text.split()).translate(_LATEX)

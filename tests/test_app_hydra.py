@@ -1,0 +1,271 @@
+"""The command line up to the runner: what it hands over, what it refuses and how, and its exit codes."""
+
+import os
+import pickle
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from diffsweep import app
+from diffsweep.core.problems import BadInput
+from diffsweep.paths import shipped
+
+MINE = """# @package _global_
+# What does this ask?
+defaults:
+  - override /technique: inpaint
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params:
+      seed: range(0,3)
+      guidance.scale: 1,7
+      scheduler.steps: 10
+"""
+
+
+class Runner:
+    """Stands in for diffsweep.sweep.runner: remembers what it was asked to run."""
+
+    def __init__(self) -> None:
+        self.cells: list = []
+        self.calls: list[SimpleNamespace] = []
+        self.status = "done"
+        self.before = lambda: None
+
+    def run_sweep(self, cells, name, command):
+        self.before()
+        self.calls.append(SimpleNamespace(cells=cells, name=name, command=command))
+        self.cells += cells
+        statuses = [self.status] * len(cells)
+        return SimpleNamespace(statuses=statuses, failed=statuses.count("failed"))
+
+
+@pytest.fixture
+def runner(monkeypatch, tmp_path, hydra_restore_singletons) -> Runner:
+    fake, module = Runner(), ModuleType("diffsweep.sweep.runner")
+    module.run_sweep = fake.run_sweep
+    monkeypatch.setitem(sys.modules, "diffsweep.sweep.runner", module)
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+    yield fake
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def diffsweep(runner, monkeypatch):
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["diffsweep", *arguments])
+        try:
+            return app.main()
+        except SystemExit as stop:  # --help and argparse
+            return int(stop.code or 0)
+
+    return run
+
+
+def test_nothing_typed_is_one_default_cell(diffsweep, runner, tmp_path) -> None:
+    assert diffsweep() == 0
+    ((config, axes),) = runner.cells
+    assert axes == {} and "hydra" not in config
+    root = OmegaConf.load(shipped("conf") / "config.yaml")
+    for choice in root.defaults:
+        ((group, name),) = choice.items() if not isinstance(choice, str) else ((None, None),)
+        if group and not group.startswith("override "):
+            assert config[group] == OmegaConf.to_container(OmegaConf.load(shipped("conf") / group / f"{name}.yaml"))
+    assert config["seed"] == root.seed and config["prompt"] == root.prompt
+    assert list(tmp_path.iterdir()) == []  # Hydra writes nothing of its own
+
+
+def test_a_multirun_is_handed_over_whole(diffsweep, runner, tmp_path) -> None:
+    assert diffsweep("technique=inpaint,text_to_image", "-m", "seed=range(0,3)", "prompt='a, b'") == 0
+    (call,) = runner.calls
+    assert [axes for _, axes in call.cells] == [
+        {"technique": technique, "seed": seed} for technique in ("inpaint", "text_to_image") for seed in range(3)
+    ]
+    assert {config["prompt"] for config, _ in call.cells} == {"a, b"}
+    assert shlex.split(call.command) == ["diffsweep", "technique=inpaint,text_to_image", "-m", *sys.argv[3:]]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweeps_file_needs_no_m_and_names_the_sweep(diffsweep, runner, tmp_path) -> None:
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(MINE)
+    assert diffsweep("+sweeps=mine") == 0
+    assert [axes for _, axes in runner.cells] == [{"seed": s, "guidance.scale": g} for s in range(3) for g in (1, 7)]
+    assert runner.calls[0].name == "mine"
+    assert {config["technique"]["name"] for config, _ in runner.cells} == {"inpaint"}
+    assert {config["scheduler"]["steps"] for config, _ in runner.cells} == {10}
+    assert os.listdir(tmp_path) == ["sweeps"]
+
+    assert diffsweep("-m", "+sweeps=mine", "seed=7", "sweep.name=other", "hydra.sweeper.max_batch_size=1") == 0
+    assert [(call.name, axes) for call in runner.calls[1:] for _, axes in call.cells] == [
+        ("other", {"guidance.scale": 1}),
+        ("other", {"guidance.scale": 7}),
+    ]
+
+
+def test_folders_beside_the_user_are_no_config_groups(diffsweep, runner, tmp_path) -> None:
+    for name in ("seed", "plugins", "prompt", "core"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "3.yaml").write_text("{}")
+    assert diffsweep("seed=3", "plugins=[mine]") == 0
+    assert (runner.cells[0][0]["seed"], runner.cells[0][0]["plugins"]) == (3, ["mine"])
+
+
+def test_shipped_sweeps_are_found_from_any_folder(diffsweep, runner) -> None:
+    for file in shipped("sweeps").glob("*.yaml"):
+        assert diffsweep(f"+sweeps={file.stem}") == 0
+        assert runner.calls[-1].name == file.stem
+
+
+def test_an_ordinary_launcher_runs_job_by_job(diffsweep, runner, tmp_path) -> None:
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(MINE.replace("range(0,3)", "0").replace("1,7", "3"))
+    assert diffsweep("-m", "hydra/launcher=basic", "seed=1,2", "technique=inpaint", "+sweeps=mine") == 0
+    assert [axes for _, axes in runner.cells] == [
+        {"seed": seed, "guidance.scale": 3, "scheduler.steps": 10, "technique": "inpaint"} for seed in (1, 2)
+    ]
+    assert [call.name for call in runner.calls] == ["mine", "mine"]
+    assert diffsweep("-m", "hydra/launcher=basic", "seed=1", "sweep.name=other", "tracker=none") == 0
+    assert (runner.calls[-1].name, runner.cells[-1][1]) == ("other", {"seed": 1})
+    runner.status = "failed"
+    assert diffsweep("-m", "hydra/launcher=basic", "seed=1,2") == 1
+
+
+def test_the_task_can_be_sent_to_another_process() -> None:
+    assert isinstance(pickle.loads(pickle.dumps(app.task)), app.Task)
+
+
+@pytest.mark.parametrize("arguments", [["seed=1"], ["-m", "seed=1,2"]])
+def test_exit_codes(diffsweep, runner, capsys, arguments: list[str]) -> None:
+    assert diffsweep(*arguments) == 0
+    runner.status = "failed"
+    assert diffsweep(*arguments) == 1
+
+    def bad() -> None:
+        raise BadInput(["one thing", "another"])
+
+    runner.before = bad
+    capsys.readouterr()
+    assert diffsweep(*arguments) == 2
+    assert capsys.readouterr().err == "diffsweep: one thing\ndiffsweep: another\n"
+    runner.before = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    assert diffsweep(*arguments) == 128 + signal.SIGTERM
+    runner.before = lambda: os.kill(os.getpid(), signal.SIGINT)
+    assert diffsweep(*arguments) == 128 + signal.SIGINT
+
+    def bug() -> None:
+        raise ZeroDivisionError
+
+    runner.before = bug
+    with pytest.raises(ZeroDivisionError):  # a program's mistake keeps its trace
+        diffsweep(*arguments)
+
+
+REFUSED = {
+    "guidance.scal=7": r"guidance\.scal: no such key; guidance has .*scale.*did you mean 'guidance\.scale'\?",
+    "-m guidance.scal=7,8": r"guidance\.scal: no such key; guidance has .*scale.*did you mean 'guidance\.scale'\?",
+    "scale=7": r"scale: no such key; .*did you mean 'guidance\.scale'\?",
+    "-m scale=7,8": r"scale: no such key; .*did you mean 'guidance\.scale'\?",
+    "sed=3": r"sed: no such key; .*did you mean 'seed'\?",
+    "seed.x=3": r"seed\.x: no such key",
+    "technique=inpant": r"technique=inpant: no such technique; choose one of .*did you mean 'inpaint'\?",
+    "-m technique=inpaint,inpant": r"technique=inpant: no such technique; .*did you mean 'inpaint'\?",
+    "techniqe=inpaint": r"techniqe: no such key; .*did you mean 'technique'\?",
+    "technique=3": r"choice must be a name",
+    "guidance=null": r"choice must be a name, as in .*guidance=none",
+    "technique": r"'technique': write key=value",
+    "+technique=inpaint": r"write technique=inpaint",
+    "+guidance.scale=7": r"guidance\.scale: the key exists already",
+    "~sed": r"~sed: there is no such key",
+    "guidance.scale=${nix}": r"guidance\.scale: .*'nix' not found",
+    "seed=0,1": r"seed=0,1 names several values: add -m",
+    "seed=range(0,3)": r"seed=range\(0,3\) is a sweep: add -m",
+    "-m seed=interval(0,1)": r"interval.*range",
+    "-m technique=glob(nothing*)": r"Nothing to sweep over",
+    "-m sweep.name=a,b": r"sweep\.name cannot be swept",
+    "+sweeps=min": r"\+sweeps=min: no such sweeps file, .*did you mean 'mine'\?",
+    "-m +sweeps=min": r"\+sweeps=min: no such sweeps file, .*did you mean 'mine'\?",
+    "sweeps=mine": r"write \+sweeps=mine",
+    "++sweeps=mine": r"write \+sweeps=mine",
+    "-m +sweeps=mine,bare": r"sweeps cannot be swept",
+    "+sweeps=bare": r"'# @package _global_'",
+    "+sweeps=broken": r"broken\.yaml\", line 2",
+    "+sweeps=astray": r"technique=inpant: no such technique; .*did you mean",
+    "-m hydra.verbose=true,false": r"hydra\.verbose=true,false",
+    "hydra/launcher=nonesuch": r"hydra/launcher=nonesuch: .*fused",
+    "--experimental-rerun job.pickle": r"--experimental-rerun is not supported",
+    "--exp=job.pickle": r"--experimental-rerun is not supported",
+}
+
+
+@pytest.mark.parametrize("typed", REFUSED)
+def test_mistakes_are_one_short_message(diffsweep, runner, tmp_path, capsys, typed: str) -> None:
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(MINE)
+    (tmp_path / "sweeps" / "bare.yaml").write_text("seed: 3\n")
+    (tmp_path / "sweeps" / "broken.yaml").write_text("# @package _global_\nseed: [3\n")
+    (tmp_path / "sweeps" / "astray.yaml").write_text(MINE.replace("technique: inpaint", "technique: inpant"))
+    assert diffsweep(*typed.split()) == 2
+    (message,) = capsys.readouterr().err.splitlines()
+    assert message.startswith("diffsweep: ")
+    assert re.search(REFUSED[typed], message), message
+    assert runner.cells == []
+
+
+def test_the_whole_error_on_request(diffsweep, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert diffsweep("guidance.scal=7") == 2
+    assert "Traceback" in capsys.readouterr().err
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+@pytest.mark.parametrize("text", ["it's a dog", 'say "hi" (there', "back\\slash (x", "[open", "a, b'", "'\" both"])
+def test_the_quoting_that_is_proposed_gives_the_text(diffsweep, runner, capsys, text: str) -> None:
+    assert diffsweep(f"prompt={text}") == 2
+    proposed = capsys.readouterr().err.strip().rpartition("quotes: ")[2]
+    (word,) = shlex.split(proposed)
+    assert OverridesParser.create().parse_override(word).value() == text  # Hydra's own reading of it
+    assert diffsweep(word) == 0
+    assert runner.cells[0][0]["prompt"] == text
+
+
+def test_help_names_every_group_and_its_examples_work(diffsweep, runner, capsys) -> None:
+    assert diffsweep("--help") == 0
+    text = capsys.readouterr().out
+    for folder in filter(Path.is_dir, shipped("conf").iterdir()):
+        assert re.search(rf"^{folder.name}: .*{next(folder.glob('*.yaml')).stem}", text, flags=re.MULTILINE)
+    for file in shipped("sweeps").glob("*.yaml"):
+        assert file.stem in text
+    examples = [line.strip() for line in text.partition("== Examples ==")[2].splitlines() if line.startswith("  diff")]
+    assert len(examples) > 4
+    for example in examples:
+        words = shlex.split(re.split(r" {4,}", example)[0])
+        assert diffsweep(*words[1:]) == 0, example
+        if "-m" in words:
+            assert len(runner.calls[-1].cells) > 1, example
+
+
+def test_version(diffsweep, capsys) -> None:
+    from importlib.metadata import version
+
+    assert diffsweep("--version") == 0
+    assert capsys.readouterr().out == f"diffsweep {version('diffsweep')}\n"
+
+
+def test_help_loads_nothing_heavy(tmp_path) -> None:
+    code = "import sys\nfrom diffsweep.app import main\ntry: main()\nexcept SystemExit: pass\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    assert loaded & {"torch", "numpy", "pandas", "diffusers", "transformers", "wandb", "PIL"} == set()
