@@ -20,7 +20,9 @@ import math
 import os
 import random
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,7 @@ def networks(tokens: T5Tokenizer, channels: tuple[int, ...]) -> tuple[UNet2DCond
         block_out_channels=channels,
         layers_per_block=1,
         norm_num_groups=16,
-        attention_head_dim=48,
+        attention_head_dim=channels[0],
         down_block_types=(*["ResnetDownsampleBlock2D"] * (len(channels) - 1), "SimpleCrossAttnDownBlock2D"),
         up_block_types=("SimpleCrossAttnUpBlock2D", *["ResnetUpsampleBlock2D"] * (len(channels) - 1)),
         mid_block_type="UNetMidBlock2DSimpleCrossAttn",
@@ -106,13 +108,14 @@ def cached_world(n: int, folder: Path, workers: int) -> tuple[Tensor, list[str],
     folder.mkdir(parents=True, exist_ok=True)
     images, labels = folder / f"world-{n}.npy", folder / f"world-{n}.json"
     if not labels.exists():
-        with ProcessPoolExecutor(workers) as pool:
-            drawn = list(tqdm(pool.map(rendered, range(n), chunksize=64), total=n, desc="drawing the world"))
+        with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
+            pictures = pool.map(rendered, range(n), chunksize=64) if pool else map(rendered, range(n))
+            drawn = list(tqdm(pictures, total=n, desc="drawing the world"))
         np.save(images, np.stack([pixels for pixels, _, _ in drawn]))
         labels.write_text(json.dumps([(subject, style) for _, subject, style in drawn]))
     named = json.loads(labels.read_text())
-    pictures = torch.from_numpy(np.load(images)).permute(0, 3, 1, 2).contiguous()
-    return pictures, [subject for subject, _ in named], [style for _, style in named]
+    pixels = torch.from_numpy(np.load(images)).permute(0, 3, 1, 2).contiguous()
+    return pixels, [subject for subject, _ in named], [style for _, style in named]
 
 
 class Both(nn.Module):
@@ -306,6 +309,10 @@ def export(args: argparse.Namespace) -> None:
     model = Both(*networks(tokens, tuple(facts["channels"])), tokens)
     model.load_state_dict(saved["average"])
     pipeline(model.half()).save_pretrained(args.to, safe_serialization=True)
+    config = (
+        args.to / "text_encoder" / "config.json"
+    )  # half on disk, single when computed
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     (args.to / "README.md").write_text(card(facts))
     size = sum(f.stat().st_size for f in args.to.rglob("*") if f.is_file())
     print(f"{args.to}: {size / 1e6:.1f} MB")
@@ -339,7 +346,7 @@ learned variance, DDPM configuration), {SIZE} x {SIZE} pixels, in the layout tha
 """
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("train", help="train, or go on training")
@@ -362,7 +369,7 @@ def main() -> None:
     two.add_argument("--to", type=Path, default=Path("src/diffsweep/model/tiny"))
     two.add_argument("--channels", type=int, nargs="+", default=[48, 96, 144])
     two.set_defaults(run=export)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     args.run(args)
 
 

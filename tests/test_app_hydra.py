@@ -41,12 +41,13 @@ class Runner:
         self.status = "done"
         self.before = lambda: None
 
-    def run_sweep(self, cells, name, command):
+    def run_sweep(self, cells, name, command, before=()):
         self.before()
-        self.calls.append(SimpleNamespace(cells=cells, name=name, command=command))
+        self.calls.append(SimpleNamespace(cells=cells, name=name, command=command, before=list(before)))
         self.cells += cells
         statuses = [self.status] * len(cells)
-        return SimpleNamespace(statuses=statuses, failed=statuses.count("failed"))
+        folder = Path("outputs/sweeps") / (name or "unnamed")
+        return SimpleNamespace(statuses=statuses, failed=statuses.count("failed"), folder=folder)
 
 
 @pytest.fixture

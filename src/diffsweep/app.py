@@ -48,9 +48,15 @@ class Task:
     """What Hydra calls: once a job (`task(cfg)`), or once a multirun through the batch entry `freeze` and `many`."""
 
     def __init__(self) -> None:
-        self.command = "diffsweep"
+        self.begin("diffsweep")
+
+    def begin(self, command: str) -> None:
+        """Forget what an earlier call of `main` ran."""
+        self.command = command
         self.failed = 0
         self.error: Exception | None = None
+        self.name: str | None = None
+        self.launched: list[Cell] = []
 
     def __call__(self, cfg: DictConfig) -> str:
         """One job. Alone, it keeps its error for `main`: Hydra would tell it a second time."""
@@ -90,7 +96,9 @@ class Task:
         """Run the cells; their statuses, "done" or "failed"."""
         from diffsweep.sweep.runner import run_sweep  # heavy: imported once there is something to run
 
-        outcome = run_sweep(cells, cells[0][0].get("sweep", {}).get("name"), self.command)
+        name = cells[0][0].get("sweep", {}).get("name") or self.name
+        outcome = run_sweep(cells, name, self.command, self.launched)
+        self.name, self.launched = outcome.folder.name, [*self.launched, *cells]
         self.failed += outcome.failed
         return list(outcome.statuses)
 
@@ -109,7 +117,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     OmegaConf.register_new_resolver("diffsweep.sweeps", _sweeps_listed, replace=True)
     sys.argv[1:] = sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))  # wherever it was typed
-    task.command, task.failed, task.error = shlex.join(["diffsweep", *arguments]), 0, None
+    task.begin(shlex.join(["diffsweep", *arguments]))
     whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         with _errors_raised():

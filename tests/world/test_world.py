@@ -76,7 +76,7 @@ def test_ids_round_trip(index: int) -> None:
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_sizes_show_the_same_scene(subject: str, style: str) -> None:
-    """A 64 x 64 picture, averaged over 2 x 2 pixels, is the 32 x 32 one up to rounding (twice each); another seed's is not."""
+    """A 64 x 64 picture, averaged over 2 x 2 pixels, is the 32 x 32 one up to rounding; another seed's is not."""
     large = picture(subject, style, 3, 64).pixels.astype(float)
     small = picture(subject, style, 3, 32).pixels.astype(float)
     other = picture(subject, style, 9, 32).pixels.astype(float)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from diffsweep.core.problems import BadInput
 from diffsweep.report.text import shown
 from diffsweep.sweep.store import Record, Store
 
@@ -18,9 +17,9 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
     """cell_id, status, (reason), a column an axis, seed, a column a metric, nfe, seconds, image.
 
     A metric's value is missing where the cell has none; `<metric>_exact` appears where a picture equals its reference.
-    `reason` appears where a cell failed. `attrs` holds the axes and each metric's definition and reasons for missing
-    values. What the store holds counts: a cell stored since, or removed, is shown as it is now. BadInput where one
-    metric was computed by two definitions.
+    `reason` appears where a cell failed. `attrs` holds the axes, each metric's definition and reasons for missing
+    values, and as `refused` the metrics that were measured by two definitions, which have no column: their numbers
+    cannot be compared. What the store holds counts: a cell stored since, or removed, is shown as it is now.
     """
     cells = list(sweep["cells"])
     records = [_record(store, cell["cell_id"]) for cell in cells]
@@ -36,37 +35,35 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
     for axis in sweep["axes"]:
         columns[axis] = _column(cell["axes"].get(axis) for cell in cells)
     columns["seed"] = _column(cell["seed"] for cell in cells)
-    definitions = metric_definitions(records, sweep.get("metrics", ()))
+    definitions, refused = _definitions(records, sweep.get("metrics", ()))
     reasons: dict[str, list[str]] = {}
     for metric in definitions:
         entries = [(record or {}).get("metrics", {}).get(metric, {}) for record in records]
-        columns[metric] = pd.array([entry.get("value") for entry in entries], dtype="Float64").to_numpy(float, na_value=float("nan"))
+        columns[metric] = [_number(entry.get("value")) for entry in entries]
         if any(entry.get("exact") for entry in entries):
             columns[f"{metric}_exact"] = [bool(entry.get("exact")) for entry in entries]
         reasons[metric] = sorted({entry["reason"] for entry in entries if entry.get("reason")})
     columns["nfe"] = pd.array([record and record["nfe"] for record in records], dtype="Int64")
-    columns["seconds"] = [float("nan") if record is None else float(record["seconds"]) for record in records]
+    columns["seconds"] = [_number(record and record["seconds"]) for record in records]
     columns["image"] = _column(
         None if record is None else (store.folder(cell["cell_id"]) / "image.png").relative_to(store.root).as_posix()
         for cell, record in zip(cells, records, strict=True)
     )
     frame = pd.DataFrame(columns)
-    frame.attrs = {"axes": list(sweep["axes"]), "metrics": definitions, "reasons": reasons}
+    frame.attrs = {"axes": list(sweep["axes"]), "metrics": definitions, "reasons": reasons, "refused": refused}
     return frame
 
 
-def metric_definitions(records: Iterable[Record | None], asked: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
-    """The definition of every metric found, those asked for first; BadInput where two differ."""
+def _definitions(records: Iterable[Record | None], asked: Iterable[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The definition of every metric found, those asked for first, and the metrics that have more than one."""
     found: dict[str, dict[str, Any]] = {}
+    refused: dict[str, None] = {}
     for record in records:
         for name, entry in (record or {}).get("metrics", {}).items():
             if found.setdefault(name, entry["definition"]) != entry["definition"]:
-                raise BadInput(
-                    f"{name}: some cells were measured by another definition, the numbers cannot be compared; "
-                    f"`diffsweep-results score SWEEP metric={name}` measures them anew"
-                )
-    order = [*asked, *found]
-    return {name: found[name] for name in dict.fromkeys(order) if name in found}
+                refused[name] = None
+    order = dict.fromkeys([*asked, *found])
+    return {name: found[name] for name in order if name in found and name not in refused}, list(refused)
 
 
 def _record(store: Store, cell_id: str) -> Record | None:
@@ -85,5 +82,9 @@ def _column(values: Iterable[Any]) -> Any:
     if kinds == {int} and max(map(abs, (v for v in values if v is not None))) < 2**63:
         return pd.array(values, dtype="Int64") if None in values else values
     if kinds and kinds <= {int, float}:
-        return [float("nan") if value is None else float(value) for value in values]
-    return pd.Series([None if value is None else value if kinds == {str} else shown(value) for value in values], dtype="str")
+        return [_number(value) for value in values]
+    return pd.array([None if value is None else shown(value) for value in values], dtype="string")
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

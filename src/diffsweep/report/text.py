@@ -13,7 +13,7 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 
 def shown(value: Any) -> str:
     """An axis value as a person types it: null, true, 7.5, a text as it is, lists and mappings as JSON."""
-    if value is None or value != value:
+    if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()

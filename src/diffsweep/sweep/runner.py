@@ -72,31 +72,19 @@ class _Run:
             setattr(self, key, getattr(self, key) + value)
 
 
-_launched: dict[tuple[str | None, str], list[Raw]] = {}  # what earlier launches of this process's sweeps asked for
 _models: dict[tuple[Any, str], Model] = {}
 
 
-def run_sweep(raw: Sequence[Raw], name: str | None = None, command: str = "") -> Outcome:
+def run_sweep(raw: Sequence[Raw], name: str | None = None, command: str = "", before: Sequence[Raw] = ()) -> Outcome:
     """Plan, sample what is missing, measure, and write a sweep's files.
 
-    raw: a composed configuration and its axes for each cell. Called again in one process with the same name and
-    command (an optimising sweeper), it goes on with the same sweep. Raises BadInput before a model is loaded.
+    raw: a composed configuration and its axes for each cell; before: those of earlier launches of the same sweep (an
+    optimising sweeper's). Raises BadInput before a model is loaded.
     """
-    before = _launched.setdefault((name, command), [])
     own = plan(raw, name)
-    whole = plan([*before, *raw], name) if before else own
-    if before and name is None:
-        whole = _renamed(whole, plan(before[:1], name).name)
-    before.extend(raw)
-    sweep = Sweep(whole, command)
+    sweep = Sweep(plan([*before, *raw], name) if before else own, command)
     sweep.run()
     return Outcome([sweep.status(cell) for cell in own.cells], sweep.folder)
-
-
-def _renamed(whole: Plan, name: str) -> Plan:
-    from dataclasses import replace
-
-    return replace(whole, name=name)
 
 
 class Sweep:
@@ -198,7 +186,7 @@ class Sweep:
             self.this.add(engine.counts)
             self.this.rows = engine.rows
 
-    def _finish(self, finished: Finished, device: str) -> None:
+    def _finish(self, finished: Finished, device: str, rows: int) -> None:
         cell: Cell = finished.key
         error = finished.error
         pictures: dict[str, np.ndarray] = {}
@@ -230,7 +218,7 @@ class Sweep:
                     **provenance(),
                     "device": device,
                     "dtype": getattr(cell.model, "dtype", "float32"),
-                    "rows": self.this.rows,
+                    "rows": rows,
                     "threads": self.this.threads,
                     "time": datetime.now(UTC).isoformat(timespec="seconds"),
                 },

@@ -36,7 +36,7 @@ class Picture:
 
 
 def picture(subject: str, style: str, seed: int, size: int = 32) -> Picture:
-    """The picture of a subject in a style, from a seed (even: training, odd: held out); ValueError names the choices."""
+    """The picture of a subject in a style, from a seed (even: training, odd: held out); ValueError names them."""
     for kind, word, known in (("subject", subject, SUBJECTS), ("style", style, STYLES)):
         if word not in known:
             close = get_close_matches(word, known, n=1)

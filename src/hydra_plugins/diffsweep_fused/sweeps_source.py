@@ -1,6 +1,9 @@
 """`sweeps://` on Hydra's search path: a folder's `sweeps/`, and nothing else of that folder."""
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import OmegaConf
 
 from diffsweep.paths import shipped
 
@@ -23,6 +26,13 @@ class SweepsSource(FileConfigSource):
 
     def available(self) -> bool:
         return True
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """A sweeps file, which may choose and set, but never name code to call."""
+        result = super().load_config(config_path)
+        if "_target_" in str(OmegaConf.to_container(result.config, resolve=False)):
+            raise HydraException(f"{config_path}.yaml: _target_ is refused: a sweeps file cannot name code to call")
+        return result
 
     def is_group(self, config_path: str) -> bool:
         return not config_path or (_served(config_path) and super().is_group(config_path))

@@ -1,0 +1,71 @@
+"""Every YAML under conf/ and sweeps/ composes through the command line, and runs one small cell."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from diffsweep.paths import shipped
+
+SMALL = ("model=analytic", "scheduler.steps=2", "device=cpu")
+# what a choice needs beside itself
+BESIDE = {
+    "mask": ("technique=inpaint",),
+    "input": ("technique=inpaint",),
+    "view": ("technique=anagram",),
+}
+CHOICES = sorted(
+    (file.parent.name, file.stem) for file in shipped("conf").glob("*/*.yaml") if file.parent.name not in ("hydra", "model")
+)
+SWEEPS = sorted(file.stem for file in shipped("sweeps").glob("*.yaml"))
+
+
+def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> dict[str, object]:
+    """Run the command in a folder of its own; its sweep.json."""
+    from diffsweep import app
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["diffsweep", *words])
+    assert app.main() == 0
+    (file,) = Path("outputs/sweeps").glob("*/sweep.json")
+    return json.loads(file.read_text())
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_runs_one_cell(
+    group: str, choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = list(BESIDE.get(group, ()))
+    if choice == "file":
+        Image.new("L", (8, 8), 200).save(tmp_path / "picture.png")
+        extra.append(f"{group}.path=picture.png")
+    if (group, choice) == ("input", "none"):
+        extra = ["technique=text_to_image"]
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    document = run(monkeypatch, tmp_path, *SMALL, *extra, f"{group}={choice}")
+    (cell,) = document["cells"]  # type: ignore[misc]
+    assert cell["status"] == "done"
+    name = document["name"]
+    for file in ("results.parquet", "results.csv", "table.md", "table.tex", "grid.png", "report.html"):
+        assert (tmp_path / "outputs" / "sweeps" / str(name) / file).stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_sweep_runs_one_cell(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (shipped("sweeps") / f"{name}.yaml").read_text()
+    for word in ("Question:", "Command:", "Cost:", "Expected:", f"+sweeps={name}"):
+        assert word in text
+    params = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
+    first = [f"{axis}={str(values).split(',')[0]}" for axis, values in params.items() if axis != "scheduler.steps"]
+    if "scheduler.spacing" in params:
+        first = [word for word in first if not word.startswith("scheduler.spacing")]
+    if "technique.start_index" in params:
+        first = [word for word in first if not word.startswith("technique.start_index")] + ["technique.start_index=1"]
+    document = run(monkeypatch, tmp_path, f"+sweeps={name}", *SMALL, *first)
+    assert document["name"] == name
+    assert {cell["status"] for cell in document["cells"]} == {"done"}  # type: ignore[attr-defined]
