@@ -7,8 +7,9 @@
 Recipe: a pixel-space UNet of IF's component types and a small T5, trained together on the drawn world. The noise loss
 is weighted min-SNR-5 (Hang et al. 2023), with one timestep from each stratum of a batch; 0.1 of the variational bound
 trains the learned variance with the noise detached (iDDPM (15)), and a small penalty holds its interpolation within
-[-1, 1]. A tenth of the prompts are empty, for classifier-free guidance. AdamW, cosine decay over the last two fifths;
-an exponential average of the weights is exported.
+[-1, 1]. Towards high noise levels a picture's noise is also shifted as a whole (offset noise, Guttenberg 2023), or the
+mean colour of the starting noise would stay in the picture. A tenth of the prompts are empty, for classifier-free
+guidance. AdamW, cosine decay over the last two fifths; an exponential average of the weights is exported.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from diffsweep.world.subjects import COLOURS, SHAPES
 
 SIZE, WIDTH, TOKENS = 32, 128, 77
 RATE, WARMUP, DECAY_FROM = 5e-4, 300, 0.6
-EMA, EMPTY, BOUND, CLAMP = 0.998, 0.1, 0.1, 0.05
+EMA, EMPTY, BOUND, CLAMP, OFFSET = 0.998, 0.1, 0.1, 0.05, 0.1
 
 
 def tokenizer() -> T5Tokenizer:
@@ -198,10 +199,11 @@ def train(args: argparse.Namespace) -> None:
         x0 = pictures[rows].float() / 127.5 - 1
         mirrored = torch.rand(args.batch, generator=generator) < 0.5
         x0 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x0).to(args.device)
-        eps = torch.randn(x0.shape, generator=generator).to(args.device)
-        spread = (
-            torch.rand(1, generator=generator) + torch.arange(args.batch) / args.batch
-        ) % 1  # one t in each stratum
+        strata = torch.arange(args.batch) / args.batch
+        spread = (torch.rand(1, generator=generator) + strata) % 1
+        eps = torch.randn(x0.shape, generator=generator)
+        shift = OFFSET * spread.square()[:, None, None, None]
+        eps = (eps + shift * torch.randn(args.batch, 3, 1, 1, generator=generator)).to(args.device)
         t = (spread * len(a)).long().to(args.device)
         a_t = a[t][:, None, None, None]
         x = a_t.sqrt() * x0 + (1 - a_t).sqrt() * eps
@@ -309,9 +311,7 @@ def export(args: argparse.Namespace) -> None:
     model = Both(*networks(tokens, tuple(facts["channels"])), tokens)
     model.load_state_dict(saved["average"])
     pipeline(model.half()).save_pretrained(args.to, safe_serialization=True)
-    config = (
-        args.to / "text_encoder" / "config.json"
-    )  # half on disk, single when computed
+    config = args.to / "text_encoder" / "config.json"  # half on disk, single when computed
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     (args.to / "README.md").write_text(card(facts))
     size = sum(f.stat().st_size for f in args.to.rglob("*") if f.is_file())
@@ -333,7 +333,7 @@ learned variance, DDPM configuration), {SIZE} x {SIZE} pixels, in the layout tha
   random, captions worded anew at every visit.
 * **Recipe**: `scripts/train_tiny.py train`: channels {facts["channels"]}, batch {facts.get("batch", "")}, AdamW
   {RATE}, cosine decay over the last {1 - DECAY_FROM:.0%}, min-SNR-5, {BOUND} x variational bound for the variance,
-  {EMPTY:.0%} empty prompts, weights averaged ({EMA}). Stored in half precision.
+  offset noise {OFFSET} (t / T)^2, {EMPTY:.0%} empty prompts, weights averaged ({EMA}). Stored in half precision.
 * **Trained**: {facts["step"] if "step" in facts else facts["steps"]} steps, {facts["seen"]} pictures seen,
   {minutes} minutes, {facts.get("device", "")}.
 * **Use**: it knows the subjects, shapes and styles of that world and nothing else. It shows what guidance, starting

@@ -91,3 +91,42 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def loaded(checkpoint: Path) -> Any:
+    """The checkpoint's networks, in memory."""
+    from diffsweep.model.deepfloyd import DeepFloyd
+
+    return DeepFloyd(str(checkpoint)).load("cpu")
+
+
+@pytest.fixture
+def sampled() -> Callable[..., list[Any]]:
+    """Cells through one engine, as what became of each in the cells' order; an error is raised unless expected."""
+    from dataclasses import replace
+
+    from diffsweep.engine import Engine
+    from diffsweep.sweep.runner import work
+
+    def run(cells: list[Any], model: Any, rows: int = 8, errors: bool = False) -> list[Any]:
+        engine = Engine(model, rows)
+        engine.encode(prompt for cell in cells for prompt in cell.prompts)
+        finished = list(engine.run(replace(work(cell, "cpu"), key=i) for i, cell in enumerate(cells)))
+        for end in finished:
+            if end.error is not None and not errors:
+                raise end.error
+        return sorted(finished, key=lambda end: end.key)
+
+    return run
+
+
+@pytest.fixture
+def picture(sampled: Callable[..., list[Any]]) -> Callable[..., Any]:
+    """One cell's picture, C H W, from `model` and a configuration's changes."""
+    from diffsweep.sweep.cell import freeze
+
+    def draw(model: Any, **changes: Any) -> Any:
+        return sampled([freeze(composed(**changes), {})], model)[0].result.image
+
+    return draw

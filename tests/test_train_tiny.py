@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent.parent / "scripts" / "train_tiny.py"
-SMALL = ("--channels", "16", "32", "--pictures", "40", "--batch", "4", "--workers", "1")
+SMALL = ("--channels", "16", "32", "--pictures", "40", "--batch", "4", "--workers", "1", "--threads", "1")
 
 
 def run(*arguments: object) -> None:
@@ -30,11 +32,12 @@ def checkpoint_of(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three steps, then three more from the checkpoint."""
-    out = tmp_path_factory.mktemp("trained")
+    out, threads = tmp_path_factory.mktemp("trained"), torch.get_num_threads()
     common = ("--out", out, "--device", "cpu", "--samples-every", 0, *SMALL)
     run("train", "--steps", 3, *common)
     assert checkpoint_of(out)["state"]["step"] == 3
     run("train", "--steps", 6, *common)
+    torch.set_num_threads(threads)
     return out
 
 

@@ -69,6 +69,11 @@ class _Running:
         return [i for i in range(len(self.queries)) if i not in self.answers]
 
 
+def out_of_memory(error: Exception) -> bool:
+    """The device's allocator says so by its type, the processor's in words."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 _Row = tuple[_Running, int]
 
 
@@ -118,15 +123,14 @@ class Engine:
         asking = list(dict.fromkeys(r for r, _ in rows))
         try:
             estimates: list[Estimate | Exception] = list(self._predict([r.queries[i] for r, i in rows]))
-        except torch.OutOfMemoryError:
-            if self.rows == 1:
-                raise
-            self.rows = (self.rows + 1) // 2
-            self.counts.halvings += 1
-            log.warning("out of memory: going on with %d rows a call", self.rows)
-            return
         except Exception as error:
-            estimates = [error] if len(rows) == 1 else self._one_by_one(asking, rows)
+            if not out_of_memory(error):
+                estimates = [error] if len(rows) == 1 else self._one_by_one(asking, rows)
+            elif self.rows == 1:
+                raise
+            else:
+                self._halve()
+                return
         share = (time.perf_counter() - began) / len(rows)
         failed: dict[_Running, Exception] = {}
         for (r, i), estimate in zip(rows, estimates, strict=True):
@@ -143,6 +147,11 @@ class Engine:
             if finished is not None:
                 running.remove(r)
                 yield finished
+
+    def _halve(self) -> None:
+        self.rows = (self.rows + 1) // 2
+        self.counts.halvings += 1
+        log.warning("out of memory: going on with %d rows a call", self.rows)
 
     def _one_by_one(self, asking: list[_Running], rows: list[_Row]) -> list[Estimate | Exception]:
         """After a call that raised: ask for each program alone, so that only the culprit fails."""
@@ -179,8 +188,6 @@ class Engine:
                     return None
         except StopIteration as stop:
             return self._end(r, stop.value, None)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
             return self._end(r, None, error)
         finally:

@@ -38,9 +38,9 @@ def spaced(spacing: str, n: int, schedule: NoiseSchedule, offset: int = 0) -> tu
     if spacing == "leading":
         raw = [i * (T // n) + offset for i in range(n)]
     elif spacing == "trailing":
-        raw = [round(T - i * T / n) - 1 for i in range(n)]
+        raw = [round(T + i * ((T - T / n) - T)) - 1 for i in range(n)]  # in this order, as numpy.arange rounds
     elif spacing == "linspace":
-        raw = [round(i * (T - 1) / max(n - 1, 1)) for i in range(n)]
+        raw = [round(i * ((T - 1) / max(n - 1, 1))) for i in range(n)]  # in this order, as numpy.linspace rounds
     elif spacing == "quadratic":
         raw = [round((T - 1) * (i / max(n - 1, 1)) ** 2) for i in range(n)]
     else:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from diffsweep.core.types import Model, Program
     from diffsweep.engine import Counts, Finished, Work
+    from diffsweep.technique.job import Job
 
 MOST_ROWS = {"cpu": 16, "cuda": 32}  # a row's cost hardly falls beyond
 PACKAGES = ("diffsweep", "torch", "diffusers", "transformers", "hydra-core", "numpy", "pillow", "torchvision")
@@ -179,7 +180,7 @@ class Sweep:
             engine.encode(prompt for cell in cells for prompt in cell.prompts)
             bar.set_description_str(f"{self.this.cells}/{total} cells", refresh=False)
             for finished in engine.run((work(cell, device) for cell in cells), bar.update):
-                self._finish(finished, device)
+                self._finish(finished, device, engine.rows)
                 bar.set_description_str(f"{self.this.cells}/{total} cells", refresh=False)
         finally:
             self.this.sampling_seconds += time.perf_counter() - began
@@ -279,7 +280,7 @@ def work(cell: Cell, device: str) -> Work:
     return Work(cell, start, len(cell.visited))
 
 
-def job(cell: Cell, device: str = "cpu") -> Any:
+def job(cell: Cell, device: str = "cpu") -> Job:
     """What a technique is handed for a cell."""
     import torch
 

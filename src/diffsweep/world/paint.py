@@ -90,6 +90,7 @@ class Pen:
         seed = self.rng.getrandbits(32)
         noise = np.random.default_rng(seed)
         image = self.image
+        pixels: np.ndarray
         if self.style == "photo":
             image = image.filter(ImageFilter.GaussianBlur(1.2))
             pixels = np.asarray(image, np.float32)

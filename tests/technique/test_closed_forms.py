@@ -1,0 +1,456 @@
+"""Theory: on a Gaussian every technique is affine in its noise, and its moments follow from Bayes' rule.
+
+The oracle is written here in numpy and shares nothing with the code under test. A random vector is a matrix: its first
+column the mean, the others what each independent unit normal contributes; a step is a few matrix products. The code's
+own moments are found without sampling, from the pictures that no noise at all and each single unit of noise give.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from diffsweep.core.schedule import named_schedule
+from diffsweep.core.streams import Streams
+from diffsweep.core.types import CLEAN, Estimate, Stage
+from diffsweep.engine import Engine, Work
+from diffsweep.guidance.classifier_free import ClassifierFree
+from diffsweep.guidance.none import Unguided
+from diffsweep.model.analytic import GaussianMixture
+from diffsweep.scheduler.ddim import Ddim
+from diffsweep.scheduler.ddpm import Ddpm
+from diffsweep.scheduler.dpm_solver import DpmSolver
+from diffsweep.technique.anagram import Anagram
+from diffsweep.technique.hybrid import Hybrid
+from diffsweep.technique.image_to_image import ImageToImage
+from diffsweep.technique.inpaint import Inpaint
+from diffsweep.technique.iterative_denoise import IterativeDenoise
+from diffsweep.technique.job import Job
+from diffsweep.technique.one_step_denoise import OneStepDenoise
+from diffsweep.technique.text_to_image import TextToImage
+from diffsweep.view.flip import Flip
+from diffsweep.view.identity import Identity
+from diffsweep.view.negate import Negate
+from diffsweep.view.rotate import Rotate
+
+SIDE = 4
+D = SIDE * SIDE
+SCHEDULE = named_schedule("squaredcos_cap_v2")
+STAGE = Stage((1, SIDE, SIDE), SCHEDULE)
+A = {t: SCHEDULE.a(t) for t in range(-1, 1000)}
+I = np.eye(D)  # noqa: E741
+RNG = np.random.default_rng(4)
+MEANS = {name: RNG.normal(size=D) / 2 for name in ("red", "blue")}
+ROOTS = {name: RNG.normal(size=(D, D)) / 6 for name in ("red", "blue")}
+COVARIANCES = {name: root @ root.T + 0.02 * I for name, root in ROOTS.items()}
+KNOWN = RNG.uniform(-0.9, 0.9, size=D)
+MASK = np.round(RNG.uniform(size=D) * 4) / 4
+
+Vector = np.ndarray  # D x (1 + number of unit normals)
+Noise = Callable[[Vector, int], Vector]
+
+
+# -- the oracle ------------------------------------------------------------------------------------------------------
+def fresh(x: Vector, root: np.ndarray) -> Vector:
+    """x + root z, z new."""
+    return np.hstack([x, root])
+
+
+def plus(x: Vector, constant: np.ndarray) -> Vector:
+    return np.hstack([x[:, :1] + constant[:, None], x[:, 1:]])
+
+
+def exact(name: str) -> Noise:
+    """E[eps | x_t] of one Gaussian."""
+
+    def noise(x: Vector, t: int) -> Vector:
+        G = math.sqrt(1 - A[t]) * np.linalg.inv(A[t] * COVARIANCES[name] + (1 - A[t]) * I)
+        return G @ plus(x, -math.sqrt(A[t]) * MEANS[name])
+
+    return noise
+
+
+def clean_of(x: Vector, eps: Vector, t: int) -> Vector:
+    return (x - math.sqrt(1 - A[t]) * eps) / math.sqrt(A[t])
+
+
+def ancestral(x: Vector, eps: Vector, t: int, s: int, memory: Any) -> tuple[Vector, Any]:
+    """x_s given x_t and x_0, by Bayes' rule: precisions add up."""
+    clean = clean_of(x, eps, t)
+    if s == CLEAN:
+        return clean, None
+    r = A[t] / A[s]
+    likelihood, prior = r / (1 - r), 1 / (1 - A[s])
+    mean = (likelihood * x / math.sqrt(r) + prior * math.sqrt(A[s]) * clean) / (likelihood + prior)
+    return fresh(mean, I / math.sqrt(likelihood + prior)), None
+
+
+def flow(x: Vector, eps: Vector, t: int, s: int, memory: Any) -> tuple[Vector, Any]:
+    """Euler's step of the probability flow, d(x / sqrt(a)) = eps d(sigma)."""
+    sigma_t, sigma_s = (math.sqrt(1 / A[u] - 1) for u in (t, s))
+    return math.sqrt(A[s]) * (x / math.sqrt(A[t]) + (sigma_s - sigma_t) * eps), None
+
+
+def second_order(x: Vector, eps: Vector, t: int, s: int, memory: Any) -> tuple[Vector, Any]:
+    """DPM-Solver++(2M) as k-diffusion writes it, in y = x / sqrt(a)."""
+    clean = clean_of(x, eps, t)
+    if s == CLEAN:
+        return clean, None
+    sigma_t, sigma_s = (math.sqrt(1 / A[u] - 1) for u in (t, s))
+    h = math.log(sigma_t / sigma_s)
+    denoised = clean
+    if memory is not None:
+        old, h_last = memory
+        r = h_last / h
+        denoised = (1 + 1 / (2 * r)) * clean - 1 / (2 * r) * old
+    y = sigma_s / sigma_t * x / math.sqrt(A[t]) - math.expm1(-h) * denoised
+    return math.sqrt(A[s]) * y, (clean, h)
+
+
+def chain(x: Vector, timesteps: list[int], noise: Noise, rule: Callable[..., Any], pin: Any = None) -> Vector:
+    memory = None
+    for t, s in zip(timesteps, [*timesteps[1:], CLEAN], strict=True):
+        x, memory = rule(x, noise(x, t), t, s, memory)
+        if pin is not None:
+            x = pin(x, s)
+    return x
+
+
+def from_noise() -> Vector:
+    return fresh(np.zeros((D, 1)), I)
+
+
+def from_input(t: int) -> Vector:
+    return fresh(math.sqrt(A[t]) * KNOWN[:, None], math.sqrt(1 - A[t]) * I)
+
+
+def moments(x: Vector) -> tuple[np.ndarray, np.ndarray]:
+    return x[:, 0], x[:, 1:] @ x[:, 1:].T
+
+
+# -- the code under test ---------------------------------------------------------------------------------------------
+@dataclass
+class Probe:
+    """Streams that hold no noise, but for a single unit in one draw of one stream."""
+
+    stream: str = ""
+    draw: int = 0
+    pixel: int = 0
+    drawn: dict[str, int] = field(default_factory=dict)
+
+    def normal(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        noise = torch.zeros(shape)
+        if (name, self.drawn.get(name, 0)) == (self.stream, self.draw):
+            noise.view(-1)[self.pixel] = 1
+        self.drawn[name] = self.drawn.get(name, 0) + 1
+        return noise
+
+
+def model(schedule: Any = SCHEDULE) -> GaussianMixture:
+    means = torch.tensor(np.stack(list(MEANS.values()))).view(2, 1, SIDE, SIDE)
+    return GaussianMixture(means, torch.tensor(np.stack(list(COVARIANCES.values()))), [0.5, 0.5], list(MEANS), schedule)
+
+
+def code_moments(technique: Any, timesteps: list[int], scheduler: Any, **parts: Any) -> tuple[np.ndarray, np.ndarray]:
+    def pictures(probes: list[Probe]) -> np.ndarray:
+        def started(probe: Probe) -> Callable[[], Any]:
+            settings = {"prompt": "red", "guidance": Unguided(), **parts}
+            image, mask = (torch.tensor(v).float().view(1, SIDE, SIDE) for v in (KNOWN, MASK))
+            job = Job(
+                timesteps=tuple(timesteps),
+                stage=STAGE,
+                scheduler=scheduler,
+                streams=probe,  # type: ignore[arg-type]
+                **{"image": image, "mask": mask, **settings},
+            )
+            return lambda: technique.program(job)
+
+        works = [Work(i, started(probe), len(timesteps)) for i, probe in enumerate(probes)]
+        ended = sorted(Engine(model(), 64).run(works), key=lambda end: end.key)
+        assert not [end.error for end in ended if end.error]
+        return np.stack([end.result.image.double().flatten().numpy() for end in ended], axis=1)
+
+    still = Probe()
+    mean = pictures([still])
+    units = [Probe(name, k, i) for name, n in still.drawn.items() for k in range(n) for i in range(D)]
+    return moments(np.hstack([mean, pictures(units) - mean]))
+
+
+def assert_moments(ours: tuple[np.ndarray, np.ndarray], theory: Vector, tolerance: float = 2e-4) -> None:
+    for got, expected in zip(ours, moments(theory), strict=True):
+        np.testing.assert_allclose(got, expected, atol=tolerance * max(1.0, np.abs(expected).max()), rtol=0)
+
+
+LEADING = [750, 500, 250, 0]
+UNEVEN = [970, 600, 599, 120, 30]
+RULES: dict[str, tuple[Any, Any]] = {
+    "ddpm": (Ddpm(threshold="none"), ancestral),
+    "ddim eta 0": (Ddim(threshold="none"), flow),
+    "ddim eta 1": (Ddim(threshold="none", eta=1.0), ancestral),
+    "dpm_solver": (DpmSolver(threshold="none"), second_order),
+}
+rules = pytest.mark.parametrize(("scheduler", "rule"), RULES.values(), ids=RULES)
+trajectories = pytest.mark.parametrize("timesteps", [LEADING, UNEVEN], ids=["leading", "uneven"])
+
+
+@rules
+@trajectories
+def test_text_to_image_has_the_recursions_moments(scheduler: Any, rule: Any, timesteps: list[int]) -> None:
+    ours = code_moments(TextToImage(), timesteps, scheduler)
+    assert_moments(ours, chain(from_noise(), timesteps, exact("red"), rule))
+
+
+@rules
+def test_guidance_extrapolates_from_the_negative_prompt(scheduler: Any, rule: Any) -> None:
+    def noise(x: Vector, t: int) -> Vector:
+        return -1.5 * exact("blue")(x, t) + 2.5 * exact("red")(x, t)
+
+    ours = code_moments(TextToImage(), LEADING, scheduler, guidance=ClassifierFree(2.5, "blue"))
+    assert_moments(ours, chain(from_noise(), LEADING, noise, rule), 1e-3)
+
+
+@rules
+@pytest.mark.parametrize("t", [900, 500, 499, 10])
+def test_iterative_denoise_starts_at_t_itself(scheduler: Any, rule: Any, t: int) -> None:
+    visited = [t, *(s for s in LEADING if s < t)]
+    ours = code_moments(IterativeDenoise(t), LEADING, scheduler)
+    assert_moments(ours, chain(from_input(t), visited, exact("red"), rule))
+
+
+@rules
+@pytest.mark.parametrize("start", [0, 2, 4])
+def test_image_to_image_starts_from_the_noised_input(scheduler: Any, rule: Any, start: int) -> None:
+    ours = code_moments(ImageToImage(start_index=start), UNEVEN, scheduler)
+    assert_moments(ours, chain(from_input(UNEVEN[start]), UNEVEN[start:], exact("red"), rule))
+
+
+@pytest.mark.parametrize("t", [0, 400, 900])
+def test_one_step_denoise_is_the_posterior_mean(t: int) -> None:
+    gain = math.sqrt(A[t]) * COVARIANCES["red"] @ np.linalg.inv(A[t] * COVARIANCES["red"] + (1 - A[t]) * I)
+    theory = plus(gain @ plus(from_input(t), -math.sqrt(A[t]) * MEANS["red"]), MEANS["red"])
+    assert_moments(code_moments(OneStepDenoise(t), LEADING, Ddpm()), theory)
+
+
+def known_at(s: int, renoise: bool) -> tuple[np.ndarray, np.ndarray]:
+    if s == CLEAN or not renoise:
+        return KNOWN, np.zeros((D, 0))
+    return math.sqrt(A[s]) * KNOWN, math.sqrt(1 - A[s]) * I
+
+
+def joined(x: Vector, m: np.ndarray, s: int, renoise: bool) -> Vector:
+    known, root = known_at(s, renoise)
+    return fresh(plus(m[:, None] * x, (1 - m) * known), (1 - m)[:, None] * root)
+
+
+@rules
+@pytest.mark.parametrize("known", ["renoised", "clean"])
+@pytest.mark.parametrize("start", ["noise", "input"])
+def test_inpaint_joins_the_known_region_at_every_step(scheduler: Any, rule: Any, known: str, start: str) -> None:
+    renoise = known == "renoised"
+    x = from_noise() if start == "noise" else from_input(UNEVEN[0])
+    if not renoise:
+        x = joined(x, MASK, CLEAN, False)
+    theory = chain(x, UNEVEN, exact("red"), rule, lambda x, s: joined(x, MASK, s, renoise))
+    assert_moments(code_moments(Inpaint(known=known, start=start), UNEVEN, scheduler), theory)
+
+
+@rules
+@pytest.mark.parametrize("strength", [1.0, 0.8])
+def test_a_change_map_holds_a_pixel_while_the_remaining_share_exceeds_its_m(
+    scheduler: Any, rule: Any, strength: float
+) -> None:
+    visited = UNEVEN[len(UNEVEN) - int(strength * len(UNEVEN)) :]
+    n = len(visited)
+    taken = iter(range(n))
+
+    def pin(x: Vector, s: int) -> Vector:
+        remaining = 1 - next(taken) / n  # before the step just taken
+        return joined(x, (remaining <= MASK + 1e-12).astype(float), s, True)
+
+    theory = chain(from_input(visited[0]), visited, exact("red"), rule, pin)
+    ours = code_moments(Inpaint("change_map", start="input", strength=strength), UNEVEN, scheduler)
+    assert_moments(ours, theory)
+
+
+def matrix(view: Any) -> np.ndarray:
+    """A linear map of pictures as a matrix, from numpy's own flips and turns."""
+    return np.stack([view(e.reshape(SIDE, SIDE)).ravel() for e in I], axis=1)
+
+
+VIEWS: dict[str, tuple[Any, np.ndarray]] = {
+    "flip": (Flip(), matrix(np.flipud)),
+    "mirror": (Flip("horizontal"), matrix(np.fliplr)),
+    "quarter turn": (Rotate(90), matrix(np.rot90)),
+    "negative": (Negate(), -I),
+}
+
+
+@rules
+@pytest.mark.parametrize("view", VIEWS)
+def test_an_anagram_averages_what_its_views_say(scheduler: Any, rule: Any, view: str) -> None:
+    part, V = VIEWS[view]
+
+    def noise(x: Vector, t: int) -> Vector:
+        return (exact("red")(x, t) + V.T @ exact("blue")(V @ x, t)) / 2
+
+    ours = code_moments(Anagram(("red", "blue")), LEADING, scheduler, view=part)
+    assert_moments(ours, chain(from_noise(), LEADING, noise, rule))
+
+
+def test_an_anagram_of_three_views_averages_all_three() -> None:
+    F, R = VIEWS["flip"][1], VIEWS["quarter turn"][1]
+
+    def noise(x: Vector, t: int) -> Vector:
+        seen = [exact("red")(x, t), F.T @ exact("blue")(F @ x, t), R.T @ exact("red")(R @ x, t)]
+        return sum(seen) / 3
+
+    technique = Anagram(("red", "blue", "red"), (Identity(), Flip(), Rotate(90)))
+    ours = code_moments(technique, LEADING, Ddpm(threshold="none"))
+    assert_moments(ours, chain(from_noise(), LEADING, noise, ancestral))
+
+
+def blur_matrix(sigma: float) -> np.ndarray:
+    return matrix(lambda image: gaussian_filter(image, sigma, mode="mirror", radius=SIDE - 1))
+
+
+@rules
+def test_a_hybrid_adds_up_frequency_bands_of_the_noise(scheduler: Any, rule: Any) -> None:
+    low = blur_matrix(1.5)
+
+    def noise(x: Vector, t: int) -> Vector:
+        return low @ exact("red")(x, t) + (I - low) @ exact("blue")(x, t)
+
+    ours = code_moments(Hybrid(("red", "blue"), 1.5), LEADING, scheduler)
+    assert_moments(ours, chain(from_noise(), LEADING, noise, rule))
+
+
+def test_a_hybrid_of_three_bands() -> None:
+    lowest, low = blur_matrix(2.0), blur_matrix(0.8)
+
+    def noise(x: Vector, t: int) -> Vector:
+        red, blue = exact("red")(x, t), exact("blue")(x, t)
+        return lowest @ red + (low - lowest) @ blue + (I - low) @ red
+
+    ours = code_moments(Hybrid(("red", "blue", "red"), (2.0, 0.8)), LEADING, Ddpm(threshold="none"))
+    assert_moments(ours, chain(from_noise(), LEADING, noise, ancestral))
+
+
+# -- real noise, many samples -----------------------------------------------------------------------------------------
+WIDE = 128  # a picture of WIDE x WIDE / 2 independent pairs of neighbouring pixels
+
+
+class Pairs:
+    """A model of one picture that holds many independent samples: pixels 2i and 2i + 1 of a row are a pair."""
+
+    def __init__(self, mixture: GaussianMixture) -> None:
+        self.mixture = mixture
+        self.stages = {"base": Stage((1, WIDE, WIDE), mixture.stages["base"].schedule)}
+
+    def encode(self, prompts: Any) -> int:
+        return self.mixture.encode(prompts)
+
+    def predict(self, x: torch.Tensor, t: torch.Tensor, prompts: Any, stage: str = "base") -> Estimate:
+        (prompt,) = set(prompts)
+        pairs = x.reshape(-1, 1, 1, 2)
+        each = t.repeat_interleave(len(pairs) // len(x))
+        return Estimate(self.mixture.predict(pairs, each, [prompt] * len(pairs)).noise.reshape(x.shape))
+
+
+def pair_model(means: list[list[float]], covariance: list[list[float]], weights: list[float]) -> Pairs:
+    n = len(means)
+    covariances = torch.tensor(covariance).expand(n, 2, 2)
+    return Pairs(GaussianMixture(torch.tensor(means).view(n, 1, 1, 2), covariances, weights, [str(i) for i in range(n)]))
+
+
+def pair_samples(technique: Any, pairs: Pairs, scheduler: Any, cells: int, clean: Any = None, mask: Any = None) -> Any:
+    """N x 2 samples from `cells` pictures of seeds 0, 1, ..."""
+
+    def started(seed: int) -> Callable[[], Any]:
+        stage = pairs.stages["base"]
+        spread = [None if v is None else torch.tensor(v).repeat(WIDE // 2).expand(1, WIDE, WIDE) for v in (clean, mask)]
+        job = Job("", scheduler.timesteps(stage), stage, scheduler, Unguided(), Streams(seed), *spread)
+        return lambda: technique.program(job)
+
+    ended = list(Engine(pairs, cells).run(Work(seed, started(seed), 1) for seed in range(cells)))
+    assert not [end.error for end in ended if end.error]
+    return np.concatenate([end.result.image.double().view(-1, 2).numpy() for end in ended])
+
+
+def test_seeds_give_independent_samples_with_the_recursions_moments() -> None:
+    mean, covariance = np.array([0.2, -0.3]), np.array([[0.25, 0.15], [0.15, 0.16]])
+    scheduler = Ddpm(6, "linspace", "none")
+    samples = pair_samples(TextToImage(), pair_model([list(mean)], covariance.tolist(), [1.0]), scheduler, 6)
+
+    x = np.hstack([np.zeros((2, 1)), np.eye(2)])
+    timesteps = list(scheduler.timesteps(STAGE))
+    for t, s in zip(timesteps, [*timesteps[1:], CLEAN], strict=True):
+        G = math.sqrt(1 - A[t]) * np.linalg.inv(A[t] * covariance + (1 - A[t]) * np.eye(2))
+        clean = clean_of(x, G @ plus(x, -math.sqrt(A[t]) * mean), t)
+        if s == CLEAN:
+            x = clean
+            break
+        r = A[t] / A[s]
+        likelihood, prior = r / (1 - r), 1 / (1 - A[s])
+        x = (likelihood * x / math.sqrt(r) + prior * math.sqrt(A[s]) * clean) / (likelihood + prior)
+        x = np.hstack([x, np.eye(2) / math.sqrt(likelihood + prior)])
+    expected_mean, expected = moments(x)
+    n = len(samples)
+    deviation = np.sqrt(np.diag(expected))
+    assert np.all(np.abs(samples.mean(0) - expected_mean) < 4.5 * deviation / math.sqrt(n))
+    spread = np.sqrt((np.outer(deviation**2, deviation**2) + expected**2) / n)
+    assert np.all(np.abs(np.cov(samples.T) - expected) < 4.5 * spread)
+
+
+def test_a_mixtures_modes_come_in_their_proportions() -> None:
+    pairs = pair_model([[-0.6, -0.6], [0.6, 0.6], [0.6, -0.6]], [[0.01, 0.0], [0.0, 0.01]], [0.2, 0.5, 0.3])
+    samples = pair_samples(TextToImage(), pairs, Ddpm(60, "trailing", "none"), 2)
+    modes = np.array([[-0.6, -0.6], [0.6, 0.6], [0.6, -0.6]])
+    distance = np.linalg.norm(samples[:, None] - modes, axis=-1)
+    shares = np.bincount(distance.argmin(1), minlength=3) / len(samples)
+    for share, weight in zip(shares, [0.2, 0.5, 0.3], strict=True):
+        assert abs(share - weight) < 0.01 + 4.5 * math.sqrt(weight * (1 - weight) / len(samples))
+    assert (distance.min(1) < 0.5).mean() > 0.99
+
+
+S = [[0.30, 0.18], [0.18, 0.20]]
+M = [0.3, -0.2]
+
+
+@pytest.mark.slow
+def test_at_a_thousand_steps_text_to_image_is_the_prior() -> None:
+    samples = pair_samples(TextToImage(), pair_model([M], S, [1.0]), Ddpm(1000, threshold="none"), 10)
+    np.testing.assert_allclose(samples.mean(0), M, rtol=0.02, atol=0.02 * 0.5)
+    np.testing.assert_allclose(np.cov(samples.T), S, rtol=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("t", [700, 300])
+def test_at_a_thousand_steps_iterative_denoise_is_the_posterior(t: int) -> None:
+    """The input is noised to t, so the samples are the posterior's, averaged over what noise did to the input."""
+    clean = [0.5, 0.4]
+    samples = pair_samples(IterativeDenoise(t), pair_model([M], S, [1.0]), Ddpm(1000, threshold="none"), 10, clean)
+    prior, a = np.array(S), A[t]
+    gain = math.sqrt(a) * prior @ np.linalg.inv(a * prior + (1 - a) * np.eye(2))
+    mean = M + gain @ (math.sqrt(a) * (np.array(clean) - M))
+    covariance = prior - math.sqrt(a) * gain @ prior + (1 - a) * gain @ gain.T
+    np.testing.assert_allclose(samples.mean(0), mean, rtol=0.02, atol=0.005)
+    np.testing.assert_allclose(np.cov(samples.T), covariance, rtol=0.02, atol=0.0005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [100, 1000])
+def test_replacement_inpainting_is_biased_towards_the_mean(n: int) -> None:
+    """Correlation 0.9 and a known pixel of 0.6: the true conditional mean is 0.54, replacement gives 0.36 to 0.38."""
+    pairs = pair_model([[0.0, 0.0]], [[1.0, 0.9], [0.9, 1.0]], [1.0])
+    scheduler = Ddpm(n, threshold="none")
+    samples = pair_samples(Inpaint(), pairs, scheduler, 4, [0.6, 0.0], [0.0, 1.0])
+    assert np.all(samples[:, 0] == np.float32(0.6))
+    error = samples[:, 1].std() / math.sqrt(len(samples))
+    assert 0.36 - 4 * error < samples[:, 1].mean() < 0.38 + 4 * error
