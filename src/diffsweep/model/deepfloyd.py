@@ -118,7 +118,9 @@ class Loaded:
         import torch
         from diffusers import UNet2DConditionModel
         from transformers import AutoTokenizer, T5EncoderModel
+        from transformers.utils import logging as transformers_logging
 
+        transformers_logging.disable_progress_bar()
         root = folder(model.path)
         self.stages = {"base": model.stage()}
         self.device = device

@@ -29,6 +29,7 @@ class Plan:
     rows: int | None
     threads: int | None
     metrics: tuple[str, ...]
+    plugins: tuple[str, ...]
     tracker: Mapping[str, Any]
     grid: Mapping[str, Any]
     notes: tuple[str, ...]
@@ -140,8 +141,9 @@ def _metrics(config: Mapping[str, Any]) -> dict[str, Any]:
     from diffsweep.metric import find
 
     values = _typed("metric", settings(config, "metric"), {"name": str, "names": tuple[str, ...]})
-    find(values.get("names", ()))
-    return {"metrics": values.get("names", ())}
+    plugins = tuple(config.get("plugins") or ())
+    find(values.get("names", ()), plugins)
+    return {"metrics": values.get("names", ()), "plugins": plugins}
 
 
 def _tracker(config: Mapping[str, Any]) -> dict[str, Any]:

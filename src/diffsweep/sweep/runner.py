@@ -179,6 +179,7 @@ class Sweep:
         try:
             engine.encode(prompt for cell in cells for prompt in cell.prompts)
             bar.set_description_str(f"{self.this.cells}/{total} cells", refresh=False)
+            bar.unpause()  # time left is told by sampling, not by loading
             for finished in engine.run((work(cell, device) for cell in cells), bar.update):
                 self._finish(finished, device, engine.rows)
                 bar.set_description_str(f"{self.this.cells}/{total} cells", refresh=False)
@@ -264,7 +265,7 @@ class Sweep:
         from diffsweep.report.write import show, write_all
 
         done = list(dict.fromkeys(cell.id for cell in self.plan.cells if self.status(cell) == "done"))
-        score(self.store, done, self.plan.metrics)
+        score(self.store, done, self.plan.metrics, self.plan.plugins)
         document = self._write()
         files = write_all(self.store, document)
         show(self.store, document, files)
