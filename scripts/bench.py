@@ -34,7 +34,9 @@ PROMPT = "a photo of a dog"
 def command(*words: str, folder: Path, **environment: str) -> tuple[float, str]:
     """Wall seconds and output of a command that must succeed."""
     began = time.perf_counter()
-    done = subprocess.run(words, cwd=folder, text=True, capture_output=True, env={**os.environ, **environment}, check=False)
+    done = subprocess.run(
+        words, cwd=folder, text=True, capture_output=True, env={**os.environ, **environment}, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(words)} failed:\n{done.stdout}{done.stderr}")
     return time.perf_counter() - began, done.stdout + done.stderr
@@ -138,7 +140,10 @@ def cells() -> list[tuple[dict[str, Any], dict[str, Any]]]:
         words = [f"scheduler.steps={STEPS}", f'prompt="{PROMPT}"', "device=cpu", "metric=none"]
         base = OmegaConf.to_container(compose("config", words), resolve=True)
     return [
-        ({**base, "seed": seed, "guidance": {**base["guidance"], "scale": scale}}, {"seed": seed, "guidance.scale": scale})
+        (
+            {**base, "seed": seed, "guidance": {**base["guidance"], "scale": scale}},
+            {"seed": seed, "guidance.scale": scale},
+        )
         for scale in SCALES
         for seed in SEEDS
     ]
@@ -212,7 +217,9 @@ def bench_overhead(args: argparse.Namespace) -> str:
 
         return arm
 
-    result = rounds(args.rounds, {"diffsweep": mine, **{f"bare UNet, {rows} rows a call": bare(rows) for rows in (8, 16, 32)}})
+    result = rounds(
+        args.rounds, {"diffsweep": mine, **{f"bare UNet, {rows} rows a call": bare(rows) for rows in (8, 16, 32)}}
+    )
     best = min((name for name in result if name != "diffsweep"), key=lambda name: statistics.median(result[name]))
     return f"""# Everything around the model
 
@@ -257,7 +264,9 @@ sys.exit(app.main())
             seconds, document = diffsweep(*words, folder=folder)
             again.append(seconds)
         loads = sum(run["model_loads"] for run in document["runs"]) - 1
-        mixed = diffsweep("model=analytic", "scheduler.steps=10,20,50", "seed=range(0,8)", "metric=none", folder=folder)[1]
+        mixed = diffsweep(
+            "model=analytic", "scheduler.steps=10,20,50", "seed=range(0,8)", "metric=none", folder=folder
+        )[1]
         run = mixed["runs"][-1]
     share = run["padded_rows"] / (run["padded_rows"] + run["model_rows"])
     return f"""# Planning, running again, padding
@@ -278,7 +287,9 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="keep the page in benchmarks/")
     args = parser.parse_args()
     page = {"sweep": bench_sweep, "overhead": bench_overhead, "plan": bench_plan}[args.what](args)
-    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
+    commit = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout
     from importlib.metadata import version
 
     page += f"""

@@ -85,9 +85,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dynamic_thresholding_ratio=0.95,
         sample_max_value=1.5,
     )
-    pipeline = IFPipeline(
-        tokenizer, text_encoder, unet, scheduler, None, None, None, requires_safety_checker=False
-    )
+    pipeline = IFPipeline(tokenizer, text_encoder, unet, scheduler, None, None, None, requires_safety_checker=False)
     folder = tmp_path_factory.mktemp("checkpoint")
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder

@@ -20,7 +20,9 @@ BESIDE = {
     "view": ("technique=anagram",),
 }
 CHOICES = sorted(
-    (file.parent.name, file.stem) for file in shipped("conf").glob("*/*.yaml") if file.parent.name not in ("hydra", "model")
+    (file.parent.name, file.stem)
+    for file in shipped("conf").glob("*/*.yaml")
+    if file.parent.name not in ("hydra", "model")
 )
 SWEEPS = sorted(file.stem for file in shipped("sweeps").glob("*.yaml"))
 
@@ -37,9 +39,7 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> dict[str,
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
-def test_every_choice_runs_one_cell(
-    group: str, choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_choice_runs_one_cell(group: str, choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     extra = list(BESIDE.get(group, ()))
     if choice == "file":
         Image.new("L", (8, 8), 200).save(tmp_path / "picture.png")

@@ -26,9 +26,9 @@ def mixture() -> tuple[GaussianMixture, torch.Tensor, torch.Tensor]:
 def log_density(x: torch.Tensor, a: float, means: Any, covariances: Any, weights: Any) -> torch.Tensor:
     parts = [
         w.log()
-        + torch.distributions.MultivariateNormal(a**0.5 * m, a * s + (1 - a) * torch.eye(4, dtype=torch.float64)).log_prob(
-            x
-        )
+        + torch.distributions.MultivariateNormal(
+            a**0.5 * m, a * s + (1 - a) * torch.eye(4, dtype=torch.float64)
+        ).log_prob(x)
         for m, s, w in zip(means, covariances, weights, strict=True)
     ]
     return torch.stack(parts).logsumexp(0)

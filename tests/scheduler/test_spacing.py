@@ -75,9 +75,7 @@ def test_sigma_is_clipped_at_80_and_reaches_the_schedules_least(spacing: str) ->
 def test_unclipped_the_cosine_schedule_would_collapse() -> None:
     """The reason for the clip: 30 steps over all of its noise levels would leave 17 and 24 distinct timesteps."""
     high, low = COSINE.sigma(999), COSINE.sigma(0)
-    karras = {
-        nearest(COSINE, (high ** (1 / 7) + i / 29 * (low ** (1 / 7) - high ** (1 / 7))) ** 7) for i in range(30)
-    }
+    karras = {nearest(COSINE, (high ** (1 / 7) + i / 29 * (low ** (1 / 7) - high ** (1 / 7))) ** 7) for i in range(30)}
     uniform = {nearest(COSINE, high * (low / high) ** (i / 29)) for i in range(30)}
     assert (len(karras), len(uniform)) == (17, 24)
     assert len(spaced("karras", 30, COSINE)) == 30

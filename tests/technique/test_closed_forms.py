@@ -366,7 +366,9 @@ class Pairs:
 def pair_model(means: list[list[float]], covariance: list[list[float]], weights: list[float]) -> Pairs:
     n = len(means)
     covariances = torch.tensor(covariance).expand(n, 2, 2)
-    return Pairs(GaussianMixture(torch.tensor(means).view(n, 1, 1, 2), covariances, weights, [str(i) for i in range(n)]))
+    return Pairs(
+        GaussianMixture(torch.tensor(means).view(n, 1, 1, 2), covariances, weights, [str(i) for i in range(n)])
+    )
 
 
 def pair_samples(technique: Any, pairs: Pairs, scheduler: Any, cells: int, clean: Any = None, mask: Any = None) -> Any:

@@ -1,10 +1,10 @@
 """The one denoising loop: start x guidance x constraint.
 
-    x <- start
-    for t, s in the visited timesteps (s = CLEAN at the end):
-        estimate <- guidance asks the model about x at t
-        x        <- scheduler steps from t to s
-        x        <- constraint pins what must not move
+x <- start
+for t, s in the visited timesteps (s = CLEAN at the end):
+    estimate <- guidance asks the model about x at t
+    x        <- scheduler steps from t to s
+    x        <- constraint pins what must not move
 """
 
 from __future__ import annotations

@@ -45,7 +45,9 @@ def parsed(shape: str) -> tuple[str, list[float], str]:
     n = NUMBERS[kind]
     wrong = len(numbers) != n if n is not None else len(numbers) < 6 or len(numbers) % 2
     require(
-        f"shapes: {shape!r}: {kind} takes {n if n is not None else 'three or more pairs of'} numbers" if wrong else None,
+        f"shapes: {shape!r}: {kind} takes {n if n is not None else 'three or more pairs of'} numbers"
+        if wrong
+        else None,
         colour_problem("shapes", colour),
     )
     return kind, numbers, colour

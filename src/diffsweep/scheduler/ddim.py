@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from diffsweep.core.types import CLEAN, Estimate, Stage
 from diffsweep.core.problems import require, within
+from diffsweep.core.types import CLEAN, Estimate, Stage
 from diffsweep.scheduler.spacing import Spaced
 from diffsweep.scheduler.threshold import threshold
 

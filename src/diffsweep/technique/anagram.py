@@ -1,6 +1,6 @@
 """Visual anagrams (Geng et al. 2024): one picture that shows another prompt in each view.
 
-    eps = mean over k of invert_k(cfg(apply_k(x), prompt_k))
+eps = mean over k of invert_k(cfg(apply_k(x), prompt_k))
 """
 
 from __future__ import annotations

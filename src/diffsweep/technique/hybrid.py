@@ -1,6 +1,6 @@
 """Hybrids (Geng et al. 2024, Factorized Diffusion): one prompt for the low frequencies, others for the higher ones.
 
-    eps = sum over k of band_k(cfg(x, prompt_k))
+eps = sum over k of band_k(cfg(x, prompt_k))
 """
 
 from __future__ import annotations
