@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -42,7 +43,7 @@ def test_timesteps_fall_are_distinct_and_lie_in_the_schedule(spacing: str, kind:
     for n in (1, 2, 3, 10, 30, 50, 100, 999, 1000):
         t = spaced(spacing, n, schedule)
         assert 1 <= len(t) <= n
-        assert all(999 >= a > b >= 0 for a, b in zip(t, t[1:], strict=False))
+        assert all(999 >= a > b >= 0 for a, b in itertools.pairwise(t))
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
@@ -59,8 +60,8 @@ def test_a_spacing_over_the_whole_schedule_has_both_ends(spacing: str) -> None:
 
 def test_quadratic_gaps_grow_towards_the_noise() -> None:
     t = spaced("quadratic", 20, COSINE)
-    gaps = [a - b for a, b in zip(t, t[1:], strict=False)]
-    assert all(a >= b - 1 for a, b in zip(gaps, gaps[1:], strict=False))
+    gaps = [a - b for a, b in itertools.pairwise(t)]
+    assert all(a >= b - 1 for a, b in itertools.pairwise(gaps))
     assert gaps[0] > 5 * gaps[-1]
 
 
@@ -84,13 +85,13 @@ def test_unclipped_the_cosine_schedule_would_collapse() -> None:
 
 def test_karras_levels_are_evenly_spaced_in_the_seventh_root_of_sigma() -> None:
     roots = [COSINE.sigma(t) ** (1 / 7) for t in spaced("karras", 12, COSINE)]
-    gaps = [a - b for a, b in zip(roots, roots[1:], strict=False)]
+    gaps = [a - b for a, b in itertools.pairwise(roots)]
     assert max(gaps) / min(gaps) < 1.35  # rounding to whole timesteps aside
 
 
 def test_logsnr_levels_are_evenly_spaced_in_the_logarithm_of_sigma() -> None:
     logs = [math.log(COSINE.sigma(t)) for t in spaced("logsnr-uniform", 8, COSINE)]
-    gaps = [a - b for a, b in zip(logs, logs[1:], strict=False)]
+    gaps = [a - b for a, b in itertools.pairwise(logs)]
     assert max(gaps) / min(gaps) < 1.5
 
 

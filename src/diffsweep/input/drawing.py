@@ -44,10 +44,9 @@ def parsed(shape: str) -> tuple[str, list[float], str]:
         raise BadInput(f"shapes: {shape!r}: numbers, then a colour, are needed after {kind}") from None
     n = NUMBERS[kind]
     wrong = len(numbers) != n if n is not None else len(numbers) < 6 or len(numbers) % 2
+    takes = "three or more pairs of" if n is None else n
     require(
-        f"shapes: {shape!r}: {kind} takes {n if n is not None else 'three or more pairs of'} numbers"
-        if wrong
-        else None,
+        f"shapes: {shape!r}: {kind} takes {takes} numbers" if wrong else None,
         colour_problem("shapes", colour),
     )
     return kind, numbers, colour

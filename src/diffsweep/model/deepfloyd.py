@@ -106,7 +106,7 @@ def _digest(root: Path, state: tuple[tuple[str, int, int], ...]) -> str:
     digest = hashlib.sha256()
     for name, _, _ in state:
         digest.update(Path(name).relative_to(root).as_posix().encode())
-        with open(name, "rb") as file:
+        with Path(name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 

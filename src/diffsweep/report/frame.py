@@ -43,8 +43,8 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
         if any(entry.get("exact") for entry in entries):
             columns[f"{metric}_exact"] = [bool(entry.get("exact")) for entry in entries]
         reasons[metric] = sorted({entry["reason"] for entry in entries if entry.get("reason")})
-    columns["nfe"] = pd.array([record and record["nfe"] for record in records], dtype="Int64")
-    columns["seconds"] = [_number(record and record["seconds"]) for record in records]
+    columns["nfe"] = pd.array([record["nfe"] if record else pd.NA for record in records], dtype="Int64")
+    columns["seconds"] = [_number(record["seconds"] if record else None) for record in records]
     columns["image"] = _column(
         None if record is None else (store.folder(cell["cell_id"]) / "image.png").relative_to(store.root).as_posix()
         for cell, record in zip(cells, records, strict=True)

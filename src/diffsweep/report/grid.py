@@ -8,7 +8,6 @@ follows on the next sheet.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import textwrap
 import unicodedata
@@ -98,14 +97,15 @@ def blocks(store: Store, sweep: Sweep, rows: str | None = None, cols: str | None
 
     columns = ["" if cols is None else text for text in labels(values(cols), 52)]
     starts = ["" if rows is None else text for text in labels(values(rows), 96)]
-    found = []
-    for fixed in itertools.product(*(axes[axis] for axis in rest)):
+    found: list[Block] = []
+    held = {_key([cell["axes"].get(axis) for axis in rest]): cell for cell in sweep["cells"]}  # those that occur
+    for fixed in ([cell["axes"].get(axis) for axis in rest] for cell in held.values()):
         title = ", ".join(f"{axis} = {short(shown(v), 60)}" for axis, v in zip(rest, fixed, strict=True))
         ids = []
         for row in values(rows):
             line = []
             for col in values(cols):
-                setting = {rows: row, cols: col, **dict(zip(rest, fixed, strict=True))}
+                setting = dict(zip([*rest, rows, cols], [*fixed, row, col], strict=True))
                 line.append(places.get(tuple(_key(setting[axis]) for axis in axes)))
             ids.append(line)
         if any(cell_id for line in ids for cell_id in line):
@@ -132,7 +132,7 @@ def _placed(
         elif None not in by_column and any(tile for tile, _ in by_column):  # type: ignore[misc]
             above.append(Line(name, (), tuple(tile for tile, _ in by_column)))  # type: ignore[misc]
     lines = [
-        Line(start, tuple(places), tuple(i and Tile(i, there=records[i] is not None) for i in line))
+        Line(start, tuple(places), tuple(Tile(i, there=records[i] is not None) if i else None for i in line))
         for start, places, line in zip(starts, leading, ids, strict=True)
         if any(line)
     ]
@@ -142,8 +142,8 @@ def _placed(
 def _only(
     name: str, ids: Sequence[str | None], records: Mapping[str, Record | None]
 ) -> tuple[Tile | None, str | None] | None:
-    """The one reference picture that these cells share, and its hash; (None, None) if they have none, None if several."""
-    found = {}
+    """The one reference picture these cells share, and its hash; (None, None) if they have none, None if several."""
+    found: dict[str, Tile] = {}
     for cell_id in ids:
         record = records.get(cell_id) if cell_id else None
         if cell_id and record and (digest := record["files"].get(f"{name}.png")):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -51,6 +51,10 @@ class Table:
     directions: dict[str, str]
     notes: tuple[str, ...] = field(default=())
 
+    def first(self, n: int) -> Table:
+        """The same table with its first n rows."""
+        return replace(self, rows=self.rows[:n])
+
     def best(self, metric: str) -> set[int]:
         """The rows that share the best mean as it is shown; none where exact and other pictures are mixed."""
         stats = [row.stats[metric] for row in self.rows]
@@ -69,9 +73,9 @@ def summarise(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> Tabl
     definitions, reasons = frame.attrs["metrics"], frame.attrs["reasons"]
     wanted = list(definitions) if metrics is None else list(dict.fromkeys(metrics))
     if wrong := [name for name in wanted if name not in definitions]:
-        there = f"it has {', '.join(definitions)}" if definitions else "it has none"
+        measured = f"it has {', '.join(definitions)}" if definitions else "it has none"
         raise BadInput(
-            f"metric={name}: this sweep has no such numbers; {there}{did_you_mean(name, definitions)} "
+            f"metric={name}: this sweep has no such numbers; {measured}{did_you_mean(name, definitions)} "
             f"(`diffsweep-results score SWEEP metric=...` computes more)"
             for name in wrong
         )

@@ -104,7 +104,8 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if stage is None or "technique" not in parts:
         raise BadInput(problems.messages)  # what follows depends on both
 
-    technique, scheduler = parts["technique"], parts.get("scheduler")
+    technique: Any = parts["technique"]
+    scheduler: Any = parts.get("scheduler")
     timesteps: tuple[int, ...] = ()
     visited: tuple[int, ...] = ()
     if scheduler:
@@ -121,14 +122,18 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
                 arrays[group] = _array(group, parts[group], stage.shape[-1])
     if "view" in technique.uses:
         for view in technique.views or (parts.get("view"),):
-            if hasattr(view, "fits"):
+            fits = getattr(view, "fits", None)
+            if fits is not None:
                 with problems.under("view"):
-                    view.fits(stage.shape[-1])
+                    fits(stage.shape[-1])
     problems.settle()
 
     caption = parts["input"].caption() if "input" in technique.uses else None
     prompt = values["prompt"] if values["prompt"] is not None else caption or DEFAULT_PROMPT
-    used = {"model": {**_plain(parts["model"]), "fingerprint": fingerprint}, "technique": _plain(technique)}
+    used: dict[str, Any] = {
+        "model": {**_plain(parts["model"]), "fingerprint": fingerprint},
+        "technique": _plain(technique),
+    }
     if "prompt" in technique.uses:
         asked = technique.asked(prompt)
         used["prompt"] = asked[0] if len(asked) == 1 else list(asked)

@@ -31,6 +31,7 @@ MARKS = {
     "view": "apply",
     "mask": "values",
     "input": "pixels",
+    "tracker": "log",
 }
 
 
@@ -161,7 +162,7 @@ def coerced(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:
 
 def plain(part: Any) -> dict[str, Any]:
     """A part as plain values, for a cell's id and record: its class's module name and its configurable fields."""
-    cls = type(part)
+    cls: type = type(part)
     return {"name": cls.__module__.rpartition(".")[2], **{key: _plain(getattr(part, key)) for key in _hints(cls)}}
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffsweep.core.problems import BadInput, one_of, require, within
+from diffsweep.core.problems import BadInput, require, within
 from diffsweep.sweep.cell import AROUND, Cell, freeze, settings
-from diffsweep.sweep.parts import coerced
+from diffsweep.sweep.parts import build, coerced
 
 Raw = tuple[Mapping[str, Any], Mapping[str, Any]]  # a composed configuration, and what it varies of its sweep
 MOST_NOTES = 5
@@ -30,7 +30,7 @@ class Plan:
     threads: int | None
     metrics: tuple[str, ...]
     plugins: tuple[str, ...]
-    tracker: Mapping[str, Any]
+    tracker: Any
     grid: Mapping[str, Any]
     notes: tuple[str, ...]
 
@@ -148,8 +148,7 @@ def _metrics(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tracker(config: Mapping[str, Any]) -> dict[str, Any]:
     tracker = settings(config, "tracker") or {"name": "none"}
-    require(one_of("tracker", str(tracker.get("name")), ("none", "wandb")))
-    return {"tracker": tracker}
+    return {"tracker": build("tracker", tracker, tuple(config.get("plugins") or ()))}
 
 
 def _grid(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.problems import BadInput
 from diffsweep.core.streams import Streams
+from diffsweep.metric import score
 from diffsweep.sweep.cell import RECIPE, Cell
 from diffsweep.sweep.plan import Plan, Raw, plan
 from diffsweep.sweep.store import Store, to_json, write_atomic
@@ -261,14 +262,15 @@ class Sweep:
         return document
 
     def _report(self) -> None:
-        from diffsweep.metric import score
         from diffsweep.report.write import show, write_all
 
         done = list(dict.fromkeys(cell.id for cell in self.plan.cells if self.status(cell) == "done"))
         score(self.store, done, self.plan.metrics, self.plan.plugins)
         document = self._write()
-        files = write_all(self.store, document)
-        show(self.store, document, files)
+        report = write_all(self.store, document)
+        show(report)
+        if told := self.plan.tracker.log(self.store, document, report.files):
+            say(told)
 
 
 def work(cell: Cell, device: str) -> Work:

@@ -1,0 +1,76 @@
+"""A sweep's files: results.parquet, results.csv, table.md, table.tex, the contact sheet and report.html."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from diffsweep.report.frame import results
+from diffsweep.report.grid import write_grid
+from diffsweep.report.page import page
+from diffsweep.report.table import Table, summarise, to_latex, to_markdown, to_terminal
+from diffsweep.sweep.store import Store, write_atomic
+
+MOST_SHOWN = 60  # settings in the terminal, and failures named there
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What was written: one row a cell, one row a setting, and the files."""
+
+    frame: pd.DataFrame
+    table: Table
+    folder: Path
+    files: tuple[Path, ...]
+
+
+def write_all(store: Store, sweep: Mapping[str, Any]) -> Report:
+    """Write every file of a sweep (sweep: what sweep.json holds), each of them atomically."""
+    folder = store.root / "sweeps" / sweep["name"]
+    frame = results(store, sweep)
+    table = summarise(frame)
+    parquet = BytesIO()
+    frame.to_parquet(parquet, index=False)
+    texts = {
+        "results.csv": frame.to_csv(index=False),
+        "table.md": to_markdown(table),
+        "table.tex": to_latex(table, sweep["name"]),
+    }
+    contents = {"results.parquet": parquet.getvalue(), **{name: text.encode() for name, text in texts.items()}}
+    for name, content in contents.items():
+        write_atomic(folder / name, content)
+    sheets = write_grid(folder, store, sweep, **sweep.get("grid", {}))
+    write_atomic(folder / "report.html", page(sweep, frame, table, [sheet.name for sheet in sheets]).encode())
+    return Report(frame, table, folder, (*(folder / name for name in contents), *sheets, folder / "report.html"))
+
+
+def show(report: Report) -> None:
+    """The table in the terminal, then the cells that failed and why, and where the files are."""
+    print_table(report.table)
+    failed = report.frame[report.frame["status"] == "failed"]
+    for _, cell in failed.head(MOST_SHOWN).iterrows():
+        setting = ", ".join(f"{axis}={cell[axis]}" for axis in report.frame.attrs["axes"])
+        print(f"failed: {setting or 'the cell'} ({cell['cell_id']}): {cell['reason']}", file=sys.stderr)
+    if len(failed) > MOST_SHOWN:
+        print(f"failed: {len(failed) - MOST_SHOWN} more, all in results.csv", file=sys.stderr)
+    if len(failed):
+        print("The same command tries failed cells again.", file=sys.stderr)
+    print(f"{report.folder}/: report.html, {', '.join(file.name for file in report.files[:-1])}")
+
+
+def print_table(table: Table) -> None:
+    from rich.console import Console
+
+    # a pipe or a log has no width of its own: one that holds most tables whole
+    console = Console(width=None if sys.stdout.isatty() else max(shutil.get_terminal_size().columns, 120))
+    for part in to_terminal(table.first(MOST_SHOWN), console.width):
+        console.print(part)
+    if len(table.rows) > MOST_SHOWN:
+        print(f"{len(table.rows) - MOST_SHOWN} more settings: table.md, results.csv")

@@ -1,0 +1,247 @@
+"""The command `diffsweep-results`: what stored sweeps say, again or otherwise. Nothing is generated here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from diffsweep.core.problems import BadInput, did_you_mean
+from diffsweep.paths import shipped
+
+HELP = """\
+diffsweep-results: tables, sheets and reports of stored sweeps
+
+  table SWEEP [metric=NAMES] [format=terminal|markdown|latex|csv]
+                                    mean over the seeds of each setting; csv is one row a setting, unrounded
+  grid SWEEP [rows=AXIS] [cols=AXIS]
+                                    draw the contact sheet again, with these axes as rows and columns
+  report SWEEP                      write every file of the sweep again
+  score SWEEP [metric=NAMES]        measure the stored pictures (default: metric=default), then write the files again
+  verify SWEEP                      compare every stored file with its recorded hash
+  export SWEEP to=FOLDER|FILE.zip   the sweep and its cells alone, to send or to keep
+  sync SWEEP [project=...] [entity=...] [mode=online|offline]
+                                    log a stored sweep to Weights & Biases
+
+  list                              the sweeps there are
+
+SWEEP is the name of a folder under outputs/sweeps, or a path to one. Every command takes output_dir=FOLDER (default:
+outputs). NAMES: psnr,ssim,... or a choice of the metric group; plugins=PACKAGES finds metrics of your own.
+
+Exit codes: 0 done, 1 verify found something wrong, 2 bad input.
+"""
+
+FORMATS = ("terminal", "markdown", "latex", "csv")
+COMMON = ("output_dir",)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A sweep found on disk: the store it belongs to, and what its sweep.json holds."""
+
+    root: Path
+    folder: Path
+    sweep: dict[str, Any]
+
+    @property
+    def store(self) -> Any:
+        from diffsweep.sweep.store import Store
+
+        return Store(self.root)
+
+    @property
+    def cell_ids(self) -> list[str]:
+        """Each cell that is stored, once, in the sweep's order."""
+        return [i for i in dict.fromkeys(cell["cell_id"] for cell in self.sweep["cells"]) if i in self.store]
+
+
+def names(root: Path) -> list[str]:
+    return sorted(file.parent.name for file in (root / "sweeps").glob("*/sweep.json"))
+
+
+def opened(name: str, output_dir: str) -> Stored:
+    """The sweep of this name under output_dir, or at this path; BadInput where there is none."""
+    root = Path(output_dir).expanduser()
+    folder = root / "sweeps" / name
+    if not (folder / "sweep.json").is_file():
+        folder = Path(name).expanduser()
+        root = folder.resolve().parents[1] if folder.is_dir() else root
+    try:
+        sweep = json.loads((folder / "sweep.json").read_bytes())
+    except FileNotFoundError:
+        known = names(root)
+        there = f"there are {', '.join(known)}" if known else f"there are none under {root}"
+        raise BadInput(f"{name}: no such sweep; {there}{did_you_mean(name, known)}") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder / 'sweep.json'}: cannot be read ({error})") from None
+    return Stored(root, folder, sweep)
+
+
+def table(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.report.frame import results
+    from diffsweep.report.table import summarise, to_frame, to_latex, to_markdown
+    from diffsweep.report.write import print_table
+
+    form = keys.get("format", "terminal")
+    if form not in FORMATS:
+        raise BadInput(f"format={form}: must be one of {', '.join(FORMATS)}{did_you_mean(form, FORMATS)}")
+    metrics = keys["metric"].split(",") if "metric" in keys else None
+    summary = summarise(results(stored.store, stored.sweep), metrics)
+    if form == "terminal":
+        print_table(summary)
+    elif form == "csv":
+        to_frame(summary).to_csv(sys.stdout, index=False)
+    else:
+        print(to_markdown(summary) if form == "markdown" else to_latex(summary, stored.sweep["name"]), end="")
+    return 0
+
+
+def grid(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.report.grid import write_grid
+
+    for sheet in write_grid(stored.folder, stored.store, stored.sweep, keys.get("rows"), keys.get("cols")):
+        print(sheet)
+    return 0
+
+
+def report(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.report.write import show, write_all
+
+    show(write_all(stored.store, stored.sweep))
+    return 0
+
+
+def score(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.metric import score as measure
+    from diffsweep.sweep.store import to_json, write_atomic
+
+    plugins = tuple(filter(None, keys.get("plugins", "").split(",")))
+    wanted = _metrics(keys.get("metric", "default"))
+    changed = measure(stored.store, stored.cell_ids, wanted, plugins)
+    print(f"{changed} of {len(stored.cell_ids)} cells measured, the others had these numbers already", file=sys.stderr)
+    stored.sweep["metrics"] = list(dict.fromkeys([*stored.sweep.get("metrics", ()), *wanted]))
+    write_atomic(stored.folder / "sweep.json", to_json(stored.sweep))
+    return report(stored, keys)
+
+
+def _metrics(text: str) -> list[str]:
+    """Names with commas, or a choice of conf/metric."""
+    import yaml  # type: ignore[import-untyped]
+
+    choice = shipped("conf") / "metric" / f"{text}.yaml"
+    return list(yaml.safe_load(choice.read_text())["names"]) if choice.is_file() else text.split(",")
+
+
+def verify(stored: Stored, keys: Mapping[str, str]) -> int:
+    ids = dict.fromkeys(cell["cell_id"] for cell in stored.sweep["cells"])
+    wrong = [f"{i}: not in the store" for i in ids if i not in stored.store]
+    for cell_id in stored.cell_ids:
+        try:
+            wrong += stored.store.verify(cell_id)
+        except KeyError:
+            wrong.append(f"{cell_id}/record.json: unreadable")
+    for problem in wrong:
+        print(problem, file=sys.stderr)
+    print(f"{len(ids)} cells, {len(wrong)} problems" if wrong else f"{len(ids)} cells, every file as recorded")
+    return 1 if wrong else 0
+
+
+def export(stored: Stored, keys: Mapping[str, str]) -> int:
+    """A folder with an output_dir's layout, so that every command works there, or a zip file of one."""
+    if not (to := keys.get("to")):
+        raise BadInput("to: a folder or a .zip file is needed, as in to=for_a_colleague")
+    target = Path(to).expanduser()
+    if target.exists():
+        raise BadInput(f"to={to}: exists already; nothing is overwritten")
+    if not target.absolute().parent.is_dir():
+        raise BadInput(f"to={to}: {target.absolute().parent} does not exist")
+    with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".export.") as scratch:
+        place = Path(scratch) / (target.stem if target.suffix == ".zip" else target.name)
+        shutil.copytree(stored.folder, place / "sweeps" / stored.sweep["name"])
+        for cell_id in stored.cell_ids:
+            folder = stored.store.folder(cell_id)
+            shutil.copytree(folder, place / folder.relative_to(stored.root))
+        if target.suffix == ".zip":
+            place = Path(shutil.make_archive(str(place), "zip", scratch, place.name))
+        place.rename(target)
+    print(f"{target}: {len(stored.cell_ids)} cells")
+    return 0
+
+
+def sync(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.report.write import write_all
+    from diffsweep.sweep.parts import build
+
+    tracker = build("tracker", {"name": "wandb", **{k: v for k, v in keys.items() if k not in COMMON}})
+    print(tracker.log(stored.store, stored.sweep, write_all(stored.store, stored.sweep).files))
+    return 0
+
+
+@dataclass(frozen=True)
+class Command:
+    run: Callable[[Stored, Mapping[str, str]], int]
+    keys: tuple[str, ...] = field(default=())
+
+
+COMMANDS = {
+    "table": Command(table, ("metric", "format")),
+    "grid": Command(grid, ("rows", "cols")),
+    "report": Command(report),
+    "score": Command(score, ("metric", "plugins")),
+    "verify": Command(verify),
+    "export": Command(export, ("to",)),
+    "sync": Command(sync, ("project", "entity", "mode")),
+}
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command line; BadInput says what is wrong with it."""
+    name, *rest = words
+    known = ("list", *COMMANDS)
+    if name not in known:
+        raise BadInput(f"{name}: no such command; there are {', '.join(known)}{did_you_mean(name, known)}")
+    own = COMMANDS[name].keys if name in COMMANDS else ()
+    keys = _keys([word for word in rest if "=" in word], (*own, *COMMON))
+    plain = [word for word in rest if "=" not in word]
+    output_dir = keys.get("output_dir", "outputs")
+    if name == "list":
+        print("\n".join(names(Path(output_dir).expanduser())) or f"no sweeps under {output_dir}")
+        return 0
+    if len(plain) != 1:
+        given = f"not {' '.join(plain)}" if plain else f"as in diffsweep-results {name} quickstart"
+        raise BadInput(f"{name}: the name of one sweep is needed, {given}")
+    return COMMANDS[name].run(opened(plain[0], output_dir), keys)
+
+
+def _keys(words: Iterable[str], allowed: Sequence[str]) -> dict[str, str]:
+    pairs = [word.lstrip("-").partition("=")[::2] for word in words]
+    if wrong := [key for key, _ in pairs if key not in allowed]:
+        raise BadInput(
+            f"{key}: no such key; there are {', '.join(allowed)}{did_you_mean(key, allowed)}" for key in wrong
+        )
+    return dict(pairs)
+
+
+def main() -> int:
+    """The console entry; returns the exit code."""
+    words = sys.argv[1:]
+    if not words or any(word in ("-h", "--help", "help") for word in words):
+        print(HELP, end="")
+        return 0 if words else 2
+    if "--version" in words:
+        print(f"diffsweep {version('diffsweep')}")
+        return 0
+    try:
+        return run(words)
+    except BadInput as error:
+        print("\n".join(f"diffsweep-results: {message}" for message in error.messages), file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `| head` has read enough
+        sys.stderr.close()
+        return 0

@@ -1,0 +1,445 @@
+"""Many programs, few calls: every answer goes home, whatever the neighbours, and the same check catches each mutant."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffsweep.core.types import Estimate, Program, Query
+from diffsweep.engine import Engine, Finished, Work
+from diffsweep.model.analytic import Analytic
+from diffsweep.sweep.cell import Cell, freeze
+from diffsweep.sweep.parts import names
+from diffsweep.sweep.runner import work
+
+ROWS = 8
+
+
+# -- a model whose answers are known -----------------------------------------------------------------------------------
+def answer(image: float, t: int, prompt: str) -> float:
+    """What Toy says about a row: whole numbers, exact in single precision, another one for each question here."""
+    return image + 100 * t + 1000 * len(prompt)
+
+
+@dataclass
+class Toy:
+    """Answers `answer`; raises on the prompt `raise`, says NaN to `nan`, and lacks memory for more than `most` rows."""
+
+    most: int = 1000
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    encoded: list[str] = field(default_factory=list)
+    lack: Callable[[], None] = lambda: _lack()
+    stages: dict[str, Any] = field(default_factory=dict)
+
+    def encode(self, prompts: Sequence[str]) -> int:
+        self.encoded += prompts
+        return len(prompts)
+
+    def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], stage: str = "base") -> Estimate:
+        if len(x) > self.most:
+            self.lack()
+        if "raise" in prompts:
+            raise ValueError("a prompt that no model can bear")
+        assert len(x) == len(t) == len(prompts)
+        assert x.shape[-1] == {"base": 1, "large": 2}[stage]
+        self.shapes.append(tuple(x.shape))
+        self.asked += prompts
+        values = [answer(float(i), int(u), p) for i, u, p in zip(x[:, 0, 0, 0], t, prompts, strict=True)]
+        noise = torch.tensor([float("nan") if p == "nan" else v for v, p in zip(values, prompts, strict=True)])
+        return Estimate(noise[:, None, None, None].expand_as(x), -noise[:, None, None, None].expand_as(x))
+
+
+def _lack() -> None:
+    raise torch.OutOfMemoryError("too many rows")
+
+
+def query(number: int, t: int, prompt: str = "", side: int = 1) -> Query:
+    return Query(torch.full((1, 1, side), float(number)), t, prompt, "base" if side == 1 else "large")
+
+
+def asking(number: int, steps: int, questions: int = 1, prompt: str = "a", side: int = 1) -> Program[int]:
+    """Asks a number of questions at each step and insists on their answers, in order; returns its number."""
+    for t in range(steps):
+        prompts = [prompt * (i + 1) if prompt == "a" else prompt for i in range(questions)]
+        answers = yield [query(number, t, p, side) for p in prompts]
+        expected = [answer(number, t, p) for p in prompts]
+        assert [float(a.noise.flatten()[0]) for a in answers] == expected
+        assert [float(a.variance.flatten()[-1]) for a in answers] == [-e for e in expected]  # type: ignore[union-attr]
+    return number
+
+
+def run(programs: Sequence[Callable[[], Program[Any]]], rows: int, model: Any = None, steps: int = 1) -> list[Finished]:
+    """What became of each program, in the programs' order."""
+    works = [Work(i, program, steps) for i, program in enumerate(programs)]
+    return sorted(Engine(model or Toy(), rows).run(works), key=lambda end: end.key)
+
+
+def assert_right(ended: list[Finished], but: Sequence[int] = ()) -> None:
+    """Each program returned its own number, but those that had to fail."""
+    for i, end in enumerate(ended):
+        assert end.key == i
+        if i in but:
+            assert end.error is not None and end.result is None
+        elif end.error:
+            raise end.error
+        else:
+            assert end.result == i
+
+
+def crowd(n: int) -> list[Callable[[], Program[int]]]:
+    """n programs of 1 to 5 steps and 1 to 3 questions a step."""
+    return [lambda i=i: asking(i, 1 + i % 5, 1 + i % 3) for i in range(n)]  # type: ignore[misc]
+
+
+# -- calls -------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("rows", [1, 2, 7, 16, 200])
+def test_every_answer_goes_back_to_its_question(rows: int) -> None:
+    assert_right(run(crowd(40), rows))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 16, 200])
+def test_all_calls_have_one_shape_and_what_is_padded_is_counted(rows: int) -> None:
+    model = Toy()
+    engine = Engine(model, rows)
+    heard: list[int] = []
+    ended = list(engine.run([Work(i, p, 1 + i % 5) for i, p in enumerate(crowd(40))], heard.append))
+    asked = sum((1 + i % 5) * (1 + i % 3) for i in range(40))
+    assert set(model.shapes) == {(rows, 1, 1, 1)}
+    counts = engine.counts
+    assert (counts.model_calls, counts.model_rows) == (len(model.shapes), asked)
+    assert counts.model_rows + counts.padded_rows == counts.model_calls * rows
+    assert sum(heard) == sum(end.nfe for end in ended) == asked
+    assert {end.key: end.nfe for end in ended} == {i: (1 + i % 5) * (1 + i % 3) for i in range(40)}
+
+
+@pytest.mark.parametrize("rows", [4, 6, 7, 8, 12, 16])
+@pytest.mark.parametrize("questions", [(1,), (2,), (1, 2), (2, 4)], ids=str)
+@pytest.mark.parametrize("order", range(2))
+def test_a_mixed_sweep_of_10_20_and_50_steps_pads_at_most_5_percent(
+    rows: int, questions: tuple[int, ...], order: int
+) -> None:
+    cells = [(steps, q) for steps in (10, 20, 50) for q in questions for _ in range(12)]
+    random.Random(order).shuffle(cells)
+    engine = Engine(Toy(), rows)
+    works = [Work(i, lambda i=i, s=s, q=q: asking(i, s, q), s) for i, (s, q) in enumerate(cells)]  # type: ignore[misc]
+    assert_right(sorted(engine.run(works), key=lambda end: end.key))
+    assert engine.counts.padded_rows <= 0.05 * engine.counts.model_calls * rows
+
+
+def test_stages_are_not_mixed_in_a_call() -> None:
+    def both(number: int) -> Program[int]:
+        for t in range(3):
+            small, large, again = yield [query(number, t, "a"), query(number, t, "a", 2), query(number, t, "aa")]
+            assert [a.noise.shape[-1] for a in (small, large, again)] == [1, 2, 1]
+            assert float(again.noise) == answer(number, t, "aa")
+            assert (large.noise == answer(number, t, "a")).all()
+        return number
+
+    programs = [lambda i=i: both(i) if i % 3 else asking(i, 4, 2, side=1 + i % 2) for i in range(20)]  # type: ignore[misc]
+    assert_right(run(programs, 6))  # Toy insists on one picture size a stage
+
+
+def test_a_program_without_questions_ends_at_once() -> None:
+    def silent(number: int) -> Program[int]:
+        yield from ()
+        return number
+
+    model = Toy()
+    assert_right(run([lambda i=i: silent(i) for i in range(50)], 4, model))  # type: ignore[misc]
+    assert model.shapes == []
+
+
+def test_an_empty_list_of_questions_is_answered_by_an_empty_list() -> None:
+    def sometimes(number: int) -> Program[int]:
+        for questions in (0, 2, 0, 0, 1):
+            answers = yield [query(number, 5, "a")] * questions
+            assert [float(a.noise) for a in answers] == [answer(number, 5, "a")] * questions
+        return number
+
+    assert_right(run([lambda i=i: sometimes(i) for i in range(5)], 4))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_programs_start_lazily_so_that_few_hold_memory(rows: int) -> None:
+    alive = most = 0
+
+    def held(number: int) -> Program[int]:
+        nonlocal alive, most
+        alive += 1
+        most = max(most, alive)
+        yield from asking(number, 3, 2)
+        alive -= 1
+        return number
+
+    assert_right(run([lambda i=i: held(i) for i in range(300)], rows))  # type: ignore[misc]
+    assert alive == 0
+    assert most <= 2 * rows
+
+
+def test_the_longest_programs_start_first_and_results_come_as_they_end() -> None:
+    started: list[int] = []
+
+    def noted(steps: int) -> Program[int]:
+        started.append(steps)
+        return (yield from asking(steps, steps))
+
+    lengths = [3, 9, 1, 9, 4, 2]
+    works = [Work(i, lambda s=s: noted(s), s) for i, s in enumerate(lengths)]  # type: ignore[misc]
+    ended = [end.key for end in Engine(Toy(), 2).run(works)]
+    assert started == sorted(lengths, reverse=True)
+    assert sorted(ended) == list(range(6))
+    assert ended.index(2) > ended.index(4)  # one step, but the last to start
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+def raising(number: int, after: int) -> Program[int]:
+    yield from asking(number, after, 2)
+    raise ZeroDivisionError(f"program {number}")
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_program_that_raises_fails_alone(after: int) -> None:
+    programs = crowd(12)
+    programs[5] = lambda: raising(5, after)
+    ended = run(programs, 4)
+    assert_right(ended, but=[5])
+    assert isinstance(ended[5].error, ZeroDivisionError) and str(ended[5].error) == "program 5"
+    assert ended[5].nfe == 2 * after
+
+
+def test_a_program_that_cannot_be_started_fails_alone() -> None:
+    def unstartable() -> Program[int]:
+        raise MemoryError("no room for its picture")
+
+    programs = crowd(12)
+    programs[5] = unstartable
+    ended = run(programs, 4)
+    assert_right(ended, but=[5])
+    assert isinstance(ended[5].error, MemoryError)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 30])
+def test_only_the_culprit_of_a_call_that_raises_fails(rows: int) -> None:
+    programs = crowd(12)
+    for i in (2, 7):
+        programs[i] = lambda i=i: asking(i, 3, 2, "raise")  # type: ignore[misc]
+    model = Toy()
+    ended = run(programs, rows, model)
+    assert_right(ended, but=[2, 7])
+    assert all(isinstance(ended[i].error, ValueError) for i in (2, 7))
+    assert {shape[0] for shape in model.shapes} == {rows}
+
+
+def test_a_program_that_fails_is_closed() -> None:
+    closed = []
+
+    def careful(number: int) -> Program[int]:
+        try:
+            return (yield from asking(number, 3, 1, "raise" if number else "a"))
+        finally:
+            closed.append(number)
+
+    run([lambda i=i: careful(i) for i in range(3)], 4)  # type: ignore[misc]
+    assert sorted(closed) == [0, 1, 2]
+
+
+def test_nan_stays_with_the_row_that_it_came_from() -> None:
+    def lenient(number: int) -> Program[Tensor]:
+        (first, second) = yield [query(number, 1, "nan"), query(number, 1, "a")]
+        assert float(second.noise) == answer(number, 1, "a")
+        return first.noise
+
+    programs = crowd(9)
+    programs[4] = lambda: lenient(4)
+    ended = run(programs, 5)
+    assert_right([*ended[:4], replace(ended[4], result=4), *ended[5:]])
+    assert ended[4].error is None and ended[4].result.isnan().all()
+
+
+def processor_lacks() -> None:
+    torch.empty(2**60)
+
+
+@pytest.mark.parametrize("lack", [_lack, processor_lacks], ids=["device", "processor"])
+@pytest.mark.parametrize(("rows", "most", "left"), [(16, 5, 4), (7, 1, 1), (9, 8, 5)])
+def test_out_of_memory_halves_the_rows_and_every_answer_is_right(
+    lack: Callable[[], None], rows: int, most: int, left: int
+) -> None:
+    model = Toy(most=most, lack=lack)
+    engine = Engine(model, rows)
+    ended = sorted(engine.run([Work(i, p, 1) for i, p in enumerate(crowd(30))]), key=lambda end: end.key)
+    assert_right(ended)
+    assert {shape[0] for shape in model.shapes} == {left}
+    assert engine.rows == left
+    assert engine.counts.halvings > 0
+    assert engine.counts.model_calls == len(model.shapes)
+
+
+def test_with_one_row_a_call_there_is_nothing_left_to_halve() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        run(crowd(3), 4, Toy(most=0))
+
+
+# -- prompts and guidance ----------------------------------------------------------------------------------------------
+def test_each_distinct_prompt_is_encoded_once(loaded: Any) -> None:
+    calls: list[int] = []
+    hook = loaded.text_encoder.register_forward_hook(lambda module, inputs, output: calls.append(len(output[0])))
+    prompts = [f"a red dog {letter}" for letter in "xyzxyzx"]
+    engine = Engine(loaded, 4)
+    try:
+        engine.encode(prompts)
+        engine.encode([*prompts, "a skull of oil"])
+    finally:
+        hook.remove()
+    assert calls == [1, 1, 1, 1]
+    assert engine.counts.encodes == 4
+
+
+@pytest.mark.parametrize(
+    ("scale", "told"), [(1.0, {"red"}), (0.0, {"blue"}), (0.5, {"blue", "red"}), (7.0, {"blue", "red"})]
+)
+def test_the_unconditional_row_is_asked_for_where_the_scale_needs_it(
+    scale: float, told: set[str], config: Callable[..., dict[str, Any]]
+) -> None:
+    model = Analytic().load("cpu")
+    spoken: set[str] = set()
+    predict = model.predict
+    model.predict = lambda x, t, prompts, stage: spoken.update(prompts) or predict(x, t, prompts, stage)
+    guided = {"guidance__scale": scale, "guidance__negative_prompt": "blue"}
+    cell = freeze(config(prompt="red", scheduler__steps=6, **guided), {})
+    engine = Engine(model, len(told))
+    engine.encode(cell.prompts)
+    (end,) = engine.run([work(cell, "cpu")])
+    assert end.error is None
+    assert spoken == told
+    assert end.nfe == engine.counts.model_rows == 6 * len(told)
+    assert engine.counts.encodes == len(told)
+
+
+# -- fused equals alone ------------------------------------------------------------------------------------------------
+VARIED: tuple[dict[str, Any], ...] = (
+    {"seed": 1},
+    {"seed": 2},
+    {"scheduler": "ddim", "scheduler__eta": 0.5, "scheduler__steps": 3, "guidance": "none"},
+    {"scheduler": "dpm_solver", "scheduler__steps": 5, "guidance__scale": 0.0, "prompt": "an oil painting of a skull"},
+)
+
+
+@dataclass
+class Prior:
+    """A loaded model, and how a configuration names it."""
+
+    model: Any
+    config: Callable[..., dict[str, Any]]
+    named: dict[str, Any]
+
+    def cells(self, technique: str, n: int = len(VARIED)) -> list[Cell]:
+        """n cells of a technique; the first two differ in the seed alone, others in whatever may differ."""
+        usual = {"prompt": "a photo of a red dog", "scheduler__steps": 4, "mask__softness": 2.0, **self.named}
+        return [freeze(self.config(technique=technique, **usual | varied), {}) for varied in VARIED[:n]]
+
+
+@pytest.fixture(params=["analytic", "checkpoint"])
+def prior(
+    request: pytest.FixtureRequest, config: Callable[..., dict[str, Any]], checkpoint: Path, loaded: Any
+) -> Prior:
+    if request.param == "analytic":
+        return Prior(Analytic().load("cpu"), config, {"model": "analytic"})
+    return Prior(loaded, config, {"model": "tiny", "model__path": str(checkpoint)})
+
+
+def pictures(engine: Engine, works: Sequence[Work]) -> dict[Any, dict[str, Tensor]]:
+    found = {}
+    for end in engine.run(works):
+        if end.error:
+            raise end.error
+        found[end.key] = {"image": end.result.image, **end.result.pictures}
+    return found
+
+
+def assert_fused_equals_alone(own: list[Cell], others: list[Cell], model: Any, fused: type[Engine] = Engine) -> None:
+    """Each of `own` has the same bits by itself as among the others, in several orders."""
+    everyone = [*own, *others]
+    Engine(model, ROWS).encode(prompt for cell in everyone for prompt in cell.prompts)
+    alone = {cell: pictures(Engine(model, ROWS), [work(cell, "cpu")])[cell] for cell in own}
+    for order in range(3):
+        together = pictures(fused(model, ROWS), [work(cell, "cpu") for cell in everyone])
+        for cell in own:
+            assert together[cell].keys() == alone[cell].keys()
+            for name, picture in alone[cell].items():
+                assert picture.isfinite().all()
+                assert torch.equal(together[cell][name], picture), (cell.technique, name, order)
+        random.Random(order).shuffle(everyone)
+
+
+@pytest.mark.parametrize("technique", names("technique"))
+def test_fused_equals_alone_bit_for_bit(technique: str, prior: Prior) -> None:
+    others = [cell for name in names("technique") if name != technique for cell in prior.cells(name, 1)]
+    assert_fused_equals_alone(prior.cells(technique), others, prior.model)
+
+
+class PromptsSwapped(Engine):
+    """The first two rows with different prompts are asked about each other's."""
+
+    def _predict(self, queries: list[Query]) -> list[Estimate]:
+        first, *rest = queries
+        for i, other in enumerate(rest, 1):
+            if other.prompt != first.prompt:
+                queries = [replace(first, prompt=other.prompt), *rest]
+                queries[i] = replace(other, prompt=first.prompt)
+                break
+        return super()._predict(queries)
+
+
+class GuidanceHalvesSwapped(Engine):
+    """The two answers about one image change places."""
+
+    def _predict(self, queries: list[Query]) -> list[Estimate]:
+        answers = super()._predict(queries)
+        for i, (one, two) in enumerate(zip(queries, queries[1:], strict=False)):
+            if one.image is two.image:
+                answers[i : i + 2] = answers[i + 1], answers[i]
+                break
+        return answers
+
+
+class ATimestepOff(Engine):
+    """The first row is asked about one timestep earlier or later."""
+
+    def _predict(self, queries: list[Query]) -> list[Estimate]:
+        first = replace(queries[0], t=queries[0].t - 1 if queries[0].t else 1)
+        return super()._predict([first, *queries[1:]])
+
+
+class SeedsExchanged(Engine):
+    """The first two cells, which differ in the seed alone, are given each other's."""
+
+    def run(self, works: Any, on_rows: Any = lambda rows: None) -> Iterator[Finished]:
+        first, second, *rest = works
+        return super().run([replace(first, start=second.start), replace(second, start=first.start), *rest], on_rows)
+
+
+class NeighboursSeen(Engine):
+    """The answer depends on who else is in the call: what batch statistics would do."""
+
+    def _predict(self, queries: list[Query]) -> list[Estimate]:
+        answers = super()._predict(queries)
+        mean = sum(float(q.image.mean()) for q in queries) / len(queries)
+        return [replace(a, noise=a.noise + 1e-6 * mean) for a in answers]
+
+
+@pytest.mark.parametrize(
+    "mutant", [PromptsSwapped, GuidanceHalvesSwapped, ATimestepOff, SeedsExchanged, NeighboursSeen]
+)
+def test_the_same_check_catches_a_mutant(mutant: type[Engine], prior: Prior) -> None:
+    others = [cell for name in ("inpaint", "anagram") for cell in prior.cells(name, 2)]
+    with pytest.raises(AssertionError, match="image"):
+        assert_fused_equals_alone(prior.cells("text_to_image"), others, prior.model, mutant)
