@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Measure diffsweep against what it replaces; every arm is run in turn, in rounds, and ratios are pair by pair.
 
-    python scripts/bench.py sweep       4 seeds x 4 guidance scales: fused, a loop over one IFPipeline, Hydra's basic launcher
+    python scripts/bench.py sweep       16 cells: fused, a loop over one IFPipeline, Hydra's basic launcher
     python scripts/bench.py overhead    everything around the model, over the bare UNet for the same rows
-    python scripts/bench.py plan        planning 10,000 cells; a finished sweep of 1,000 cells again; padding of a mixed sweep
+    python scripts/bench.py plan        planning 10,000 cells; a finished sweep of 1,000 again; padding of a mixed one
 
 Work is counted first (model rows, calls, encodes, loads), then timed. Each prints a page in Markdown; --write keeps it
 in benchmarks/ under today's date.
@@ -223,8 +223,8 @@ def bench_overhead(args: argparse.Namespace) -> str:
     best = min((name for name in result if name != "diffsweep"), key=lambda name: statistics.median(result[name]))
     return f"""# Everything around the model
 
-{run.model_rows} model rows through the runner (plan, encode, loop, engine, store, PNG; metrics and reports aside), against
-the bare UNet for as many rows at its best batch.
+{run.model_rows} model rows through the runner (plan, encode, loop, engine, store, PNG; metrics and reports aside),
+against the bare UNet for as many rows at its best batch.
 
 {table(result, best)}
 """
@@ -272,8 +272,8 @@ sys.exit(app.main())
     return f"""# Planning, running again, padding
 
 * Planning 10,000 cells (100 seeds x 100 guidance scales), the process's start included: median
-  {statistics.median(s for s, _, _ in planned):.1f} s, peak memory {max(m for _, m, _ in planned)} MB (an empty Python process:
-  {empty:.0f} MB), torch imported: {planned[0][2]}.
+  {statistics.median(s for s, _, _ in planned):.1f} s, peak memory {max(m for _, m, _ in planned)} MB (an empty Python
+  process: {empty:.0f} MB), torch imported: {planned[0][2]}.
 * A finished sweep of 1,000 cells again, whole command: median {statistics.median(again):.1f} s, {loads} model loads.
 * A mixed sweep of 10, 20 and 50 steps, 8 seeds each: {run["model_rows"]} rows in {run["model_calls"]} calls of
   {run["rows"]}, {run["padded_rows"]} padded, {share:.1%}.

@@ -41,7 +41,7 @@ def composed(**changes: Any) -> dict[str, Any]:
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config() -> Callable[..., dict[str, Any]]:
     return composed
 

@@ -93,7 +93,7 @@ def test_a_missing_folder_or_part_is_named(copy: Path) -> None:
 
 def test_a_damaged_configuration_is_named(copy: Path) -> None:
     (copy / "unet" / "config.json").write_text("{")
-    with pytest.raises(BadInput, match="unet/config.json cannot be read"):
+    with pytest.raises(BadInput, match=r"unet/config\.json cannot be read"):
         DeepFloyd(str(copy)).stage()
 
 

@@ -1,0 +1,321 @@
+"""Masks: hard regions and feathered edges, against distances measured one pixel pair at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import label
+
+from diffsweep.core.problems import BadInput
+from diffsweep.mask.box import Box
+from diffsweep.mask.ellipse import Ellipse
+from diffsweep.mask.file import File
+from diffsweep.mask.half import Half
+from diffsweep.mask.soft import PROFILES
+from diffsweep.mask.strokes import Strokes
+from diffsweep.sweep.parts import build, names
+
+SIDE = 16
+SOFT = [name for name in names("mask") if name != "none"]
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Callable[..., Any]:
+    """A mask of the group by name; a file's is a disc whose middle is not the picture's."""
+
+    def made(name: str, size: int = SIDE, **settings: Any) -> Any:
+        if name == "file":
+            y, x = np.mgrid[:size, :size] / size
+            settings["path"] = str(tmp_path / f"{size}.png")
+            Image.fromarray(((x - 0.3) ** 2 + (y - 0.6) ** 2 < 0.06).astype(np.uint8) * 255).save(settings["path"])
+        return build("mask", {"name": name, **settings})
+
+    return made
+
+
+def rise(u: float, profile: str) -> float:
+    """The profiles, written out once more: 0 at u <= 0, 1 at u >= 1."""
+    u = min(max(u, 0), 1)
+    if profile == "linear":
+        return u
+    if profile == "cosine":
+        return math.sin(math.pi * u / 2) ** 2
+    return 0.5 + math.erf((4 * u - 2) / math.sqrt(2)) / (2 * math.erf(math.sqrt(2)))
+
+
+def distances(region: np.ndarray) -> np.ndarray:
+    """From each pixel to the edge, half a pixel before the nearest one of the other kind; negative outside."""
+    inside, outside = np.argwhere(region), np.argwhere(~region)
+    far = np.linalg.norm(inside[:, None] - outside[None], axis=-1)
+    signed = np.empty(region.shape)
+    signed[region] = far.min(axis=1) - 0.5
+    signed[~region] = 0.5 - far.min(axis=0)
+    return signed
+
+
+# -- every mask ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", names("mask"))
+@pytest.mark.parametrize("size", [1, 2, 9, 32])
+def test_every_mask_is_8_bit_and_square_and_the_same_each_time(mask: Callable[..., Any], name: str, size: int) -> None:
+    values = mask(name, size).values(size)
+    assert values.dtype == np.uint8 and values.shape == (size, size)
+    np.testing.assert_array_equal(values, mask(name, size).values(size))
+
+
+@pytest.mark.parametrize("name", SOFT)
+def test_a_mask_without_softness_is_hard(mask: Callable[..., Any], name: str) -> None:
+    part = mask(name)
+    assert set(np.unique(part.values(SIDE))) == {0, 255}
+    np.testing.assert_array_equal(part.values(SIDE) == 255, part.region(SIDE))
+
+
+@pytest.mark.parametrize("name", SOFT)
+@pytest.mark.parametrize("side, shift", [("inward", 0.0), ("centred", 0.5), ("outward", 1.0)])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_softness_is_the_bands_width_in_pixels(
+    mask: Callable[..., Any], name: str, side: str, shift: float, profile: str
+) -> None:
+    for softness in (1, 3, 4.5):
+        part = mask(name, softness=softness, side=side, profile=profile)
+        away = distances(part.region(SIDE))
+        expected = [[255 * rise(shift + d / softness, profile) for d in row] for row in away]
+        values = part.values(SIDE)
+        np.testing.assert_allclose(values, expected, rtol=0, atol=0.5 + 1e-6)
+        # the band is where it is said to be: known and regenerated pixels beside it are exactly so
+        assert (values[away <= -shift * softness] == 0).all()
+        assert (values[away >= (1 - shift) * softness] == 255).all()
+
+
+@pytest.mark.parametrize("name", SOFT)
+def test_an_inward_feather_leaves_the_known_and_an_outward_one_the_regenerated(
+    mask: Callable[..., Any], name: str
+) -> None:
+    region = mask(name).region(SIDE)
+    inward, outward = (mask(name, softness=5, side=side).values(SIDE) for side in ("inward", "outward"))
+    assert (inward[~region] == 0).all() and (inward[region] < 255).any()
+    assert (outward[region] == 255).all() and (outward[~region] > 0).any()
+
+
+@pytest.mark.parametrize("name", SOFT)
+@pytest.mark.parametrize(
+    "settings, messages",
+    [
+        ({"softness": -1.0}, ["mask.softness=-1.0: must be at least 0"]),
+        ({"softness": math.nan}, ["mask.softness=nan: must be at least 0"]),
+        ({"softness": "wide"}, ["mask.softness=wide: must be a number"]),
+        ({"softnes": 1.0}, ["mask.softnes: unknown key", "did you mean 'softness'"]),
+        (
+            {"profile": "cosin", "side": "inwards"},
+            [
+                "mask.profile=cosin: must be one of linear, cosine, gaussian; did you mean 'cosine'",
+                "mask.side=inwards: must be one of inward, centred, outward; did you mean 'inward'",
+            ],
+        ),
+    ],
+)
+def test_a_feather_that_cannot_be_names_every_key(
+    mask: Callable[..., Any], name: str, settings: dict[str, Any], messages: list[str]
+) -> None:
+    with pytest.raises(BadInput) as refused:
+        mask(name, **settings)
+    assert all(message in str(refused.value) for message in messages)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"name": "box", "x0": 0.8, "x1": 0.2}, "mask.x0=0.8, x1=0.2: x0 must not exceed x1"),
+        ({"name": "box", "y0": 0.8, "y1": 0.2}, "mask.y0=0.8, y1=0.2: y0 must not exceed y1"),
+        ({"name": "box", "y1": 1.5}, "mask.y1=1.5: must be between 0 and 1"),
+        ({"name": "ellipse", "rx": 0.0}, "mask.rx=0.0: must be at least 0.001"),
+        ({"name": "ellipse", "x": -0.5}, "mask.x=-0.5: must be between 0 and 1"),
+        ({"name": "half", "half": "lft"}, "mask.half=lft: must be one of left, right.*; did you mean 'left'"),
+        ({"name": "strokes", "count": 0}, "mask.count=0: must be between 1 and 1000"),
+        ({"name": "strokes", "width": 2.0}, "mask.width=2.0: must be between 0.001 and 1"),
+        ({"name": "elipse"}, "mask=elipse: not known"),
+    ],
+)
+def test_a_shape_that_cannot_be_names_the_key(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=f"^{message}"):
+        build("mask", settings)
+
+
+# -- worked out by hand ----------------------------------------------------------------------------------------------
+def test_without_a_mask_everything_is_regenerated(mask: Callable[..., Any]) -> None:
+    assert (mask("none").values(SIDE) == 255).all()
+
+
+def rows(region: np.ndarray) -> list[str]:
+    return ["".join(".#"[int(pixel)] for pixel in row) for row in region]
+
+
+@pytest.mark.parametrize(
+    "part, drawn",
+    [
+        (Box(), ["....", ".##.", ".##.", "...."]),
+        (Box(x0=0, y0=0.5, x1=0.5, y1=1), ["....", "....", "##..", "##.."]),
+        (Box(x0=0.5, x1=1.0, y0=0.0, y1=0.2), ["..##", "....", "....", "...."]),
+        (Box(x0=0, y0=0, x1=1, y1=1), ["####"] * 4),
+        (Box(x0=0.5, x1=0.5), ["...."] * 4),
+        (Ellipse(), ["....", ".##.", ".##.", "...."]),
+        (Ellipse(x=0.0, y=0.0, rx=0.7, ry=0.3), ["###.", "....", "....", "...."]),
+        (Half(half="left"), ["##..."] * 5),
+        (Half(half="right"), ["...##"] * 5),
+        (Half(half="top"), ["#####"] * 2 + ["....."] * 3),
+        (Half(half="bottom"), ["....."] * 3 + ["#####"] * 2),
+    ],
+)
+def test_a_region_holds_the_pixels_whose_centres_it_covers(part: Any, drawn: list[str]) -> None:
+    assert rows(part.region(len(drawn))) == drawn
+
+
+@pytest.mark.parametrize(
+    "settings, row",
+    [
+        # softness 4: the centres lie 0.5, 1.5, ... from the edge, so u = 1/2 + 1/8, 1/2 + 3/8, 1, 1
+        ({"softness": 4.0}, [0, 0, 32, 96, 159, 223, 255, 255]),
+        # softness 2: u = 1/4 and 3/4
+        ({"softness": 2.0}, [0, 0, 0, 64, 191, 255, 255, 255]),
+        ({"softness": 2.0, "side": "inward"}, [0, 0, 0, 0, 64, 191, 255, 255]),
+        ({"softness": 2.0, "side": "outward"}, [0, 0, 64, 191, 255, 255, 255, 255]),
+        # (1 - cos(pi / 4)) / 2 = 0.1464
+        ({"softness": 2.0, "profile": "cosine"}, [0, 0, 0, 37, 218, 255, 255, 255]),
+        # (Phi(-1) - Phi(-2)) / (Phi(2) - Phi(-2)) = (0.15866 - 0.02275) / 0.95450 = 0.14239
+        ({"softness": 2.0, "profile": "gaussian"}, [0, 0, 0, 36, 219, 255, 255, 255]),
+        # narrower than the distance of neighbouring pixels: hard
+        ({"softness": 1.0}, [0, 0, 0, 0, 255, 255, 255, 255]),
+    ],
+)
+def test_a_half_with_a_feather_worked_out_by_hand(settings: dict[str, Any], row: list[int]) -> None:
+    part = build("mask", {"name": "half", **settings})
+    assert part.values(8).tolist() == [row] * 8
+
+
+@pytest.mark.parametrize("part", [Box(x0=0, y0=0, x1=1, y1=1, softness=5), Box(x0=0.5, x1=0.5, softness=5)])
+def test_a_region_without_an_edge_has_no_feather(part: Any) -> None:
+    assert len(np.unique(part.values(SIDE))) == 1
+
+
+def test_an_ellipse_has_the_area_of_an_ellipse() -> None:
+    share = Ellipse(x=0.4, y=0.55, rx=0.35, ry=0.2).region(256).mean()
+    assert share == pytest.approx(math.pi * 0.35 * 0.2, rel=0.005)
+
+
+# -- strokes ---------------------------------------------------------------------------------------------------------
+def test_strokes_are_decided_by_their_seed() -> None:
+    seen = {Strokes(seed=seed).region(64).tobytes() for seed in range(8)}
+    assert len(seen) == 8
+    assert seen == {Strokes(seed=seed).region(64).tobytes() for seed in range(8)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_stroke_is_connected_and_as_wide_as_the_brush(seed: int) -> None:
+    region = Strokes(seed=seed, count=1, width=0.2).region(64)
+    assert label(region, np.ones((3, 3)))[1] == 1
+    # a round brush drew it: all but a few pixels at the rim lie in a disc of its width that the region holds
+    radius = 0.2 * 64 / 2 - 2
+    y, x = np.mgrid[:64, :64]
+    discs = np.hypot(y[..., None, None] - y, x[..., None, None] - x) <= radius
+    fits = ~(discs & ~region).any((2, 3))
+    assert (discs[fits].any(0) & region).sum() > 0.98 * region.sum()
+
+
+def test_more_strokes_cover_more() -> None:
+    covered = [Strokes(seed=3, count=count).region(64).mean() for count in (1, 4, 16)]
+    assert 0 < covered[0] < covered[1] < covered[2] < 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_strokes_are_the_same_scribble_at_every_size(seed: int) -> None:
+    large = Strokes(seed=seed).region(128).reshape(32, 4, 32, 4).mean((1, 3))
+    small = Strokes(seed=seed).region(32)
+    decided = (large < 0.2) | (large > 0.8)
+    assert decided.mean() > 0.7
+    assert ((large > 0.5) == small)[decided].mean() > 0.99
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def saved(folder: Path, image: Image.Image | np.ndarray, **settings: Any) -> str:
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(folder / "mask.png", **settings)
+    return str(folder / "mask.png")
+
+
+def test_a_mask_file_without_softness_keeps_its_grey_values(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(File(path=saved(tmp_path, GREY)).values(16), GREY)
+
+
+def test_a_mask_file_with_softness_feathers_the_edge_of_its_bright_half(tmp_path: Path) -> None:
+    part = File(path=saved(tmp_path, GREY), softness=4)
+    np.testing.assert_array_equal(part.region(16), GREY >= 128)
+    assert part.values(16)[:, 0].tolist() == [0] * 6 + [32, 96, 159, 223] + [255] * 6
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "1"])
+def test_a_mask_file_of_another_mode_means_its_lightness(tmp_path: Path, mode: str) -> None:
+    hard = np.where(GREY >= 100, 255, 0).astype(np.uint8)
+    path = saved(tmp_path, Image.fromarray(hard).convert(mode))
+    np.testing.assert_array_equal(File(path=path).values(16), hard)
+
+
+def test_a_palette_mask_means_the_lightness_of_its_colours(tmp_path: Path) -> None:
+    image = Image.fromarray((GREY >= 100).astype(np.uint8)).convert("P")
+    image.putpalette([255, 255, 255, 0, 0, 0])
+    path = saved(tmp_path, image, transparency=b"\xff\xff")
+    np.testing.assert_array_equal(File(path=path).values(16), np.where(GREY >= 100, 0, 255))
+
+
+def test_a_16_bit_mask_file_keeps_its_grey_values(tmp_path: Path) -> None:
+    path = saved(tmp_path, GREY.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(File(path=path).values(16), GREY)
+
+
+def test_a_mask_file_is_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    path = saved(tmp_path, GREY, exif=exif)
+    np.testing.assert_array_equal(File(path=path).values(16), np.rot90(GREY, -1))
+
+
+@pytest.mark.parametrize("softness", [0.0, 2.0])
+def test_a_mask_file_of_another_size_is_refused(tmp_path: Path, softness: float) -> None:
+    path = saved(tmp_path, GREY[:, :12])
+    with pytest.raises(BadInput, match=rf"^path={path}: the mask is 12 x 16 pixels, the picture 16 x 16$"):
+        File(path=path, softness=softness).values(16)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "no such file"),
+        (b"", "not a readable image"),
+        (b"a text", "not a readable image"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "not a readable image"),
+    ],
+)
+def test_a_mask_file_that_cannot_be_read_is_refused_by_its_key(
+    config: Callable[..., Any], tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    from diffsweep.sweep.cell import freeze
+
+    path = tmp_path / "mask.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadInput, match=rf"^mask\.path={path}: {message}"):
+        freeze(config(technique="inpaint", mask="file", mask__path=str(path)), {})
+
+
+def test_a_mask_file_without_a_path_says_that_one_is_needed(config: Callable[..., Any]) -> None:
+    from diffsweep.sweep.cell import freeze
+
+    with pytest.raises(BadInput, match=r"^mask\.path: a file is needed"):
+        freeze(config(technique="inpaint", mask="file"), {})

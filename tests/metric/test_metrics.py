@@ -1,0 +1,440 @@
+"""Metrics against their formulas in numpy, and the second pass over a store on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from diffsweep.core.problems import BadInput
+from diffsweep.metric import Batch, Score, find, known, score
+from diffsweep.metric.batch import REGIONS
+from diffsweep.metric.psnr import Psnr
+from diffsweep.metric.ssim import Ssim
+from diffsweep.sweep.store import Store
+
+SIDE = 20
+RNG = np.random.default_rng(9)
+REFERENCES = RNG.integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
+# three masks with all three regions, each elsewhere
+MASKS = np.stack([np.roll(np.repeat([0, 90, 200, 255], 5).astype(np.uint8), 3 * k) for k in range(3)])
+MASKS = np.ascontiguousarray(np.broadcast_to(MASKS[:, None], (3, SIDE, SIDE)))
+WHERE: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
+    None: lambda m: np.full(m.shape, True),
+    "inside": lambda m: m == 255,
+    "outside": lambda m: m == 0,
+    "edge": lambda m: (m > 0) & (m < 255),
+}
+
+
+def disturbed(*strengths: float) -> np.ndarray:
+    """The references under noise of these strengths."""
+    noise = np.random.default_rng(2).normal(size=REFERENCES.shape)
+    noisy = REFERENCES + noise * np.array(strengths)[:, None, None, None]
+    return noisy.round().clip(0, 255).astype(np.uint8)
+
+
+IMAGES = disturbed(4, 12, 40)
+BATCH = Batch(IMAGES, REFERENCES, MASKS)
+
+
+def values(metric: Any, batch: Batch = BATCH) -> list[float]:
+    scores = [result.value for result in metric(batch)]
+    assert all(value is not None for value in scores)
+    return scores
+
+
+def psnr(image: np.ndarray, reference: np.ndarray, region: np.ndarray) -> float:
+    difference = image[region].astype(float) - reference[region]
+    return 20 * math.log10(255 / math.sqrt((difference**2).mean()))
+
+
+def similarity(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Wang et al. (13) at each pixel and channel, with moments under a Gaussian window."""
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return gaussian_filter(x, 1.5, radius=5, mode="mirror", axes=(0, 1))
+
+    x, y = image.astype(float), reference.astype(float)
+    mx, my = mean(x), mean(y)
+    xx, yy, xy = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    return (2 * mx * my + c1) * (2 * xy + c2) / ((mx**2 + my**2 + c1) * (xx + yy + c2))
+
+
+# -- every metric ----------------------------------------------------------------------------------------------------
+@pytest.fixture(params=known())
+def metric(request: pytest.FixtureRequest) -> Any:
+    return known()[request.param]
+
+
+def test_every_metric_says_what_it_is(metric: Any) -> None:
+    definition = metric.definition()
+    assert json.loads(json.dumps(definition, allow_nan=False)) == definition
+    assert definition["direction"] == metric.direction in ("higher", "lower")
+    assert metric.needs <= {"reference", "mask"}
+
+
+def test_no_two_metrics_have_one_definition() -> None:
+    definitions = [json.dumps(metric.definition(), sort_keys=True) for metric in known().values()]
+    assert len(set(definitions)) == len(definitions)
+
+
+def test_every_metric_scores_each_picture_for_itself(metric: Any) -> None:
+    alone = [metric(Batch(IMAGES[k : k + 1], REFERENCES[k : k + 1], MASKS[k : k + 1]))[0] for k in range(3)]
+    assert metric(BATCH) == alone
+    backwards = Batch(IMAGES[::-1].copy(), REFERENCES[::-1].copy(), MASKS[::-1].copy())
+    assert metric(backwards) == alone[::-1]
+
+
+def test_every_metrics_direction_is_that_of_less_noise(metric: Any) -> None:
+    ordered = sorted(values(metric), reverse=metric.direction == "higher")
+    assert values(metric) == ordered and len(set(ordered)) == 3
+
+
+def test_every_regions_metric_is_blind_to_the_other_regions(metric: Any) -> None:
+    region = BATCH.region(metric.region)
+    # a window sees around its pixel: what lies within its reach may count
+    elsewhere = ~np.any([np.roll(region, shift, axis=2) for shift in range(-5, 6)], axis=0)
+    changed = IMAGES.copy()
+    changed[elsewhere] = 255 - changed[elsewhere]
+    assert values(metric, Batch(changed, REFERENCES, MASKS)) == values(metric)
+
+
+# -- PSNR ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("region", WHERE)
+def test_psnr_is_its_formula_for_each_picture(region: str | None) -> None:
+    expected = [psnr(i, r, WHERE[region](m)) for i, r, m in zip(IMAGES, REFERENCES, MASKS, strict=True)]
+    np.testing.assert_allclose(values(Psnr(region)), expected, rtol=0, atol=1e-5)  # torchmetrics' constants are float32
+
+
+def test_psnr_worked_out_by_hand() -> None:
+    """A difference of 5 everywhere: 20 log10(255 / 5) = 20 log10(51) = 34.1514 dB; of 255: 0 dB."""
+    grey = np.full((2, 4, 4, 3), 100, np.uint8)
+    other = np.stack([grey[0] + 5, grey[1]])
+    grey[1], other[1] = 0, 255
+    assert values(Psnr(), Batch(grey, other)) == [pytest.approx(34.151404, abs=1e-5), 0.0]
+
+
+def test_the_mean_over_pictures_is_not_that_of_their_pooled_error() -> None:
+    pooled = 10 * math.log10(255**2 / ((IMAGES.astype(float) - REFERENCES) ** 2).mean())
+    assert np.mean(values(Psnr())) > pooled + 3
+
+
+@pytest.mark.parametrize("region", WHERE)
+def test_an_equal_picture_is_exact_and_has_no_number(region: str | None) -> None:
+    images = np.stack([REFERENCES[0], IMAGES[1]])
+    first, second = Psnr(region)(Batch(images, REFERENCES[:2], MASKS[:2]))
+    assert first == Score(None, exact=True)
+    assert second.value is not None and not second.exact
+    assert first.entry({})["value"] is None and first.entry({})["exact"] is True and "exact" not in second.entry({})
+
+
+def test_outside_is_exact_where_only_the_inside_changed() -> None:
+    changed = REFERENCES.copy()
+    changed[MASKS == 255] ^= 1
+    batch = Batch(changed, REFERENCES, MASKS)
+    assert Psnr("outside")(batch) == Psnr("edge")(batch) == [Score(None, exact=True)] * 3
+    assert values(Psnr("inside"), batch) == [pytest.approx(20 * math.log10(255), abs=1e-5)] * 3
+
+
+# -- SSIM ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("region", WHERE)
+def test_ssim_is_the_mean_of_its_map_over_the_region_of_each_picture(region: str | None) -> None:
+    expected = [similarity(i, r)[WHERE[region](m)].mean() for i, r, m in zip(IMAGES, REFERENCES, MASKS, strict=True)]
+    np.testing.assert_allclose(values(Ssim(region)), expected, rtol=0, atol=1e-6)
+
+
+def test_ssim_of_flat_pictures_worked_out_by_hand() -> None:
+    """No variance: only luminance is compared. 50 and 200: (20000 + 6.5025) / (42500 + 6.5025) = 0.470669."""
+    flat = [np.full((1, 8, 8, 3), level, np.uint8) for level in (50, 200)]
+    assert values(Ssim(), Batch(*flat)) == [pytest.approx(0.470669, abs=1e-6)]
+
+
+def test_ssim_of_equal_pictures_is_1_and_of_a_negative_below_0() -> None:
+    negative = 255 - REFERENCES
+    assert values(Ssim(), Batch(REFERENCES, REFERENCES)) == [1.0] * 3
+    assert max(values(Ssim(), Batch(negative, REFERENCES))) < 0
+
+
+@pytest.mark.parametrize("side, scored", [(4, False), (5, False), (6, True)])
+def test_a_picture_smaller_than_the_window_has_no_ssim_and_says_why(side: int, scored: bool) -> None:
+    small = Batch(IMAGES[:, :side, :side].copy(), REFERENCES[:, :side, :side].copy())
+    for result in Ssim()(small):
+        assert (result.value is not None) == scored and bool(result.reason) != scored
+
+
+# -- regions ---------------------------------------------------------------------------------------------------------
+def test_the_regions_share_no_pixel_and_leave_none_out() -> None:
+    levels = Batch(np.zeros((1, 16, 16, 3), np.uint8), masks=np.arange(256, dtype=np.uint8).reshape(1, 16, 16))
+    covered = {name: levels.region(name) for name in REGIONS}
+    assert sum(region.astype(int) for region in covered.values()).tolist() == [[[1] * 16] * 16]
+    assert {name: region.sum() for name, region in covered.items()} == {"inside": 1, "outside": 1, "edge": 254}
+
+
+@pytest.mark.parametrize("level, region", [(0, "inside"), (255, "outside"), (255, "edge"), (128, "outside")])
+@pytest.mark.parametrize("kind", [Psnr, Ssim])
+def test_an_empty_region_has_no_number_and_says_why(kind: Any, level: int, region: str) -> None:
+    masks = np.stack([np.full((SIDE, SIDE), level, np.uint8), MASKS[1]])
+    first, second = kind(region)(Batch(IMAGES[:2], REFERENCES[:2], masks))
+    assert first.value is None and not first.exact
+    assert first.reason == {"inside": "no pixel has m = 1", "outside": "no pixel has m = 0"}.get(
+        region, "no pixel has 0 < m < 1"
+    )
+    assert second.value is not None
+
+
+def python(code: str) -> str:
+    """What a process of its own prints."""
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+# -- the second pass over a store ------------------------------------------------------------------------------------
+IDS = [f"{k}{k}" * 10 for k in range(3)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Three cells: with input and mask, with an input alone, with neither."""
+    store = Store(tmp_path / "outputs")
+    further: list[dict[str, np.ndarray]] = [{"input": REFERENCES[0], "mask": MASKS[0]}, {"input": REFERENCES[1]}, {}]
+    for cell_id, image, others in zip(IDS, IMAGES, further, strict=True):
+        store.save(cell_id, {"image": image, **others}, {"metrics": {}, "config": {"seed": 0}})
+    return store
+
+
+def stored(store: Store, cell_id: str) -> dict[str, Any]:
+    return {name: entry["value"] for name, entry in store.record(cell_id)["metrics"].items()}
+
+
+def test_stored_pictures_are_scored_as_they_were_and_cells_that_lack_an_input_go_without(store: Store) -> None:
+    names = ["psnr", "psnr_inside", "ssim"]
+    assert score(store, IDS, names) == 2
+    assert stored(store, IDS[0]) == {
+        "psnr": pytest.approx(psnr(IMAGES[0], REFERENCES[0], WHERE[None](MASKS[0])), abs=1e-5),
+        "psnr_inside": pytest.approx(psnr(IMAGES[0], REFERENCES[0], MASKS[0] == 255), abs=1e-5),
+        "ssim": pytest.approx(similarity(IMAGES[0], REFERENCES[0]).mean(), abs=1e-6),
+    }
+    assert set(stored(store, IDS[1])) == {"psnr", "ssim"}
+    assert stored(store, IDS[2]) == {}
+    for cell_id in IDS:
+        record = store.record(cell_id)
+        assert record["config"] == {"seed": 0} and store.verify(cell_id) == []
+        for name, entry in record["metrics"].items():
+            assert entry["definition"] == known()[name].definition()
+
+
+def test_a_metric_asked_for_later_scores_old_pictures_and_keeps_old_numbers(store: Store) -> None:
+    score(store, IDS[:2], ["psnr"])
+    before = store.record(IDS[0])["metrics"]["psnr"]
+    assert score(store, IDS, ["psnr", "ssim"]) == 2
+    assert store.record(IDS[0])["metrics"]["psnr"] == before
+    assert set(stored(store, IDS[0])) == set(stored(store, IDS[1])) == {"psnr", "ssim"}
+
+
+def forged(store: Store, cell_id: str, value: float, **definition: Any) -> None:
+    """Put another number in a record, and change its definition."""
+    metrics = store.record(cell_id)["metrics"]
+    metrics["psnr"]["value"] = value
+    metrics["psnr"]["definition"] |= definition
+    store.amend(cell_id, {"metrics": metrics})
+
+
+def test_a_number_of_the_same_definition_is_not_computed_again(store: Store) -> None:
+    score(store, IDS, ["psnr"])
+    forged(store, IDS[0], 123.0)
+    assert score(store, IDS, ["psnr"]) == 0
+    assert stored(store, IDS[0])["psnr"] == 123.0
+
+
+@pytest.mark.parametrize("definition", [{"package": "torchmetrics 0.1"}, {"data_range": 1}, {"no longer said": True}])
+def test_a_number_of_another_definition_is_computed_again(store: Store, definition: dict[str, Any]) -> None:
+    score(store, IDS, ["psnr", "ssim"])
+    right = stored(store, IDS[0])
+    forged(store, IDS[0], 123.0, **definition)
+    assert score(store, IDS, ["psnr", "ssim"]) == 1
+    assert stored(store, IDS[0]) == right
+    assert score(store, IDS, ["psnr", "ssim"]) == 0
+
+
+def test_scoring_alone_or_together_and_in_any_order_gives_the_same_records(store: Store) -> None:
+    names = list(known())
+    score(store, IDS, names)
+    together = [store.record(cell_id) for cell_id in IDS]
+    for cell_id in IDS:
+        store.amend(cell_id, {"metrics": {}})
+    for cell_id in reversed(IDS):
+        for name in reversed(names):
+            score(store, [cell_id], [name])
+    assert [store.record(cell_id) for cell_id in IDS] == together
+
+
+def test_a_cell_named_twice_is_scored_once(store: Store) -> None:
+    assert score(store, [IDS[0], IDS[0]], ["psnr", "psnr"]) == 1
+
+
+def test_exact_and_empty_are_stored_as_null_beside_the_reason(store: Store) -> None:
+    cell_id = "ab" * 10
+    everything = np.full((SIDE, SIDE), 255, np.uint8)
+    store.save(cell_id, {"image": REFERENCES[0], "input": REFERENCES[0], "mask": everything}, {"metrics": {}})
+    score(store, [cell_id], ["psnr", "psnr_outside"])
+    metrics = store.record(cell_id)["metrics"]
+    assert metrics["psnr"]["value"] is None and metrics["psnr"]["exact"] is True
+    assert metrics["psnr_outside"]["value"] is None and metrics["psnr_outside"]["reason"] == "no pixel has m = 0"
+    assert "exact" not in metrics["psnr_outside"]
+    assert score(store, [cell_id], ["psnr", "psnr_outside"]) == 0
+
+
+def test_pictures_of_two_sizes_are_not_compared_and_the_record_says_why(store: Store) -> None:
+    cell_id = "cd" * 10
+    pictures = {"image": IMAGES[0, :10, :10], "input": REFERENCES[0], "mask": MASKS[0, :10, :10]}
+    store.save(cell_id, {name: np.ascontiguousarray(picture) for name, picture in pictures.items()}, {"metrics": {}})
+    assert score(store, [*IDS, cell_id], ["psnr", "psnr_inside"]) == 3
+    for entry in store.record(cell_id)["metrics"].values():
+        assert entry["value"] is None and entry["reason"] == "the reference is 20 x 20, the picture 10 x 10"
+    assert stored(store, IDS[0])["psnr"] is not None
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "broken chunk", "broken header"])
+def test_a_cell_whose_pictures_cannot_be_read_is_left_as_it_is_beside_the_others(store: Store, damage: str) -> None:
+    path = store.folder(IDS[0]) / "input.png"
+    data = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        header = b"\x00\x00\x00\x05IHDR" + data[16:]
+        path.write_bytes(
+            {
+                "empty": b"",
+                "cut": data[: len(data) // 2],
+                "broken chunk": data.replace(b"IDAT", b"\x01DAT"),
+                "broken header": data[:8] + header,
+            }[damage]
+        )
+    before = store.record(IDS[0])
+    assert score(store, IDS, ["psnr"]) == 1
+    assert store.record(IDS[0]) == before
+    assert stored(store, IDS[1])["psnr"] is not None
+
+
+def test_torch_is_not_imported_where_nothing_is_missing(store: Store) -> None:
+    """A finished sweep, run again, stays quick."""
+    assert score(store, IDS, ["psnr", "ssim"]) == 2
+    said = python(f"""
+        import sys
+        from pathlib import Path
+        from diffsweep.metric import score
+        from diffsweep.sweep.store import Store
+        print(score(Store(Path({str(store.root)!r})), {IDS!r}, ["psnr", "ssim"]), "torch" in sys.modules)
+    """)
+    assert said == "0 False"
+
+
+# -- names and plugins -----------------------------------------------------------------------------------------------
+def test_metrics_are_found_by_name_once_each_in_the_order_asked_for() -> None:
+    assert [metric.name for metric in find(["ssim", "psnr", "ssim"])] == ["ssim", "psnr"]
+    assert {"psnr", "ssim", *(f"{m}_{region}" for m in ("psnr", "ssim") for region in REGIONS)} <= set(known())
+
+
+def test_every_name_there_is_no_metric_of_is_told_with_a_hint(store: Store) -> None:
+    with pytest.raises(BadInput) as refused:
+        score(store, IDS, ["psnrr", "ssim", "ssim_insde"])
+    first, second = refused.value.messages
+    assert first.startswith("metric.names: no metric 'psnrr'; there are psnr") and "did you mean 'psnr'?" in first
+    assert second.startswith("metric.names: no metric 'ssim_insde'") and "did you mean 'ssim_inside'?" in second
+    assert all(stored(store, cell_id) == {} for cell_id in IDS)
+
+
+PLUGIN = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from diffsweep.metric import Score
+
+CALLS = []
+
+
+@dataclass(frozen=True)
+class Brightness:
+    name: ClassVar = "{name}"
+    needs: ClassVar = frozenset()
+    direction: ClassVar = "higher"
+
+    def definition(self):
+        return {{"metric": "mean of weighted channels", "direction": "higher", "weights": (1, 1, 1)}}
+
+    def __call__(self, batch):
+        CALLS.append(len(batch.images))
+        return [Score(float(image.mean())) for image in batch.images]
+
+
+METRICS = (Brightness(),)
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """A user's package with one metric, importable; its name."""
+    monkeypatch.syspath_prepend(tmp_path / "site")
+
+    def written(package: str, metric: str) -> str:
+        folder = tmp_path / "site" / package / "metric"
+        folder.mkdir(parents=True)
+        for path in (folder.parent / "__init__.py", folder / "__init__.py"):
+            path.touch()
+        (folder / "brightness.py").write_text(PLUGIN.format(name=metric))
+        return package
+
+    return written
+
+
+def test_a_plugins_metric_is_found_and_scores_every_cell_once(store: Store, package: Callable[..., str]) -> None:
+    import importlib
+
+    plugins = (package("measured_outside", "brightness"),)
+    assert score(store, IDS, ["brightness", "psnr"], plugins) == 3
+    for cell_id, image in zip(IDS, IMAGES, strict=True):
+        assert stored(store, cell_id)["brightness"] == pytest.approx(image.mean())
+    assert score(store, IDS, ["brightness", "psnr"], plugins) == 0
+    assert sum(importlib.import_module("measured_outside.metric.brightness").CALLS) == 3
+    with pytest.raises(BadInput, match="no metric 'brightness'"):
+        find(["brightness"])
+
+
+def test_a_plugins_metric_goes_before_one_of_the_same_name(package: Callable[..., str]) -> None:
+    (metric,) = find(["psnr"], (package("measured_anew", "psnr"),))
+    assert type(metric).__name__ == "Brightness"
+
+
+def test_a_plugin_that_declares_itself_by_an_entry_point_needs_no_naming(
+    package: Callable[..., str], tmp_path: Path
+) -> None:
+    package("measured_declared", "warmth")
+    info = tmp_path / "site" / "measured_declared-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: measured-declared\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[diffsweep.plugins]\nmeasured = measured_declared\n")
+    said = python(f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path / "site")!r})
+        from diffsweep.metric import find
+        print(*(metric.name for metric in find(["warmth", "psnr"])))
+    """)
+    assert said == "warmth psnr"
+
+
+def test_a_cell_with_unknown_metrics_is_refused_before_anything_is_sampled(config: Callable[..., Any]) -> None:
+    from diffsweep.sweep.plan import plan
+
+    with pytest.raises(BadInput, match=r"^metric\.names: no metric 'snr'; .*did you mean 'psnr'"):
+        plan([(config(metric__names=["snr"]), {})])

@@ -1,0 +1,339 @@
+"""A cell's id: the same picture asked for in two ways has one id, and what changes the pixels changes the id."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffsweep.core.problems import BadInput
+from diffsweep.input.world import World
+from diffsweep.model.analytic import Analytic
+from diffsweep.sweep.cell import MAX_SEED, Cell, cell_id, freeze
+
+Config = Callable[..., dict[str, Any]]
+BASE = {"seed": 5, "prompt": "red", "scheduler__steps": 4, "view": "permute", "mask__softness": 3.0}
+
+# what a technique's picture depends on beside the seed, the model and its own keys
+USES = {
+    "text_to_image": {"prompt", "scheduler", "guidance"},
+    "image_to_image": {"prompt", "scheduler", "guidance", "input"},
+    "iterative_denoise": {"prompt", "scheduler", "guidance", "input"},
+    "one_step_denoise": {"prompt", "guidance", "input"},
+    "forward_noise": {"input"},
+    "gaussian_denoise": {"input"},
+    "inpaint": {"prompt", "scheduler", "guidance", "input", "mask"},
+    "anagram": {"prompt", "scheduler", "guidance", "view"},
+    "hybrid": {"prompt", "scheduler", "guidance"},
+}
+
+# another value for every key there is: it changes the picture where it is used
+SHARED = {
+    "seed": 6,
+    "prompt": "something blue",
+    "model__size": 12,
+    "model__spread": 0.3,
+    "model__reach": 2.0,
+    "scheduler": "ddim",
+    "scheduler__steps": 5,
+    "scheduler__spacing": "trailing",
+    "scheduler__threshold": "clip",
+    "guidance": "none",
+    "guidance__scale": 3.0,
+    "guidance__negative_prompt": "red",
+    "view": "negate",
+    "view__patches": 2,
+    "view__seed": 1,
+    "mask": "half",
+    "mask__x0": 0.1,
+    "mask__y0": 0.1,
+    "mask__x1": 0.9,
+    "mask__y1": 0.9,
+    "mask__softness": 2.0,
+    "mask__profile": "cosine",
+    "mask__side": "inward",
+    "input": "world",
+    "input__shapes": ["circle 0.5 0.5 0.3 red"],
+    "input__background": "black",
+}
+OWN = {
+    "image_to_image": {"start_index": 1, "strength": 1.0},
+    "iterative_denoise": {"t": 400},
+    "one_step_denoise": {"t": 400},
+    "forward_noise": {"t": 400},
+    "gaussian_denoise": {"t": 400, "sigma": 3.0, "kernel": 3, "rescale": True},
+    "inpaint": {"blend": "change_map", "known": "clean", "start": "noise", "strength": 0.5},
+    "anagram": {"prompts": ["blue", "red"], "views": ["negate", "identity"]},
+    "hybrid": {"prompts": ["blue", "red"], "sigma": 1.0, "kernel": 3},
+}
+# none of these touches a picture
+AROUND = {
+    "device": "auto",
+    "output_dir": "elsewhere",
+    "plugins": ["json"],
+    "sweep__name": "another",
+    "engine__rows": 3,
+    "engine__threads": 1,
+    "grid__rows": "seed",
+    "grid__cols": "seed",
+    "metric": "default",
+    "metric__names": ["psnr"],
+    "tracker": "wandb",
+}  # where a technique's keys are changed from, if not from their defaults
+FROM = {"inpaint": {"technique__start": "input"}, "gaussian_denoise": {"technique__sigma": 2.0}}
+
+
+@pytest.fixture
+def frozen(config: Config) -> Callable[..., Cell]:
+    return lambda **changes: freeze(config(**{**BASE, **changes}), {})
+
+
+def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}__")
+        elif key != "name" or prefix == "sweep__":
+            yield f"{prefix}{key}"
+
+
+load = lru_cache(Analytic.load)
+
+
+@pytest.mark.parametrize("technique", USES)
+def test_a_key_changes_the_id_exactly_where_it_changes_the_picture(
+    technique: str, config: Config, frozen: Callable[..., Cell], sampled: Callable[..., list[Any]]
+) -> None:
+    own = {f"technique__{key}": value for key, value in OWN.get(technique, {}).items()}
+    changes = {**SHARED, **own, **AROUND}
+    assert {*leaves(config(technique=technique, view="permute"))} <= {*changes}  # a new key needs another value above
+
+    def drawn(**changes: Any) -> tuple[Cell, torch.Tensor]:
+        cell = frozen(technique=technique, **{**FROM.get(technique, {}), **changes})
+        return cell, sampled([cell], load(cell.model, "cpu"), rows=4)[0].result.image
+
+    base, before = drawn()
+    used = {"seed", "model", "technique", *USES[technique]}
+    for key, value in changes.items():
+        cell, after = drawn(**{key: value})
+        group = key.partition("__")[0]
+        same_picture = before.shape == after.shape and torch.equal(before, after)
+        assert (cell.id == base.id) == (group not in used), key
+        if base.visited or group != "model":
+            assert same_picture == (group not in used), key
+
+
+# -- one picture, one id ----------------------------------------------------------------------------------------------
+EDIT = {"technique": "image_to_image", "scheduler__steps": 10}
+PATCH = {"technique": "inpaint", "mask__softness": 0.0}
+ANAGRAM = {"technique": "anagram", "technique__prompts": None}
+SAME = {
+    "a strength and its start index": ({**EDIT, "technique__strength": 0.6}, {**EDIT, "technique__start_index": 4}),
+    "no strength and 0.7": (EDIT, {**EDIT, "technique__strength": 0.7}),
+    "two strengths that round alike": ({**EDIT, "technique__strength": s} for s in (0.7, 0.79)),
+    "two strengths of an inpainting": (
+        {**PATCH, "scheduler__steps": 10, "technique__start": "input", "technique__strength": s} for s in (0.5, 0.55)
+    ),
+    "no steps and 50": ({"scheduler__steps": None}, {"scheduler__steps": 50}),
+    "a preset and its own steps": ({"scheduler__spacing": "fast27", "scheduler__steps": n} for n in (None, 27)),
+    "the checkpoint's spacing by name": ({}, {"scheduler__spacing": "leading"}),
+    "the checkpoint's thresholding by name": ({}, {"scheduler__threshold": "none"}),
+    "two spacings that visit the same": (
+        {"scheduler__steps": 1000, "scheduler__spacing": s} for s in ("leading", "trailing")
+    ),
+    "a number of either type": ({"guidance__scale": 3}, {"guidance__scale": 3.0}),
+    "no prompt and the default": ({"prompt": None}, {"prompt": "a photo of a dog"}),
+    "no prompt and the input's caption": (
+        {**EDIT, "input": "world", "prompt": None},
+        {**EDIT, "input": "world", "prompt": World().caption()},
+    ),
+    "a hard box and an ellipse over the same pixels": (PATCH, {**PATCH, "mask": "ellipse"}),
+    "the profile of a hard edge": (PATCH, {**PATCH, "mask__profile": "cosine"}),
+    "an open place among the prompts": (ANAGRAM, {**ANAGRAM, "technique__prompts": [None]}),
+    "the first of several prompts": (
+        {**ANAGRAM, "prompt": "red", "technique__prompts": [None, "blue"]},
+        {**ANAGRAM, "prompt": "green", "technique__prompts": ["red", "blue"]},
+    ),
+    "a view by name and with its keys": (
+        {**ANAGRAM, "technique__views": ["identity", view]} for view in ("flip", {"name": "flip", "axis": "vertical"})
+    ),
+}
+
+
+@pytest.mark.parametrize("way", SAME)
+def test_two_ways_to_ask_for_a_picture_have_one_id(way: str, frozen: Callable[..., Cell]) -> None:
+    one, other = (frozen(**{"scheduler__steps": 4, "model__size": 8, **changes}) for changes in SAME[way])
+    assert one.id == other.id
+    assert one.visited == other.visited and one.prompts == other.prompts
+
+
+def test_an_input_is_known_by_its_pixels(frozen: Callable[..., Cell], tmp_path: Path) -> None:
+    world = World("skull/photo/1").pixels(8)
+    ids = {}
+    for name, pixels in (("same", world), ("other", 255 - world)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        ids[name] = frozen(**EDIT, input="file", input__path=str(tmp_path / f"{name}.png")).id
+    assert frozen(**EDIT, input="world", input__id="skull/photo/1").id == ids["same"] != ids["other"]
+
+
+def test_a_mask_is_known_by_its_pixels(frozen: Callable[..., Cell], tmp_path: Path) -> None:
+    drawn = frozen(technique="inpaint")  # soft: grey values are kept
+    assert drawn.mask is not None and len(np.unique(drawn.mask)) > 2
+    Image.fromarray(drawn.mask).save(tmp_path / "mask.png")
+    path = str(tmp_path / "mask.png")
+    assert frozen(technique="inpaint", mask="file", mask__path=path, mask__softness=0.0).id == drawn.id
+    assert (
+        frozen(technique="inpaint", mask="file", mask__path=path, mask__softness=1.0).id != drawn.id
+    )  # feathered anew
+
+
+def checkpoint(folder: Path, weights: bytes) -> Path:
+    """What decides a checkpoint's stage and fingerprint; nothing here is loaded."""
+    for part in ("unet", "text_encoder", "tokenizer", "scheduler"):
+        (folder / part).mkdir(parents=True)
+    (folder / "unet" / "config.json").write_text(json.dumps({"sample_size": 8, "in_channels": 3}))
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"beta_schedule": "squaredcos_cap_v2"}))
+    for part in ("unet", "text_encoder"):
+        (folder / part / "model.safetensors").write_bytes(weights)
+    return folder
+
+
+def test_a_checkpoint_is_known_by_its_weights_and_not_by_its_place(frozen: Callable[..., Cell], tmp_path: Path) -> None:
+    folders = [checkpoint(tmp_path / name, name[:1].encode()) for name in ("a1", "a2", "b")]
+    ids = [frozen(model="tiny", model__path=str(folder)).id for folder in folders]
+    assert ids[0] == ids[1] != ids[2]
+    assert frozen(model="tiny", model__path=str(folders[0]), model__dtype="bfloat16").id != ids[0]
+
+
+# -- other pictures, other ids -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("spacing", ["quadratic", "karras", "logsnr-uniform"])
+def test_trajectories_of_one_length_are_told_apart(spacing: str, frozen: Callable[..., Cell]) -> None:
+    """Where rounding drops doubles, different numbers of steps come to trajectories of the same length."""
+    ids: dict[str, tuple[int, ...]] = {}
+    for steps in range(30, 110):
+        cell = frozen(scheduler__spacing=spacing, scheduler__steps=steps)
+        assert ids.setdefault(cell.id, cell.timesteps) == cell.timesteps
+
+
+def test_the_record_of_a_cell_leads_back_to_its_id(frozen: Callable[..., Cell]) -> None:
+    for technique in USES:
+        cell = frozen(technique=technique)
+        stored = json.loads(json.dumps(cell.config, allow_nan=False))
+        assert cell_id(stored) == cell.id
+        assert stored["seed"] == 5 and stored["technique"]["name"] == technique
+        assert cell_id({**stored, "seed": 6}) == frozen(technique=technique, seed=6).id
+
+
+# -- what a cell says -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "changes, prompts, steps",
+    [
+        ({}, ("", "red"), 4),
+        ({"guidance__scale": 1.0}, ("red",), 4),
+        ({"guidance__scale": 0.0}, ("",), 4),
+        ({"guidance__negative_prompt": "blue"}, ("blue", "red"), 4),
+        ({"guidance": "none"}, ("red",), 4),
+        ({"technique": "anagram", "technique__prompts": ["a", "b"]}, ("", "a", "", "b"), 4),
+        ({"technique": "hybrid", "technique__prompts": ["a", "b"], "guidance": "none"}, ("a", "b"), 4),
+        (
+            {"technique": "hybrid", "technique__sigma": [3, 1], "technique__prompts": ["a", "b", "c"]},
+            (*("", "a"), *("", "b"), *("", "c")),
+            4,
+        ),
+        ({"technique": "image_to_image", "technique__strength": 0.5}, ("", "red"), 2),
+        ({"technique": "iterative_denoise", "technique__t": 501}, ("", "red"), 4),  # 501, then 500, 250 and 0
+        ({"technique": "one_step_denoise"}, ("", "red"), 1),
+        ({"technique": "forward_noise"}, (), 0),
+        ({"technique": "gaussian_denoise"}, (), 0),
+    ],
+)
+def test_a_cells_cost_is_known_before_it_runs(
+    changes: dict[str, Any], prompts: tuple[str, ...], steps: int, frozen: Callable[..., Cell]
+) -> None:
+    cell = frozen(**changes)
+    assert (cell.prompts, len(cell.visited)) == (prompts, steps)
+
+
+def test_parts_that_are_not_used_are_not_even_read(frozen: Callable[..., Cell]) -> None:
+    cell = frozen(input="file", input__path="missing.png", mask="file", mask__path="missing.png")
+    assert cell.pixels is None and cell.mask is None
+    assert cell.config.keys() == {"seed", "model", "technique", "prompt", "scheduler", "guidance"}
+
+
+# -- mistakes ---------------------------------------------------------------------------------------------------------
+def messages(frozen: Callable[..., Cell], **changes: Any) -> list[str]:
+    with pytest.raises(BadInput) as caught:
+        frozen(**changes)
+    return caught.value.messages
+
+
+def test_everything_that_is_wrong_with_a_cell_is_told_at_once(frozen: Callable[..., Cell]) -> None:
+    told = messages(
+        frozen,
+        seed=-1,
+        prompt=["a"],
+        technique="inpaint",
+        technique__blend="each",
+        guidance__scale="high",
+        scheduler__steps=0,
+        mask__softness=-1,
+        input__background="skyblu",
+    )
+    keys = [message.partition("=")[0] for message in told]
+    assert sorted(keys) == [
+        *("guidance.scale", "input.background", "mask.softness", "prompt", "scheduler.steps", "seed"),
+        "technique.blend",
+    ]
+
+
+def test_what_two_parts_do_not_agree_in_is_told_with_its_key(frozen: Callable[..., Cell], tmp_path: Path) -> None:
+    Image.new("L", (4, 6)).save(tmp_path / "mask.png")
+    path = str(tmp_path / "mask.png")
+    assert messages(frozen, technique="inpaint", input="none", mask="file", mask__path=path, scheduler__steps=2000) == [
+        "scheduler.steps=2000: this model has 1000 training steps",
+        "input=none: this technique needs a picture; input=world, input=file or input=drawing",
+        f"mask.path={path}: the mask is 4 x 6 pixels, the picture 8 x 8",
+    ]
+    assert messages(frozen, technique="anagram", view__patches=3) == [
+        "view.patches=3: must divide the picture's side of 8 pixels"
+    ]
+    assert messages(frozen, technique="anagram", view="jigsaw", model__size=6) == [
+        "view=jigsaw: needs a side divisible by 4, the picture has 6 pixels"
+    ]
+
+
+def test_a_timestep_beyond_the_models_own_schedule_is_refused(frozen: Callable[..., Cell], tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "short", b"")
+    config = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 100}
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+    short = {"model": "tiny", "model__path": str(folder)}
+    assert frozen(**short, technique="one_step_denoise", technique__t=99).visited == (99,)
+    for technique in ("one_step_denoise", "iterative_denoise", "forward_noise", "gaussian_denoise"):
+        (told,) = messages(frozen, **short, technique=technique, technique__t=100)
+        assert told.startswith("technique.t=100: must be between 0 and 99")
+
+
+@pytest.mark.parametrize("seed", [0, MAX_SEED])
+def test_every_seed_that_torch_takes_is_allowed(seed: int, frozen: Callable[..., Cell]) -> None:
+    assert frozen(seed=seed).seed == torch.Generator().manual_seed(seed).initial_seed()
+    assert messages(frozen, seed=MAX_SEED + 1) == [f"seed={MAX_SEED + 1}: must be between 0 and {MAX_SEED}"]
+
+
+@pytest.mark.parametrize("seed", [None, "1", 1.5, True, [1]])
+def test_a_seed_is_a_whole_number(seed: Any, frozen: Callable[..., Cell]) -> None:
+    (told,) = messages(frozen, seed=seed)
+    assert told.startswith("seed=") and told.endswith("must be a whole number")
+
+
+def test_an_unknown_key_at_the_root_is_refused_with_the_nearest(frozen: Callable[..., Cell], config: Config) -> None:
+    with pytest.raises(BadInput) as caught:
+        freeze({**config(), "sed": 3, "upscale": 2}, {})
+    first, second = caught.value.messages
+    assert first.startswith("sed: unknown key; there are seed, prompt") and first.endswith("did you mean 'seed'?")
+    assert second.startswith("upscale: unknown key; there are ") and "did you mean" not in second

@@ -1,0 +1,182 @@
+"""The command diffsweep-results, on a sweep that the engine ran."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from diffsweep import results
+from diffsweep.sweep.runner import run_sweep
+
+Run = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, config: Callable[..., Any]) -> Path:
+    """A folder in which inpaintings by the analytic model were swept; nothing is measured yet."""
+    folder = tmp_path_factory.mktemp("ran")
+    changes = {
+        "technique": "inpaint",
+        "scheduler__steps": 2,
+        "sweep__name": "inp",
+        "output_dir": str(folder / "outputs"),
+    }
+    cells = [
+        (config(**changes, seed=seed, mask__softness=softness), {"mask.softness": softness, "seed": seed})
+        for softness in (0.0, 2.0)
+        for seed in (0, 1)
+    ]
+    assert run_sweep(cells).failed == 0
+    return folder
+
+
+@pytest.fixture
+def command(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command in a copy of that folder."""
+    shutil.copytree(ran / "outputs", tmp_path / "outputs")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["diffsweep-results", *words])
+        return results.main()
+
+    return run
+
+
+def test_score_measures_old_pictures_and_generates_nothing(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = {file: file.read_bytes() for file in Path("outputs/cells").rglob("*.png")}
+    runs = json.loads(Path("outputs/sweeps/inp/sweep.json").read_text())["runs"]
+    assert "psnr" not in pd.read_csv("outputs/sweeps/inp/results.csv")
+    assert command("score", "inp", "metric=psnr,ssim_inside") == 0
+    assert "4 of 4 cells measured" in capsys.readouterr().err
+    frame = pd.read_csv("outputs/sweeps/inp/results.csv")
+    assert frame["psnr"].notna().all() and frame["ssim_inside"].notna().all()
+    assert {file: file.read_bytes() for file in Path("outputs/cells").rglob("*.png")} == pictures
+    assert json.loads(Path("outputs/sweeps/inp/sweep.json").read_text())["runs"] == runs
+    assert command("score", "inp") == 0  # the default metrics: some are there already
+    assert set(pd.read_csv("outputs/sweeps/inp/results.csv")) >= {"psnr", "ssim", "psnr_edge", "ssim_outside"}
+    assert command("score", "inp") == 0
+    assert "0 of 4 cells measured" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_table_in_every_format(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("score", "inp", "metric=psnr") == 0
+    expected = pd.read_csv("outputs/sweeps/inp/results.csv").groupby("mask.softness")["psnr"].mean()
+    capsys.readouterr()
+    for form, marks in {
+        "terminal": "psnr ↑",
+        "markdown": "| psnr ↑ |",
+        "latex": r"\toprule",
+        "csv": "psnr_mean",
+    }.items():
+        assert command("table", "inp", f"format={form}", "metric=psnr") == 0
+        text = capsys.readouterr().out
+        assert marks in text
+        for mean in expected:
+            assert (f"{mean:.2f}" if form != "csv" else f"{mean:.6f}"[:-2]) in text
+
+
+def test_grid_with_axes_of_choice(command: Run) -> None:
+    sheet = Path("outputs/sweeps/inp/grid.png")
+    with Image.open(sheet) as image:
+        before = image.size
+    assert command("grid", "inp", "rows=seed", "cols=mask.softness") == 0
+    with Image.open(sheet) as image:
+        after = image.size
+    assert before != after
+
+
+def test_report_writes_what_is_missing(command: Run) -> None:
+    files = {file.name for file in Path("outputs/sweeps/inp").iterdir()}
+    for name in files - {"sweep.json"}:
+        Path("outputs/sweeps/inp", name).unlink()
+    assert command("report", "inp") == 0
+    assert {file.name for file in Path("outputs/sweeps/inp").iterdir()} == files
+
+
+def test_verify_finds_what_changed(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("verify", "inp") == 0
+    altered, gone, *_ = sorted(Path("outputs/cells").rglob("image.png"))
+    altered.write_bytes(altered.read_bytes() + b"x")
+    gone.unlink()
+    capsys.readouterr()
+    assert command("verify", "inp") == 1
+    told = capsys.readouterr().err
+    assert f"{altered.parent.name}/image.png: differs" in told and f"{gone.parent.name}/image.png: missing" in told
+    shutil.rmtree(gone.parent)
+    assert command("verify", "inp") == 1
+    assert f"{gone.parent.name}: not in the store" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "elsewhere.zip"])
+def test_an_export_stands_alone(command: Run, target: str, tmp_path: Path) -> None:
+    assert command("export", "inp", f"to={target}") == 0
+    if target.endswith(".zip"):
+        with ZipFile(target) as archive:
+            archive.extractall()
+    shutil.rmtree("outputs")
+    assert command("verify", "inp", "output_dir=elsewhere") == 0
+    assert command("table", "elsewhere/sweeps/inp") == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", target}
+
+
+def test_list(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("list") == 0
+    assert capsys.readouterr().out == "inp\n"
+
+
+@pytest.mark.parametrize(
+    "typed, message",
+    [
+        ("tabel inp", "; did you mean 'table'?"),
+        ("table imp", r"imp: no such sweep; there are inp; did you mean 'inp'?"),
+        ("table", "table: the name of one sweep is needed"),
+        ("table inp inp", "table: the name of one sweep is needed"),
+        ("table inp metrik=psnr", "metrik: no such key; there are metric, format, output_dir; did you mean 'metric'?"),
+        ("table inp format=tex", "format=tex: must be one of terminal, markdown, latex, csv"),
+        ("table inp metric=psnr", "metric=psnr: this sweep has no such numbers"),
+        ("score inp metric=pnsr", "no metric 'pnsr'; there are psnr"),
+        (
+            "grid inp rows=sede",
+            "rows=sede: no such axis in this sweep; it has mask.softness, seed; did you mean 'seed'?",
+        ),
+        ("export inp", "to: a folder or a .zip file is needed"),
+        ("export inp to=outputs", "to=outputs: exists already"),
+        ("export inp to=a/b", "does not exist"),
+        ("table inp output_dir=nowhere", "inp: no such sweep; there are none under nowhere"),
+    ],
+)
+def test_mistakes_are_one_message(command: Run, capsys: pytest.CaptureFixture[str], typed: str, message: str) -> None:
+    assert command(*typed.split()) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("diffsweep-results: ") and message in told
+
+
+def test_a_damaged_sweep_is_named(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("outputs/sweeps/inp/sweep.json").write_text("{")
+    assert command("table", "inp") == 2
+    assert "sweep.json: cannot be read" in capsys.readouterr().err
+
+
+def test_help_and_no_words(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--help") == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {name} " in text for name in results.COMMANDS)
+    assert command() == 2
+
+
+def test_tables_and_sheets_need_no_torch(ran: Path) -> None:
+    code = "import sys\nfrom diffsweep.results import main\nassert main() == 0\nprint('torch' in sys.modules)"
+    for words in (["table", "inp"], ["grid", "inp"], ["report", "inp"], ["verify", "inp"]):
+        done = subprocess.run([sys.executable, "-c", code, *words], cwd=ran, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "False"

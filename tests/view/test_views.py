@@ -1,0 +1,249 @@
+"""Views: each is a matrix on the picture, read off from the pictures with a single lit pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from diffsweep.core.problems import BadInput
+from diffsweep.core.types import Estimate, View
+from diffsweep.sweep.parts import build, names
+from diffsweep.view.band import Band, bands, blur
+from diffsweep.view.jigsaw import Jigsaw
+from diffsweep.view.permute import Permute
+
+SIDE, D = 8, 3 * 8 * 8
+FURTHER: list[dict[str, Any]] = [
+    {"name": "flip", "axis": "horizontal"},
+    {"name": "rotate", "angle": 90},
+    {"name": "rotate", "angle": 270},
+    {"name": "permute", "patches": 2, "seed": 3},
+    {"name": "permute", "patches": SIDE, "seed": 1},
+    {"name": "jigsaw", "seed": 5},
+]
+# a band filters and undoes nothing; it belongs to hybrids and has tests of its own below
+SETTINGS = [{"name": name} for name in names("view") if name != "band"] + FURTHER
+
+
+@pytest.fixture(params=SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
+def view(request: pytest.FixtureRequest) -> Any:
+    return build("view", request.param)
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def matrix(of: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+    """Column j is what becomes of the picture whose j-th value is 1 and all others 0."""
+    return of(torch.eye(D).reshape(D, 3, SIDE, SIDE)).reshape(D, D).numpy().T
+
+
+def inverted(view: View, x: torch.Tensor) -> torch.Tensor:
+    return view.invert(Estimate(x)).noise
+
+
+@pytest.mark.parametrize("leading", [(), (3,), (2, 3), (2, 1, 3)])
+def test_invert_undoes_apply_at_any_leading_dimensions(view: Any, leading: tuple[int, ...]) -> None:
+    x = randn(*leading, SIDE, SIDE)
+    assert torch.equal(inverted(view, view.apply(x)), x)
+    assert torch.equal(view.apply(inverted(view, x)), x)
+
+
+def test_a_stack_is_viewed_picture_by_picture(view: Any) -> None:
+    x = randn(4, 3, SIDE, SIDE)
+    assert torch.equal(view.apply(x), torch.stack([view.apply(picture) for picture in x]))
+
+
+def test_a_view_is_linear_and_orthogonal_so_that_unit_noise_stays_unit_noise(view: Any) -> None:
+    m, x, y = matrix(view.apply), randn(3, SIDE, SIDE), randn(3, SIDE, SIDE, seed=1)
+    np.testing.assert_allclose(m @ m.T, np.eye(D), atol=1e-6)
+    np.testing.assert_allclose((m @ x.numpy().ravel()).reshape(x.shape), view.apply(x), atol=1e-6)
+    torch.testing.assert_close(view.apply(x + 2 * y), view.apply(x) + 2 * view.apply(y))
+
+
+def test_the_variance_moves_with_the_noise_but_never_changes_sign(view: Any) -> None:
+    """A variance is of squares: where the noise is carried by M, it is carried by M's squared entries."""
+    noise = matrix(lambda x: view.invert(Estimate(x)).noise)
+    variance = matrix(lambda v: view.invert(Estimate(torch.zeros_like(v), v)).variance)
+    np.testing.assert_array_equal(variance, noise**2)
+
+
+def test_an_estimate_without_variance_stays_without(view: Any) -> None:
+    assert view.invert(Estimate(randn(3, SIDE, SIDE))).variance is None
+
+
+@pytest.mark.parametrize("angle", [90, 180, 270])
+def test_rotate_turns_as_numpy_does(angle: int) -> None:
+    x = randn(3, SIDE, SIDE)
+    turned = build("view", {"name": "rotate", "angle": angle}).apply(x)
+    np.testing.assert_array_equal(turned, np.rot90(x.numpy(), angle // 90, (1, 2)))
+
+
+@pytest.mark.parametrize("axis, numpys", [("vertical", np.flipud), ("horizontal", np.fliplr)])
+def test_flip_turns_over_as_numpy_does(axis: str, numpys: Callable[..., Any]) -> None:
+    x = randn(SIDE, SIDE)
+    np.testing.assert_array_equal(build("view", {"name": "flip", "axis": axis}).apply(x), numpys(x.numpy()))
+
+
+def test_negate_and_identity_are_minus_one_and_one() -> None:
+    np.testing.assert_array_equal(matrix(build("view", "negate").apply), -np.eye(D))
+    np.testing.assert_array_equal(matrix(build("view", "identity").apply), np.eye(D))
+
+
+@pytest.mark.parametrize("patches", [1, 2, 4, 8])
+def test_permute_moves_whole_patches_upright(patches: int) -> None:
+    width = SIDE // patches
+    x = torch.arange(SIDE * SIDE).reshape(SIDE, SIDE)
+
+    def cut(picture: torch.Tensor) -> list[bytes]:
+        tiles = picture.numpy().reshape(patches, width, patches, width).swapaxes(1, 2).reshape(-1, width, width)
+        return [tile.tobytes() for tile in tiles]
+
+    before, after = cut(x), cut(Permute(patches, seed=2).apply(x))
+    assert sorted(before) == sorted(after)
+    assert (before == after) == (patches == 1)
+
+
+@pytest.mark.parametrize("part", [Permute, Jigsaw])
+def test_a_view_with_a_seed_is_decided_by_it_alone(part: Any) -> None:
+    x = torch.arange(16 * 16).reshape(16, 16)
+    seen = {part(seed=seed).apply(x).numpy().tobytes() for seed in range(8)}
+    again = {part(seed=seed).apply(x.clone()).numpy().tobytes() for seed in range(8)}
+    assert len(seen) == 8 and seen == again
+
+
+@pytest.mark.parametrize("side", [4, 8, 12, 16, 32, 36, 64])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_jigsaw_uses_each_pixel_once(side: int, seed: int) -> None:
+    moved = Jigsaw(seed).apply(torch.arange(side * side).reshape(side, side))
+    assert moved.flatten().sort().values.equal(torch.arange(side * side))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_jigsaws_pieces_turn_as_a_whole_and_interlock(seed: int) -> None:
+    """Each pixel comes from one of its four quarter turns, a piece's middle as one, and only knobs cross the cut."""
+    side, width = 64, 16
+    picture = np.arange(side * side).reshape(side, side)
+    moved = Jigsaw(seed).apply(torch.from_numpy(picture)).numpy()
+    turns = np.stack([np.rot90(picture, k) for k in range(4)])
+    found = turns == moved
+    assert (found.sum(0) == 1).all()
+    turn = found.argmax(0)
+
+    tiles = turn.reshape(4, width, 4, width).swapaxes(1, 2)
+    middles = tiles[:, :, width // 2, width // 2]
+    home = np.kron(middles, np.ones((width, width), int))
+    crossing = turn != home
+    assert (tiles[:, :, 6:10, 6:10] == middles[:, :, None, None]).all()
+    # a knob reaches 0.1 + 0.22 of a width over the cut, and stays in the middle of the side it crosses
+    y, x = np.mgrid[:side, :side] % width + 0.5
+    depth, across = np.minimum(y, width - y), np.abs(x - width / 2)
+    knobs = [(depth, across), (np.minimum(x, width - x), np.abs(y - width / 2))]
+    near = np.any([(d < 0.32 * width) & (a < 0.22 * width) for d, a in knobs], axis=0)
+    assert crossing.any() and not (crossing & ~near).any()
+    # and it belongs to the piece on the other side of the cut
+    neighbours = np.stack([np.roll(home, shift, axis) for axis in (0, 1) for shift in (width, -width)])
+    assert (neighbours == turn).any(0)[crossing].all()
+
+
+@pytest.mark.parametrize(
+    "settings, side, key",
+    [
+        ({"name": "permute", "patches": 3}, 8, "patches=3: must divide"),
+        ({"name": "permute", "patches": 16}, 8, "patches=16: must divide"),
+        ({"name": "jigsaw"}, 30, "view=jigsaw: needs a side divisible by 4"),
+    ],
+)
+def test_a_view_that_does_not_fit_the_picture_says_so(settings: dict[str, Any], side: int, key: str) -> None:
+    view = build("view", settings)
+    view.fits(48)
+    with pytest.raises(BadInput, match=f"^{key}.* {side} pixels$"):
+        view.fits(side)
+
+
+@pytest.mark.parametrize(
+    "size, settings, key",
+    [
+        (8, {"name": "permute", "patches": 3}, r"view\.patches=3: must divide"),
+        (10, {"name": "jigsaw"}, "view=jigsaw: needs a side"),
+    ],
+)
+def test_a_cell_names_the_key_of_a_view_that_does_not_fit(
+    config: Callable[..., Any], size: int, settings: dict[str, Any], key: str
+) -> None:
+    from diffsweep.sweep.cell import freeze
+
+    with pytest.raises(BadInput, match=f"^{key}"):
+        freeze({**config(technique="anagram", model__size=size), "view": settings}, {})
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"name": "rotate", "angle": 45}, "view.angle=45: must be 90, 180 or 270"),
+        ({"name": "flip", "axis": "vertcal"}, "view.axis=vertcal: must be one of vertical, horizontal; did you mean"),
+        ({"name": "permute", "patches": 0}, "view.patches=0: must be at least 1"),
+        ({"name": "flipp"}, "view=flipp: not known; there are .*; did you mean 'flip'"),
+        ({"name": "jigsaw", "sed": 1}, "view.sed: unknown key of view=jigsaw; .*did you mean 'seed'"),
+        ({"name": "band", "coarse": 2.0, "kernel": 9}, "view.fine: "),
+    ],
+)
+def test_a_view_that_cannot_be_names_the_key(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=f"^{message}"):
+        build("view", settings)
+
+
+# -- bands of frequencies --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0, 3.5])
+@pytest.mark.parametrize("kernel", [5, 9, 15])
+def test_the_blur_is_scipys(sigma: float, kernel: int) -> None:
+    x = randn(2, 3, 16, 16)
+    expected = gaussian_filter(x.double().numpy(), sigma, mode="mirror", radius=kernel // 2, axes=(-2, -1))
+    np.testing.assert_allclose(blur(x, sigma, kernel), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("leading", [(), (2, 4, 3)])
+def test_the_blur_takes_any_leading_dimensions(leading: tuple[int, ...]) -> None:
+    x = randn(*leading, SIDE, SIDE)
+    expected = gaussian_filter(x.double().numpy(), 1.5, mode="mirror", radius=4, axes=(-2, -1))
+    np.testing.assert_allclose(blur(x, 1.5, 9), expected, atol=1e-6)
+
+
+def test_a_kernel_wider_than_the_picture_is_cut_to_what_reflection_allows() -> None:
+    x = randn(3, SIDE, SIDE)
+    expected = gaussian_filter(x.double().numpy(), 2.0, mode="mirror", radius=SIDE - 1, axes=(-2, -1))
+    np.testing.assert_allclose(blur(x, 2.0, 33), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("sigmas", [(2.0,), (3.0, 1.0), (4.0, 2.0, 0.5)])
+def test_bands_add_up_to_the_identity_and_run_from_low_to_high(sigmas: tuple[float, ...]) -> None:
+    x, parts = randn(3, 16, 16), bands(sigmas, 15)
+    assert len(parts) == len(sigmas) + 1
+    torch.testing.assert_close(sum(inverted(part, x) for part in parts), x, rtol=0, atol=1e-5)
+    blurs = [gaussian_filter(x.double().numpy(), s, mode="mirror", radius=7, axes=(1, 2)) for s in sigmas]
+    kept = [np.zeros(x.shape), *blurs, x.numpy()]
+    for part, (coarse, fine) in zip(parts, pairwise(kept), strict=True):
+        np.testing.assert_allclose(inverted(part, x), fine - coarse, atol=1e-5)
+
+
+def test_a_high_pass_removes_what_is_flat_and_a_low_pass_keeps_it() -> None:
+    flat = torch.full((3, SIDE, SIDE), 0.7)
+    low, high = bands((2.0,), 9)
+    torch.testing.assert_close(inverted(low, flat), flat)
+    torch.testing.assert_close(inverted(high, flat), torch.zeros_like(flat))
+
+
+def test_a_band_looks_at_the_whole_picture_and_filters_the_noise_alone() -> None:
+    x, variance = randn(3, SIDE, SIDE), randn(3, SIDE, SIDE, seed=1)
+    band = Band(1.0, 2.0, 9)
+    assert torch.equal(band.apply(x), x)
+    answer = band.invert(Estimate(x, variance))
+    assert answer.variance is not None and torch.equal(answer.variance, variance)
+    assert not torch.allclose(answer.noise, x, atol=0.1)
