@@ -386,11 +386,11 @@ def pictures(engine: Engine, works: Sequence[Work]) -> dict[Any, dict[str, Tenso
 
 
 def assert_fused_equals_alone(own: list[Cell], others: list[Cell], model: Any, fused: type[Engine] = Engine) -> None:
-    """Each of `own` has the same bits by itself as among the others, in several orders."""
+    """Each of `own` has the same bits by itself as among the others, in two orders."""
     everyone = [*own, *others]
     Engine(model, ROWS).encode(prompt for cell in everyone for prompt in cell.prompts)
     alone = {cell: pictures(Engine(model, ROWS), [work(cell, "cpu")])[cell] for cell in own}
-    for order in range(3):
+    for order in range(2):
         together = pictures(fused(model, ROWS), [work(cell, "cpu") for cell in everyone])
         for cell in own:
             assert together[cell].keys() == alone[cell].keys()

@@ -89,6 +89,13 @@ def test_runs_a_sweep_from_another_folder(installed: Path, tmp_path: Path) -> No
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
 
 
+def test_every_config_runs_once_installed(installed: Path, tmp_path: Path) -> None:
+    """`test_configs.py`, as it is, in the other environment and another folder."""
+    shutil.copy(ROOT / "tests/test_configs.py", tmp_path)
+    done = run(installed / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_configs.py", folder=tmp_path)
+    assert " passed" in done
+
+
 def test_runs_a_users_own_sweeps_file(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps/mine.yaml").write_text(

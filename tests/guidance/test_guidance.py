@@ -28,8 +28,6 @@ NOISE = {prompt: (RNG.normal(size=(D, D)) / 7, RNG.normal(size=D)) for prompt in
 VARIANCE = {prompt: RNG.normal(size=(D, D)) / 7 for prompt in PROMPTS}
 X = RNG.normal(size=SHAPE)
 T = 400
-# every guidance that a configuration can choose; multiview is made of them
-SINGLE = [name for name in names("guidance") if name != "multiview"]
 
 
 def eps(prompt: str, x: np.ndarray = X) -> np.ndarray:
@@ -58,7 +56,7 @@ def assert_equal(estimate: Estimate, noise: np.ndarray, variance: np.ndarray) ->
 
 
 # -- every guidance --------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", names("guidance"))
 def test_every_guidance_asks_about_the_picture_at_its_timestep_as_it_announces(name: str) -> None:
     guidance = build("guidance", name).about("p")
     queries = guidance.queries(torch.from_numpy(X), T)
@@ -69,14 +67,14 @@ def test_every_guidance_asks_about_the_picture_at_its_timestep_as_it_announces(n
         np.testing.assert_array_equal(query.image, X)
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", names("guidance"))
 def test_every_guidance_repeats_an_answer_that_is_the_same_for_all_prompts(name: str) -> None:
     guidance = build("guidance", name).about("p")
     answers = [Estimate(torch.from_numpy(eps("q")), torch.from_numpy(v("q"))) for _ in guidance.prompts]
     assert_equal(guidance.merge(torch.from_numpy(X), T, answers), eps("q"), v("q"))
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", names("guidance"))
 def test_the_prompt_is_bound_by_the_technique_and_is_no_key(name: str) -> None:
     with pytest.raises(BadInput, match=rf"^guidance\.prompt: unknown key of guidance={name}"):
         build("guidance", {"name": name, "prompt": "p"})
@@ -121,6 +119,7 @@ def test_a_model_without_a_variance_gives_none() -> None:
         ({"name": "classifier_free", "scale": "seven"}, "guidance.scale=seven: must be a number"),
         ({"name": "classifier_free", "scal": 7.0}, "guidance.scal: unknown key .*did you mean 'scale'"),
         ({"name": "classifier_fre"}, "guidance=classifier_fre: not known; .*did you mean 'classifier_free'"),
+        ({"name": "multiview"}, "guidance=multiview: not known"),  # a technique makes it
     ],
 )
 def test_a_guidance_that_cannot_be_names_the_key(settings: dict[str, Any], message: str) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def swept(root: Path, scales: int = 2) -> Finished:
     """A sweep as the runner leaves it, guidance.scale = 1, 2, ... x seed = 0, 1; its last cell has failed.
 
-    PSNR is 20, 21, ...; outside of the mask it is 30, 31, ..., but the first cell equals its reference there.
+    PSNR is 20, 21, ...; outside of the mask it is 30, 31, ..., but the first cell equals its reference there; the mask
+    has no edge.
     """
     store = Store(root / "outputs")
     cells: list[dict[str, Any]] = []
@@ -76,7 +77,11 @@ def swept(root: Path, scales: int = 2) -> Finished:
             "config": {"seed": seed, "prompt": "a skull", "guidance": guidance, "technique": {"name": "inpaint"}},
             "nfe": 30,
             "seconds": 0.5,
-            "metrics": {"psnr": {"value": 20.0 + i, "definition": PSNR}, "psnr_outside": outside},
+            "metrics": {
+                "psnr": {"value": 20.0 + i, "definition": PSNR},
+                "psnr_outside": outside,
+                "psnr_edge": {"value": None, "reason": "no pixel has 0 < m < 1", "definition": PSNR},
+            },
         }
         store.save(cells[-1]["cell_id"], {"image": np.full((4, 4, 3), i, np.uint8)}, record)
     sweep = {
@@ -84,7 +89,7 @@ def swept(root: Path, scales: int = 2) -> Finished:
         "command": "diffsweep -m seed=0,1 guidance.scale=1,2",
         "created": "2026-11-24T12:00:00+00:00",
         "axes": {"guidance.scale": [1.0 + i for i in range(scales)], "seed": [0, 1]},
-        "metrics": ["psnr", "psnr_outside"],
+        "metrics": ["psnr", "psnr_outside", "psnr_edge"],
         "cells": cells,
     }
     folder = store.root / "sweeps" / "scales"
@@ -123,6 +128,25 @@ def tree(folder: Path) -> set[str]:
 
 
 @dataclass(frozen=True)
+class Files(Sequence[Path]):
+    """A sweep's files; to look at them, which is done while the run is open, does `meanwhile`."""
+
+    paths: list[Path]
+    meanwhile: Callable[[], object]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: Any) -> Any:
+        self.meanwhile()
+        return self.paths[i]
+
+
+def raising(error: BaseException) -> None:
+    raise error
+
+
+@dataclass(frozen=True)
 class Told:
     """One offline run: its folder, what wandb reads in it, and what there was besides, before and after."""
 
@@ -142,7 +166,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         away(patch, root / "home")
         store, sweep, files = swept(root)
         before = tree(root)
-        line = Wandb(project="priors", mode="offline", tags=("paper",)).log(store, sweep, files)
+        tracker = Wandb(project="priors", mode="offline", tags=("paper",))
+        line = tracker.log(store, sweep, Files(files, lambda: print("not for the record")))
         after = tree(root)
     (run,) = runs(store)
     records = [json.loads(text) for text in inspected(run).splitlines()]
@@ -167,20 +192,23 @@ def test_the_configuration_is_what_all_cells_share_the_axes_and_the_command(told
 
 def test_the_summary_holds_the_counts_and_the_mean_of_each_metrics_values(told: Told) -> None:
     expected = {"cells": 4, "failed": 1, "psnr": 21.0, "psnr_outside": 31.5}
-    assert {key: told.summary["summary"][key] for key in expected} == expected
+    found = told.summary["summary"]
+    assert {key: value for key, value in found.items() if key[0] != "_" and not isinstance(value, dict)} == expected
 
 
 def test_the_table_has_a_row_a_cell_of_plain_values(told: Told) -> None:
     table = json.loads((told.run / "files" / told.summary["summary"]["results"]["path"]).read_text())
-    columns = "cell_id status reason guidance.scale seed psnr psnr_outside psnr_outside_exact nfe seconds image"
+    columns = (
+        "cell_id status reason guidance.scale seed psnr psnr_outside psnr_outside_exact psnr_edge nfe seconds image"
+    )
     assert table["columns"] == columns.split()
     ids = [f"{i:020x}" for i in range(4)]
     images = [f"cells/00/{cell_id}/image.png" for cell_id in ids]
     assert table["data"] == [
-        [ids[0], "done", None, 1.0, 0, 20.0, None, True, 30, 0.5, images[0]],
-        [ids[1], "done", None, 1.0, 1, 21.0, 31.0, False, 30, 0.5, images[1]],
-        [ids[2], "done", None, 2.0, 0, 22.0, 32.0, False, 30, 0.5, images[2]],
-        [ids[3], "failed", "FloatingPointError: NaN", 2.0, 1, None, None, False, None, None, None],
+        [ids[0], "done", None, 1.0, 0, 20.0, None, True, None, 30, 0.5, images[0]],
+        [ids[1], "done", None, 1.0, 1, 21.0, 31.0, False, None, 30, 0.5, images[1]],
+        [ids[2], "done", None, 2.0, 0, 22.0, 32.0, False, None, 30, 0.5, images[2]],
+        [ids[3], "failed", "FloatingPointError: NaN", 2.0, 1, None, None, False, None, None, None, None],
     ]
 
 
@@ -302,28 +330,17 @@ def test_a_sweep_without_pictures_is_logged(finished: Finished) -> None:
     }
 
 
-class Files(list[Path]):
-    """The sweep's files; looking at them, which happens while the run is open, does what `meanwhile` does."""
-
-    def meanwhile(self) -> None: ...
-
-    def __iter__(self) -> Iterator[Path]:
-        self.meanwhile()
-        return super().__iter__()
-
-
 def test_a_service_that_dies_costs_one_warning_and_the_next_time_is_complete(
     finished: Finished, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    class Killing(Files):
-        def meanwhile(self) -> None:
-            processes = [thing for thing in gc.get_objects() if isinstance(thing, subprocess.Popen)]
-            (service,) = [process for process in processes if "wandb" in str(process.args) and process.poll() is None]
-            service.kill()
-            service.wait()
+    def kill() -> None:
+        for process in [thing for thing in gc.get_objects() if isinstance(thing, subprocess.Popen)]:
+            if "wandb" in str(process.args) and process.poll() is None:
+                process.kill()
+                process.wait()
 
     store, sweep, files = finished
-    assert OFFLINE.log(store, sweep, Killing(files)) is None
+    assert OFFLINE.log(store, sweep, Files(files, kill)) is None
     out, err = capfd.readouterr()
     assert not out and re.fullmatch(r"warning: wandb: the sweep is stored, but not logged: .*\n", err)
     assert OFFLINE.log(store, sweep, files) is not None
@@ -331,21 +348,20 @@ def test_a_service_that_dies_costs_one_warning_and_the_next_time_is_complete(
     assert summary(run)["state"] == "finished"
 
 
-def test_an_error_is_one_warning(finished: Finished, capfd: pytest.CaptureFixture[str]) -> None:
-    (finished[0].root / "sweeps" / "scales" / "wandb").write_text("not a folder")
-    assert OFFLINE.log(*finished) is None
-    out, err = capfd.readouterr()
-    assert not out and re.fullmatch(r"warning: wandb: the sweep is stored, but not logged: .*\n", err)
+@pytest.mark.parametrize("error", [OSError("no space\nleft"), SystemExit(2)], ids=["error", "exit"])
+def test_an_error_is_one_warning(error: BaseException, finished: Finished, capfd: pytest.CaptureFixture[str]) -> None:
+    """wandb itself ends the program where its service has ended with an exit code."""
+    store, sweep, files = finished
+    assert OFFLINE.log(store, sweep, Files(files, lambda: raising(error))) is None
+    name, text = type(error).__name__, " ".join(str(error).split())
+    warning = f"warning: wandb: the sweep is stored, but not logged: {name}: {text}\n"
+    assert capfd.readouterr() == ("", warning)
 
 
 def test_an_interrupt_goes_through_and_the_run_has_failed(finished: Finished) -> None:
-    class Interrupting(Files):
-        def meanwhile(self) -> None:
-            raise KeyboardInterrupt
-
     store, sweep, files = finished
     with pytest.raises(KeyboardInterrupt):
-        OFFLINE.log(store, sweep, Interrupting(files))
+        OFFLINE.log(store, sweep, Files(files, lambda: raising(KeyboardInterrupt())))
     (run,) = runs(store)
     assert summary(run)["exit_code"] == 1
 

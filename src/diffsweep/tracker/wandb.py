@@ -32,17 +32,13 @@ if TYPE_CHECKING:
 MODES = ("online", "offline", "disabled")
 MOST_PICTURES = 100  # wandb itself keeps 108 of a list, and 10,000 rows of a table
 MOST_ROWS = 10_000
-QUIET = {
-    "silent": True,
+PRIVATE = {  # neither the terminal, the code, nor the machine is recorded
     "console": "off",
-    "host": "",
     "save_code": False,
-    "disable_code": True,
     "disable_git": True,
-    "label_disable": True,  # else the program's source is searched for labels
-    "x_disable_meta": True,
-    "x_disable_stats": True,
+    "host": "",
     "x_disable_machine_info": True,
+    "x_disable_stats": True,
     "x_save_requirements": False,
 }
 
@@ -75,7 +71,7 @@ class Wandb:
                 line = self._log(store, sweep, files, "offline")
                 _warn(f"{str(error).rstrip('.')}; the run is written offline")
                 return line
-        except (Exception, SystemExit) as error:  # wandb exits where its service has died
+        except (Exception, SystemExit) as error:  # wandb exits with its service's exit code
             _warn(f"the sweep is stored, but not logged: {type(error).__name__}: {error}")
             return None
 
@@ -181,7 +177,7 @@ def _opened(**arguments: Any) -> Iterator[Run]:
         own = os.environ.setdefault("WANDB_CACHE_DIR", cache) == cache
         try:
             wandb.setup(wandb.Settings(silent=True))
-            run = wandb.init(**arguments, reinit="create_new", settings=dict(QUIET))
+            run = wandb.init(**arguments, reinit="create_new", settings=dict(PRIVATE))
             failed = 1
             try:
                 yield run

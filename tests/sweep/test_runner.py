@@ -1,0 +1,458 @@
+"""A sweep, run for real on the exact model: what is kept, sampled, counted and recorded, and what a failure costs."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import itertools
+import json
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffsweep.core.problems import BadInput
+from diffsweep.model.analytic import GaussianMixture
+from diffsweep.sweep import runner
+from diffsweep.sweep.cell import cell_id
+from diffsweep.sweep.plan import Raw
+from diffsweep.sweep.runner import Outcome, provenance, run_sweep, to_pixels
+from diffsweep.sweep.store import Store
+
+Config = Callable[..., dict[str, Any]]
+Run = Callable[..., Outcome]
+ROOT = Path(__file__).parents[2]
+REPORTS = {"results.parquet", "results.csv", "table.md", "table.tex", "grid.png", "report.html"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded model is kept for a process: each test here begins as a process does."""
+    monkeypatch.setattr(runner, "_models", {})
+
+
+@pytest.fixture
+def swept(config: Config, tmp_path: Path) -> Callable[..., list[Raw]]:
+    """Every combination of the axes (lists), last one fastest, on a model of 4 x 4 pixels."""
+
+    def cells(**changes: Any) -> list[Raw]:
+        held = {"model__size": 4, "scheduler__steps": 4, "prompt": "red", "output_dir": str(tmp_path / "outputs")}
+        axes = {key: values for key, values in changes.items() if isinstance(values, list)}
+        held |= {key: value for key, value in changes.items() if key not in axes}
+        settings = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+        return [
+            (config(**{**held, **one}), {key.replace("__", "."): value for key, value in one.items()})
+            for one in settings
+        ]
+
+    return cells
+
+
+@pytest.fixture
+def run(swept: Callable[..., list[Raw]]) -> Run:
+    return lambda name="mine", **changes: run_sweep(swept(**changes), name)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batch size of each call of the model, as they come."""
+    sizes: list[int] = []
+    predict = GaussianMixture.predict
+
+    def counted(self: GaussianMixture, x: torch.Tensor, *rest: Any) -> Any:
+        sizes.append(len(x))
+        return predict(self, x, *rest)
+
+    monkeypatch.setattr(GaussianMixture, "predict", counted)
+    return sizes
+
+
+def document(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "sweep.json").read_text())
+
+
+def records(outcome: Outcome) -> list[dict[str, Any]]:
+    """The records of a sweep's cells, in order."""
+    store = Store(outcome.folder.parents[1])
+    return [store.record(cell["cell_id"]) for cell in document(outcome.folder)["cells"]]
+
+
+def contents(root: Path, pattern: str) -> dict[str, bytes]:
+    return {file.relative_to(root).as_posix(): file.read_bytes() for file in root.rglob(pattern)}
+
+
+def ages(root: Path) -> dict[str, int]:
+    return {str(file): file.stat().st_mtime_ns for file in root.rglob("*.*")}
+
+
+# -- stopped, and gone on ---------------------------------------------------------------------------------------------
+def test_a_sweep_that_is_stopped_goes_on_to_the_same_bits(
+    run: Run, tmp_path: Path, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"seed": [0, 1, 2], "scheduler__steps": [2, 3, 9], "technique": "inpaint", "mask__softness": 2.0}
+    whole = run(**changes, output_dir=str(tmp_path / "whole"))
+    assert len(set(calls)) == 1
+    rows = calls[0]
+    predict = GaussianMixture.predict
+
+    def stop(self: GaussianMixture, *asked: Any) -> Any:
+        if len(calls) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return predict(self, *asked)
+
+    calls.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(GaussianMixture, "predict", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(**changes, output_dir=str(tmp_path / "halting"))
+    stored = ages(tmp_path / "halting" / "cells")
+    halted = document(tmp_path / "halting" / "sweeps" / "mine")
+    assert halted["rows"] == rows and halted["runs"][0]["cells"] == len(stored) // 4 in range(1, 9)
+
+    calls.clear()
+    gone_on = run(**changes, output_dir=str(tmp_path / "halting"))
+    assert set(calls) == {rows}
+    assert gone_on.statuses == whole.statuses == ["done"] * 9
+    pictures = contents(tmp_path / "whole" / "cells", "*.png")
+    assert len(pictures) == 27 and contents(tmp_path / "halting" / "cells", "*.png") == pictures
+    assert ages(tmp_path / "halting" / "cells").items() >= stored.items()  # what was stored is left alone
+    first, second = document(gone_on.folder)["runs"]
+    assert first["cells"] + second["cells"] == 9 and second["rows"] == rows
+    assert second["model_rows"] < document(whole.folder)["runs"][0]["model_rows"]
+
+
+def test_the_batch_shape_is_kept_when_an_axis_grows(run: Run, calls: list[int]) -> None:
+    first = run(seed=[0, 1])
+    assert document(first.folder)["rows"] == 4 and set(calls) == {4}
+    before = ages(first.folder.parents[1] / "cells")
+    calls.clear()
+    grown = run(seed=[0, 1, 2, 3], guidance__scale=[1.0, 4.0])
+    assert set(calls) == {4}
+    found = document(grown.folder)
+    assert found["rows"] == 4 and found["axes"] == {"seed": [0, 1, 2, 3], "guidance.scale": [1.0, 4.0]}
+    assert [entry["cells"] for entry in found["runs"]] == [2, 6]
+    assert ages(grown.folder.parents[1] / "cells").items() >= before.items()
+    assert {record["provenance"]["rows"] for record in records(grown)} == {4}
+    calls.clear()
+    run(seed=[7], engine__rows=3)  # what is asked for counts before what was recorded
+    assert set(calls) == {3}
+
+
+def test_the_batch_shape_does_not_depend_on_what_is_stored_already(run: Run, calls: list[int]) -> None:
+    run("other", seed=[0, 1, 2])
+    calls.clear()
+    assert document(run(seed=[0, 1, 2, 3]).folder)["rows"] == 8 and set(calls) == {8}
+
+
+RAW = "import json, sys; from diffsweep.sweep.runner import run_sweep; run_sweep(json.load(sys.stdin), 'mine')"
+
+
+def test_a_finished_sweep_loads_no_model_and_no_torch(swept: Callable[..., list[Raw]], tmp_path: Path) -> None:
+    raw = swept(seed=[0, 1], technique="inpaint", metric="default")
+    outcome = run_sweep(raw, "mine")
+    before = contents(outcome.folder, "sweep.json"), ages(tmp_path / "outputs" / "cells")
+    code = f"{RAW}; print('loaded:', *{{'torch', 'torchmetrics', 'diffusers'}} & {{*sys.modules}})"
+    again = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(raw), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[-1] == "loaded:"
+    assert "2 already stored, 0 to sample" in again.stderr
+    assert (contents(outcome.folder, "sweep.json"), ages(tmp_path / "outputs" / "cells")) == before
+
+
+def test_two_sweeps_share_their_cells(run: Run, calls: list[int]) -> None:
+    one = run("one", seed=[0, 1])
+    before = ages(one.folder.parents[1] / "cells")
+    calls.clear()
+    other = run("other", seed=[1, 2], tracker="none", grid__cols="seed")
+    assert {cell["cell_id"] for cell in document(one.folder)["cells"]} & {
+        cell["cell_id"] for cell in document(other.folder)["cells"]
+    } == {records(one)[1]["cell_id"]}
+    assert document(other.folder)["runs"][0]["cells"] == 1 and len(calls) == 4
+    assert ages(one.folder.parents[1] / "cells").items() >= before.items()
+
+
+def test_a_picture_asked_for_twice_is_sampled_once(run: Run) -> None:
+    outcome = run(technique="forward_noise", guidance__scale=[1.0, 7.0], seed=[0, 1])
+    assert outcome.statuses == ["done"] * 4
+    assert document(outcome.folder)["runs"][0]["cells"] == 2
+
+
+# -- what a failure costs ----------------------------------------------------------------------------------------------
+STUMBLE = '''
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffsweep.technique.job import Outcome, Plain
+
+
+@dataclass(frozen=True)
+class Stumble(Plain):
+    uses = frozenset({"prompt", "scheduler", "guidance"})
+
+    def program(self, job):
+        """Seed 1 raises and seed 2 loses a side picture, until a file `mended` lies in the working folder."""
+        image = yield from job.denoise(job.noise(), job.timesteps)
+        well = Path("mended").exists()
+        if job.streams.seed == 1 and not well:
+            raise RuntimeError("one is unlucky")
+        return Outcome(image, {"side": image if well or job.streams.seed != 2 else image / 0})
+'''
+
+
+@pytest.fixture
+def diffsweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hydra_restore_singletons: None
+) -> Iterator[Callable[..., int]]:
+    """The command, in a folder from which a package `stumbles` can be imported."""
+    from diffsweep import app
+
+    (tmp_path / "stumbles" / "technique").mkdir(parents=True)
+    (tmp_path / "stumbles" / "technique" / "stumble.py").write_text(STUMBLE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def command(*words: str) -> int:
+        small = ("model=analytic", "model.size=4", "scheduler.steps=3", "metric=none", "device=cpu")
+        monkeypatch.setattr(sys, "argv", ["diffsweep", *small, *words])
+        return app.main()
+
+    yield command
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_cell_that_fails_fails_alone_is_named_and_is_tried_again(
+    diffsweep: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "-m", "sweep.name=mine", "seed=0,1,2,3", "plugins=[stumbles]", "technique.name=stumble"
+    assert diffsweep(*words) == 1
+    folder = Path("outputs/sweeps/mine")
+    cells = document(folder)["cells"]
+    assert [cell["status"] for cell in cells] == ["done", "failed", "failed", "done"]
+    assert [cell["reason"] for cell in cells] == [
+        None,
+        "RuntimeError: one is unlucky",
+        "FloatingPointError: the picture holds NaN or infinite values",
+        None,
+    ]
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert [re.sub(r"\(\w+\)", "()", line) for line in told] == [
+        f"failed: seed={cell['axes']['seed']} (): {cell['reason']}" for cell in cells[1:3]
+    ]
+    store = Store(Path("outputs"))
+    assert [cell["cell_id"] in store for cell in cells] == [True, False, False, True]
+    with (folder / "results.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == [cell["status"] for cell in cells]
+    assert {file.name for file in folder.iterdir()} == REPORTS | {"sweep.json"}
+
+    done = ages(Path("outputs/cells"))
+    Path("mended").touch()
+    assert diffsweep(*words) == 0
+    assert [cell["status"] for cell in document(folder)["cells"]] == ["done"] * 4
+    assert [entry["cells"] for entry in document(folder)["runs"]] == [2, 2]
+    assert ages(Path("outputs/cells")).items() >= done.items()
+    assert "failed" not in capsys.readouterr().err
+
+
+def test_a_cell_that_fails_does_not_touch_its_neighbours(diffsweep: Callable[..., int]) -> None:
+    words = "plugins=[stumbles]", "technique.name=stumble", "engine.rows=4"
+    assert diffsweep("-m", "sweep.name=mine", "seed=0,1,2,3", *words, "output_dir=among") == 1
+    for seed in (0, 3):
+        assert diffsweep(f"seed={seed}", *words, "output_dir=alone") == 0
+    assert contents(Path("alone/cells"), "*.png") == contents(Path("among/cells"), "*.png")
+
+
+def test_a_picture_of_nan_fails_alone(run: Run) -> None:
+    outcome = run(guidance__scale=[3.0, 1e39], seed=[0, 1], engine__rows=4)
+    assert outcome.statuses == ["done", "done", "failed", "failed"] and outcome.failed == 2
+    alone = run("alone", guidance__scale=[3.0], seed=[0, 1], engine__rows=4, output_dir=str(outcome.folder / "alone"))
+    cells = outcome.folder.parents[1] / "cells"
+    assert contents(cells, "image.png") == contents(alone.folder.parents[1] / "cells", "image.png") != {}
+
+
+def test_running_out_of_memory_is_recorded_with_the_shape_that_fits(
+    run: Run, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = GaussianMixture.predict
+
+    def small(self: GaussianMixture, x: torch.Tensor, *rest: Any) -> Any:
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return predict(self, x, *rest)
+
+    monkeypatch.setattr(GaussianMixture, "predict", small)
+    outcome = run(seed=[0, 1, 2, 3, 4, 5])  # 12 rows, 6, 3
+    found = document(outcome.folder)
+    assert outcome.failed == 0 and set(calls) == {3}
+    assert (found["rows"], found["runs"][0]["rows"], found["runs"][0]["halvings"]) == (3, 3, 2)
+    assert {record["provenance"]["rows"] for record in records(outcome)} == {3}
+    again = document(run(seed=[0, 1, 2, 3, 4, 5, 6]).folder)
+    assert (again["rows"], again["runs"][1]["halvings"]) == (3, 0)
+
+
+# -- what is counted and recorded --------------------------------------------------------------------------------------
+def test_the_counts_are_the_planned_work(run: Run, calls: list[int]) -> None:
+    techniques = {  # at 4 steps, two rows a step and prompt
+        "text_to_image": 8,
+        "image_to_image": 4,  # int(0.7 x 4) = 2 steps
+        "one_step_denoise": 2,
+        "forward_noise": 0,
+        "anagram": 16,
+    }
+    outcome = run(technique=[*techniques], seed=[0, 1], engine__rows=7)
+    assert [record["nfe"] for record in records(outcome)] == [rows for rows in techniques.values() for _ in range(2)]
+    (entry,) = document(outcome.folder)["runs"]
+    assert entry["cells"] == 10 and entry["model_loads"] == 1 and entry["halvings"] == 0
+    assert entry["model_rows"] == 2 * sum(techniques.values())
+    assert entry["encodes"] == 3  # the empty one, "red", and an anagram's second
+    assert entry["model_calls"] == len(calls)
+    assert 7 * entry["model_calls"] == entry["model_rows"] + entry["padded_rows"]
+    seconds = sum(record["seconds"] for record in records(outcome))
+    assert 0 < seconds <= entry["sampling_seconds"] + 1e-3
+
+
+def test_each_model_of_a_sweep_is_loaded_once_and_kept_for_the_next_launch(
+    run: Run, swept: Callable[..., list[Raw]]
+) -> None:
+    outcome = run(seed=[0, 1], model__size=[4, 5])
+    assert document(outcome.folder)["runs"][0]["model_loads"] == 2
+    sizes = [np.asarray(Image.open(file)).shape for file in (outcome.folder.parents[1] / "cells").rglob("image.png")]
+    assert sorted(sizes) == [(4, 4, 3), (4, 4, 3), (5, 5, 3), (5, 5, 3)]
+    later = run_sweep(swept(seed=[2], model__size=[5]), "mine", before=swept(seed=[0, 1], model__size=[4, 5]))
+    found = document(later.folder)
+    assert later.statuses == ["done"]
+    assert [cell["axes"] for cell in found["cells"]] == [
+        {"seed": seed, "model.size": size} for seed, size in ((0, 4), (0, 5), (1, 4), (1, 5), (2, 5))
+    ]
+    assert [entry["model_loads"] for entry in found["runs"]] == [2, 0]
+
+
+def test_a_record_says_how_its_picture_came_about(run: Run) -> None:
+    threads = torch.get_num_threads()
+    try:
+        outcome = run(technique="image_to_image", seed=[3], engine__threads=1, engine__rows=5)
+    finally:
+        torch.set_num_threads(threads)
+    (record,) = records(outcome)
+    assert cell_id(record["config"]) == record["cell_id"]
+    assert record["config"]["technique"] == {"name": "image_to_image", "start_index": 2, "strength": None}
+    assert record["timesteps"] == [250, 0]  # the last two of 750, 500, 250, 0
+    assert record["nfe"] == 4 and record["recipe"] == 1 and record["metrics"] == {}
+    made = record["provenance"]
+    assert (made["device"], made["dtype"], made["rows"], made["threads"]) == ("cpu", "float32", 5, 1)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", made["time"])
+    assert made["versions"]["python"] == platform.python_version()
+    for package in ("torch", "diffusers", "numpy", "pillow", "diffsweep"):
+        assert made["versions"][package] == importlib.metadata.version(package)
+    if (ROOT / ".git").exists():
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert made["git"] == head.stdout.strip()
+
+
+@pytest.fixture
+def fresh_provenance() -> Iterator[None]:
+    provenance.cache_clear()
+    yield
+    provenance.cache_clear()
+
+
+def test_a_sweep_runs_where_there_is_no_git(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_provenance: None
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert shutil.which("git") is None
+    outcome = run(seed=[0])
+    assert outcome.statuses == ["done"] and records(outcome)[0]["provenance"]["git"] is None
+
+
+def test_a_commit_is_the_checkouts_and_not_that_of_a_folder_around_the_installed_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_provenance: None
+) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "somebody's own project"], check=True)
+    installed = tmp_path / "venv" / "lib" / "site-packages" / "diffsweep" / "sweep"
+    installed.mkdir(parents=True)
+    monkeypatch.setattr(runner, "__file__", str(installed / "runner.py"))
+    assert provenance()["git"] is None
+
+
+def test_nothing_is_written_but_what_the_interface_lists(diffsweep: Callable[..., int]) -> None:
+    there = {*Path().iterdir()}
+    words = "technique=inpaint", "input=drawing", "mask.softness=1"
+    assert diffsweep("-m", "sweep.name=mine", "seed=0,1", *words) == 0
+    assert {*Path().iterdir()} - there == {Path("outputs")}
+    assert {path.name for path in Path("outputs").iterdir()} == {"cells", "sweeps"}
+    assert {path.name for path in Path("outputs/sweeps").iterdir()} == {"mine"}
+    assert {path.name for path in Path("outputs/sweeps/mine").iterdir()} == REPORTS | {"sweep.json"}
+    ids = [cell["cell_id"] for cell in document(Path("outputs/sweeps/mine"))["cells"]]
+    names = ("image.png", "input.png", "mask.png", "record.json")
+    written = {path for path in Path("outputs/cells").rglob("*") if path.is_file()}
+    assert written == {Path("outputs/cells") / i[:2] / i / name for i in ids for name in names}
+
+    store = Store(Path("outputs"))
+    for i in ids:
+        assert store.verify(i) == []
+        known = store.pixels(i, "mask") == 0  # what a mask keeps is the input's own pixels
+        assert known.any() and not known.all()
+        np.testing.assert_array_equal(store.pixels(i)[known], store.pixels(i, "input")[known])
+
+
+def test_a_sweep_file_that_cannot_be_read_is_written_anew(run: Run) -> None:
+    outcome = run(seed=[0])
+    (outcome.folder / "sweep.json").write_text("{")
+    assert document(run(seed=[0, 1]).folder)["runs"][0]["cells"] == 1
+
+
+# -- refused before a model is loaded ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])
+def test_a_device_that_is_not_there_is_refused(
+    run: Run, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = 1 if device == "cuda:7" else 0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    with pytest.raises(BadInput, match=f"^device={device}: "):
+        run(seed=[0], device=device)
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_weights_that_cannot_be_read_are_told_with_their_key(config: Config, checkpoint: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(checkpoint, damaged)
+    (file,) = (damaged / "unet").glob("*.safetensors")
+    file.write_bytes(b"not weights")
+    with pytest.raises(BadInput, match=rf"^model\.path={damaged}: the checkpoint cannot be loaded"):
+        run_sweep([(config(model="tiny", model__path=str(damaged), output_dir=str(tmp_path / "outputs")), {})])
+    assert not (tmp_path / "outputs" / "cells").exists()
+
+
+# -- pixels -----------------------------------------------------------------------------------------------------------
+def test_pixels_are_rounded_to_the_nearest_of_256_levels() -> None:
+    levels = np.arange(256)
+    exact = torch.tensor(levels / 127.5 - 1)
+    for offset in (-0.49, 0, 0.49):
+        x = (exact + offset / 127.5).expand(3, 2, -1)
+        np.testing.assert_array_equal(to_pixels(x), np.broadcast_to(levels[None, :, None], (2, 256, 3)))
+    colours = to_pixels(torch.tensor([-3.0, 0.2, 3.0])[:, None, None])
+    assert colours.tolist() == [[[0, 153, 255]]] and colours.dtype == np.uint8  # 127.5 x 1.2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_picture_that_is_not_finite_is_no_picture(value: float) -> None:
+    x = torch.zeros(3, 2, 2)
+    x[1, 0, 1] = value
+    with pytest.raises(FloatingPointError):
+        to_pixels(x)
