@@ -298,6 +298,7 @@ diffusers {version("diffusers")}, commit {commit.strip()}; `python scripts/bench
 """
     print(page)
     if args.write:
+        (ROOT / "benchmarks").mkdir(exist_ok=True)
         (ROOT / "benchmarks" / f"{date.today()}-{args.what}.md").write_text(page)
 
 

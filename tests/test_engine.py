@@ -30,15 +30,22 @@ def answer(image: float, t: int, prompt: str) -> float:
     return image + 100 * t + 1000 * len(prompt)
 
 
+def device_lacks() -> None:
+    raise torch.OutOfMemoryError("too many rows")
+
+
+def processor_lacks() -> None:
+    torch.empty(2**60)
+
+
 @dataclass
 class Toy:
     """Answers `answer`; raises on the prompt `raise`, says NaN to `nan`, and lacks memory for more than `most` rows."""
 
     most: int = 1000
     shapes: list[tuple[int, ...]] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
     encoded: list[str] = field(default_factory=list)
-    lack: Callable[[], None] = lambda: _lack()
+    lack: Callable[[], None] = device_lacks
     stages: dict[str, Any] = field(default_factory=dict)
 
     def encode(self, prompts: Sequence[str]) -> int:
@@ -53,14 +60,9 @@ class Toy:
         assert len(x) == len(t) == len(prompts)
         assert x.shape[-1] == {"base": 1, "large": 2}[stage]
         self.shapes.append(tuple(x.shape))
-        self.asked += prompts
         values = [answer(float(i), int(u), p) for i, u, p in zip(x[:, 0, 0, 0], t, prompts, strict=True)]
         noise = torch.tensor([float("nan") if p == "nan" else v for v, p in zip(values, prompts, strict=True)])
         return Estimate(noise[:, None, None, None].expand_as(x), -noise[:, None, None, None].expand_as(x))
-
-
-def _lack() -> None:
-    raise torch.OutOfMemoryError("too many rows")
 
 
 def query(number: int, t: int, prompt: str = "", side: int = 1) -> Query:
@@ -276,11 +278,7 @@ def test_nan_stays_with_the_row_that_it_came_from() -> None:
     assert ended[4].error is None and ended[4].result.isnan().all()
 
 
-def processor_lacks() -> None:
-    torch.empty(2**60)
-
-
-@pytest.mark.parametrize("lack", [_lack, processor_lacks], ids=["device", "processor"])
+@pytest.mark.parametrize("lack", [device_lacks, processor_lacks], ids=["device", "processor"])
 @pytest.mark.parametrize(("rows", "most", "left"), [(16, 5, 4), (7, 1, 1), (9, 8, 5)])
 def test_out_of_memory_halves_the_rows_and_every_answer_is_right(
     lack: Callable[[], None], rows: int, most: int, left: int
@@ -313,6 +311,14 @@ def test_each_distinct_prompt_is_encoded_once(loaded: Any) -> None:
         hook.remove()
     assert calls == [1, 1, 1, 1]
     assert engine.counts.encodes == 4
+
+
+def test_a_model_is_handed_each_prompt_of_a_sweep_once() -> None:
+    model = Toy()
+    engine = Engine(model, 4)
+    engine.encode(iter(["red", "", "red", "blue", ""]))
+    assert sorted(model.encoded) == ["", "blue", "red"]
+    assert engine.counts.encodes == 3
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from diffsweep.sweep.cell import freeze
 from diffsweep.sweep.parts import build, names
 from diffsweep.world import named
 
-PICTURE = np.random.default_rng(3).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+RNG = np.random.default_rng(3)
+PICTURE = RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 
@@ -105,7 +106,7 @@ def test_a_grey_file_has_three_equal_channels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_a_16_bit_file_is_scaled_to_8_bits_not_clipped(tmp_path: Path, suffix: str) -> None:
-    deep = np.linspace(0, 65535, 256).reshape(16, 16).astype(np.uint16)
+    deep = RNG.integers(0, 2**16, (16, 16), dtype=np.uint16)
     pixels = File(saved(tmp_path, deep, f"picture.{suffix}")).pixels(16)
     np.testing.assert_allclose(pixels, np.repeat(deep[..., None] / 257, 3, axis=2), atol=0.5 + 1e-6)
 
@@ -133,15 +134,16 @@ def test_a_file_under_the_home_folder_is_found(tmp_path: Path, monkeypatch: pyte
 
 def damaged(kind: str) -> bytes | None:
     whole = io.BytesIO()
-    Image.fromarray(PICTURE).save(whole, "PNG")
+    Image.fromarray(RNG.integers(0, 256, (200, 200, 3), dtype=np.uint8)).save(whole, "PNG")
     data = whole.getvalue()
+    last = data.rindex(b"IDAT")
     return {
         "missing": None,
         "empty": b"",
         "text": b"a text",
         "cut": data[: len(data) // 2],
         "cut in the header": data[:20],
-        "broken chunk": data.replace(b"IDAT", b"\x01DAT"),
+        "broken chunk": data[:last] + b"\x01" + data[last + 1 :],
         "broken bits": data[:60] + bytes(40) + data[100:],
     }[kind]
 

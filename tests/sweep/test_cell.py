@@ -160,6 +160,9 @@ SAME = {
         {**ANAGRAM, "prompt": "red", "technique__prompts": [None, "blue"]},
         {**ANAGRAM, "prompt": "green", "technique__prompts": ["red", "blue"]},
     ),
+    "the view group beside an anagram's own views": (
+        {**ANAGRAM, "technique__views": ["identity", "negate"], "view": view} for view in ("flip", "rotate")
+    ),
     "a view by name and with its keys": (
         {**ANAGRAM, "technique__views": ["identity", view]} for view in ("flip", {"name": "flip", "axis": "vertical"})
     ),

@@ -205,6 +205,14 @@ def test_an_axis_that_does_not_matter_is_told(swept: Swept) -> None:
     assert notes == ("guidance.scale=1.0 and guidance.scale=7.0 come to the same picture",)
 
 
+def test_two_axes_that_do_not_matter_are_told_one_by_one(swept: Swept) -> None:
+    notes = plan(swept(technique="forward_noise", guidance__scale=[1.0, 7.0], prompt=["a", "b"])).notes
+    assert notes == tuple(
+        f"{one} and {other} come to the same picture"
+        for one, other in (("prompt=a", "prompt=b"), ("guidance.scale=1.0", "guidance.scale=7.0"))
+    )
+
+
 def test_different_pictures_need_no_note(swept: Swept) -> None:
     assert plan(swept(seed=[0, 1], guidance__scale=[1.0, 7.0])).notes == ()
 

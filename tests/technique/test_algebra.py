@@ -22,217 +22,216 @@ from diffsweep.sweep.runner import to_pixels
 PROMPT = "a photo of a red dog"
 OTHER = "an oil painting of a skull"
 STEPS = 6  # leading: 830, 664, 498, 332, 166, 0
-Outcomes = Callable[..., Any]
+SCALES = [{"guidance__scale": 1.0}, {"guidance__scale": 3.0}]
+BLENDS = [
+    {"technique__blend": b, "technique__known": k} for b in ("each_step", "change_map") for k in ("renoised", "clean")
+]
+STARTS = [{"technique__start": "noise"}, {"technique__start": "input"}]
+HARD = {"mask": "ellipse"}
+NOTHING = {"mask": "box", "mask__x0": 0.0, "mask__x1": 0.0}  # m = 0 everywhere
 
-scales = pytest.mark.parametrize("scale", [1.0, 3.0])
+Asked = dict[str, Any]  # what a cell differs in from the usual
 schedulers = pytest.mark.parametrize("scheduler", ["ddpm", "ddim", "dpm_solver"])
 thresholds = pytest.mark.parametrize("threshold", ["none", "clip", "dynamic"])
 
 
 @pytest.fixture
-def outcome(config: Callable[..., dict[str, Any]], sampled: Any, checkpoint: Path, loaded: Any) -> Outcomes:
-    """What a technique gives on the random checkpoint, from one seed and prompt unless told otherwise."""
-
-    def run(technique: str, model: Any = loaded, **changes: Any) -> Any:
-        usual = {"model": "tiny", "model__path": str(checkpoint), "prompt": PROMPT, "seed": 3}
-        cell = freeze(config(technique=technique, **usual | {"scheduler__steps": STEPS} | changes), {})
-        return sampled([cell], model)[0].result
-
-    return run
+def cells(config: Callable[..., dict[str, Any]], checkpoint: Path) -> Callable[[list[Asked]], list[Any]]:
+    usual = {"model": "tiny", "model__path": str(checkpoint), "prompt": PROMPT, "seed": 3, "scheduler__steps": STEPS}
+    return lambda asked: [freeze(config(**usual | changes), {}) for changes in asked]
 
 
 @pytest.fixture
-def image(outcome: Outcomes) -> Callable[..., Tensor]:
-    return lambda technique, **changes: outcome(technique, **changes).image
+def outcomes(cells: Any, sampled: Any, loaded: Any) -> Callable[..., list[Any]]:
+    """What the random checkpoint gives, all cells in one engine."""
+    return lambda asked, model=loaded: [end.result for end in sampled(cells(asked), model, 16)]
 
 
-def assert_same(got: Tensor, expected: Tensor, tolerance: float = 0.0) -> None:
+@pytest.fixture
+def assert_equal(outcomes: Any) -> Callable[..., None]:
+    """Check that the pictures of each pair of cells are equal, to `tolerance`."""
+
+    def check(pairs: list[tuple[Asked, Asked]], tolerance: float = 0.0, **model: Any) -> None:
+        found = outcomes([asked for pair in pairs for asked in pair], **model)
+        for pair, one, two in zip(pairs, found[::2], found[1::2], strict=True):
+            assert_same(one.image, two.image, tolerance, pair)
+
+    return check
+
+
+def assert_same(got: Tensor, expected: Tensor, tolerance: float = 0.0, told: Any = "") -> None:
     """Equal to `tolerance`, a share of the picture's range where that exceeds [-1, 1]."""
-    assert expected.isfinite().all() and expected.std() > 0.01
+    assert expected.isfinite().all() and expected.std() > 0.01, told
     scale = expected.abs().max().clamp(min=1)
-    torch.testing.assert_close(got / scale, expected / scale, atol=tolerance, rtol=0)
+    torch.testing.assert_close(
+        got / scale, expected / scale, atol=tolerance, rtol=0, msg=lambda text: f"{told}\n{text}"
+    )
 
 
 # -- inpainting --------------------------------------------------------------------------------------------------------
-INPAINTINGS = [
-    pytest.param(
-        {"technique__blend": blend, "technique__known": known, "technique__start": start}, id=f"{blend}-{known}-{start}"
-    )
-    for blend in ("each_step", "change_map")
-    for known in ("renoised", "clean")
-    for start in ("noise", "input")
-]
-NOTHING = {"mask": "box", "mask__x0": 0.0, "mask__x1": 0.0}  # m = 0 everywhere
-HARD = {"mask": "ellipse"}
-
-
-@pytest.fixture
-def known(config: Callable[..., dict[str, Any]], checkpoint: Path) -> tuple[Any, Any]:
-    """The input's pixels, H W 3, and the hard mask's, H W."""
-    cell = freeze(config(technique="inpaint", model="tiny", model__path=str(checkpoint), **HARD), {})
-    return cell.pixels, cell.mask
-
-
-@scales
 @schedulers
-@pytest.mark.parametrize("keys", INPAINTINGS)
-def test_inpainting_nothing_returns_the_input(
-    image: Any, known: Any, keys: dict[str, str], scheduler: str, scale: float
-) -> None:
-    got = image("inpaint", guidance__scale=scale, scheduler=scheduler, **NOTHING, **keys)
-    pixels = torch.tensor(known[0]).permute(2, 0, 1)
-    assert torch.equal(got, pixels.float() / 127.5 - 1)
-    assert torch.equal(torch.tensor(to_pixels(got)).permute(2, 0, 1), pixels)
+def test_inpainting_nothing_returns_the_input(cells: Any, outcomes: Any, scheduler: str) -> None:
+    asked = [
+        {"technique": "inpaint", "scheduler": scheduler, **NOTHING, **blend, **start, **scale}
+        for blend in BLENDS
+        for start in STARTS
+        for scale in SCALES
+    ]
+    pixels = cells(asked[:1])[0].pixels
+    for end in outcomes(asked):
+        assert torch.equal(end.image, torch.tensor(pixels).permute(2, 0, 1).float() / 127.5 - 1)
+        assert (to_pixels(end.image) == pixels).all()
 
 
-@scales
-@pytest.mark.parametrize("keys", INPAINTINGS)
-def test_inpainting_keeps_the_input_where_the_mask_is_zero_and_nowhere_else(
-    image: Any, known: Any, keys: dict[str, str], scale: float
-) -> None:
-    pixels, mask = known
-    got = to_pixels(image("inpaint", guidance__scale=scale, **HARD, **keys))
+def test_inpainting_keeps_the_input_where_the_mask_is_zero_and_nowhere_else(cells: Any, outcomes: Any) -> None:
+    asked = [{"technique": "inpaint", **HARD, **blend, **start} for blend in BLENDS for start in STARTS]
+    pixels, mask = cells(asked)[0].pixels, cells(asked)[0].mask
     assert set(mask.ravel()) == {0, 255}
-    assert (got[mask == 0] == pixels[mask == 0]).all()
-    assert (got[mask == 255] != pixels[mask == 255]).any(-1).mean() > 0.9
+    for end in outcomes(asked):
+        got = to_pixels(end.image)
+        assert (got[mask == 0] == pixels[mask == 0]).all()
+        assert (got[mask == 255] != pixels[mask == 255]).any(-1).mean() > 0.9
 
 
-@scales
 @schedulers
-@pytest.mark.parametrize("keys", [p for p in INPAINTINGS if p.values[0]["technique__start"] == "noise"])
-def test_inpainting_everything_from_noise_is_text_to_image(
-    image: Any, keys: dict[str, str], scheduler: str, scale: float
-) -> None:
-    settings = {"guidance__scale": scale, "scheduler": scheduler}
-    assert_same(image("inpaint", mask="none", **keys, **settings), image("text_to_image", **settings))
+def test_inpainting_everything_from_noise_is_text_to_image(assert_equal: Any, scheduler: str) -> None:
+    everything = {"technique": "inpaint", "mask": "none", "scheduler": scheduler}
+    plain = {"technique": "text_to_image", "scheduler": scheduler}
+    assert_equal([(everything | blend | scale, plain | scale) for blend in BLENDS for scale in SCALES])
 
 
-@scales
 @pytest.mark.parametrize("strength", [1.0, 0.5])
-@pytest.mark.parametrize("keys", [p for p in INPAINTINGS if p.values[0]["technique__start"] == "input"])
-def test_inpainting_everything_from_the_input_is_image_to_image(
-    image: Any, keys: dict[str, str], strength: float, scale: float
-) -> None:
-    settings = {"guidance__scale": scale, "technique__strength": strength}
-    assert_same(image("inpaint", mask="none", **keys, **settings), image("image_to_image", **settings))
+def test_inpainting_everything_from_the_input_is_image_to_image(assert_equal: Any, strength: float) -> None:
+    everything = {"technique": "inpaint", "mask": "none", "technique__start": "input", "technique__strength": strength}
+    plain = {"technique": "image_to_image", "technique__strength": strength}
+    assert_equal([(everything | blend | scale, plain | scale) for blend in BLENDS for scale in SCALES])
 
 
-@scales
 @pytest.mark.parametrize("known", ["renoised", "clean"])
-@pytest.mark.parametrize("start", ["noise", "input"])
-def test_with_a_hard_mask_a_change_map_is_a_join_at_every_step(
-    image: Any, known: str, start: str, scale: float
-) -> None:
-    settings = {"technique__known": known, "technique__start": start, "guidance__scale": scale, **HARD}
-    change_map = image("inpaint", technique__blend="change_map", **settings)
-    assert_same(change_map, image("inpaint", technique__blend="each_step", **settings))
+def test_with_a_hard_mask_a_change_map_is_a_join_at_every_step(assert_equal: Any, known: str) -> None:
+    hard = {"technique": "inpaint", "technique__known": known, **HARD}
+    one, two = {"technique__blend": "change_map"}, {"technique__blend": "each_step"}
+    assert_equal([(hard | one | start | scale, hard | two | start | scale) for start in STARTS for scale in SCALES])
 
 
 # -- several views -----------------------------------------------------------------------------------------------------
-@scales
 @schedulers
-@pytest.mark.parametrize("number", [2, 4])
-def test_an_anagram_of_identity_views_of_one_prompt_is_text_to_image(
-    image: Any, scheduler: str, number: int, scale: float
-) -> None:
+def test_an_anagram_of_identity_views_of_one_prompt_is_text_to_image(assert_equal: Any, scheduler: str) -> None:
     """Exact for 2 and 4 views: sums of equal floats, and halves of them, are not rounded."""
-    views = [{"name": "identity"}] * number
-    settings = {"guidance__scale": scale, "scheduler": scheduler}
-    got = image("anagram", technique__views=views, technique__prompts=[PROMPT] * number, **settings)
-    assert_same(got, image("text_to_image", **settings))
+    plain = {"technique": "text_to_image", "scheduler": scheduler}
+    same = [
+        {"technique": "anagram", "technique__views": [{"name": "identity"}] * n, "technique__prompts": [PROMPT] * n}
+        for n in (2, 4)
+    ]
+    assert_equal([({**plain, **views, **scale}, plain | scale) for views in same for scale in SCALES])
 
 
-@scales
 @pytest.mark.parametrize("view", ["flip", "rotate", "negate", "permute", "jigsaw"])
-def test_the_order_of_two_views_does_not_matter(image: Any, view: str, scale: float) -> None:
+def test_the_order_of_two_views_does_not_matter_but_which_prompt_each_has_does(outcomes: Any, view: str) -> None:
     one, two = {"name": "identity"}, {"name": view}
-    settings = {"guidance__scale": scale}
-    got = image("anagram", technique__views=[one, two], technique__prompts=[PROMPT, OTHER], **settings)
-    swapped = image("anagram", technique__views=[two, one], technique__prompts=[OTHER, PROMPT], **settings)
-    assert_same(got, swapped)
-    other = image("anagram", technique__views=[one, two], technique__prompts=[OTHER, PROMPT], **settings)
-    assert (got - other).abs().max() > 1e-4  # which prompt goes with which view does
+    for scale in SCALES:
+        got, swapped, other = outcomes(
+            [
+                {"technique": "anagram", "technique__views": views, "technique__prompts": prompts, **scale}
+                for views, prompts in (
+                    ([one, two], [PROMPT, OTHER]),
+                    ([two, one], [OTHER, PROMPT]),
+                    ([one, two], [OTHER, PROMPT]),
+                )
+            ]
+        )
+        assert_same(got.image, swapped.image)
+        assert (got.image - other.image).abs().max() > 1e-4
 
 
-@scales
 @thresholds
-@pytest.mark.parametrize("sigma", [2.0, 0.7, [4.0, 1.0]], ids=str)
-def test_the_bands_of_one_prompt_add_up_to_text_to_image(image: Any, sigma: Any, threshold: str, scale: float) -> None:
-    number = 3 if isinstance(sigma, list) else 2
-    settings = {"guidance__scale": scale, "scheduler__threshold": threshold}
-    got = image("hybrid", technique__sigma=sigma, technique__prompts=[PROMPT] * number, **settings)
-    assert_same(got, image("text_to_image", **settings), 1e-5)
+def test_the_bands_of_one_prompt_add_up_to_text_to_image(assert_equal: Any, threshold: str) -> None:
+    plain = {"technique": "text_to_image", "scheduler__threshold": threshold}
+    parted = [
+        {"technique": "hybrid", "technique__sigma": sigma, "technique__prompts": [PROMPT] * n}
+        for sigma, n in ((2.0, 2), (0.7, 2), ([4.0, 1.0], 3))
+    ]
+    assert_equal([({**plain, **bands, **scale}, plain | scale) for bands in parted for scale in SCALES], 1e-5)
 
 
 # -- starts ------------------------------------------------------------------------------------------------------------
-@scales
 @schedulers
-@pytest.mark.parametrize("index", range(STEPS))
 def test_image_to_image_from_a_visited_timestep_is_iterative_denoise_from_there(
-    outcome: Outcomes, index: int, scheduler: str, scale: float
+    assert_equal: Any, scheduler: str
 ) -> None:
-    settings = {"guidance__scale": scale, "scheduler": scheduler}
-    edited = outcome("image_to_image", technique__start_index=index, **settings)
-    denoised = outcome("iterative_denoise", technique__t=830 - 166 * index, **settings)
-    assert_same(edited.image, denoised.image)
-    assert_same(edited.pictures["noisy"], denoised.pictures["noisy"])
+    edited = {"technique": "image_to_image", "scheduler": scheduler}
+    denoised = {"technique": "iterative_denoise", "scheduler": scheduler}
+    assert_equal(
+        [
+            (edited | scale | {"technique__start_index": i}, denoised | scale | {"technique__t": 830 - 166 * i})
+            for scale in SCALES
+            for i in range(STEPS)
+        ]
+    )
 
 
-@pytest.mark.parametrize("t", [0, 500, 999])
-def test_every_denoiser_starts_from_what_forward_noise_shows(outcome: Outcomes, t: int) -> None:
-    expected = outcome("forward_noise", technique__t=t).image
-    for technique in ("one_step_denoise", "iterative_denoise", "gaussian_denoise"):
-        assert_same(outcome(technique, technique__t=t).pictures["noisy"], expected)
+def test_what_starts_from_a_noised_input_shows_it_as_forward_noise_does(outcomes: Any) -> None:
+    names = ("forward_noise", "one_step_denoise", "iterative_denoise", "gaussian_denoise")
+    for t in (0, 500, 999):
+        forward, *rest = outcomes([{"technique": name, "technique__t": t} for name in names])
+        for end in rest:
+            assert_same(end.pictures["noisy"], forward.image)
 
 
-@scales
 @schedulers
-@pytest.mark.parametrize("t", [0, 300, 700])
-def test_one_step_is_iterative_denoise_with_no_timestep_below(image: Any, t: int, scheduler: str, scale: float) -> None:
-    settings = {"technique__t": t, "guidance__scale": scale}
-    alone = {
+def test_one_step_is_iterative_denoise_with_no_timestep_below(assert_equal: Any, scheduler: str) -> None:
+    only = {
         "scheduler": scheduler,
         "scheduler__steps": 1,
         "scheduler__spacing": "trailing",
         "scheduler__threshold": "none",
     }
-    assert_same(image("iterative_denoise", **settings, **alone), image("one_step_denoise", **settings), 1e-5)
+    iterative, one = {"technique": "iterative_denoise", **only}, {"technique": "one_step_denoise"}
+    places = [scale | {"technique__t": t} for scale in SCALES for t in (0, 300, 700)]
+    assert_equal([(iterative | place, one | place) for place in places], 1e-6)
 
 
 # -- guidance ----------------------------------------------------------------------------------------------------------
-PLAIN = [
-    ("text_to_image", {}),
-    ("image_to_image", {}),
-    ("inpaint", {"mask__softness": 2.0}),
-    ("anagram", {"technique__prompts": [PROMPT, PROMPT]}),
-    ("hybrid", {"technique__prompts": [PROMPT, PROMPT]}),
-    ("iterative_denoise", {}),
-    ("one_step_denoise", {}),
+PLAIN: list[Asked] = [
+    {"technique": "text_to_image"},
+    {"technique": "image_to_image"},
+    {"technique": "inpaint", "mask__softness": 2.0},
+    {"technique": "anagram", "technique__prompts": [PROMPT, PROMPT]},
+    {"technique": "hybrid", "technique__prompts": [PROMPT, PROMPT]},
+    {"technique": "iterative_denoise"},
+    {"technique": "one_step_denoise"},
 ]
-techniques = pytest.mark.parametrize(("technique", "keys"), PLAIN, ids=[name for name, _ in PLAIN])
+UNGUIDED = {"guidance": "none"}
 
 
-@techniques
-def test_scale_1_is_no_guidance(image: Any, technique: str, keys: dict[str, Any]) -> None:
-    got = image(technique, guidance__scale=1.0, guidance__negative_prompt=OTHER, **keys)
-    assert_same(got, image(technique, guidance="none", **keys))
+def told(asked: Asked, prompt: str) -> Asked:
+    """The same cell, told another prompt wherever it is told one."""
+    several = {"technique__prompts": [prompt, prompt]} if "technique__prompts" in asked else {}
+    return asked | several | {"prompt": prompt}
 
 
-@techniques
-def test_scale_0_is_the_negative_prompt_alone(image: Any, technique: str, keys: dict[str, Any]) -> None:
-    got = image(technique, guidance__scale=0.0, guidance__negative_prompt=OTHER, **keys)
-    told = {key: [OTHER, OTHER] if key == "technique__prompts" else value for key, value in keys.items()}
-    assert_same(got, image(technique, guidance="none", prompt=OTHER, **told))
-    assert (got - image(technique, guidance="none", **keys)).abs().max() > 1e-4  # and the prompt counts
+def test_scale_1_is_no_guidance(assert_equal: Any) -> None:
+    one = {"guidance__scale": 1.0, "guidance__negative_prompt": OTHER}
+    assert_equal([(asked | one, asked | UNGUIDED) for asked in PLAIN])
 
 
-@techniques
+def test_scale_0_is_the_negative_prompt_alone(assert_equal: Any) -> None:
+    zero = {"guidance__scale": 0.0, "guidance__negative_prompt": OTHER}
+    assert_equal([(asked | zero, told(asked, OTHER) | UNGUIDED) for asked in PLAIN])
+
+
 @pytest.mark.parametrize("scale", [0.5, 7.0])
-def test_a_negative_prompt_equal_to_the_prompt_is_no_guidance(
-    image: Any, technique: str, keys: dict[str, Any], scale: float
-) -> None:
-    got = image(technique, guidance__scale=scale, guidance__negative_prompt=PROMPT, **keys)
-    assert_same(got, image(technique, guidance="none", **keys))
+def test_a_negative_prompt_equal_to_the_prompt_is_no_guidance(assert_equal: Any, scale: float) -> None:
+    same = {"guidance__scale": scale, "guidance__negative_prompt": PROMPT}
+    assert_equal([(asked | same, asked | UNGUIDED) for asked in PLAIN])
+
+
+def test_prompt_and_scale_count_in_every_technique(outcomes: Any) -> None:
+    """Without this, the identities above would say nothing."""
+    for asked in PLAIN:
+        first, *rest = outcomes([told(asked, PROMPT), told(asked, OTHER), asked | SCALES[0], asked | {"seed": 4}])
+        for other in rest:
+            assert (first.image - other.image).abs().max() > 1e-4, asked
 
 
 # -- schedulers --------------------------------------------------------------------------------------------------------
@@ -243,25 +242,23 @@ class NoVariance:
         self.model = model
         self.stages, self.encode = model.stages, model.encode
 
-    def predict(self, *row: Any) -> Estimate:
-        return replace(self.model.predict(*row), variance=None)
+    def predict(self, *rows: Any) -> Estimate:
+        return replace(self.model.predict(*rows), variance=None)
 
 
-@scales
 @thresholds
-def test_ddim_at_eta_1_is_ddpm_with_the_posteriors_variance(
-    image: Any, loaded: Any, threshold: str, scale: float
-) -> None:
+def test_ddim_at_eta_1_is_ddpm_with_the_posteriors_variance(assert_equal: Any, loaded: Any, threshold: str) -> None:
     """DDIM, section 4.1; also where the clean estimate is thresholded, for the noise is computed anew from it."""
-    settings = {"model": NoVariance(loaded), "guidance__scale": scale, "scheduler__threshold": threshold}
-    got = image("text_to_image", scheduler="ddim", scheduler__eta=1.0, **settings)
-    assert_same(got, image("text_to_image", scheduler="ddpm", **settings), 1e-5)
+    plain = {"technique": "text_to_image", "scheduler__threshold": threshold}
+    ddim, ddpm = {"scheduler": "ddim", "scheduler__eta": 1.0}, {"scheduler": "ddpm"}
+    pairs = [({**ddim, **plain, **scale}, {**ddpm, **plain, **scale}) for scale in SCALES]
+    assert_equal(pairs, 1e-5, model=NoVariance(loaded))
 
 
-@scales
 @thresholds
-def test_dpm_solvers_first_step_is_ddims(image: Any, threshold: str, scale: float) -> None:
+def test_dpm_solvers_first_step_is_ddims(assert_equal: Any, threshold: str) -> None:
     """Two steps: the first is of first order, the last gives the clean estimate (DPM-Solver++, section 4)."""
-    settings = {"scheduler__steps": 2, "guidance__scale": scale, "scheduler__threshold": threshold}
-    got = image("text_to_image", scheduler="dpm_solver", **settings)
-    assert_same(got, image("text_to_image", scheduler="ddim", **settings), 1e-5)
+    plain = {"technique": "text_to_image", "scheduler__steps": 2, "scheduler__threshold": threshold}
+    assert_equal(
+        [(plain | {"scheduler": "dpm_solver"} | scale, plain | {"scheduler": "ddim"} | scale) for scale in SCALES], 1e-5
+    )

@@ -41,6 +41,7 @@ PRIVATE = {  # neither the terminal, the code, nor the machine is recorded
     "x_disable_stats": True,
     "x_save_requirements": False,
 }
+SERVICE = {"WANDB_ERROR_REPORTING": "false", "WANDB_FINISH_TIMEOUT": "120", "WANDB_FINISH_TIMEOUT_RAISES": "true"}
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,9 @@ class Wandb:
     def log(self, store: Store, sweep: Mapping[str, Any], files: Sequence[Path]) -> str | None:
         """Log a finished sweep; one line that says where it is, or None where it is nowhere."""
         try:
-            from wandb.errors import CommError, UsageError
-
             try:
                 return self._log(store, sweep, files, self.mode)
-            except (UsageError, CommError) as error:  # no key; no answer
+            except Exception as error:  # no key, no answer, an answer that ceased, a service that died
                 line = self._log(store, sweep, files, "offline")
                 _warn(f"{str(error).rstrip('.')}; the run is written offline")
                 return line
@@ -169,12 +168,14 @@ def _summary(frame: pd.DataFrame) -> dict[str, float]:
 
 @contextmanager
 def _opened(**arguments: Any) -> Iterator[Run]:
-    """A run, and wandb's service as long as it needs one: silent, so asking for no key, and with its own log (which it
-    writes to a cache) not kept. wandb's own `with` would print a stack trace."""
+    """A run, and wandb's service as long as it needs one: silent, so asking for no key, with its own log (which it
+    writes to a cache) not kept and its own errors not reported. wandb's `with` would print a stack trace."""
     import wandb
 
     with TemporaryDirectory(prefix="diffsweep-", ignore_cleanup_errors=True) as cache:
-        own = os.environ.setdefault("WANDB_CACHE_DIR", cache) == cache
+        wanted = {"WANDB_CACHE_DIR": cache, **SERVICE}
+        own = {name: value for name, value in wanted.items() if name not in os.environ}
+        os.environ.update(own)
         try:
             wandb.setup(wandb.Settings(silent=True))
             run = wandb.init(**arguments, reinit="create_new", settings=dict(PRIVATE))
@@ -185,8 +186,8 @@ def _opened(**arguments: Any) -> Iterator[Run]:
             finally:
                 run.finish(exit_code=failed)
         finally:
-            if own:
-                del os.environ["WANDB_CACHE_DIR"]
+            for name in own:
+                del os.environ[name]
             if wandb.run is None:  # none that the caller has open
                 wandb.teardown()
 
