@@ -157,6 +157,7 @@ def test_the_batch_shape_does_not_depend_on_what_is_stored_already(run: Run, cal
 RAW = "import json, sys; from diffsweep.sweep.runner import run_sweep; run_sweep(json.load(sys.stdin), 'mine')"
 
 
+@pytest.mark.slow  # torchmetrics alone takes seconds to import
 def test_a_finished_sweep_loads_no_model_and_no_torch(swept: Callable[..., list[Raw]], tmp_path: Path) -> None:
     raw = swept(seed=[0, 1], technique="inpaint", metric="default")
     outcome = run_sweep(raw, "mine")
@@ -328,6 +329,7 @@ def test_each_model_of_a_sweep_is_loaded_once_and_kept_for_the_next_launch(
 ) -> None:
     outcome = run(seed=[0, 1], model__size=[4, 5])
     assert document(outcome.folder)["runs"][0]["model_loads"] == 2
+    assert len(runner._models) == 1  # in memory, one at a time
     sizes = [np.asarray(Image.open(file)).shape for file in (outcome.folder.parents[1] / "cells").rglob("image.png")]
     assert sorted(sizes) == [(4, 4, 3), (4, 4, 3), (5, 5, 3), (5, 5, 3)]
     later = run_sweep(swept(seed=[2], model__size=[5]), "mine", before=swept(seed=[0, 1], model__size=[4, 5]))
@@ -339,7 +341,14 @@ def test_each_model_of_a_sweep_is_loaded_once_and_kept_for_the_next_launch(
     assert [entry["model_loads"] for entry in found["runs"]] == [2, 0]
 
 
-def test_a_record_says_how_its_picture_came_about(run: Run) -> None:
+@pytest.fixture
+def fresh_provenance() -> Iterator[None]:
+    provenance.cache_clear()
+    yield
+    provenance.cache_clear()
+
+
+def test_a_record_says_how_its_picture_came_about(run: Run, fresh_provenance: None) -> None:
     threads = torch.get_num_threads()
     try:
         outcome = run(technique="image_to_image", seed=[3], engine__threads=1, engine__rows=5)
@@ -359,13 +368,6 @@ def test_a_record_says_how_its_picture_came_about(run: Run) -> None:
     if (ROOT / ".git").exists():
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
         assert made["git"] == head.stdout.strip()
-
-
-@pytest.fixture
-def fresh_provenance() -> Iterator[None]:
-    provenance.cache_clear()
-    yield
-    provenance.cache_clear()
 
 
 def test_a_sweep_runs_where_there_is_no_git(

@@ -306,7 +306,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, lasting: bool) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.lasting = lasting
-        self.taken: list[bytes] = []
+        self.taken: list[tuple[str, bytes]] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -314,7 +314,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.taken.append(body)
+        self.server.taken.append((self.path, body))
         asked = json.loads(body) if self.path == "/graphql" else {"query": ""}
         project = {"id": "1", "name": "diffsweep", "entity": {"id": "2", "name": "me"}}
         data: dict[str, Any] = {}
@@ -360,7 +360,9 @@ def test_with_a_key_and_a_server_the_run_is_online(
     line = Wandb().log(*finished)
     assert line == f"wandb: http://127.0.0.1:{server.server_port}/me/diffsweep/runs/{run_id(finished[1])}"
     assert capfd.readouterr() == ("", "")
-    assert any(b"psnr_outside" in body for body in server.taken)
+    sent = [body for path, body in server.taken if path != "/graphql"]
+    assert any(b"psnr_outside" in body for body in sent)
+    assert all(path == "/graphql" or path.startswith("/files/") for path, _ in server.taken)  # no error reports
 
 
 def test_a_server_that_fails_halfway_costs_one_warning(
@@ -371,9 +373,11 @@ def test_a_server_that_fails_halfway_costs_one_warning(
 ) -> None:
     serving(False)
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")
+    before = dict(os.environ)
     line = Wandb().log(*finished)
     (run,) = runs(finished[0])
     assert line == f"wandb: offline run; wandb sync {run}"
+    assert dict(os.environ) == before
     assert capfd.readouterr() == ("", "warning: wandb: Timed out finishing run; the run is written offline\n")
 
 

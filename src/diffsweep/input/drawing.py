@@ -8,6 +8,7 @@ Each shape is one line: its kind, its numbers, its colour. Numbers are shares of
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,9 +45,12 @@ def parsed(shape: str) -> tuple[str, list[float], str]:
         raise BadInput(f"shapes: {shape!r}: numbers, then a colour, are needed after {kind}") from None
     n = NUMBERS[kind]
     wrong = len(numbers) != n if n is not None else len(numbers) < 6 or len(numbers) % 2
+    sized = kind in ("circle", "line")  # the last number is a radius or a width
     takes = "three or more pairs of" if n is None else n
     require(
         f"shapes: {shape!r}: {kind} takes {takes} numbers" if wrong else None,
+        f"shapes: {shape!r}: the numbers must be finite" if not all(map(math.isfinite, numbers)) else None,
+        f"shapes: {shape!r}: the last number must be at least 0" if sized and numbers and numbers[-1] < 0 else None,
         colour_problem("shapes", colour),
     )
     return kind, numbers, colour

@@ -17,7 +17,7 @@ class File:
     path: str = ""
 
     def pixels(self, size: int) -> np.ndarray:
-        image = read("path", self.path).convert("RGBA")
+        image = read("path", self.path)
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
 

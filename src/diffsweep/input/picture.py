@@ -20,15 +20,22 @@ class Picture(Protocol):
 
 
 def read(key: str, path: str) -> Image.Image:
-    """An image file, turned upright; BadInput naming the key where it is missing or damaged."""
+    """An image file, RGBA, turned upright; BadInput naming the key where it is missing or damaged."""
     if not path:
         raise BadInput(f"{key}: a file is needed, as in {key}=picture.png")
     try:
         with Image.open(Path(path).expanduser()) as image:
-            upright = ImageOps.exif_transpose(image)
-            upright.load()
-            return upright
+            return eight_bit(ImageOps.exif_transpose(image)).convert("RGBA")
     except FileNotFoundError:
         raise BadInput(f"{key}={path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, RuntimeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadInput(f"{key}={path}: not a readable image ({error})") from None
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits, which Pillow's own conversion would clip at 255."""
+    if image.mode == "F":
+        raise ValueError("floating point pixels have no known range")
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray(np.rint(np.asarray(image) / 257).clip(0, 255).astype(np.uint8))

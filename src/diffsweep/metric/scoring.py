@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from importlib.metadata import entry_points
 from itertools import islice
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,8 @@ FILES = {"reference": "input.png", "mask": "mask.png"}  # what a cell stores of 
 def known(plugins: tuple[str, ...] = ()) -> dict[str, Metric]:
     """Every metric by name, the plugins' first: all that the modules of each package's `metric` folder list."""
     found: dict[str, Metric] = {}
-    for package in (*plugins, "diffsweep"):
+    declared = (point.value for point in entry_points(group="diffsweep.plugins"))
+    for package in (*plugins, *declared, "diffsweep"):
         try:
             folder = importlib.import_module(f"{package}.metric")
         except ModuleNotFoundError:
@@ -58,7 +61,8 @@ def score(store: Store, cell_ids: Iterable[str], names: Iterable[str], plugins: 
     A number of the same definition is kept. A cell that lacks what a metric needs goes without it, and one whose
     pictures cannot be read is left as it is (`verify` tells). Where nothing is missing, torch is not imported.
     """
-    definitions = {metric: metric.definition() for metric in find(names, plugins)}
+    # as JSON keeps them: tuples become lists
+    definitions = {metric: json.loads(json.dumps(metric.definition())) for metric in find(names, plugins)}
     changed = 0
     missing = _missing(store, dict.fromkeys(cell_ids), definitions)
     while chunk := list(islice(missing, AT_ONCE)):

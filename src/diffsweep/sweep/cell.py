@@ -82,7 +82,8 @@ class _Problems:
         try:
             yield
         except BadInput as error:
-            self.messages += [f"{group}.{message}" if group else message for message in error.messages]
+            own = f"{group}="  # what is wrong with the choice itself, not with one of its keys
+            self.messages += [m if not group or m.startswith(own) else f"{group}.{m}" for m in error.messages]
 
     def settle(self) -> None:
         if self.messages:

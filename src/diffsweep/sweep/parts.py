@@ -26,7 +26,7 @@ from diffsweep.core.types import View
 MARKS = {
     "model": "load",
     "scheduler": "step",
-    "guidance": "queries",
+    "guidance": "about",
     "technique": "program",
     "view": "apply",
     "mask": "values",
@@ -107,8 +107,10 @@ def _build(group: str, config_json: str, plugins: tuple[str, ...]) -> Any:
             problems += [f"{group}.{key}: {message}" for message in error.messages]
         except TypeError as error:
             problems.append(f"{group}.{key}={shown(value)}: {error}")
+    required = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+    problems += [f"{group}.{key}: must be given, it has no default" for key in required if key not in config]
     try:
-        part = cls(**values)
+        part = cls(**values) if values.keys() >= set(required) else None
     except BadInput as error:
         problems += [f"{group}.{message}" for message in error.messages]
     if problems:

@@ -64,9 +64,14 @@ class Store:
             raise KeyError(f"cell {cell_id}: no readable record under {self.root}") from error
 
     def pixels(self, cell_id: str, name: str = "image") -> np.ndarray:
-        """A stored picture (`image`, `input`, `mask`, `noisy`, ...): uint8, H W 3, or H W for a mask."""
-        with Image.open(self.folder(cell_id) / f"{name}.png") as image:
-            return np.asarray(image)
+        """A stored picture (`image`, `input`, `mask`, `noisy`, ...): uint8, H W 3, or H W for a mask; OSError where it
+        cannot be read."""
+        path = self.folder(cell_id) / f"{name}.png"
+        try:
+            with Image.open(path) as image:
+                return np.asarray(image)
+        except (SyntaxError, ValueError) as error:  # some of Pillow's ways to say that a PNG is damaged
+            raise OSError(f"{path}: {error}") from error
 
     def save(self, cell_id: str, pictures: Mapping[str, np.ndarray], record: Record) -> None:
         """Store a finished cell: pictures (uint8) by name, then its record with each file's hash."""

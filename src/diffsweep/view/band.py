@@ -22,7 +22,8 @@ def blur(x: Tensor, sigma: float, kernel: int) -> Tensor:
     from torchvision.transforms.functional import gaussian_blur
 
     widest = 2 * min(x.shape[-2:]) - 1
-    return gaussian_blur(x, [min(kernel, widest)] * 2, [sigma] * 2)
+    planes = x.reshape(-1, 1, *x.shape[-2:])
+    return gaussian_blur(planes, [min(kernel, widest)] * 2, [sigma] * 2).reshape(x.shape)
 
 
 @dataclass(frozen=True)
