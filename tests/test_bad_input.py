@@ -134,7 +134,7 @@ REFUSED = {
         "technique.views: view.1: unknown key of view=flip; it has axis"
     ],
     # files
-    "technique=inpaint input=file mask=file": ["input.path: …image file is needed", "mask.path: …image file is needed"],
+    "technique=inpaint input=file mask=file": ["input.path: a file is needed, …", "mask.path: a file is needed, …"],
     "-m technique=inpaint input=file input.path=missing.png,corrupt.png,cut.png,folder mask=file mask.path=wide.png": [
         "input.path=missing.png: no such file",
         "input.path=corrupt.png: not a readable image (…)",
