@@ -88,15 +88,16 @@ class Task:
                 raise BadInput(f"{key} cannot be swept: give it one value, and call diffsweep once for each")
         if "sweeps" in config:
             raise BadInput("the config holds a key 'sweeps': a sweeps file must begin with '# @package _global_'")
-        sweep = config.get("sweep") or {}
         name = _sweeps_file(overrides)
-        return (config if sweep.get("name") or not name else config | {"sweep": sweep | {"name": name}}), axes
+        if name and _at(config, "sweep.name") is None and isinstance(config.get("sweep", {}), dict):
+            config = config | {"sweep": {**config.get("sweep", {}), "name": name}}
+        return config, axes
 
     def many(self, cells: list[Cell]) -> list[str]:
         """Run the cells; their statuses, "done" or "failed"."""
         from diffsweep.sweep.runner import run_sweep  # heavy: imported once there is something to run
 
-        name = cells[0][0].get("sweep", {}).get("name") or self.name
+        name = _at(cells[0][0], "sweep.name") or self.name
         outcome = run_sweep(cells, name, self.command, self.launched)
         self.name, self.launched = outcome.folder.name, [*self.launched, *cells]
         self.failed += outcome.failed

@@ -22,7 +22,7 @@ class Picture(Protocol):
 def read(key: str, path: str) -> Image.Image:
     """An image file, RGBA, turned upright; BadInput naming the key where it is missing or damaged."""
     if not path:
-        raise BadInput(f"{key}: a file is needed, as in {key}=picture.png")
+        raise BadInput(f"{key}: a file is needed, such as picture.png")
     try:
         with Image.open(Path(path).expanduser()) as image:
             return eight_bit(ImageOps.exif_transpose(image)).convert("RGBA")

@@ -81,8 +81,16 @@ class DeepFloyd:
 
 @lru_cache
 def _stage(model: DeepFloyd) -> Stage:
-    unet = model.config("unet", "config.json")
-    config = model.config("scheduler", "scheduler_config.json")
+    unet, config = model.config("unet", "config.json"), model.config("scheduler", "scheduler_config.json")
+    try:
+        return _read(unet, config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"path={model.path}: not an IF checkpoint, its configuration says otherwise ({error})"
+        ) from error
+
+
+def _read(unet: dict[str, Any], config: dict[str, Any]) -> Stage:
     size = unet["sample_size"]
     if config.get("trained_betas"):
         schedule: NoiseSchedule = from_betas(config["trained_betas"])

@@ -66,6 +66,11 @@ def _array(group: str, part: Any, size: int) -> tuple[np.ndarray, str]:
     return values, hashlib.sha256(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
+@lru_cache(maxsize=4096)
+def _hash(timesteps: tuple[int, ...]) -> str:
+    return hashlib.sha256(repr(timesteps).encode()).hexdigest()
+
+
 @lru_cache
 def _model(part: Any) -> tuple[Stage, str]:
     return part.stage(), part.fingerprint()
@@ -114,6 +119,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
             timesteps = scheduler.timesteps(stage)
     if timesteps:
         with problems.under("technique"):
+            require(within("t", getattr(technique, "t", None), 0, len(stage.schedule) - 1))
             visited = technique.visited(timesteps)
             technique = technique.settled(timesteps)
     arrays: dict[str, tuple[np.ndarray, str]] = {}
@@ -142,7 +148,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if "scheduler" in technique.uses:
         resolved = {"spacing": scheduler.spacing, "threshold": scheduler.threshold}
         own = {key: getattr(stage, key) for key, value in resolved.items() if value == CHECKPOINT}
-        used["scheduler"] = {**_plain(scheduler), **own, "steps": len(timesteps)}
+        used["scheduler"] = {**_plain(scheduler), **own, "steps": len(timesteps), "timesteps": _hash(timesteps)}
     if "guidance" in technique.uses:
         used["guidance"] = _plain(parts["guidance"])
     if "view" in technique.uses and technique.views is None:
@@ -191,12 +197,12 @@ def _plain(part: Any) -> dict[str, Any]:
 
 
 def decisive(group: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What of a group's configuration decides pixels: a picture's or mask's content stands for how it was made."""
+    """What of a group's configuration decides pixels: a picture's, a mask's or a trajectory's content stands for how it
+    was made."""
     if group in ("input", "mask"):
         return {"sha256": config["sha256"]}
-    if group == "model":
-        return {key: value for key, value in config.items() if key != "path"}
-    return config
+    made = {"model": ("path",), "scheduler": ("spacing", "steps")}.get(group, ())
+    return {key: value for key, value in config.items() if key not in made}
 
 
 def cell_id(config: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from importlib.util import find_spec
 from pkgutil import iter_modules
 from typing import Any
 
-from diffsweep.core.problems import BadInput, did_you_mean
+from diffsweep.core.problems import BadInput, did_you_mean, require
 from diffsweep.core.types import View
 
 # what makes a module's dataclass a part of its group
@@ -38,10 +39,15 @@ MARKS = {
 @lru_cache
 def packages(plugins: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Where parts are looked for, in order: the user's packages, then diffsweep."""
-    for name in plugins:
-        if find_spec(name) is None:
-            raise BadInput(f"plugins={name}: no such package can be imported")
+    require(*(f"plugins={name}: no such package can be imported" for name in plugins if not _importable(name)))
     return (*plugins, *(point.value for point in entry_points(group="diffsweep.plugins")), "diffsweep")
+
+
+def _importable(name: str) -> bool:
+    try:
+        return all(word.isidentifier() for word in name.split(".")) and find_spec(name) is not None
+    except ModuleNotFoundError:  # of a package above it
+        return False
 
 
 @lru_cache
@@ -82,7 +88,7 @@ def _part(path: str, group: str) -> type | None:
 
 def build(group: str, config: Any, plugins: tuple[str, ...] = ()) -> Any:
     """The part that a configuration names; BadInput naming `group.key` for everything that is wrong with it."""
-    return _build(group, json.dumps(config, sort_keys=True, default=str), plugins)
+    return _build(group, json.dumps(config, default=str), plugins)
 
 
 @lru_cache(maxsize=65536)
@@ -150,16 +156,32 @@ def coerced(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:
     if origin is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise TypeError("must be a list")
-        return tuple(coerced(item, arguments[0], plugins) for item in value)
+        return _coerced_list(value, arguments[0], plugins)
     if hint is View:
         return build("view", value, plugins)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) <= sys.float_info.max:  # nor NaN
+            raise TypeError("must be a finite number")
         return float(value)
     if hint is str and isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
     if type(value) is hint:
         return value
     raise TypeError(f"must be {WORDS.get(hint, hint)}")
+
+
+def _coerced_list(value: Sequence[Any], hint: Any, plugins: tuple[str, ...]) -> tuple[Any, ...]:
+    items, problems = [], []
+    for item in value:
+        try:
+            items.append(coerced(item, hint, plugins))
+        except BadInput as error:
+            problems += error.messages
+        except TypeError as error:
+            raise TypeError(f"must be a list (each entry {str(error).removeprefix('must be ')})") from None
+    if problems:
+        raise BadInput(problems)
+    return tuple(items)
 
 
 def plain(part: Any) -> dict[str, Any]:

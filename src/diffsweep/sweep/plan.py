@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from diffsweep.core.problems import BadInput, require, within
+from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.sweep.cell import AROUND, Cell, freeze, settings
-from diffsweep.sweep.parts import build, coerced
+from diffsweep.sweep.parts import build, coerced, shown
 
 Raw = tuple[Mapping[str, Any], Mapping[str, Any]]  # a composed configuration, and what it varies of its sweep
 MOST_NOTES = 5
@@ -60,32 +64,26 @@ def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
         if any(config.get(key) != common.get(key) for config, _ in raw):
             problems[f"{key}: cannot differ within a sweep"] = None
     blocks: dict[str, Any] = {}
-    for reader in (_engine, _metrics, _tracker, _grid, _device):
+    varied = dict.fromkeys(chain(*(axes for _, axes in raw)), ())
+    for reader in (_sweep, _root, _engine, _metrics, _tracker, partial(_grid, varied), _device):
         try:
             blocks.update(reader(common))
         except BadInput as error:
             problems.update(dict.fromkeys(error.messages))
-    given = settings(common, "sweep")
-    problems.update({f"sweep.{key}: unknown key; it has name": None for key in given if key != "name"})
-    name = given.get("name") or name
-    if name is not None and not re.fullmatch(r"[\w.,=@+-][\w.,=@+ -]*", str(name)):
-        problems[f"sweep.name={name}: letters, digits, space and any of . , = @ + - _ only"] = None
+    name = blocks.pop("name", None) or name
+    if name is not None and not re.fullmatch(r"[\w,=@+-][\w.,=@+ -]{0,59}", name):
+        problems[f"sweep.name={name}: up to 60 letters, digits, space and any of . , = @ + - _ (no dot first)"] = None
     if problems:
         raise BadInput(problems)
-    return Plan(
-        name=str(name) if name else automatic_name(cells),
-        cells=tuple(cells),
-        root=Path(str(common.get("output_dir") or "outputs")).expanduser(),
-        notes=tuple(shared_notes(cells)),
-        **blocks,
-    )
+    return Plan(name=name or automatic_name(cells), cells=tuple(cells), notes=tuple(shared_notes(cells)), **blocks)
 
 
 def automatic_name(cells: Sequence[Cell]) -> str:
-    """Technique and swept keys in short, with a hash of the cells, so that two unnamed sweeps never mix."""
+    """Technique and swept keys in short, with a hash of cells and axes, so that two unnamed sweeps never mix."""
     techniques = list(dict.fromkeys(cell.config["technique"]["name"] for cell in cells))
     axes = list(dict.fromkeys(axis.rpartition(".")[2] for cell in cells for axis in cell.axes))
-    digest = hashlib.sha256("".join(cell.id for cell in cells).encode()).hexdigest()[:8]
+    asked = json.dumps([(cell.id, dict(cell.axes)) for cell in cells], sort_keys=True, default=str)
+    digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
     return "-".join([*techniques[:3], *axes[:4], digest])
 
 
@@ -117,23 +115,42 @@ def _typed(block: str, config: Mapping[str, Any], hints: Mapping[str, Any]) -> d
     problems, values = [], {}
     for key, value in config.items():
         if key not in hints:
-            problems.append(f"{block}.{key}: unknown key; it has {', '.join(hints)}")
+            problems.append(f"{block}.{key}: unknown key; it has {', '.join(hints)}{did_you_mean(key, hints)}")
             continue
         try:
             values[key] = coerced(value, hints[key])
         except TypeError as error:
-            problems.append(f"{block}.{key}={value}: {error}")
+            problems.append(f"{block}.{key}={shown(value)}: {error}")
     if problems:
         raise BadInput(problems)
     return values
 
 
+def _sweep(config: Mapping[str, Any]) -> dict[str, Any]:
+    return _typed("sweep", settings(config, "sweep"), {"name": str | None})
+
+
+def _root(config: Mapping[str, Any]) -> dict[str, Any]:
+    given = str(config.get("output_dir") or "outputs")
+    try:
+        root = Path(given).expanduser()
+    except RuntimeError as error:
+        raise BadInput(f"output_dir={given}: {error}") from None
+    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise BadInput(f"output_dir={given}: {there} is not a folder that can be written to")
+    return {"root": root}
+
+
 def _engine(config: Mapping[str, Any]) -> dict[str, Any]:
     engine = dict(settings(config, "engine"))
-    if engine.get("rows") == "auto":
-        engine["rows"] = None
+    rows = None if engine.get("rows") == "auto" else engine.get("rows")
+    engine["rows"] = rows if isinstance(rows, int) else None
     values = _typed("engine", engine, {"rows": int | None, "threads": int | None})
-    require(*(within(f"engine.{key}", value, 1) for key, value in values.items()))
+    require(
+        None if rows == engine["rows"] else f"engine.rows={rows}: must be auto or a whole number",
+        *(within(f"engine.{key}", value, 1) for key, value in values.items()),
+    )
     return {"rows": values.get("rows"), "threads": values.get("threads")}
 
 
@@ -141,22 +158,37 @@ def _metrics(config: Mapping[str, Any]) -> dict[str, Any]:
     from diffsweep.metric import find
 
     values = _typed("metric", settings(config, "metric"), {"name": str, "names": tuple[str, ...]})
-    plugins = tuple(config.get("plugins") or ())
+    plugins = _plugins(config)
     find(values.get("names", ()), plugins)
     return {"metrics": values.get("names", ()), "plugins": plugins}
 
 
+def _plugins(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """None where freezing tells what is wrong with them."""
+    try:
+        return tuple(coerced(config.get("plugins") or [], tuple[str, ...]))
+    except TypeError:
+        return ()
+
+
 def _tracker(config: Mapping[str, Any]) -> dict[str, Any]:
     tracker = settings(config, "tracker") or {"name": "none"}
-    return {"tracker": build("tracker", tracker, tuple(config.get("plugins") or ()))}
+    return {"tracker": build("tracker", tracker, _plugins(config))}
 
 
-def _grid(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"grid": _typed("grid", settings(config, "grid"), {"rows": str | None, "cols": str | None})}
+def _grid(axes: Mapping[str, Sequence[Any]], config: Mapping[str, Any]) -> dict[str, Any]:
+    from diffsweep.report.grid import layout
+
+    grid = _typed("grid", settings(config, "grid"), {"rows": str | None, "cols": str | None})
+    try:
+        layout(axes, **grid)
+    except BadInput as error:
+        raise BadInput(f"grid.{message}" for message in error.messages) from None
+    return {"grid": grid}
 
 
 def _device(config: Mapping[str, Any]) -> dict[str, Any]:
-    device = str(config.get("device") or "auto")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+    device = config.get("device", "auto")
+    if isinstance(device, str) and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise BadInput(f"device={device}: must be auto, cpu, cuda or cuda:N")
     return {"device": device}

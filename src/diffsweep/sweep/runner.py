@@ -116,7 +116,8 @@ class Sweep:
         distinct = {cell.id: cell for cell in self.plan.cells}
         missing = [cell for cell in distinct.values() if cell.id not in self.store]
         kept = len(distinct) - len(missing)
-        say(f"{self.plan.name}: {len(self.plan.cells)} cells, {kept} already stored, {len(missing)} to sample")
+        number = len(self.plan.cells)
+        say(f"{self.plan.name}: {number} cell{'s' * (number != 1)}, {kept} already stored, {len(missing)} to sample")
         if missing:
             self._sample(missing)
         self._report()
@@ -127,8 +128,10 @@ class Sweep:
         device = self.plan.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise BadInput(f"device={device}: no CUDA device is available to torch; device=cpu runs on the processor")
+        there = torch.cuda.device_count() if device.startswith("cuda") and torch.cuda.is_available() else 0
+        if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= there:
+            found = f"torch finds {there}" if there else "no CUDA device is available to torch"
+            raise BadInput(f"device={device}: {found}; device=cpu runs on the processor")
         if self.plan.threads:
             torch.set_num_threads(self.plan.threads)
         self.this.device, self.this.threads = device, torch.get_num_threads()
@@ -172,7 +175,10 @@ class Sweep:
 
         if (part, device) not in _models:
             _models.clear()  # one model at a time in memory
-            _models[part, device] = part.load(device)
+            try:
+                _models[part, device] = part.load(device)
+            except BadInput as error:
+                raise BadInput(f"model.{message}" for message in error.messages) from error
             self.this.model_loads += 1
         model = _models[part, device]
         engine = Engine(model, self.this.rows)
@@ -323,9 +329,20 @@ def provenance() -> Mapping[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    source = Path(__file__).parent
-    git = subprocess.run(["git", "-C", str(source), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return {"versions": versions, "git": git.stdout.strip() or None}
+    return {"versions": versions, "git": _commit(Path(__file__).parents[3])}
+
+
+def _commit(checkout: Path) -> str | None:
+    """The commit of a checkout; None where there is none, or no git."""
+    if not (checkout / ".git").exists():
+        return None
+    try:
+        git = subprocess.run(
+            ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return git.stdout.strip() or None
 
 
 def say(text: str) -> None:

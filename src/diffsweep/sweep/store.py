@@ -31,12 +31,16 @@ def sha256(data: bytes) -> str:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(number)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)  # still there only where something failed
 
 
 def to_json(value: Any) -> bytes:
@@ -54,7 +58,11 @@ class Store:
         return self.root / "cells" / cell_id[:2] / cell_id
 
     def __contains__(self, cell_id: str) -> bool:
-        return (self.folder(cell_id) / "record.json").exists()
+        """Whether the cell is finished: its record is there, and can be read."""
+        try:
+            return bool(self.record(cell_id))
+        except KeyError:
+            return False
 
     def record(self, cell_id: str) -> Record:
         """The record of a finished cell; `KeyError` if it is not there or unreadable."""

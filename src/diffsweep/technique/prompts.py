@@ -16,4 +16,5 @@ def filled(given: Sequence[str | None] | None, prompt: str, n: int) -> tuple[str
     shipped = [p for p in SHIPPED if p != prompt]
     defaults = [prompt, *(shipped[i % len(shipped)] for i in range(n - 1))]
     given = list(given or ())
-    return tuple(given[i] or defaults[i] if i < len(given) else defaults[i] for i in range(n))
+    given += [None] * (n - len(given))
+    return tuple(default if own is None else own for own, default in zip(given, defaults, strict=True))
