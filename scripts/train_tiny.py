@@ -245,7 +245,9 @@ def train(args: argparse.Namespace) -> None:
 def recipe(args: argparse.Namespace, state: dict[str, Any]) -> dict[str, Any]:
     """What the model card tells."""
     device = (
-        torch.cuda.get_device_name() if args.device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads"
+        torch.cuda.get_device_name()
+        if args.device.startswith("cuda")
+        else f"a CPU, torch threads: {torch.get_num_threads()}"
     )
     return {
         "channels": args.channels,
@@ -329,12 +331,12 @@ A pixel-space diffusion model of DeepFloyd IF's component types (tokenizer, T5 e
 learned variance, DDPM configuration), {SIZE} x {SIZE} pixels, in the layout that diffusers saves:
 `diffusers.IFPipeline.from_pretrained` loads it.
 
-* **Data**: the drawn world of `diffsweep.world`, training seeds only; {facts.get("pictures", "")} pictures, mirrored at
-  random, captions worded anew at every visit.
+* **Data**: the drawn world of `diffsweep.world`, training seeds only; {facts.get("pictures", "")} pictures, mirrored
+  at random, captions worded anew at every visit.
 * **Recipe**: `scripts/train_tiny.py train`: channels {facts["channels"]}, batch {facts.get("batch", "")}, AdamW
   {RATE}, cosine decay over the last {1 - DECAY_FROM:.0%}, min-SNR-5, {BOUND} x variational bound for the variance,
   offset noise {OFFSET} (t / T)^2, {EMPTY:.0%} empty prompts, weights averaged ({EMA}). Stored in half precision.
-* **Trained**: {facts["step"] if "step" in facts else facts["steps"]} steps, {facts["seen"]} pictures seen,
+* **Trained**: {facts["steps"] if "steps" in facts else facts["step"]} steps, {facts["seen"]} pictures seen,
   {minutes} minutes, {facts.get("device", "")}.
 * **Use**: it knows the subjects, shapes and styles of that world and nothing else. It shows what guidance, starting
   noise, masks, anagrams and hybrids do on a computer without a graphics card; it says nothing about the quality of

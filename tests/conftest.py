@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "passive"
+)  # before torch: its threads, spinning, would starve their neighbours
 
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = {

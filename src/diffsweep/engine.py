@@ -2,8 +2,9 @@
 
 Every program runs at its own pace. Each call takes `rows` open questions, whoever asks them, pads the last rows of
 the tail, and hands the answers back; a program whose answers are complete goes on to its next questions. Programs
-start longest first, and those with most steps left are served first (Hu's level algorithm), so that few rows are
-padded at the end. All calls of a sweep have one shape: a row's bits then do not depend on its neighbours.
+start longest first and are served in that order; once the last has started, those with most steps left come first
+(Hu's level algorithm), so that few rows are padded at the end. All calls of a sweep have one shape: a row's bits then
+do not depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from diffsweep.core.types import Estimate, Model, Program, Query
 
 log = logging.getLogger(__name__)
-WINDOW = 2  # running programs hold open questions for about so many calls: slack to level the tail
+WINDOW = 4  # running programs hold open questions for about so many calls: slack to level the tail
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
+def _lazily(start: Callable[[], Program[Any]]) -> Program[Any]:
+    """The program, made by its first step, so that what goes wrong there is its own failure."""
+    return (yield from start())
+
+
 _Row = tuple[_Running, int]
 
 
@@ -99,7 +105,7 @@ class Engine:
             while waiting and sum(len(r.open) for r in running) < WINDOW * self.rows:
                 work = waiting.pop()
                 order += 1
-                fresh = _Running(work, order, work.start(), work.steps)
+                fresh = _Running(work, order, _lazily(work.start), work.steps)
                 finished = self._advance(fresh)
                 if finished is None:
                     running.append(fresh)
@@ -107,13 +113,13 @@ class Engine:
                     yield finished
             if not running:
                 continue
-            rows = self._choose(running)
+            rows = self._choose(running, tail=not waiting)
             yield from self._answer(rows, running)
             on_rows(len(rows))
 
-    def _choose(self, running: list[_Running]) -> list[_Row]:
-        """The next call's rows, all of one stage: started questions first, then most steps left."""
-        queue = sorted(running, key=lambda r: (not r.answers, -r.steps_left, r.order))
+    def _choose(self, running: list[_Running], tail: bool) -> list[_Row]:
+        """The next call's rows, all of one stage: half-answered programs first, then the oldest, or most steps left."""
+        queue = sorted(running, key=lambda r: (not r.answers, -r.steps_left if tail else 0, r.order))
         stage = queue[0].queries[queue[0].open[0]].stage
         rows = [(r, i) for r in queue for i in r.open if r.queries[i].stage == stage]
         return rows[: self.rows]
@@ -143,7 +149,7 @@ class Engine:
         for r in asking:
             finished = self._end(r, None, failed[r]) if r in failed else None
             if finished is None and not r.open:
-                finished = self._advance(r)
+                finished = self._advance(r, [r.answers[i] for i in range(len(r.queries))])
             if finished is not None:
                 running.remove(r)
                 yield finished
@@ -176,16 +182,15 @@ class Engine:
         variance = answer.variance
         return [Estimate(answer.noise[i], None if variance is None else variance[i]) for i in range(len(queries))]
 
-    def _advance(self, r: _Running) -> Finished | None:
-        """Send a program its answers until it asks again; Finished when it ended."""
+    def _advance(self, r: _Running, answers: list[Estimate] | None = None) -> Finished | None:
+        """Send a program its answers (none to start it) until it asks again; Finished when it ended."""
         began = time.perf_counter()
         try:
-            while True:
-                answers = [r.answers[i] for i in range(len(r.queries))]
-                r.queries, r.answers = (r.program.send(answers) if r.queries else next(r.program)), {}
-                if r.queries:
-                    r.steps_left -= 1
-                    return None
+            while not (queries := next(r.program) if answers is None else r.program.send(answers)):
+                answers = []
+            r.queries, r.answers = queries, {}
+            r.steps_left -= 1
+            return None
         except StopIteration as stop:
             return self._end(r, stop.value, None)
         except Exception as error:
