@@ -27,7 +27,7 @@ from diffsweep.sweep.store import Record, Store, write_atomic
 
 LEAST, MOST, SIDE = 96, 256, 8000  # pixels: a tile's sides, and the greatest side of a sheet
 FEW, MANY = 16, 64  # tiles side by side: a lone row is wrapped beyond FEW, several beyond MANY
-GAP, MARGIN, FONT = 4, 16, 13
+GAP, MARGIN, FONT, WORDS = 4, 16, 13, 20  # WORDS: characters a row's label may always have in a line
 LEADING = FONT + 4
 INK, FAINT, PAPER, GREY = "#1a1a1a", "#6b6b6b", "white", "#c8c8c8"
 REFERENCES = ("input", "mask")  # shown where their content changes, not beside each picture
@@ -237,7 +237,7 @@ class _Painter:
         tiles = [tile for block in found for line in block.lines for tile in (*line.lead, *line.tiles) if tile]
         self.tile = max((self._size(tile) for tile in tiles if tile.there and tile.picture == "image"), default=LEAST)
         self.line = self.tile + GAP
-        texts = [part for block in found for line in block.lines for part in _wrapped(line.label, self.tile)]
+        texts = [part for block in found for line in block.lines for part in _wrapped(line.label, self.tile, WORDS)]
         names = [block.rows for block in found if any(line.label for line in block.lines)]
         self.label = round(max((_length(text) for text in [*texts, *names]), default=0))
         self.left = MARGIN + (self.label + 2 * GAP if self.label else 0)
@@ -292,7 +292,7 @@ class _Painter:
                 _write(draw, (x, bottom - (len(parts) - j) * LEADING), part, FAINT if i < len(block.lead) else INK)
 
     def _line(self, image: Image.Image, draw: ImageDraw.ImageDraw, y: int, block: Block, line: Line) -> None:
-        parts = _wrapped(line.label, self.tile)
+        parts = _wrapped(line.label, self.tile, WORDS)
         for j, part in enumerate(parts):
             _write(draw, (MARGIN, y + (self.tile - len(parts) * LEADING) // 2 + j * LEADING), part)
         for i, tile in enumerate(line.lead):
@@ -324,9 +324,9 @@ class _Painter:
 
 
 @lru_cache(maxsize=4096)
-def _wrapped(text: str, tile: int) -> tuple[str, ...]:
-    """A label's lines: as wide as a tile, and no more of them than stand beside one."""
-    width, most = max(8, tile // 7), max(1, tile // LEADING)
+def _wrapped(text: str, tile: int, least: int = 8) -> tuple[str, ...]:
+    """A label's lines: as wide as a tile, or `least` characters, and no more of them than stand beside one."""
+    width, most = max(least, tile // 7), max(1, tile // LEADING)
     return tuple(textwrap.wrap(short(text, width * most - most * 3), width, max_lines=most, placeholder="…"))
 
 
