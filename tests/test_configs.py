@@ -12,6 +12,7 @@ from PIL import Image
 
 from diffsweep.paths import shipped
 
+pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")  # the command runs in this process
 SMALL = ("model=analytic", "scheduler.steps=2", "device=cpu")
 # what a choice needs beside itself
 BESIDE = {

@@ -422,7 +422,7 @@ def test_a_service_that_dies_costs_one_warning(finished: Finished, capfd: pytest
     killed = []
 
     def kill() -> None:
-        for process in [] if killed else [thing for thing in gc.get_objects() if isinstance(thing, subprocess.Popen)]:
+        for process in [] if killed else [thing for thing in gc.get_objects() if type(thing) is subprocess.Popen]:
             if "wandb" in str(process.args) and process.poll() is None:
                 process.kill()
                 killed.append(process.wait())
