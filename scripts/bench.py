@@ -29,6 +29,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, SCALES, SEEDS = 30, (1.0, 3.0, 5.0, 7.0), (0, 1, 2, 3)
 PROMPT = "a photo of a dog"
+NEWLINE = "\n"  # no backslash within an f-string before Python 3.12
 
 
 def command(*words: str, folder: Path, **environment: str) -> tuple[float, str]:
@@ -45,7 +46,7 @@ def command(*words: str, folder: Path, **environment: str) -> tuple[float, str]:
 def diffsweep(*words: str, folder: Path) -> tuple[float, dict[str, Any]]:
     """Wall seconds of a multirun, and its newest sweep.json."""
     seconds, _ = command("diffsweep", "-m", *words, folder=folder)
-    newest = max((folder / "outputs" / "sweeps").glob("*/sweep.json"), key=lambda f: f.stat().st_mtime)
+    newest = max(folder.glob("*/sweeps/*/sweep.json"), key=lambda f: f.stat().st_mtime)
     return seconds, json.loads(newest.read_text())
 
 
@@ -237,7 +238,7 @@ began = time.perf_counter()
 from diffsweep import app
 from diffsweep.sweep import runner
 from diffsweep.sweep.plan import plan
-def measured(raw, name=None, command=""):
+def measured(raw, name=None, command="", before=()):
     whole = plan(raw, name)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"planned {len(whole.cells)} {time.perf_counter() - began:.2f} {peak:.0f} {'torch' in sys.modules}")
@@ -264,19 +265,24 @@ sys.exit(app.main())
             seconds, document = diffsweep(*words, folder=folder)
             again.append(seconds)
         loads = sum(run["model_loads"] for run in document["runs"]) - 1
-        mixed = diffsweep(
-            "model=analytic", "scheduler.steps=10,20,50", "seed=range(0,8)", "metric=none", folder=folder
-        )[1]
-        run = mixed["runs"][-1]
-    share = run["padded_rows"] / (run["padded_rows"] + run["model_rows"])
+        words = ["model=analytic", "scheduler.steps=10,20,50", "guidance.scale=1,4", "seed=range(0,7)", "metric=none"]
+        mixed = []
+        for rows in (8, 12, 16):
+            _, document = diffsweep(*words, f"engine.rows={rows}", f"output_dir=mixed{rows}", folder=folder)
+            run = document["runs"][-1]
+            share = run["padded_rows"] / (run["padded_rows"] + run["model_rows"])
+            mixed.append(
+                f"  {rows} rows a call: {run['model_rows']} rows in {run['model_calls']} calls, "
+                f"{run['padded_rows']} padded, {share:.1%}."
+            )
     return f"""# Planning, running again, padding
 
 * Planning 10,000 cells (100 seeds x 100 guidance scales), the process's start included: median
-  {statistics.median(s for s, _, _ in planned):.1f} s, peak memory {max(m for _, m, _ in planned)} MB (an empty Python
-  process: {empty:.0f} MB), torch imported: {planned[0][2]}.
+  {statistics.median(s for s, _, _ in planned):.1f} s, peak memory {max(m for _, m, _ in planned)} MB
+  (an empty Python process: {empty:.0f} MB), torch imported: {planned[0][2]}.
 * A finished sweep of 1,000 cells again, whole command: median {statistics.median(again):.1f} s, {loads} model loads.
-* A mixed sweep of 10, 20 and 50 steps, 8 seeds each: {run["model_rows"]} rows in {run["model_calls"]} calls of
-  {run["rows"]}, {run["padded_rows"]} padded, {share:.1%}.
+* A mixed sweep of 10, 20 and 50 steps, with guidance and without, 7 seeds each:
+{NEWLINE.join(mixed)}
 """
 
 
