@@ -272,7 +272,7 @@ sys.exit(app.main())
             run = document["runs"][-1]
             share = run["padded_rows"] / (run["padded_rows"] + run["model_rows"])
             mixed.append(
-                f"  {rows} rows a call: {run['model_rows']} rows in {run['model_calls']} calls, "
+                f"  - {rows} rows a call: {run['model_rows']} rows in {run['model_calls']} calls, "
                 f"{run['padded_rows']} padded, {share:.1%}."
             )
     return f"""# Planning, running again, padding
