@@ -167,6 +167,10 @@ def explain(error: BaseException) -> str:
 # What Hydra says, and what is said instead.
 _ADVICE = (
     (
+        r"Ambiguous value for argument '\+sweeps=",
+        r"+sweeps names several files: one at a time, call diffsweep once for each",
+    ),
+    (
         r"Ambiguous value for argument '(([^=]+)=(.*?))'\n",
         r"""\1 names several values: add -m to sweep over them, or quote a text with commas twice: '\2="\3"'""",
     ),
@@ -220,7 +224,11 @@ def _about_key(node: DictConfig, key: str) -> str:
     parent = key.rpartition(".")[0]
     everything = [path for path in _paths(node._get_root()) if path.split(".")[0] != "hydra"]
     namesakes = [path for path in everything if path.split(".")[-1] == key.split(".")[-1]]
-    meant = f"; did you mean {namesakes[0]!r}?" if namesakes else did_you_mean(key, everything)
+    meant = (
+        f"; did you mean {namesakes[0]!r}?"
+        if namesakes
+        else did_you_mean(key, [path for path in everything if not key.startswith(f"{path}.")])
+    )
     siblings = [path.removeprefix(f"{parent}.") for path in everything if path.rpartition(".")[0] == parent]
     allowed = f"{parent or 'the keys'} {'has' if parent else 'are'} {', '.join(siblings) or 'no keys of its own'}"
     return f"{key}: no such key; {allowed}{meant}"

@@ -114,8 +114,10 @@ class Engine:
             if not running:
                 continue
             rows = self._choose(running, tail=not waiting)
+            halvings = self.counts.halvings
             yield from self._answer(rows, running)
-            on_rows(len(rows))
+            if self.counts.halvings == halvings:  # else nothing was answered
+                on_rows(len(rows))
 
     def _choose(self, running: list[_Running], tail: bool) -> list[_Row]:
         """The next call's rows, all of one stage: half-answered programs first, then the oldest, or most steps left."""
@@ -192,11 +194,12 @@ class Engine:
             r.steps_left -= 1
             return None
         except StopIteration as stop:
-            return self._end(r, stop.value, None)
+            ended: tuple[Any, Exception | None] = stop.value, None
         except Exception as error:
-            return self._end(r, None, error)
+            ended = None, error
         finally:
             r.seconds += time.perf_counter() - began
+        return self._end(r, *ended)
 
     def _end(self, r: _Running, result: Any, error: Exception | None) -> Finished:
         r.program.close()

@@ -67,10 +67,10 @@ def names(root: Path) -> list[str]:
 
 def opened(name: str, output_dir: str) -> Stored:
     """The sweep of this name under output_dir, or at this path; BadInput where there is none."""
-    root = Path(output_dir).expanduser()
+    root, path = Path(output_dir).expanduser(), Path(name).expanduser()
     folder = root / "sweeps" / name
-    if not (folder / "sweep.json").is_file():
-        folder = Path(name).expanduser()
+    if path.is_absolute() or not (folder / "sweep.json").is_file():
+        folder = path
         root = folder.resolve().parents[1] if folder.is_dir() else root
     try:
         sweep = json.loads((folder / "sweep.json").read_bytes())
@@ -80,7 +80,7 @@ def opened(name: str, output_dir: str) -> Stored:
         raise BadInput(f"{name}: no such sweep; {there}{did_you_mean(name, known)}") from None
     except (OSError, ValueError) as error:
         raise BadInput(f"{folder / 'sweep.json'}: cannot be read ({error})") from None
-    return Stored(root, folder, sweep)
+    return Stored(root, folder, {**sweep, "name": folder.resolve().name})
 
 
 def table(stored: Stored, keys: Mapping[str, str]) -> int:
@@ -124,7 +124,10 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
     plugins = tuple(filter(None, keys.get("plugins", "").split(",")))
     wanted = _metrics(keys.get("metric", "default"))
     changed = measure(stored.store, stored.cell_ids, wanted, plugins)
-    print(f"{changed} of {len(stored.cell_ids)} cells measured, the others had these numbers already", file=sys.stderr)
+    print(
+        f"{changed} of {len(stored.cell_ids)} cells measured; the others have these numbers, or lack what they need",
+        file=sys.stderr,
+    )
     stored.sweep["metrics"] = list(dict.fromkeys([*stored.sweep.get("metrics", ()), *wanted]))
     write_atomic(stored.folder / "sweep.json", to_json(stored.sweep))
     return report(stored, keys)
@@ -179,7 +182,8 @@ def sync(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.sweep.parts import build
 
     tracker = build("tracker", {"name": "wandb", **{k: v for k, v in keys.items() if k not in COMMON}})
-    print(tracker.log(stored.store, stored.sweep, write_all(stored.store, stored.sweep).files))
+    if told := tracker.log(stored.store, stored.sweep, write_all(stored.store, stored.sweep).files):
+        print(told)
     return 0
 
 
@@ -207,9 +211,10 @@ def run(words: Sequence[str]) -> int:
     if name not in known:
         raise BadInput(f"{name}: no such command; there are {', '.join(known)}{did_you_mean(name, known)}")
     own = COMMANDS[name].keys if name in COMMANDS else ()
-    keys = _keys([word for word in rest if "=" in word], (*own, *COMMON))
-    plain = [word for word in rest if "=" not in word]
-    output_dir = keys.get("output_dir", "outputs")
+    output_dir = next((word.partition("=")[2] for word in rest if word.startswith("output_dir=")), "outputs")
+    there = names(Path(output_dir).expanduser())  # a sweep's name may hold a =
+    plain = [word for word in rest if "=" not in word or word in there or Path(word).is_dir()]
+    keys = _keys([word for word in rest if word not in plain], (*own, *COMMON))
     if name == "list":
         print("\n".join(names(Path(output_dir).expanduser())) or f"no sweeps under {output_dir}")
         return 0

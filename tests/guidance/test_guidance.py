@@ -11,11 +11,11 @@ from scipy.ndimage import gaussian_filter
 
 from diffsweep.core.problems import BadInput
 from diffsweep.core.types import Estimate, Guidance, Query
+from diffsweep.guidance.band import bands
 from diffsweep.guidance.classifier_free import ClassifierFree
 from diffsweep.guidance.multiview import Multiview, mean, total
 from diffsweep.guidance.none import Unguided
 from diffsweep.sweep.parts import build, names
-from diffsweep.view.band import bands
 from diffsweep.view.flip import Flip
 from diffsweep.view.identity import Identity
 from diffsweep.view.negate import Negate

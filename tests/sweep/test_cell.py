@@ -299,9 +299,9 @@ def test_what_two_parts_do_not_agree_in_is_told_with_its_key(frozen: Callable[..
     Image.new("L", (4, 6)).save(tmp_path / "mask.png")
     path = str(tmp_path / "mask.png")
     assert messages(frozen, technique="inpaint", input="none", mask="file", mask__path=path, scheduler__steps=2000) == [
-        "scheduler.steps=2000: this model has 1000 training steps",
         "input=none: this technique needs a picture; input=world, input=file or input=drawing",
         f"mask.path={path}: the mask is 4 x 6 pixels, the picture 8 x 8",
+        "scheduler.steps=2000: this model has 1000 training steps",
     ]
     assert messages(frozen, technique="anagram", view__patches=3) == [
         "view.patches=3: must divide the picture's side of 8 pixels"

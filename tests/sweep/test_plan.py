@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from diffsweep.core import packages
 from diffsweep.core.problems import BadInput
 from diffsweep.metric import scoring
 from diffsweep.sweep import parts
@@ -265,7 +266,7 @@ def test_a_metric_of_the_users_own_is_known(
         points = f"[diffsweep.plugins]\n{package} = {package}\n"
         (tmp_path / f"{package}-1.0.dist-info" / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(tmp_path)
-    kept = parts.packages, parts.find, parts._build, scoring.known
+    kept = packages.packages, parts.find, parts._build, scoring.known
     try:
         importlib.invalidate_caches()
         for cache in kept:

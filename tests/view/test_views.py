@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter
 
 from diffsweep.core.problems import BadInput
 from diffsweep.core.types import Estimate, View
+from diffsweep.guidance.band import Band, bands, blur
 from diffsweep.sweep.parts import build, names
-from diffsweep.view.band import Band, bands, blur
 from diffsweep.view.jigsaw import Jigsaw
 from diffsweep.view.permute import Permute
 
@@ -27,8 +27,7 @@ FURTHER: list[dict[str, Any]] = [
     {"name": "permute", "patches": SIDE, "seed": 1},
     {"name": "jigsaw", "seed": 5},
 ]
-# a band filters and undoes nothing; it belongs to hybrids and has tests of its own below
-SETTINGS = [{"name": name} for name in names("view") if name != "band"] + FURTHER
+SETTINGS = [{"name": name} for name in names("view")] + FURTHER
 
 
 @pytest.fixture(params=SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
@@ -192,7 +191,7 @@ def test_a_cell_names_the_key_of_a_view_that_does_not_fit(
         ({"name": "permute", "patches": 0}, "view.patches=0: must be at least 1"),
         ({"name": "flipp"}, "view=flipp: not known; there are .*; did you mean 'flip'"),
         ({"name": "jigsaw", "sed": 1}, "view.sed: unknown key of view=jigsaw; .*did you mean 'seed'"),
-        ({"name": "band", "coarse": 2.0, "kernel": 9}, "view.fine: "),
+        ({"name": "band", "fine": 1.0, "coarse": 2.0, "kernel": 9}, "view=band: not known"),  # what hybrids are made of
     ],
 )
 def test_a_view_that_cannot_be_names_the_key(settings: dict[str, Any], message: str) -> None:

@@ -7,13 +7,12 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from importlib.metadata import entry_points
 from itertools import islice
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffsweep.core.packages import modules
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.metric.batch import Batch, Metric, Score
 
@@ -28,15 +27,9 @@ FILES = {"reference": "input.png", "mask": "mask.png"}  # what a cell stores of 
 def known(plugins: tuple[str, ...] = ()) -> dict[str, Metric]:
     """Every metric by name, the plugins' first: all that the modules of each package's `metric` folder list."""
     found: dict[str, Metric] = {}
-    declared = (point.value for point in entry_points(group="diffsweep.plugins"))
-    for package in (*plugins, *declared, "diffsweep"):
-        try:
-            folder = importlib.import_module(f"{package}.metric")
-        except ModuleNotFoundError:
-            continue
-        for module in sorted(m.name for m in iter_modules(folder.__path__)):
-            for metric in getattr(importlib.import_module(f"{package}.metric.{module}"), "METRICS", ()):
-                found.setdefault(metric.name, metric)
+    for path in modules("metric", plugins):
+        for metric in getattr(importlib.import_module(path), "METRICS", ()):
+            found.setdefault(metric.name, metric)
     return found
 
 

@@ -91,7 +91,11 @@ def _stage(model: DeepFloyd) -> Stage:
 
 
 def _read(unet: dict[str, Any], config: dict[str, Any]) -> Stage:
-    size = unet["sample_size"]
+    size, channels = unet["sample_size"], unet["in_channels"]
+    if channels != 3 or unet.get("class_embed_type"):
+        raise ValueError(
+            f"in_channels={channels}: only first stages in pixels are run, which have 3 and no class labels"
+        )
     if config.get("trained_betas"):
         schedule: NoiseSchedule = from_betas(config["trained_betas"])
     else:
@@ -125,6 +129,7 @@ class Loaded:
     def __init__(self, model: DeepFloyd, device: str) -> None:
         import torch
         from diffusers import UNet2DConditionModel
+        from safetensors import SafetensorError
         from transformers import AutoTokenizer, T5EncoderModel
         from transformers.utils import logging as transformers_logging
 
@@ -133,7 +138,9 @@ class Loaded:
         self.stages = {"base": model.stage()}
         self.device = device
         self.dtype = getattr(torch, model.dtype)
-        prediction = model.config("scheduler", "scheduler_config.json").get("prediction_type", "epsilon")
+        config = model.config("scheduler", "scheduler_config.json")
+        self.learned = config.get("variance_type") in ("learned", "learned_range")  # else unused, as in IFPipeline
+        prediction = config.get("prediction_type", "epsilon")
         if prediction not in ("epsilon", "v_prediction", "sample"):
             raise BadInput(f"path={model.path}: prediction_type {prediction} is not known")
         self.prediction = prediction
@@ -150,7 +157,7 @@ class Loaded:
                 ),
                 device,
             )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise BadInput(f"path={model.path}: the checkpoint cannot be loaded: {error}") from error
         self._embeddings: dict[str, Tensor] = {}
 
@@ -168,6 +175,8 @@ class Loaded:
                 add_special_tokens=True,
                 return_tensors="pt",
             ).to(self.device)
+            if tokens.attention_mask.all() and len(self.tokenizer(prompt.lower().strip()).input_ids) > MAX_TOKENS:
+                log.warning("a prompt is cut after %d tokens: %s", MAX_TOKENS, prompt)
             with torch.inference_mode():
                 encoded = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0][0]
             self._embeddings[prompt] = encoded.to(self.dtype)
@@ -180,7 +189,7 @@ class Loaded:
         answer = self.unet(x.to(self.dtype), t.to(self.device), encoder_hidden_states=embeddings, return_dict=False)[0]
         channels = x.shape[1]
         output, rest = answer[:, :channels].float(), answer[:, channels:]
-        variance = rest.float() if rest.shape[1] == channels else None
+        variance = rest.float() if self.learned and rest.shape[1] == channels else None
         return Estimate(self._noise(output, x, t), variance)
 
     def _noise(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:

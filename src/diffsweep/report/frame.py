@@ -22,7 +22,7 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
     cannot be compared. What the store holds counts: a cell stored since, or removed, is shown as it is now.
     """
     cells = list(sweep["cells"])
-    records = [_record(store, cell["cell_id"]) for cell in cells]
+    records = [store.get(cell["cell_id"]) for cell in cells]
     columns: dict[str, Any] = {
         "cell_id": _column(cell["cell_id"] for cell in cells),
         "status": _column("failed" if record is None else "done" for record in records),
@@ -55,22 +55,15 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
 
 
 def _definitions(records: Iterable[Record | None], asked: Iterable[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The definition of every metric found, those asked for first, and the metrics that have more than one."""
+    """The definition of each metric asked for and found, and the metrics that have more than one."""
+    asked = dict.fromkeys(asked)
     found: dict[str, dict[str, Any]] = {}
     refused: dict[str, None] = {}
     for record in records:
         for name, entry in (record or {}).get("metrics", {}).items():
-            if found.setdefault(name, entry["definition"]) != entry["definition"]:
+            if name in asked and found.setdefault(name, entry["definition"]) != entry["definition"]:
                 refused[name] = None
-    order = dict.fromkeys([*asked, *found])
-    return {name: found[name] for name in order if name in found and name not in refused}, list(refused)
-
-
-def _record(store: Store, cell_id: str) -> Record | None:
-    try:
-        return store.record(cell_id)
-    except KeyError:
-        return None
+    return {name: found[name] for name in asked if name in found and name not in refused}, list(refused)
 
 
 def _column(values: Iterable[Any]) -> Any:

@@ -90,7 +90,7 @@ def blocks(store: Store, sweep: Sweep, rows: str | None = None, cols: str | None
     axes = sweep["axes"]
     rows, cols, rest = layout(axes, rows, cols)
     places = {tuple(_key(cell["axes"].get(axis)) for axis in axes): cell["cell_id"] for cell in sweep["cells"]}
-    records = {cell_id: _record(store, cell_id) for cell_id in places.values()}
+    records = {cell_id: store.get(cell_id) for cell_id in places.values()}
 
     def values(axis: str | None) -> list[Any]:
         return [None] if axis is None else list(axes[axis])
@@ -164,13 +164,6 @@ def _broken(block: Block) -> Iterator[Block]:
 
 def _key(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
-
-
-def _record(store: Store, cell_id: str) -> Record | None:
-    try:
-        return store.record(cell_id)
-    except KeyError:
-        return None
 
 
 def write_grid(

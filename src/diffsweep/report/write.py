@@ -61,7 +61,7 @@ def show(report: Report) -> None:
     if len(failed) > MOST_SHOWN:
         print(f"failed: {len(failed) - MOST_SHOWN} more, all in results.csv", file=sys.stderr)
     if len(failed):
-        print("The same command tries failed cells again.", file=sys.stderr)
+        print("The sweep's command, run again, tries failed cells again.", file=sys.stderr)
     if len(report.frame) == 1 and not len(failed):
         print(report.folder.parents[1] / report.frame["image"][0])
     print(f"{report.folder}/: report.html, {', '.join(file.name for file in report.files[:-1])}")

@@ -20,7 +20,7 @@ import numpy as np
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.core.types import Stage
 from diffsweep.scheduler.threshold import CHECKPOINT
-from diffsweep.sweep.parts import as_mapping, build, coerced, plain, shown
+from diffsweep.sweep.parts import as_mapping, build, coerced, find, plain, shown, sources
 
 RECIPE = 1  # raised when the same configuration would give another picture
 DEFAULT_PROMPT = "a photo of a dog"
@@ -107,6 +107,12 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if "model" in parts:
         with problems.under("model"):
             stage, fingerprint = _model(parts["model"])
+    uses = _uses(config.get("technique"), values["plugins"] or ())
+    arrays: dict[str, tuple[np.ndarray, str]] = {}
+    for group in ("input", "mask"):
+        if stage is not None and group in uses and group in parts:
+            with problems.under(group):
+                arrays[group] = _array(group, parts[group], stage.shape[-1])
     if stage is None or "technique" not in parts:
         raise BadInput(problems.messages)  # what follows depends on both
 
@@ -122,12 +128,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
             require(within("t", getattr(technique, "t", None), 0, len(stage.schedule) - 1))
             visited = technique.visited(timesteps)
             technique = technique.settled(timesteps)
-    arrays: dict[str, tuple[np.ndarray, str]] = {}
-    for group in ("input", "mask"):
-        if group in technique.uses and group in parts:
-            with problems.under(group):
-                arrays[group] = _array(group, parts[group], stage.shape[-1])
-    if "view" in technique.uses:
+    if "view" in uses:
         for view in technique.views or (parts.get("view"),):
             fits = getattr(view, "fits", None)
             if fits is not None:
@@ -135,26 +136,29 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
                     fits(stage.shape[-1])
     problems.settle()
 
-    caption = parts["input"].caption() if "input" in technique.uses else None
+    caption = parts["input"].caption() if "input" in uses else None
     prompt = values["prompt"] if values["prompt"] is not None else caption or DEFAULT_PROMPT
     used: dict[str, Any] = {
         "model": {**_plain(parts["model"]), "fingerprint": fingerprint},
         "technique": _plain(technique),
     }
-    if "prompt" in technique.uses:
+    if "prompt" in uses:
         asked = technique.asked(prompt)
         used["prompt"] = asked[0] if len(asked) == 1 else list(asked)
         used["technique"] = {key: value for key, value in used["technique"].items() if key != "prompts"}
-    if "scheduler" in technique.uses:
+    if "scheduler" in uses:
         resolved = {"spacing": scheduler.spacing, "threshold": scheduler.threshold}
         own = {key: getattr(stage, key) for key, value in resolved.items() if value == CHECKPOINT}
         used["scheduler"] = {**_plain(scheduler), **own, "steps": len(timesteps), "timesteps": _hash(timesteps)}
-    if "guidance" in technique.uses:
+    if "guidance" in uses:
         used["guidance"] = _plain(parts["guidance"])
-    if "view" in technique.uses and technique.views is None:
+    if "view" in uses and technique.views is None:
         used["view"] = _plain(parts["view"])
     for group, (_, digest) in arrays.items():
         used[group] = {**_plain(parts[group]), "sha256": digest}
+    deciding = {"scheduler", "guidance", "view"} & uses
+    if own := sources(parts["model"], technique, *(parts[group] for group in deciding)):
+        used["plugins"] = own  # edited, or of a shipped part's name: another picture
     decided = {"seed": values["seed"], **used}
     return Cell(
         id=cell_id(decided),
@@ -173,6 +177,15 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         pixels=arrays["input"][0] if "input" in arrays else None,
         mask=arrays["mask"][0] if "mask" in arrays else None,
     )
+
+
+def _uses(config: Any, plugins: tuple[str, ...]) -> frozenset[str]:
+    """What a technique uses: known even where its keys are wrong."""
+    try:
+        technique: Any = find("technique", config["name"], plugins)
+    except (BadInput, KeyError, TypeError):
+        return frozenset()
+    return frozenset(technique.uses)
 
 
 def _values(config: Mapping[str, Any], problems: _Problems) -> dict[str, Any]:

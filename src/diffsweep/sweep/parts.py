@@ -8,19 +8,20 @@ entry point group `diffsweep.plugins`.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
+import inspect
 import json
 import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from importlib.metadata import entry_points
-from importlib.util import find_spec
-from pkgutil import iter_modules
+from pathlib import Path
 from typing import Any
 
-from diffsweep.core.problems import BadInput, did_you_mean, require
+from diffsweep.core.packages import modules
+from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.core.types import View
 
 # what makes a module's dataclass a part of its group
@@ -37,29 +38,10 @@ MARKS = {
 
 
 @lru_cache
-def packages(plugins: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Where parts are looked for, in order: the user's packages, then diffsweep."""
-    require(*(f"plugins={name}: no such package can be imported" for name in plugins if not _importable(name)))
-    return (*plugins, *(point.value for point in entry_points(group="diffsweep.plugins")), "diffsweep")
-
-
-def _importable(name: str) -> bool:
-    try:
-        return all(word.isidentifier() for word in name.split(".")) and find_spec(name) is not None
-    except ModuleNotFoundError:  # of a package above it
-        return False
-
-
-@lru_cache
 def find(group: str, name: str, plugins: tuple[str, ...] = ()) -> type:
     """The dataclass that `name` of `group` stands for."""
-    for package in packages(plugins):
-        path = f"{package}.{group}.{name}"
-        try:
-            found = name.isidentifier() and find_spec(path) is not None
-        except ModuleNotFoundError:
-            found = False
-        if found and (part := _part(path, group)):
+    for path in modules(group, plugins):
+        if path.endswith(f".{name}") and (part := _part(path, group)):
             return part
     known = names(group, plugins)
     raise BadInput(f"{group}={name}: not known; there are {', '.join(known)}{did_you_mean(name, known)}")
@@ -67,18 +49,15 @@ def find(group: str, name: str, plugins: tuple[str, ...] = ()) -> type:
 
 def names(group: str, plugins: tuple[str, ...] = ()) -> list[str]:
     """Every part of a group."""
-    found = set()
-    for package in packages(plugins):
-        try:
-            folder = importlib.import_module(f"{package}.{group}")
-        except ModuleNotFoundError:
-            continue
-        found |= {m.name for m in iter_modules(folder.__path__) if _part(f"{package}.{group}.{m.name}", group)}
-    return sorted(found)
+    return sorted({path.rpartition(".")[2] for path in modules(group, plugins) if _part(path, group)})
 
 
 def _part(path: str, group: str) -> type | None:
-    module = importlib.import_module(path)
+    """The module's part: its dataclass with the group's mark."""
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        raise BadInput(f"plugins={path}: {error}") from error
     for value in vars(module).values():
         own = isinstance(value, type) and value.__module__ == path and dataclasses.is_dataclass(value)
         if own and hasattr(value, MARKS[group]) and not getattr(value, "__abstractmethods__", None):
@@ -182,6 +161,18 @@ def _coerced_list(value: Sequence[Any], hint: Any, plugins: tuple[str, ...]) -> 
     if problems:
         raise BadInput(problems)
     return tuple(items)
+
+
+def sources(*parts: Any) -> dict[str, str]:
+    """The user's own modules among these parts and those within them, each with the hash of its file."""
+    found: dict[str, str] = {}
+    for part in filter(dataclasses.is_dataclass, parts):
+        module = type(part).__module__
+        if not module.startswith("diffsweep."):
+            found[module] = hashlib.sha256(Path(inspect.getfile(type(part))).read_bytes()).hexdigest()
+        for value in vars(part).values():
+            found |= sources(*(value if isinstance(value, tuple) else (value,)))
+    return found
 
 
 def plain(part: Any) -> dict[str, Any]:

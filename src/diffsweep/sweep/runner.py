@@ -114,9 +114,11 @@ class Sweep:
         for note in self.plan.notes:
             say(f"note: {note}")
         distinct = {cell.id: cell for cell in self.plan.cells}
-        missing = [cell for cell in distinct.values() if cell.id not in self.store]
+        missing = [cell for cell in distinct.values() if not self.store.whole(cell.id)]
         kept = len(distinct) - len(missing)
         number = len(self.plan.cells)
+        if gone := {cell["cell_id"] for cell in self.earlier.get("cells", ())} - distinct.keys():
+            say(f"note: {self.plan.name} had {len(gone)} other cells, which its files show no more; they stay stored")
         say(f"{self.plan.name}: {number} cell{'s' * (number != 1)}, {kept} already stored, {len(missing)} to sample")
         if missing:
             self._sample(missing)
@@ -135,6 +137,12 @@ class Sweep:
         if self.plan.threads:
             torch.set_num_threads(self.plan.threads)
         self.this.device, self.this.threads = device, torch.get_num_threads()
+        earlier = [run["threads"] for run in self.earlier.get("runs", ()) if run["device"] == device == "cpu"]
+        if earlier and earlier[-1] != self.this.threads:
+            say(
+                f"note: {self.this.threads} CPU threads, {earlier[-1]} before: bits may differ from those of the cells "
+                f"stored; engine.threads={earlier[-1]} keeps them"
+            )
         self.this.rows = self._rows(device)
         self._write()
         by_model: dict[Any, list[Cell]] = defaultdict(list)
@@ -165,10 +173,14 @@ class Sweep:
         """The batch shape: as recorded, as asked for, or what the whole sweep can fill."""
         if self.plan.rows:
             return self.plan.rows
-        if recorded := self.earlier.get("rows"):
-            return int(recorded)
         cells = {cell.id: cell for cell in self.plan.cells}.values()
-        return max(1, min(sum(len(cell.prompts) for cell in cells), MOST_ROWS[device.partition(":")[0]]))
+        fits = max(1, min(sum(len(cell.prompts) for cell in cells), MOST_ROWS[device.partition(":")[0]]))
+        recorded = self.earlier.get("rows")
+        if not recorded or len(self.earlier["cells"]) == 1:  # a lone cell's shape binds nobody
+            return fits
+        if recorded < fits:
+            say(f"note: {recorded} model rows a call, as {self.plan.name} began; engine.rows={fits} would be faster")
+        return int(recorded)
 
     def _sample_with(self, part: Any, cells: list[Cell], device: str, bar: tqdm[None], total: int) -> None:
         from diffsweep.engine import Engine
@@ -333,12 +345,15 @@ def provenance() -> Mapping[str, Any]:
 
 
 def _commit(checkout: Path) -> str | None:
-    """The commit of a checkout; None where there is none, or no git."""
+    """The commit of a checkout, `-dirty` where files differ from it; None where there is none, or no git."""
     if not (checkout / ".git").exists():
         return None
     try:
         git = subprocess.run(
-            ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+            ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except OSError:
         return None

@@ -59,10 +59,19 @@ class Store:
 
     def __contains__(self, cell_id: str) -> bool:
         """Whether the cell is finished: its record is there, and can be read."""
+        return self.get(cell_id) is not None
+
+    def get(self, cell_id: str) -> Record | None:
+        """The record of a cell, None if it is not there or unreadable."""
         try:
-            return bool(self.record(cell_id))
+            return self.record(cell_id)
         except KeyError:
-            return False
+            return None
+
+    def whole(self, cell_id: str) -> bool:
+        """Whether the cell is finished and every file that its record lists is there."""
+        record = self.get(cell_id)
+        return record is not None and all((self.folder(cell_id) / name).is_file() for name in record["files"])
 
     def record(self, cell_id: str) -> Record:
         """The record of a finished cell; `KeyError` if it is not there or unreadable."""
@@ -97,7 +106,7 @@ class Store:
                     os.fsync(file.fileno())
                 files[path.name] = sha256(path.read_bytes())
             write_atomic(scratch / "record.json", to_json({**record, "cell_id": cell_id, "files": files}))
-            if place.exists() and cell_id not in self:
+            if place.exists() and not self.whole(cell_id):
                 shutil.rmtree(place)  # what a crash of an older kind left without a record
             try:
                 os.rename(scratch, place)

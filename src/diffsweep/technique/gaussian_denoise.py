@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from diffsweep.core.problems import require, within
 from diffsweep.core.types import Program
+from diffsweep.guidance.band import blur
 from diffsweep.technique.job import Job, Outcome, Plain
 from diffsweep.technique.start import check_t
-from diffsweep.view.band import blur
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,10 +11,10 @@ from typing import ClassVar
 
 from diffsweep.core.problems import require, within
 from diffsweep.core.types import Program
+from diffsweep.guidance.band import bands, blur
 from diffsweep.guidance.multiview import Multiview, total
 from diffsweep.technique.job import Job, Outcome, Plain
 from diffsweep.technique.prompts import filled
-from diffsweep.view.band import bands, blur
 
 
 @dataclass(frozen=True)
