@@ -238,7 +238,7 @@ began = time.perf_counter()
 from diffsweep import app
 from diffsweep.sweep import runner
 from diffsweep.sweep.plan import plan
-def measured(raw, name=None, command="", before=()):
+def measured(raw, name=None, command="", before=(), joins=False):
     whole = plan(raw, name)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"planned {len(whole.cells)} {time.perf_counter() - began:.2f} {peak:.0f} {'torch' in sys.modules}")

@@ -41,7 +41,7 @@ class Runner:
         self.status = "done"
         self.before = lambda: None
 
-    def run_sweep(self, cells, name, command, before=()):
+    def run_sweep(self, cells, name, command, before=(), joins=False):
         self.before()
         self.calls.append(SimpleNamespace(cells=cells, name=name, command=command, before=list(before)))
         self.cells += cells

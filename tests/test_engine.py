@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -494,3 +495,20 @@ def test_the_same_check_catches_a_mutant(mutant: type[Engine], prior: Prior) -> 
     others = [cell for name in ("inpaint", "anagram") for cell in prior.cells(name, 2)]
     with pytest.raises(AssertionError, match="image"):
         assert_fused_equals_alone(prior.cells("text_to_image"), others, prior.model, mutant)
+
+
+def test_a_programs_last_stretch_counts_in_its_seconds() -> None:
+    def slow() -> Program[int]:
+        yield [query(0, 0)]
+        time.sleep(0.05)
+        return 0
+
+    (end,) = run([slow], 1)
+    assert end.seconds >= 0.05
+
+
+def test_rows_are_heard_of_once_though_memory_ran_out() -> None:
+    heard: list[int] = []
+    works = [Work(i, lambda: asking(0, 3), 3) for i in range(6)]
+    list(Engine(Toy(most=2), 8).run(works, heard.append))
+    assert sum(heard) == 18

@@ -130,6 +130,21 @@ def test_an_export_stands_alone(command: Run, target: str, tmp_path: Path) -> No
     assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", target}
 
 
+def test_a_sweep_is_found_by_its_absolute_path(
+    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert command("report", str(tmp_path / "outputs/sweeps/inp")) == 0
+    assert "failed" not in capsys.readouterr().err and not list(Path().iterdir())
+
+
+def test_a_renamed_sweep_keeps_its_new_name(command: Run) -> None:
+    Path("outputs/sweeps/inp").rename("outputs/sweeps/a=b, renamed")
+    assert command("report", "a=b, renamed") == 0
+    assert [folder.name for folder in Path("outputs/sweeps").iterdir()] == ["a=b, renamed"]
+
+
 def test_list(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("list") == 0
     assert capsys.readouterr().out == "inp\n"

@@ -76,7 +76,7 @@ class Task:
         names = [line.partition("=")[0].lstrip("+") for line in job.overrides.task if not line.startswith("~")]
         varying = [name for name in names if name.partition(".")[0] not in _SETTINGS]
         axes = {name: choices[name] if name in choices else _at(config, name) for name in varying}
-        (status,) = self.many([self.freeze(config, axes, job.overrides.task)])
+        (status,) = self.many([self.freeze(config, axes, job.overrides.task)], joins=True)
         if status == "failed":
             raise CellFailed(shlex.join(job.overrides.task))
         return status
@@ -93,12 +93,12 @@ class Task:
             config = config | {"sweep": {**config.get("sweep", {}), "name": name}}
         return config, axes
 
-    def many(self, cells: list[Cell]) -> list[str]:
-        """Run the cells; their statuses, "done" or "failed"."""
+    def many(self, cells: list[Cell], joins: bool = False) -> list[str]:
+        """Run the cells; their statuses, "done" or "failed". joins: beside those that other processes run."""
         from diffsweep.sweep.runner import run_sweep  # heavy: imported once there is something to run
 
         name = _at(cells[0][0], "sweep.name") or self.name
-        outcome = run_sweep(cells, name, self.command, self.launched)
+        outcome = run_sweep(cells, name, self.command, self.launched, joins)
         self.name, self.launched = outcome.folder.name, [*self.launched, *cells]
         self.failed += outcome.failed
         return list(outcome.statuses)

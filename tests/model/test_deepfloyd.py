@@ -12,6 +12,7 @@ import torch
 
 from diffsweep.core.problems import BadInput
 from diffsweep.model.deepfloyd import DeepFloyd
+from diffsweep.sweep.cell import freeze
 
 
 @pytest.fixture
@@ -102,6 +103,47 @@ def test_damaged_weights_are_bad_input(copy: Path) -> None:
     weights.write_bytes(b"not weights")
     with pytest.raises(BadInput, match="cannot be loaded"):
         DeepFloyd(str(copy)).load("cpu")
+
+
+def test_damaged_text_weights_are_bad_input(copy: Path) -> None:
+    (weights,) = (copy / "text_encoder").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-500])
+    with pytest.raises(BadInput, match="cannot be loaded"):
+        DeepFloyd(str(copy)).load("cpu")
+
+
+def test_a_super_resolution_stage_is_refused_before_it_is_loaded(copy: Path) -> None:
+    edit(copy / "unet" / "config.json", in_channels=6, class_embed_type="timestep")
+    with pytest.raises(BadInput, match="in_channels=6: only first stages"):
+        DeepFloyd(str(copy)).stage()
+
+
+def test_a_variance_that_the_checkpoint_does_not_learn_is_not_used(copy: Path, config: Any, sampled: Any) -> None:
+    """IFPipeline drops the network's last channels for `fixed_small`: the posterior's variance is left."""
+    from diffusers import IFPipeline
+
+    edit(copy / "scheduler" / "scheduler_config.json", variance_type="fixed_small")
+    pipeline = IFPipeline.from_pretrained(copy, safety_checker=None, watermarker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        "a dog",
+        guidance_scale=3.0,
+        num_inference_steps=4,
+        generator=torch.Generator().manual_seed(1),
+        output_type="pt",
+        clean_caption=False,
+    ).images[0]
+    changes = {"prompt": "a dog", "seed": 1, "guidance__scale": 3.0, "scheduler__steps": 4}
+    cell = freeze(config(model="tiny", model__path=str(copy), **changes), {})
+    ours = sampled([cell], cell.model.load("cpu"))[0].result.image
+    torch.testing.assert_close((ours / 2 + 0.5).clamp(0, 1), (theirs / 2 + 0.5).clamp(0, 1), atol=2e-3, rtol=0)
+
+
+def test_a_prompt_that_is_cut_is_told(loaded: Any, caplog: pytest.LogCaptureFixture) -> None:
+    loaded.encode(["a red dog " * 10])
+    assert not caplog.messages
+    loaded.encode(["a red dog " * 60])
+    assert any("cut after 77 tokens" in message for message in caplog.messages)
 
 
 def test_a_pickle_is_refused_and_never_opened(copy: Path) -> None:

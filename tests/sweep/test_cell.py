@@ -340,3 +340,41 @@ def test_an_unknown_key_at_the_root_is_refused_with_the_nearest(frozen: Callable
     first, second = caught.value.messages
     assert first.startswith("sed: unknown key; there are seed, prompt") and first.endswith("did you mean 'seed'?")
     assert second.startswith("upscale: unknown key; there are ") and "did you mean" not in second
+
+
+def test_an_edited_plugin_gives_another_id(
+    frozen: Callable[..., Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name and keys stay the same, its pictures need not; a shipped part's id knows nothing of plugins."""
+    folder = tmp_path / "edited_mine" / "view"
+    folder.mkdir(parents=True)
+    (tmp_path / "edited_mine" / "__init__.py").touch()
+    (folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    ids = []
+    for turns in (1, 2):
+        (folder / "quarter.py").write_text(QUARTER.format(turns=turns))
+        changes = {"technique": "anagram", "technique__views": ["identity", "quarter"], "plugins": ["edited_mine"]}
+        ids.append(frozen(**changes).id)
+    assert ids[0] != ids[1]
+    assert frozen(technique="anagram", plugins=["edited_mine"]).id == frozen(technique="anagram").id
+
+
+QUARTER = """
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Quarter:
+    def apply(self, x):
+        return x.rot90({turns}, (-2, -1))
+
+    def invert(self, estimate):
+        return estimate
+"""
+
+
+def test_a_techniques_mistake_hides_no_missing_file(frozen: Callable[..., Cell]) -> None:
+    changes = {"input": "file", "input__path": "no.png", "mask": "file", "mask__path": "nor.png"}
+    told = "\n".join(messages(frozen, technique="inpaint", technique__blend="foo", **changes))
+    assert "technique.blend=foo" in told and "input.path=no.png" in told and "mask.path=nor.png" in told

@@ -299,3 +299,11 @@ print(*{"torch", "torchvision", "torchmetrics", "wandb", "diffusers"} & {*sys.mo
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["9"]
+
+
+def test_a_sheets_axis_may_be_held_at_one_value(config: Config) -> None:
+    """A sweeps file lays out its sheet by an axis; typing `seed=0` holds it, and the sheet goes without."""
+    held = plan([(config(grid__cols="guidance.scale", grid__rows="seed", seed=s), {"seed": s}) for s in (0, 1)])
+    assert held.grid == {"rows": "seed", "cols": None}
+    with pytest.raises(BadInput, match=r"grid\.cols=sede: no such axis"):
+        plan([(config(grid__cols="sede"), {"seed": 0})])

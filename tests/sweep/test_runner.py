@@ -154,6 +154,54 @@ def test_the_batch_shape_does_not_depend_on_what_is_stored_already(run: Run, cal
     assert document(run(seed=[0, 1, 2, 3]).folder)["rows"] == 8 and set(calls) == {8}
 
 
+def test_a_lone_first_cells_shape_binds_nobody(run: Run, calls: list[int]) -> None:
+    run(seed=[0], guidance__scale=1.0)
+    assert set(calls) == {1}
+    calls.clear()
+    run(seed=[0, 1, 2], guidance__scale=1.0)
+    assert set(calls) == {3}
+
+
+def test_a_cell_whose_picture_is_gone_is_sampled_again_to_the_same_bits(run: Run) -> None:
+    outcome = run(seed=[0, 1])
+    before = contents(outcome.folder.parents[1] / "cells", "*.png")
+    gone = next((outcome.folder.parents[1] / "cells").rglob("image.png"))
+    gone.unlink()
+    run(seed=[0, 1])
+    assert contents(outcome.folder.parents[1] / "cells", "*.png") == before
+    assert [entry["cells"] for entry in document(outcome.folder)["runs"]] == [2, 1]
+
+
+def test_processes_of_one_cell_each_make_one_sweep(swept: Callable[..., list[Raw]]) -> None:
+    """As Hydra's launchers for clusters run it, in any order; without `joins` the last one alone would be left."""
+    raw = swept(seed=[0, 1], guidance__scale=[1.0, 4.0])
+    for one in [raw[2], raw[0], raw[3], raw[1]]:
+        outcome = run_sweep([one], "mine", joins=True)
+    found = document(outcome.folder)
+    assert found["axes"] == {"seed": [1, 0], "guidance.scale": [1.0, 4.0]}
+    assert len({cell["cell_id"] for cell in found["cells"]}) == len(found["runs"]) == 4
+    rows = list(csv.DictReader((outcome.folder / "results.csv").read_text().splitlines()))
+    assert {(row["seed"], row["guidance.scale"], row["status"]) for row in rows} == {
+        (seed, scale, "done") for seed in "01" for scale in ("1.0", "4.0")
+    }
+
+
+def test_cells_that_a_sweep_shows_no_more_are_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run(seed=[0, 1, 2])
+    capsys.readouterr()
+    run(seed=[0])
+    assert "note: mine had 2 other cells" in capsys.readouterr().err
+
+
+def test_two_processes_lose_none_of_each_others_runs(swept: Callable[..., list[Raw]]) -> None:
+    first = runner.Sweep(runner.plan(swept(seed=[0]), "mine"), "")
+    second = runner.Sweep(runner.plan(swept(seed=[1]), "mine"), "")
+    for sweep in (first, second, first):  # each began before the other wrote
+        sweep.this.device = "cpu"
+        sweep._write()
+    assert {entry["id"] for entry in document(first.folder)["runs"]} == {first.this.id, second.this.id}
+
+
 RAW = "import json, sys; from diffsweep.sweep.runner import run_sweep; run_sweep(json.load(sys.stdin), 'mine')"
 
 

@@ -176,7 +176,7 @@ class Loaded:
                 return_tensors="pt",
             ).to(self.device)
             if tokens.attention_mask.all() and len(self.tokenizer(prompt.lower().strip()).input_ids) > MAX_TOKENS:
-                log.warning("a prompt is cut after %d tokens: %s", MAX_TOKENS, prompt)
+                log.warning("a prompt is cut after %d tokens: %.60s...", MAX_TOKENS, prompt)
             with torch.inference_mode():
                 encoded = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0][0]
             self._embeddings[prompt] = encoded.to(self.dtype)

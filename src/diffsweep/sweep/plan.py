@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -40,14 +40,19 @@ class Plan:
 
     @property
     def axes(self) -> dict[str, list[Any]]:
-        """What varies: each axis with its values, in the order they first appear."""
-        axes: dict[str, list[Any]] = {}
-        for cell in self.cells:
-            for axis, value in cell.axes.items():
-                values = axes.setdefault(axis, [])
-                if value not in values:
-                    values.append(value)
-        return axes
+        """What varies: each axis with its values."""
+        return axes_of(cell.axes for cell in self.cells)
+
+
+def axes_of(settings: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Each axis with its values, in the order they first appear."""
+    axes: dict[str, list[Any]] = {}
+    for setting in settings:
+        for axis, value in setting.items():
+            values = axes.setdefault(axis, [])
+            if value not in values:
+                values.append(value)
+    return axes
 
 
 def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
@@ -180,11 +185,22 @@ def _grid(axes: Mapping[str, Sequence[Any]], config: Mapping[str, Any]) -> dict[
     from diffsweep.report.grid import layout
 
     grid = _typed("grid", settings(config, "grid"), {"rows": str | None, "cols": str | None})
+    held = {key for key, axis in grid.items() if axis not in axes and _there(config, axis)}
+    grid |= dict.fromkeys(held)  # an axis that this run holds at one value
     try:
         layout(axes, **grid)
     except BadInput as error:
         raise BadInput(f"grid.{message}" for message in error.messages) from None
     return {"grid": grid}
+
+
+def _there(config: Any, name: str | None) -> bool:
+    """Whether the configuration has such a key."""
+    for part in (name or "").split("."):
+        if not isinstance(config, Mapping) or part not in config:
+            return False
+        config = config[part]
+    return True
 
 
 def _device(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from diffsweep.core.problems import BadInput
 from diffsweep.core.streams import Streams
 from diffsweep.metric import score
 from diffsweep.sweep.cell import RECIPE, Cell
-from diffsweep.sweep.plan import Plan, Raw, plan
-from diffsweep.sweep.store import Store, to_json, write_atomic
+from diffsweep.sweep.plan import Plan, Raw, axes_of, plan
+from diffsweep.sweep.store import Store, locked, to_json, write_atomic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +57,7 @@ class Outcome:
 class _Run:
     """One run's entry in sweep.json."""
 
+    id: str = field(default_factory=lambda: uuid4().hex[:8])
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     cells: int = 0
     model_loads: int = 0
@@ -77,14 +79,21 @@ class _Run:
 _models: dict[tuple[Any, str], Model] = {}
 
 
-def run_sweep(raw: Sequence[Raw], name: str | None = None, command: str = "", before: Sequence[Raw] = ()) -> Outcome:
+def run_sweep(
+    raw: Sequence[Raw],
+    name: str | None = None,
+    command: str = "",
+    before: Sequence[Raw] = (),
+    joins: bool = False,
+) -> Outcome:
     """Plan, sample what is missing, measure, and write a sweep's files.
 
     raw: a composed configuration and its axes for each cell; before: those of earlier launches of the same sweep (an
-    optimising sweeper's). Raises BadInput before a model is loaded.
+    optimising sweeper's). joins: the cells that sweep.json lists already stay in it, for launchers that run each cell
+    in a process of its own. Raises BadInput before a model is loaded.
     """
     own = plan(raw, name)
-    sweep = Sweep(plan([*before, *raw], name) if before else own, command)
+    sweep = Sweep(plan([*before, *raw], name) if before else own, command, joins)
     sweep.run()
     return Outcome([sweep.status(cell) for cell in own.cells], sweep.folder)
 
@@ -92,9 +101,10 @@ def run_sweep(raw: Sequence[Raw], name: str | None = None, command: str = "", be
 class Sweep:
     """One sweep's state while it runs."""
 
-    def __init__(self, whole: Plan, command: str) -> None:
+    def __init__(self, whole: Plan, command: str, joins: bool = False) -> None:
         self.plan = whole
         self.command = command
+        self.joins = joins
         self.store = Store(whole.root)
         self.folder = whole.root / "sweeps" / whole.name
         self.failures: dict[str, str] = {}
@@ -117,7 +127,8 @@ class Sweep:
         missing = [cell for cell in distinct.values() if not self.store.whole(cell.id)]
         kept = len(distinct) - len(missing)
         number = len(self.plan.cells)
-        if gone := {cell["cell_id"] for cell in self.earlier.get("cells", ())} - distinct.keys():
+        gone = {cell["cell_id"] for cell in self.earlier.get("cells", ())} - distinct.keys()
+        if gone and not self.joins:
             say(f"note: {self.plan.name} had {len(gone)} other cells, which its files show no more; they stay stored")
         say(f"{self.plan.name}: {number} cell{'s' * (number != 1)}, {kept} already stored, {len(missing)} to sample")
         if missing:
@@ -249,34 +260,40 @@ class Sweep:
 
     def document(self) -> dict[str, Any]:
         """What sweep.json holds."""
-        runs = list(self.earlier.get("runs", []))
+        there = self._earlier()  # by now, perhaps, another process's
+        runs = [run for run in there.get("runs", ()) if run.get("id") != self.this.id]
         if self.this.device is not None:
             runs.append(asdict(self.this))
+        cells: list[dict[str, Any]] = [
+            {
+                "cell_id": cell.id,
+                "axes": dict(cell.axes),
+                "seed": cell.seed,
+                "status": self.status(cell),
+                "reason": self.failures.get(cell.id),
+            }
+            for cell in self.plan.cells
+        ]
+        if self.joins:
+            own = {cell["cell_id"] for cell in cells}
+            cells = [*(cell for cell in there.get("cells", ()) if cell["cell_id"] not in own), *cells]
         return {
             "name": self.plan.name,
             "command": self.command,
             "created": self.earlier.get("created", self.this.started),
-            "axes": self.plan.axes,
+            "axes": axes_of(cell["axes"] for cell in cells),
             "rows": self.this.rows or self.earlier.get("rows"),
             "grid": dict(self.plan.grid),
             "metrics": list(self.plan.metrics),
             "notes": list(self.plan.notes),
             "runs": runs,
-            "cells": [
-                {
-                    "cell_id": cell.id,
-                    "axes": dict(cell.axes),
-                    "seed": cell.seed,
-                    "status": self.status(cell),
-                    "reason": self.failures.get(cell.id),
-                }
-                for cell in self.plan.cells
-            ],
+            "cells": cells,
         }
 
     def _write(self) -> dict[str, Any]:
-        document = self.document()
-        write_atomic(self.folder / "sweep.json", to_json(document))
+        with locked(self.folder):
+            document = self.document()
+            write_atomic(self.folder / "sweep.json", to_json(document))
         return document
 
     def _report(self) -> None:
