@@ -166,15 +166,25 @@ def bench_sweep(args: argparse.Namespace) -> str:
             own.mkdir()
             return diffsweep(*axes, f"scheduler.steps={STEPS}", "metric=none", "device=cpu", folder=own)[0]
 
+        job = [sys.executable, str(ROOT / "scripts" / "bench_hydra_job.py")]
+
         def hydra() -> float:
             own = folder / str(next(number))
             own.mkdir()
-            flat = [axis.replace("guidance.", "") for axis in axes]
-            return command(sys.executable, str(ROOT / "scripts" / "bench_hydra_job.py"), "-m", *flat, folder=own)[0]
+            return command(*job, "-m", *(axis.replace("guidance.", "") for axis in axes), folder=own)[0]
 
-        second = rounds(
-            max(1, args.rounds // 2), {"diffsweep, whole command": whole, "Hydra, model loaded in each job": hydra}
-        )
+        def processes() -> float:
+            own = folder / str(next(number))
+            own.mkdir()
+            words = [(f"seed={seed}", f"scale={scale}") for scale in SCALES for seed in SEEDS]
+            return sum(command(*job, *one, folder=own)[0] for one in words)
+
+        arms = {
+            "diffsweep, whole command": whole,
+            "Hydra's basic launcher, model loaded in each job": hydra,
+            "a process for each job": processes,
+        }
+        second = rounds(max(1, args.rounds // 4), arms)
     return f"""# 4 seeds x 4 guidance scales on the embedded model, {STEPS} steps
 
 Counted, fused: {run.model_rows} model rows in {run.model_calls} calls of {run.rows} rows, {run.padded_rows} padded,
@@ -183,8 +193,8 @@ model loaded, embeddings cached for the loop; pictures saved in both arms.
 
 {table(first, "fused")}
 
-Whole commands, start-up included; the other arm is a Hydra application with the basic launcher whose job loads an
-IFPipeline and saves one picture.
+Whole commands, start-up included; the other arms are a Hydra application whose job loads an IFPipeline and saves one
+picture: under the basic launcher, which runs all jobs in one process, and in a process for each job, one after the other.
 
 {table(second, "diffsweep, whole command")}
 """
