@@ -194,7 +194,7 @@ model loaded, embeddings cached for the loop; pictures saved in both arms.
 {table(first, "fused")}
 
 Whole commands, start-up included; the other arms are a Hydra application whose job loads an IFPipeline and saves one
-picture: under the basic launcher, which runs all jobs in one process, and in a process for each job, one after the other.
+picture: under the basic launcher, which runs all jobs in one process, and in a process for each job, one by one.
 
 {table(second, "diffsweep, whole command")}
 """

@@ -1,8 +1,8 @@
 """A cell: one picture asked for, frozen and named by all that decides its pixels. Needs no torch.
 
 The id is a hash of the recipe's version, the seed, the model's weights, the technique and those parts that the
-technique uses, in their settled form: input and mask by content, spacing and steps as resolved. Two ways to ask for
-the same picture have one id. Metrics, tracker, device and batch size are not in it.
+technique uses, in their settled form: input and mask by content, spacing and steps as the timesteps they come to. A
+part of a user's own counts with its file. Metrics, tracker, device and batch size are not in it.
 """
 
 from __future__ import annotations
