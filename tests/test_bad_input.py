@@ -114,7 +114,7 @@ REFUSED = {
     "technique=anagram technique.prompts=[a,b,c]": ["technique.prompts: 3 given for 2 views"],
     "technique=hybrid technique.prompts=[a,b,c]": ["technique.prompts: 3 given for 2 bands"],
     "technique=hybrid technique.sigma=[1,4]": ["technique.sigma=[1.0, 4.0]: must fall, from the lowest band up"],
-    "grid.rows=seed": ["grid.rows=seed: no such axis in this sweep; it has none"],
+    "grid.rows=sede": ["grid.rows=sede: no such axis in this sweep; it has none"],
     "-m seed=0,1 grid.rows=sed metric=none,default": [
         "grid.rows=sed: no such axis in this sweep; it has …seed; did you mean 'seed'?",
         "metric: cannot differ within a sweep",
