@@ -98,7 +98,7 @@ class Task:
         from diffsweep.sweep.runner import run_sweep  # heavy: imported once there is something to run
 
         name = _at(cells[0][0], "sweep.name") or self.name
-        outcome = run_sweep(cells, name, self.command, self.launched, joins)
+        outcome = run_sweep(cells, name, self.command, () if joins else self.launched, joins)
         self.name, self.launched = outcome.folder.name, [*self.launched, *cells]
         self.failed += outcome.failed
         return list(outcome.statuses)

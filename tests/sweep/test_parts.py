@@ -97,6 +97,7 @@ def test_every_shipped_part_is_found_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     "group, name, message",
     [
+        ("view", "view.flip", "view=view.flip: not known"),
         ("view", "flop", "view=flop: not known; there are .*flip, identity.*; did you mean 'flip'?"),
         ("view", "spatial", "view=spatial: not known; there are "),  # a module there, but no view in it
         ("view", "../flip", "view=../flip: not known"),

@@ -186,6 +186,24 @@ def test_processes_of_one_cell_each_make_one_sweep(swept: Callable[..., list[Raw
     }
 
 
+def test_joined_cells_keep_their_own_shape_and_their_twins(
+    swept: Callable[..., list[Raw]], calls: list[int], tmp_path: Path
+) -> None:
+    """Whatever comes first, a cell's bits are the same; two strengths that come to one picture are both listed."""
+    raw = swept(technique="image_to_image", input="drawing", technique__strength=[0.5, 0.6], guidance__scale=[1.0, 4.0])
+    pictures = []
+    for name, order in (("there", raw), ("back", raw[::-1])):
+        changed = [(config | {"output_dir": str(tmp_path / name)}, axes) for config, axes in order]
+        calls.clear()
+        for one in changed:
+            outcome = run_sweep([one], "mine", joins=True)
+        assert sorted(set(calls)) == [1, 2]
+        found = document(outcome.folder)["cells"]
+        assert len(found) == 4 and len({cell["cell_id"] for cell in found}) == 2
+        pictures.append(contents(tmp_path / name / "cells", "*.png"))
+    assert pictures[0] == pictures[1]
+
+
 def test_cells_that_a_sweep_shows_no_more_are_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     run(seed=[0, 1, 2])
     capsys.readouterr()

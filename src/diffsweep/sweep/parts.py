@@ -41,7 +41,7 @@ MARKS = {
 def find(group: str, name: str, plugins: tuple[str, ...] = ()) -> type:
     """The dataclass that `name` of `group` stands for."""
     for path in modules(group, plugins):
-        if path.endswith(f".{name}") and (part := _part(path, group)):
+        if path.rpartition(".")[2] == name and (part := _part(path, group)):
             return part
     known = names(group, plugins)
     raise BadInput(f"{group}={name}: not known; there are {', '.join(known)}{did_you_mean(name, known)}")

@@ -169,7 +169,7 @@ def _metrics(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plugins(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """None where freezing tells what is wrong with them."""
+    """Empty where something is wrong with them, which freezing tells."""
     try:
         return tuple(coerced(config.get("plugins") or [], tuple[str, ...]))
     except TypeError:

@@ -187,7 +187,7 @@ class Sweep:
         cells = {cell.id: cell for cell in self.plan.cells}.values()
         fits = max(1, min(sum(len(cell.prompts) for cell in cells), MOST_ROWS[device.partition(":")[0]]))
         recorded = self.earlier.get("rows")
-        if not recorded or len(self.earlier["cells"]) == 1:  # a lone cell's shape binds nobody
+        if not recorded or self.joins or len(self.earlier["cells"]) == 1:  # a lone cell's shape binds nobody
             return fits
         if recorded < fits:
             say(f"note: {recorded} model rows a call, as {self.plan.name} began; engine.rows={fits} would be faster")
@@ -275,8 +275,9 @@ class Sweep:
             for cell in self.plan.cells
         ]
         if self.joins:
-            own = {cell["cell_id"] for cell in cells}
-            cells = [*(cell for cell in there.get("cells", ()) if cell["cell_id"] not in own), *cells]
+            own = [(cell["cell_id"], cell["axes"]) for cell in cells]
+            others = (cell for cell in there.get("cells", ()) if (cell["cell_id"], cell["axes"]) not in own)
+            cells = [*others, *cells]
         return {
             "name": self.plan.name,
             "command": self.command,
