@@ -24,9 +24,20 @@ GROUPS = {
     "view": "flip",
     "mask": "box",
     "input": "drawing",
+    "upscale": "none",
     "metric": "none",
     "tracker": "none",
 }
+
+
+def read(group: str, choice: str) -> dict[str, Any]:
+    """A choice's keys, with those of the groups that it places within itself."""
+    own = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text())
+    for line in own.pop("defaults", ()):
+        for key, name in line.items() if isinstance(line, dict) else ():
+            inner, _, place = key.lstrip("/").partition("@")
+            own[place] = read(inner, name) | own.get(place, {})
+    return own
 
 
 def composed(**changes: Any) -> dict[str, Any]:
@@ -34,7 +45,7 @@ def composed(**changes: Any) -> dict[str, Any]:
     root = {"seed": 0, "prompt": None, "device": "cpu", "output_dir": "outputs", "plugins": []}
     root |= {"sweep": {"name": None}, "engine": {"rows": "auto", "threads": None}, "grid": {"rows": None, "cols": None}}
     for group, choice in {**GROUPS, **{k: v for k, v in changes.items() if k in GROUPS}}.items():
-        root[group] = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text())
+        root[group] = read(group, choice)
     for key, value in changes.items():
         if key in GROUPS:
             continue
@@ -51,11 +62,10 @@ def config() -> Callable[..., dict[str, Any]]:
     return composed
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A randomly initialised checkpoint of IF's component types, 16 x 16, as diffusers itself saves it."""
+def saved_checkpoint(folder: Path, enlarges: bool) -> Path:
+    """A randomly initialised checkpoint of IF's component types, as diffusers itself saves it."""
     import torch
-    from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
+    from diffusers import DDPMScheduler, IFPipeline, IFSuperResolutionPipeline, UNet2DConditionModel
     from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
     torch.manual_seed(7)
@@ -66,8 +76,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     )
     unet = UNet2DConditionModel(
-        sample_size=16,
-        in_channels=3,
+        sample_size=32 if enlarges else 16,
+        in_channels=6 if enlarges else 3,
         out_channels=6,
         block_out_channels=(16, 32),
         layers_per_block=1,
@@ -82,18 +92,33 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cross_attention_dim=16,
         addition_embed_type="text",
         addition_embed_type_num_heads=2,
+        class_embed_type="timestep" if enlarges else None,
     )
     scheduler = DDPMScheduler(
         beta_schedule="squaredcos_cap_v2",
         variance_type="learned_range",
         thresholding=True,
         dynamic_thresholding_ratio=0.95,
-        sample_max_value=1.5,
+        sample_max_value=1.0 if enlarges else 1.5,
     )
-    pipeline = IFPipeline(tokenizer, text_encoder, unet, scheduler, None, None, None, requires_safety_checker=False)
-    folder = tmp_path_factory.mktemp("checkpoint")
-    pipeline.save_pretrained(folder, safe_serialization=True)
+    parts = [tokenizer, text_encoder, unet, scheduler]
+    if enlarges:
+        parts.append(DDPMScheduler(beta_schedule="linear"))
+    kind = IFSuperResolutionPipeline if enlarges else IFPipeline
+    kind(*parts, None, None, None, requires_safety_checker=False).save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A first stage, 16 x 16."""
+    return saved_checkpoint(tmp_path_factory.mktemp("checkpoint"), enlarges=False)
+
+
+@pytest.fixture(scope="session")
+def enlarging(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A super-resolution stage, 32 x 32."""
+    return saved_checkpoint(tmp_path_factory.mktemp("enlarging"), enlarges=True)
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +138,7 @@ def sampled() -> Callable[..., list[Any]]:
     from diffsweep.sweep.runner import work
 
     def run(cells: list[Any], model: Any, rows: int = 8, errors: bool = False) -> list[Any]:
-        engine = Engine(model, rows)
+        engine = Engine({"base": model}, rows)
         engine.encode(prompt for cell in cells for prompt in cell.prompts)
         finished = list(engine.run(replace(work(cell, "cpu"), key=i) for i, cell in enumerate(cells)))
         for end in finished:

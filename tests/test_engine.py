@@ -47,19 +47,19 @@ class Toy:
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     encoded: list[str] = field(default_factory=list)
     lack: Callable[[], None] = device_lacks
-    stages: dict[str, Any] = field(default_factory=dict)
+    side: int = 1
 
     def encode(self, prompts: Sequence[str]) -> int:
         self.encoded += prompts
         return len(prompts)
 
-    def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], stage: str = "base") -> Estimate:
+    def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], given: Any = None) -> Estimate:
         if len(x) > self.most:
             self.lack()
         if "raise" in prompts:
             raise ValueError("a prompt that no model can bear")
         assert len(x) == len(t) == len(prompts)
-        assert x.shape[-1] == {"base": 1, "large": 2}[stage]
+        assert x.shape[-1] == self.side
         self.shapes.append(tuple(x.shape))
         values = [answer(float(i), int(u), p) for i, u, p in zip(x[:, 0, 0, 0], t, prompts, strict=True)]
         noise = torch.tensor([float("nan") if p == "nan" else v for v, p in zip(values, prompts, strict=True)])
@@ -84,7 +84,8 @@ def asking(number: int, steps: int, questions: int = 1, prompt: str = "a", side:
 def run(programs: Sequence[Callable[[], Program[Any]]], rows: int, model: Any = None, steps: int = 1) -> list[Finished]:
     """What became of each program, in the programs' order."""
     works = [Work(i, program, steps) for i, program in enumerate(programs)]
-    return sorted(Engine(model or Toy(), rows).run(works), key=lambda end: end.key)
+    models = {"base": model or Toy(), "large": Toy(side=2)}
+    return sorted(Engine(models, rows).run(works), key=lambda end: end.key)
 
 
 def assert_right(ended: list[Finished], but: Sequence[int] = ()) -> None:
@@ -113,7 +114,7 @@ def test_every_answer_goes_back_to_its_question(rows: int) -> None:
 @pytest.mark.parametrize("rows", [1, 2, 7, 16, 200])
 def test_all_calls_have_one_shape_and_what_is_padded_is_counted(rows: int) -> None:
     model = Toy()
-    engine = Engine(model, rows)
+    engine = Engine({"base": model}, rows)
     heard: list[int] = []
     ended = list(engine.run([Work(i, p, 1 + i % 5) for i, p in enumerate(crowd(40))], heard.append))
     asked = sum((1 + i % 5) * (1 + i % 3) for i in range(40))
@@ -133,7 +134,7 @@ def test_a_mixed_sweep_of_10_20_and_50_steps_pads_at_most_5_percent(
 ) -> None:
     cells = [(steps, q) for steps in (10, 20, 50) for q in questions for _ in range(each)]
     random.Random(each).shuffle(cells)
-    engine = Engine(Toy(), rows)
+    engine = Engine({"base": Toy()}, rows)
     works = [Work(i, lambda i=i, s=s, q=q: asking(i, s, q), s) for i, (s, q) in enumerate(cells)]  # type: ignore[misc]
     assert_right(sorted(engine.run(works), key=lambda end: end.key))
     assert engine.counts.padded_rows <= 0.05 * engine.counts.model_calls * rows
@@ -143,7 +144,7 @@ def test_a_mixed_sweep_of_10_20_and_50_steps_pads_at_most_5_percent(
 @pytest.mark.parametrize("questions", [1, 2])
 @pytest.mark.parametrize("n", [1, 5, 9, 17, 33, 40])
 def test_a_sweep_of_equal_cells_needs_no_call_more_than_its_rows_fill(rows: int, questions: int, n: int) -> None:
-    engine = Engine(Toy(), rows)
+    engine = Engine({"base": Toy()}, rows)
     ended = engine.run([Work(i, lambda i=i: asking(i, 10, questions), 10) for i in range(n)])  # type: ignore[misc]
     assert_right(sorted(ended, key=lambda end: end.key))
     assert engine.counts.model_calls == max(10, math.ceil(n * 10 * questions / rows))
@@ -208,7 +209,7 @@ def test_the_longest_programs_start_first_and_results_come_as_they_end() -> None
 
     lengths = [3, 9, 1, 9, 4, 2]
     works = [Work(i, lambda s=s: noted(s), s) for i, s in enumerate(lengths)]  # type: ignore[misc]
-    ended = [end.key for end in Engine(Toy(), 2).run(works)]
+    ended = [end.key for end in Engine({"base": Toy()}, 2).run(works)]
     assert started == sorted(lengths, reverse=True)
     assert sorted(ended) == list(range(6))
     assert ended.index(2) > ended.index(4)  # one step, but the last to start
@@ -285,7 +286,7 @@ def test_out_of_memory_halves_the_rows_and_every_answer_is_right(
     lack: Callable[[], None], rows: int, most: int, left: int
 ) -> None:
     model = Toy(most=most, lack=lack)
-    engine = Engine(model, rows)
+    engine = Engine({"base": model}, rows)
     ended = sorted(engine.run([Work(i, p, 1) for i, p in enumerate(crowd(30))]), key=lambda end: end.key)
     assert_right(ended)
     assert {shape[0] for shape in model.shapes} == {left}
@@ -304,7 +305,7 @@ def test_each_distinct_prompt_is_encoded_once(loaded: Any) -> None:
     calls: list[int] = []
     hook = loaded.text_encoder.register_forward_hook(lambda module, inputs, output: calls.append(len(output[0])))
     prompts = [f"a red dog {letter}" for letter in "xyzxyzx"]
-    engine = Engine(loaded, 4)
+    engine = Engine({"base": loaded}, 4)
     try:
         engine.encode(prompts)
         engine.encode([*prompts, "a skull of oil"])
@@ -316,7 +317,7 @@ def test_each_distinct_prompt_is_encoded_once(loaded: Any) -> None:
 
 def test_a_model_is_handed_each_prompt_of_a_sweep_once() -> None:
     model = Toy()
-    engine = Engine(model, 4)
+    engine = Engine({"base": model}, 4)
     engine.encode(iter(["red", "", "red", "blue", ""]))
     assert sorted(model.encoded) == ["", "blue", "red"]
     assert engine.counts.encodes == 3
@@ -334,7 +335,7 @@ def test_the_unconditional_row_is_asked_for_where_the_scale_needs_it(
     model.predict = lambda x, t, prompts, stage: spoken.update(prompts) or predict(x, t, prompts, stage)
     guided = {"guidance__scale": scale, "guidance__negative_prompt": "blue"}
     cell = freeze(config(prompt="red", scheduler__steps=6, **guided), {})
-    engine = Engine(model, len(told))
+    engine = Engine({"base": model}, len(told))
     engine.encode(cell.prompts)
     (end,) = engine.run([work(cell, "cpu")])
     assert end.error is None
@@ -395,10 +396,10 @@ def pictures(engine: Engine, works: Sequence[Work]) -> dict[Any, dict[str, Tenso
 def assert_fused_equals_alone(own: list[Cell], others: list[Cell], model: Any, fused: type[Engine] = Engine) -> None:
     """Each of `own` has the same bits by itself as among the others, in two orders."""
     everyone = [*own, *others]
-    Engine(model, ROWS).encode(prompt for cell in everyone for prompt in cell.prompts)
-    alone = {cell: pictures(Engine(model, ROWS), [work(cell, "cpu")])[cell] for cell in own}
+    Engine({"base": model}, ROWS).encode(prompt for cell in everyone for prompt in cell.prompts)
+    alone = {cell: pictures(Engine({"base": model}, ROWS), [work(cell, "cpu")])[cell] for cell in own}
     for order in range(2):
-        together = pictures(fused(model, ROWS), [work(cell, "cpu") for cell in everyone])
+        together = pictures(fused({"base": model}, ROWS), [work(cell, "cpu") for cell in everyone])
         for cell in own:
             assert together[cell].keys() == alone[cell].keys()
             for name, picture in alone[cell].items():
@@ -510,5 +511,5 @@ def test_a_programs_last_stretch_counts_in_its_seconds() -> None:
 def test_rows_are_heard_of_once_though_memory_ran_out() -> None:
     heard: list[int] = []
     works = [Work(i, lambda: asking(0, 3), 3) for i in range(6)]
-    list(Engine(Toy(most=2), 8).run(works, heard.append))
+    list(Engine({"base": Toy(most=2)}, 8).run(works, heard.append))
     assert sum(heard) == 18

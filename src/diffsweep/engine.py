@@ -5,19 +5,22 @@ the tail, and hands the answers back; a program whose answers are complete goes 
 start longest first and are served in that order; once the last has started, those with most steps left come first
 (Hu's level algorithm), so that few rows are padded at the end. All calls of a sweep have one shape: a row's bits then
 do not depend on its neighbours.
+
+A call asks one model. Where programs of several stages run (a cascade), the oldest program's stage is asked, or the
+first whose call is full: no stage waits for another to end, and rows are padded only when nothing else can be asked.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from diffsweep.core.types import Estimate, Model, Program, Query
+from diffsweep.core.types import BASE, Estimate, Given, Model, Program, Query
 
 log = logging.getLogger(__name__)
 WINDOW = 4  # running programs hold open questions for about so many calls: slack to level the tail
@@ -84,21 +87,26 @@ _Row = tuple[_Running, int]
 
 
 class Engine:
-    """Answers programs' questions from one model, `rows` a call; `counts` says how much work it was."""
+    """Answers programs' questions from a model a stage, `rows` a call; `counts` says how much work it was."""
 
-    def __init__(self, model: Model, rows: int) -> None:
-        self.model = model
+    def __init__(self, models: Mapping[str, Model], rows: int) -> None:
+        self.models = models
         self.rows = rows
         self.counts = Counts()
+        self._waiting: list[Work] = []
 
-    def encode(self, prompts: Iterable[str]) -> None:
+    def encode(self, prompts: Iterable[str], stage: str = BASE) -> None:
         """Encode each distinct prompt once."""
-        self.counts.encodes += self.model.encode(list(dict.fromkeys(prompts)))
+        self.counts.encodes += self.models[stage].encode(list(dict.fromkeys(prompts)))
+
+    def add(self, work: Work) -> None:
+        """While `run` goes on: start this program next."""
+        self._waiting.append(work)
 
     @torch.inference_mode()
     def run(self, works: Iterable[Work], on_rows: Callable[[int], None] = lambda rows: None) -> Iterator[Finished]:
         """Run all programs; yields each as it ends, failed ones with their error. on_rows hears of rows answered."""
-        waiting = sorted(works, key=lambda work: -work.steps)[::-1]
+        waiting = self._waiting = sorted(works, key=lambda work: -work.steps)[::-1]
         running: list[_Running] = []
         order = 0
         while waiting or running:
@@ -122,9 +130,12 @@ class Engine:
     def _choose(self, running: list[_Running], tail: bool) -> list[_Row]:
         """The next call's rows, all of one stage: half-answered programs first, then the oldest, or most steps left."""
         queue = sorted(running, key=lambda r: (not r.answers, -r.steps_left if tail else 0, r.order))
-        stage = queue[0].queries[queue[0].open[0]].stage
-        rows = [(r, i) for r in queue for i in r.open if r.queries[i].stage == stage]
-        return rows[: self.rows]
+        stages: dict[str, list[_Row]] = {}
+        for r in queue:
+            for i in r.open:
+                stages.setdefault(r.queries[i].stage, []).append((r, i))
+        full = (rows for rows in stages.values() if len(rows) >= self.rows)
+        return next(full, next(iter(stages.values())))[: self.rows]
 
     def _answer(self, rows: list[_Row], running: list[_Running]) -> Iterator[Finished]:
         began = time.perf_counter()
@@ -177,7 +188,11 @@ class Engine:
         padded = queries + [queries[-1]] * padding
         x = torch.stack([q.image for q in padded])
         t = torch.tensor([q.t for q in padded])
-        answer = self.model.predict(x, t, [q.prompt for q in padded], queries[0].stage)
+        givens = [q.given for q in padded if q.given is not None]
+        given = None
+        if givens:
+            given = Given(torch.stack([g.image for g in givens]), torch.tensor([g.noise_level for g in givens]))
+        answer = self.models[queries[0].stage].predict(x, t, [q.prompt for q in padded], given)
         self.counts.model_calls += 1
         self.counts.model_rows += len(queries)
         self.counts.padded_rows += padding

@@ -174,7 +174,7 @@ def code_moments(technique: Any, timesteps: list[int], scheduler: Any, **parts: 
             return lambda: technique.program(job)
 
         works = [Work(i, started(probe), len(timesteps)) for i, probe in enumerate(probes)]
-        ended = sorted(Engine(model(), 64).run(works), key=lambda end: end.key)
+        ended = sorted(Engine({"base": model()}, 64).run(works), key=lambda end: end.key)
         assert not [end.error for end in ended if end.error]
         return np.stack([end.result.image.double().flatten().numpy() for end in ended], axis=1)
 
@@ -352,12 +352,12 @@ class Pairs:
 
     def __init__(self, mixture: GaussianMixture) -> None:
         self.mixture = mixture
-        self.stages = {"base": Stage((1, WIDE, WIDE), mixture.stages["base"].schedule)}
+        self.stage = Stage((1, WIDE, WIDE), mixture.stage.schedule)
 
     def encode(self, prompts: Any) -> int:
         return self.mixture.encode(prompts)
 
-    def predict(self, x: torch.Tensor, t: torch.Tensor, prompts: Any, stage: str = "base") -> Estimate:
+    def predict(self, x: torch.Tensor, t: torch.Tensor, prompts: Any, given: Any = None) -> Estimate:
         (prompt,) = set(prompts)
         pairs = x.reshape(-1, 1, 1, 2)
         each = t.repeat_interleave(len(pairs) // len(x))
@@ -378,13 +378,13 @@ def pair_pictures(
     """A picture for each of `streams`, as N x 2 pairs; `clean` and `mask` say what each pair is given."""
 
     def started(noise: Any) -> Callable[[], Any]:
-        stage = pairs.stages["base"]
+        stage = pairs.stage
         spread = [None if v is None else torch.tensor(v).repeat(WIDE // 2).expand(1, WIDE, WIDE) for v in (clean, mask)]
         job = Job("", scheduler.timesteps(stage), stage, scheduler, Unguided(), noise, *spread)
         return lambda: technique.program(job)
 
     works = [Work(i, started(noise), 1) for i, noise in enumerate(streams)]
-    ended = sorted(Engine(pairs, len(streams)).run(works), key=lambda end: end.key)
+    ended = sorted(Engine({"base": pairs}, len(streams)).run(works), key=lambda end: end.key)
     assert not [end.error for end in ended if end.error]
     return [end.result.image.double().view(-1, 2).numpy() for end in ended]
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from diffsweep.core.schedule import NoiseSchedule
 
+BASE = "base"  # the stage that makes the first picture; a super-resolution stage is called by its checkpoint
 CLEAN = -1  # the noiseless end of the trajectory, one below timestep 0
 
 T = TypeVar("T")
@@ -22,20 +23,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What a super-resolution stage is conditioned on: the noised low-resolution image and how noisy it is."""
+    """What a super-resolution stage is conditioned on: the low-resolution image, enlarged to the stage's size and
+    noised to a timestep of its own schedule. For one row: C H W and a number; for a batch: B C H W and B."""
 
     image: Tensor
-    noise_level: int
+    noise_level: int | Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One row for the model: what noise is in `image` (C H W) at timestep `t`, if it shows `prompt`?"""
+    """One row for the model: what noise is in `image` (C H W) at timestep `t`, if it shows `prompt`?
+
+    stage: which of the engine's models is asked; given: what a super-resolution stage sees beside the image.
+    """
 
     image: Tensor
     t: int
     prompt: str = ""
-    stage: str = "base"
+    stage: str = BASE
     given: Given | None = None
 
 
@@ -73,21 +78,25 @@ class Stage:
 
 
 class Model(Protocol):
-    """The only batched signature of the repository."""
+    """One stage's network, and the only batched signature of the repository."""
 
-    stages: dict[str, Stage]
+    stage: Stage
 
     def encode(self, prompts: Sequence[str]) -> int:
         """Encode the prompts not yet known, each on its own; returns how many that were."""
         ...
 
-    def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], stage: str = "base") -> Estimate:
+    def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], given: Given | None = None) -> Estimate:
         """x: B C H W float32, t: B int64, one prompt a row; noise and variance come back B C H W float32."""
         ...
 
 
 class Scheduler(Protocol):
     """One update rule. `memory` serves multistep rules; the loop drops it where t rises."""
+
+    def timesteps(self, stage: Stage) -> tuple[int, ...]:
+        """The timesteps visited, falling; BadInput where they do not fit the stage's schedule."""
+        ...
 
     def draws(self, s: int) -> bool:
         """Whether the step to `s` consumes a noise draw."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from diffsweep.core.problems import require, within
 from diffsweep.core.schedule import NoiseSchedule, named_schedule
-from diffsweep.core.types import Estimate, Stage
+from diffsweep.core.types import Estimate, Given, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ class GaussianMixture:
 
         schedule = schedule or named_schedule("squaredcos_cap_v2")
         _, c, h, w = means.shape
-        self.stages = {"base": Stage((c, h, w), schedule)}
+        self.stage = Stage((c, h, w), schedule)
         self.names = list(names)
         self.means = means.flatten(1).double().to(device)
         eigenvalues, eigenvectors = torch.linalg.eigh(covariances.double())
@@ -62,7 +62,7 @@ class GaussianMixture:
         named = [name in words for name in self.names]
         return named if any(named) else [True] * len(named)
 
-    def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], stage: str = "base") -> Estimate:
+    def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], given: Given | None = None) -> Estimate:
         import torch
 
         a = self.a[t.to(self.a.device)][:, None, None]

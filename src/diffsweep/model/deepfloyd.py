@@ -1,8 +1,10 @@
-"""Checkpoints in the layout that diffusers saves for DeepFloyd IF's first stage.
+"""Checkpoints in the layout that diffusers saves for DeepFloyd IF's stages.
 
 A folder with `unet/` (UNet2DConditionModel), `text_encoder/` (T5), `tokenizer/` and `scheduler/` (its configuration
-is the stage's training schedule, thresholding and spacing). Prompts are encoded as `IFPipeline.encode_prompt` does:
-lower case, stripped, 77 tokens, T5 with its attention mask, the UNet without. Weights are read from safetensors only.
+is the stage's training schedule, thresholding and spacing); a super-resolution stage has `image_noising_scheduler/`
+too, and a UNet that sees the noised low-resolution picture beside its own and its noise level as class label. Prompts
+are encoded as `IFPipeline.encode_prompt` does: lower case, stripped, 77 tokens, T5 with its attention mask, the UNet
+without. Weights are read from safetensors only. A folder's SHA256SUMS, where it has one, is held against its files.
 """
 
 from __future__ import annotations
@@ -11,35 +13,38 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.schedule import NoiseSchedule, from_betas, named_schedule
-from diffsweep.core.types import Estimate, Stage
+from diffsweep.core.types import Estimate, Given, Stage
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-EMBEDDED = "tiny"
+EMBEDDED = ("tiny", "tiny_upscale")  # folders beside this file
 PARTS = ("unet", "text_encoder", "tokenizer", "scheduler")
+NOISING = "image_noising_scheduler"
+SUMS = "SHA256SUMS"  # as sha256sum writes it
 MAX_TOKENS = 77
 log = logging.getLogger(__name__)
 
 
 def folder(path: str) -> Path:
-    return Path(__file__).parent / EMBEDDED if path == EMBEDDED else Path(path).expanduser()
+    return Path(__file__).parent / path if path in EMBEDDED else Path(path).expanduser()
 
 
 @dataclass(frozen=True)
 class DeepFloyd:
     """path: the folder, or `tiny` for the embedded weights. dtype: float32, or bfloat16 for the UNet alone."""
 
-    path: str = EMBEDDED
+    path: str = EMBEDDED[0]
     dtype: str = "float32"
+    enlarges: bool = field(default=False, metadata={"bound": True})  # a super-resolution stage
 
     def __post_init__(self) -> None:
         require(one_of("dtype", self.dtype, ("float32", "bfloat16")))
@@ -48,32 +53,42 @@ class DeepFloyd:
         root = folder(self.path)
         if not root.is_dir():
             raise BadInput(f"path={self.path}: no such folder; give a checkpoint in the layout diffusers saves for IF")
-        if missing := [p for p in PARTS if not (root / p).is_dir()]:
+        if missing := [p for p in self.parts if not (root / p).is_dir()]:
             raise BadInput(f"path={self.path}: not an IF checkpoint, {', '.join(missing)} missing in it")
         try:
             return json.loads((root / part / name).read_text())
         except (OSError, ValueError) as error:
             raise BadInput(f"path={self.path}: {part}/{name} cannot be read ({error})") from None
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (*PARTS, NOISING) if self.enlarges else PARTS
+
     def stage(self) -> Stage:
         return _stage(self)
+
+    def noising(self) -> NoiseSchedule:
+        """How a super-resolution stage's input is noised."""
+        return _noising(self)
 
     def weights(self) -> list[Path]:
         """The files that decide the model's answers; BadInput where a part has no safetensors."""
         root = folder(self.path)
         self.config("unet", "config.json")
+        if gone := [(digest, name) for digest, name in _sums(root) if not (root / name).is_file()]:
+            raise BadInput(f"path={self.path}: {name} is missing, of SHA-256 {digest}" for digest, name in gone)
         for part in ("unet", "text_encoder"):
             if not list((root / part).glob("*.safetensors")):
                 found = ", ".join(p.name for p in (root / part).glob("*.bin"))
                 pickle = f"; {found} is a pickle, which is never loaded" if found else ""
                 raise BadInput(f"path={self.path}: no .safetensors file in {part}/{pickle}")
         kinds = {".safetensors", ".json", ".model"}
-        return sorted(f for part in PARTS for f in (root / part).iterdir() if f.suffix in kinds)
+        return sorted(f for part in self.parts for f in (root / part).iterdir() if f.suffix in kinds)
 
     def fingerprint(self) -> str:
-        """SHA-256 over names and contents of the weights and configurations."""
+        """SHA-256 over names and contents of the weights and configurations; BadInput where SHA256SUMS disagrees."""
         state = tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in self.weights())
-        return _digest(folder(self.path), state)
+        return _digest(self.path, state)
 
     def load(self, device: str) -> Loaded:
         return Loaded(self, device)
@@ -83,28 +98,31 @@ class DeepFloyd:
 def _stage(model: DeepFloyd) -> Stage:
     unet, config = model.config("unet", "config.json"), model.config("scheduler", "scheduler_config.json")
     try:
-        return _read(unet, config)
+        return _read(unet, config, model.enlarges)
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"path={model.path}: not an IF checkpoint, its configuration says otherwise ({error})"
         ) from error
 
 
-def _read(unet: dict[str, Any], config: dict[str, Any]) -> Stage:
-    size, channels = unet["sample_size"], unet["in_channels"]
-    if channels != 3 or unet.get("class_embed_type"):
+@lru_cache
+def _noising(model: DeepFloyd) -> NoiseSchedule:
+    return _schedule(model.config(NOISING, "scheduler_config.json"))
+
+
+def _read(unet: dict[str, Any], config: dict[str, Any], enlarges: bool) -> Stage:
+    size, channels, labels = unet["sample_size"], unet["in_channels"], unet.get("class_embed_type")
+    if enlarges and (channels != 6 or labels != "timestep"):
+        raise ValueError(f"in_channels={channels}: super-resolution stages in pixels have 6, and class labels")
+    if not enlarges and (channels != 3 or labels):
         raise ValueError(
-            f"in_channels={channels}: only first stages in pixels are run, which have 3 and no class labels"
+            f"in_channels={channels}: first stages in pixels have 3 and no class labels; a super-resolution stage is "
+            "given as upscale.path"
         )
-    if config.get("trained_betas"):
-        schedule: NoiseSchedule = from_betas(config["trained_betas"])
-    else:
-        kind, T = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
-        schedule = named_schedule(kind, T, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
     kind = "dynamic" if config.get("thresholding") else "clip" if config.get("clip_sample", True) else "none"
     return Stage(
-        shape=(unet["in_channels"], size, size),
-        schedule=schedule,
+        shape=(3, size, size),
+        schedule=_schedule(config),
         threshold=kind,
         threshold_ratio=config.get("dynamic_thresholding_ratio", 0.995),
         threshold_max=config.get("sample_max_value", 1.0),
@@ -113,14 +131,39 @@ def _read(unet: dict[str, Any], config: dict[str, Any]) -> Stage:
     )
 
 
+def _schedule(config: dict[str, Any]) -> NoiseSchedule:
+    if config.get("trained_betas"):
+        return from_betas(config["trained_betas"])
+    kind, T = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
+    return named_schedule(kind, T, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
+
+
 @lru_cache
-def _digest(root: Path, state: tuple[tuple[str, int, int], ...]) -> str:
-    digest = hashlib.sha256()
+def _digest(path: str, state: tuple[tuple[str, int, int], ...]) -> str:
+    root, digest, found = folder(path), hashlib.sha256(), {}
     for name, _, _ in state:
-        digest.update(Path(name).relative_to(root).as_posix().encode())
+        relative = Path(name).relative_to(root).as_posix()
         with Path(name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+            content = hashlib.file_digest(file, "sha256")
+        found[relative] = content.hexdigest()
+        digest.update(relative.encode())
+        digest.update(content.digest())
+    damaged = [
+        f"path={path}: {name} is damaged: SHA-256 {expected} is expected, {found[name]} found"
+        for expected, name in _sums(root)
+        if found.get(name, expected) != expected
+    ]
+    if damaged:
+        raise BadInput(damaged)
     return digest.hexdigest()
+
+
+def _sums(root: Path) -> list[tuple[str, str]]:
+    """Hash and name of each file that SHA256SUMS lists; nothing where there is no such list."""
+    if not (root / SUMS).is_file():
+        return []
+    lines = (line.split(maxsplit=1) for line in (root / SUMS).read_text().splitlines())
+    return [(digest, name.removeprefix("*")) for digest, name in lines]
 
 
 class Loaded:
@@ -135,7 +178,7 @@ class Loaded:
 
         transformers_logging.disable_progress_bar()
         root = folder(model.path)
-        self.stages = {"base": model.stage()}
+        self.stage = model.stage()
         self.device = device
         self.dtype = getattr(torch, model.dtype)
         config = model.config("scheduler", "scheduler_config.json")
@@ -144,7 +187,7 @@ class Loaded:
         if prediction not in ("epsilon", "v_prediction", "sample"):
             raise BadInput(f"path={model.path}: prediction_type {prediction} is not known")
         self.prediction = prediction
-        a = self.stages["base"].schedule.alphas_cumprod
+        a = self.stage.schedule.alphas_cumprod
         self.a = torch.tensor(a, dtype=torch.float64)
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
@@ -182,11 +225,19 @@ class Loaded:
             self._embeddings[prompt] = encoded.to(self.dtype)
         return len(fresh)
 
-    def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], stage: str = "base") -> Estimate:
+    def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], given: Given | None = None) -> Estimate:
         import torch
 
-        embeddings = torch.stack([self._embeddings[p] for p in prompts])
-        answer = self.unet(x.to(self.dtype), t.to(self.device), encoder_hidden_states=embeddings, return_dict=False)[0]
+        seen, labels = x, None
+        if given is not None:
+            seen, labels = torch.cat([x, given.image], dim=1), torch.as_tensor(given.noise_level, device=self.device)
+        answer = self.unet(
+            seen.to(self.dtype),
+            t.to(self.device),
+            encoder_hidden_states=torch.stack([self._embeddings[p] for p in prompts]),
+            class_labels=labels,
+            return_dict=False,
+        )[0]
         channels = x.shape[1]
         output, rest = answer[:, :channels].float(), answer[:, channels:]
         variance = rest.float() if self.learned and rest.shape[1] == channels else None

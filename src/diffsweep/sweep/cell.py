@@ -11,11 +11,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.core.types import Stage
@@ -24,7 +25,7 @@ from diffsweep.sweep.parts import as_mapping, build, coerced, find, plain, shown
 
 RECIPE = 1  # raised when the same configuration would give another picture
 DEFAULT_PROMPT = "a photo of a dog"
-GROUPS = ("model", "scheduler", "guidance", "technique", "view", "mask", "input")
+GROUPS = ("model", "scheduler", "guidance", "technique", "view", "mask", "input", "upscale")
 AROUND = ("metric", "tracker", "sweep", "engine", "grid")  # groups and blocks that do not touch the pixels
 VALUES = {"seed": int, "prompt": str | None, "device": str, "output_dir": str, "plugins": tuple[str, ...]}
 ROOT = (*VALUES, *GROUPS, *AROUND)
@@ -33,7 +34,10 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One picture asked for. config: what decides it, plain; axes: what its sweep varies; the parts, built."""
+    """One picture asked for. config: what decides it, plain; axes: what its sweep varies; the parts, built.
+
+    Of a cell that enlarges another's picture, stage, scheduler, guidance and timesteps are the super-resolution's.
+    """
 
     id: str
     config: Mapping[str, Any]
@@ -50,6 +54,8 @@ class Cell:
     visited: tuple[int, ...]
     pixels: np.ndarray | None
     mask: np.ndarray | None
+    upscale: Any = None
+    base: Cell | None = None  # the cell whose picture this one enlarges
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -107,6 +113,10 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if "model" in parts:
         with problems.under("model"):
             stage, fingerprint = _model(parts["model"])
+    larger: Stage | None = None
+    if stage is not None and "upscale" in parts:
+        with problems.under("upscale"):
+            larger = parts["upscale"].larger(stage)
     uses = _uses(config.get("technique"), values["plugins"] or ())
     arrays: dict[str, tuple[np.ndarray, str]] = {}
     for group in ("input", "mask"):
@@ -134,6 +144,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
             if fits is not None:
                 with problems.under("view"):
                     fits(stage.shape[-1])
+                    fits((larger or stage).shape[-1])
     problems.settle()
 
     caption = parts["input"].caption() if "input" in uses else None
@@ -160,7 +171,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if own := sources(parts["model"], technique, *(parts[group] for group in deciding)):
         used["plugins"] = own  # edited, or of a shipped part's name: another picture
     decided = {"seed": values["seed"], **used}
-    return Cell(
+    base = Cell(
         id=cell_id(decided),
         config=decided,
         axes=axes,
@@ -176,6 +187,40 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         visited=visited,
         pixels=arrays["input"][0] if "input" in arrays else None,
         mask=arrays["mask"][0] if "mask" in arrays else None,
+    )
+    return _enlarged(base, parts["upscale"], larger, parts["input"]) if larger else base
+
+
+def _enlarged(base: Cell, upscale: Any, stage: Stage, picture: Any) -> Cell:
+    """The cell that enlarges the picture of `base`, towards the same input."""
+    side, timesteps = stage.shape[-1], upscale.scheduler.timesteps(stage)
+    settled = plain(upscale)
+    own = {key: getattr(stage, key) for key in ("spacing", "threshold") if settled["scheduler"][key] == CHECKPOINT}
+    settled["scheduler"] |= {**own, "steps": len(timesteps), "timesteps": _hash(timesteps)}
+    decided = {**base.config, "upscale": {**settled, "fingerprint": _model(upscale.model)[1]}}
+    if "prompt" not in decided:
+        decided["prompt"] = base.prompt
+    pixels = mask = None
+    if base.pixels is not None:
+        pixels, digest = _array("input", picture, side)
+        decided["input"] = {**base.config["input"], "sha256": [base.config["input"]["sha256"], digest]}
+    if base.mask is not None:
+        mask = np.asarray(Image.fromarray(base.mask).resize((side, side), Image.Resampling.NEAREST))
+    if plugins := sources(base.model, base.technique, upscale):
+        decided["plugins"] = {**base.config.get("plugins", {}), **plugins}
+    return replace(
+        base,
+        id=cell_id(decided),
+        config=decided,
+        stage=stage,
+        scheduler=upscale.scheduler,
+        guidance=upscale.guidance,
+        timesteps=timesteps,
+        visited=timesteps,
+        pixels=pixels,
+        mask=mask,
+        upscale=upscale,
+        base=base,
     )
 
 
@@ -214,8 +259,9 @@ def decisive(group: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
     was made."""
     if group in ("input", "mask"):
         return {"sha256": config["sha256"]}
-    made = {"model": ("path",), "scheduler": ("spacing", "steps")}.get(group, ())
-    return {key: value for key, value in config.items() if key not in made}
+    made = {"model": ("path",), "upscale": ("path",), "scheduler": ("spacing", "steps")}.get(group, ())
+    kept = {key: value for key, value in config.items() if key not in made}
+    return kept | {"scheduler": decisive("scheduler", kept["scheduler"])} if "scheduler" in kept else kept
 
 
 def cell_id(config: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 from diffsweep.core.packages import modules
 from diffsweep.core.problems import BadInput, did_you_mean
-from diffsweep.core.types import View
+from diffsweep.core.types import Guidance, Scheduler, View
 
 # what makes a module's dataclass a part of its group
 MARKS = {
@@ -34,7 +34,9 @@ MARKS = {
     "mask": "values",
     "input": "pixels",
     "tracker": "log",
+    "upscale": "larger",
 }
+NESTED = {View: "view", Guidance: "guidance", Scheduler: "scheduler"}  # a field of such a type holds a part
 
 
 @lru_cache
@@ -89,7 +91,8 @@ def _build(group: str, config_json: str, plugins: tuple[str, ...]) -> Any:
         try:
             values[key] = coerced(value, hints[key], plugins)
         except BadInput as error:
-            problems += [f"{group}.{key}: {message}" for message in error.messages]
+            before = f"{group}." if key in NESTED.values() else f"{group}.{key}: "  # messages begin with a part's group
+            problems += [before + message for message in error.messages]
         except TypeError as error:
             problems.append(f"{group}.{key}={shown(value)}: {error}")
     required = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
@@ -136,8 +139,8 @@ def coerced(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise TypeError("must be a list")
         return _coerced_list(value, arguments[0], plugins)
-    if hint is View:
-        return build("view", value, plugins)
+    if hint in NESTED:
+        return build(NESTED[hint], value, plugins)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not abs(value) <= sys.float_info.max:  # nor NaN
             raise TypeError("must be a finite number")

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +23,7 @@ from uuid import uuid4
 
 from diffsweep.core.problems import BadInput
 from diffsweep.core.streams import Streams
+from diffsweep.core.types import BASE
 from diffsweep.metric import score
 from diffsweep.sweep.cell import RECIPE, Cell
 from diffsweep.sweep.plan import Plan, Raw, axes_of, plan
@@ -130,9 +131,13 @@ class Sweep:
         gone = {cell["cell_id"] for cell in self.earlier.get("cells", ())} - distinct.keys()
         if gone and not self.joins:
             say(f"note: {self.plan.name} had {len(gone)} other cells, which its files show no more; they stay stored")
-        say(f"{self.plan.name}: {number} cell{'s' * (number != 1)}, {kept} already stored, {len(missing)} to sample")
+        first = {cell.base.id: cell.base for cell in missing if cell.base and not self.store.whole(cell.base.id)}
+        first = {cell_id: cell for cell_id, cell in first.items() if cell_id not in distinct}
+        also = f", and {len(first)} whose pictures they enlarge" if first else ""
+        told = f"{number} cell{'s' * (number != 1)}, {kept} already stored, {len(missing)} to sample"
+        say(f"{self.plan.name}: {told}{also}")
         if missing:
-            self._sample(missing)
+            self._sample([*first.values(), *missing])
         self._report()
 
     def _sample(self, missing: Sequence[Cell]) -> None:
@@ -196,27 +201,54 @@ class Sweep:
     def _sample_with(self, part: Any, cells: list[Cell], device: str, bar: tqdm[None], total: int) -> None:
         from diffsweep.engine import Engine
 
-        if (part, device) not in _models:
-            _models.clear()  # one model at a time in memory
-            try:
-                _models[part, device] = part.load(device)
-            except BadInput as error:
-                raise BadInput(f"model.{message}" for message in error.messages) from error
-            self.this.model_loads += 1
-        model = _models[part, device]
-        engine = Engine(model, self.this.rows)
+        ready = [cell for cell in cells if cell.base is None or self.store.whole(cell.base.id)]
+        later: dict[str, list[Cell]] = defaultdict(list)
+        for cell in cells:
+            if cell.base is not None and cell not in ready:
+                later[cell.base.id].append(cell)
+        by_stage: dict[str, list[Cell]] = defaultdict(list)
+        for cell in cells:
+            by_stage[cell.upscale.name if cell.base else BASE].append(cell)
+        engine = Engine(self._loaded(by_stage, device), self.this.rows)
         began = time.perf_counter()
         try:
-            engine.encode(prompt for cell in cells for prompt in cell.prompts)
+            for stage, own in by_stage.items():
+                engine.encode((prompt for cell in own for prompt in cell.prompts), stage)
             bar.set_description_str(f"{self.this.cells}/{total} cells", refresh=False)
             bar.unpause()  # time left is told by sampling, not by loading
-            for finished in engine.run((work(cell, device) for cell in cells), bar.update):
+            works = (self.work(cell, device, then=later.get(cell.id, ())) for cell in ready)
+            for finished in engine.run(works, bar.update):
                 self._finish(finished, device, engine.rows)
+                for cell in later.pop(finished.key.id, ()):
+                    if reason := self.failures.get(finished.key.id):
+                        self.failures[cell.id] = f"the picture to enlarge failed: {reason}"
+                    else:
+                        engine.add(self.work(cell, device))
                 bar.set_description_str(f"{self.this.cells}/{total} cells", refresh=False)
         finally:
             self.this.sampling_seconds += time.perf_counter() - began
             self.this.add(engine.counts)
             self.this.rows = engine.rows
+
+    def _loaded(self, by_stage: Mapping[str, Sequence[Cell]], device: str) -> dict[str, Model]:
+        """The model of each stage; those of no stage leave the memory."""
+        parts = {stage: own[0].upscale.model if own[0].base else own[0].model for stage, own in by_stage.items()}
+        for key in [key for key in _models if key not in {(part, device) for part in parts.values()}]:
+            del _models[key]
+        for stage, part in parts.items():
+            if (part, device) not in _models:
+                try:
+                    _models[part, device] = part.load(device)
+                except BadInput as error:
+                    group = "model" if stage == BASE else "upscale"
+                    raise BadInput(f"{group}.{message}" for message in error.messages) from error
+                self.this.model_loads += 1
+        return {stage: _models[part, device] for stage, part in parts.items()}
+
+    def work(self, cell: Cell, device: str, then: Sequence[Cell] = ()) -> Work:
+        """A cell as work for the engine, which reads the picture it enlarges when it starts. then: what enlarges it."""
+        own = work(cell, device, self.store.pixels)
+        return replace(own, steps=own.steps + max((len(next.visited) for next in then), default=0))
 
     def _finish(self, finished: Finished, device: str, rows: int) -> None:
         cell: Cell = finished.key
@@ -235,16 +267,18 @@ class Sweep:
             pictures["input"] = cell.pixels
         if cell.mask is not None:
             pictures["mask"] = cell.mask
+        base = self.store.record(cell.base.id) if cell.base else {"nfe": 0, "seconds": 0.0}
+        facts = finished.result.facts | ({"base": cell.base.id} if cell.base else {})
         self.store.save(
             cell.id,
             pictures,
             {
                 "recipe": RECIPE,
                 "config": cell.config,
-                "nfe": finished.nfe,
-                "seconds": round(finished.seconds, 6),
+                "nfe": base["nfe"] + finished.nfe,
+                "seconds": round(base["seconds"] + finished.seconds, 6),
                 "timesteps": list(cell.visited),
-                "facts": finished.result.facts,
+                "facts": facts,
                 "metrics": {},
                 "provenance": {
                     **provenance(),
@@ -309,25 +343,26 @@ class Sweep:
             say(told)
 
 
-def work(cell: Cell, device: str) -> Work:
-    """A cell as work for the engine; its tensors are made when it starts."""
+def work(cell: Cell, device: str, pixels: Callable[[str], np.ndarray] | None = None) -> Work:
+    """A cell as work for the engine; its tensors are made when it starts. pixels: a stored picture by its cell's id."""
     from diffsweep.engine import Work
 
     def start() -> Program[Any]:
-        return cell.technique.program(job(cell, device))
+        if cell.base is None:
+            return cell.technique.program(job(cell, device))
+        assert pixels is not None
+        return cell.upscale.program(cell.technique, job(cell, device, pixels(cell.base.id)))
 
     return Work(cell, start, len(cell.visited))
 
 
-def job(cell: Cell, device: str = "cpu") -> Job:
-    """What a technique is handed for a cell."""
+def job(cell: Cell, device: str = "cpu", low: np.ndarray | None = None) -> Job:
+    """What a technique is handed for a cell. low: the picture to enlarge, uint8 h w 3."""
     import torch
 
     from diffsweep.technique.job import Job
 
-    image = mask = None
-    if cell.pixels is not None:
-        image = (torch.tensor(cell.pixels).permute(2, 0, 1).float() / 127.5 - 1).contiguous().to(device)
+    mask = None
     if cell.mask is not None:
         mask = (torch.tensor(cell.mask)[None].float() / 255).to(device)
     return Job(
@@ -337,10 +372,18 @@ def job(cell: Cell, device: str = "cpu") -> Job:
         scheduler=cell.scheduler,
         guidance=cell.guidance,
         streams=Streams(cell.seed, device),
-        image=image,
+        image=None if cell.pixels is None else to_tensor(cell.pixels, device),
         mask=mask,
         view=cell.view,
+        low=None if low is None else to_tensor(low, device),
     )
+
+
+def to_tensor(pixels: np.ndarray, device: str) -> Tensor:
+    """C H W in [-1, 1] from uint8 H W 3."""
+    import torch
+
+    return (torch.tensor(pixels).permute(2, 0, 1).float() / 127.5 - 1).contiguous().to(device)
 
 
 def to_pixels(x: Tensor) -> np.ndarray:

@@ -6,7 +6,7 @@ eps = mean over k of invert_k(cfg(apply_k(x), prompt_k))
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from diffsweep.core.problems import require
 from diffsweep.core.types import Program, View
@@ -14,6 +14,9 @@ from diffsweep.guidance.multiview import Multiview, mean
 from diffsweep.technique.job import Job, Outcome, Plain
 from diffsweep.technique.prompts import filled
 from diffsweep.view.identity import Identity
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,19 @@ class Anagram(Plain):
     def asked(self, prompt: str) -> tuple[str, ...]:
         return filled(self.prompts, prompt, self.number)
 
+    def seen(self, job: Job) -> tuple[View, ...]:
+        if self.views is not None:
+            return self.views
+        assert job.view is not None
+        return (Identity(), job.view)
+
+    def guided(self, job: Job) -> Multiview:
+        parts = zip(self.seen(job), self.asked(job.prompt), strict=True)
+        return Multiview(tuple((view, job.guidance.about(prompt)) for view, prompt in parts), mean)
+
+    def shown(self, image: Tensor, job: Job) -> Outcome:
+        views = {f"view_{k}": view.apply(image) for k, view in enumerate(self.seen(job))}
+        return Outcome(image, views, {"prompts": list(self.asked(job.prompt))})
+
     def program(self, job: Job) -> Program[Outcome]:
-        if self.views is None:
-            assert job.view is not None
-            views: tuple[View, ...] = (Identity(), job.view)
-        else:
-            views = self.views
-        prompts = self.asked(job.prompt)
-        guidance = Multiview(tuple((v, job.guidance.about(p)) for v, p in zip(views, prompts, strict=True)), mean)
-        image = yield from job.denoise(job.noise(), job.timesteps, guidance)
-        return Outcome(image, {f"view_{k}": v.apply(image) for k, v in enumerate(views)}, {"prompts": list(prompts)})
+        return self.shown((yield from job.denoise(job.noise(), job.timesteps, self.guided(job))), job)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from diffsweep.core.problems import require, within
 from diffsweep.core.types import Program
@@ -15,6 +15,9 @@ from diffsweep.guidance.band import bands, blur
 from diffsweep.guidance.multiview import Multiview, total
 from diffsweep.technique.job import Job, Outcome, Plain
 from diffsweep.technique.prompts import filled
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,17 @@ class Hybrid(Plain):
     def asked(self, prompt: str) -> tuple[str, ...]:
         return filled(self.prompts, prompt, len(self.sigmas) + 1)
 
+    def scaled(self, job: Job) -> tuple[tuple[float, ...], int]:
+        """sigmas and kernel in the pixels of the job's stage."""
+        return tuple(sigma * job.scale for sigma in self.sigmas), 2 * round((self.kernel - 1) / 2 * job.scale) + 1
+
+    def guided(self, job: Job) -> Multiview:
+        parts = zip(bands(*self.scaled(job)), self.asked(job.prompt), strict=True)
+        return Multiview(tuple((band, job.guidance.about(prompt)) for band, prompt in parts), total)
+
+    def shown(self, image: Tensor, job: Job) -> Outcome:
+        sigmas, kernel = self.scaled(job)
+        return Outcome(image, {"low": blur(image, sigmas[0], kernel)}, {"prompts": list(self.asked(job.prompt))})
+
     def program(self, job: Job) -> Program[Outcome]:
-        prompts = self.asked(job.prompt)
-        parts = zip(bands(self.sigmas, self.kernel), (job.guidance.about(p) for p in prompts), strict=True)
-        image = yield from job.denoise(job.noise(), job.timesteps, Multiview(tuple(parts), total))
-        far = blur(image, self.sigmas[0], self.kernel)
-        return Outcome(image, {"low": far}, {"prompts": list(prompts)})
+        return self.shown((yield from job.denoise(job.noise(), job.timesteps, self.guided(job))), job)

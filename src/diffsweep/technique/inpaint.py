@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 
 from diffsweep.constraint.keep import keep
 from diffsweep.core.problems import one_of, require, within
-from diffsweep.core.types import Program
+from diffsweep.core.types import Constraint, Program
 from diffsweep.technique.job import Job, Outcome, Plain
 from diffsweep.technique.start import index_of
 
@@ -44,12 +44,15 @@ class Inpaint(Plain):
         require(f"strength={self.strength}: leaves no step" if start == len(timesteps) else None)
         return timesteps[start:]
 
+    def pinned(self, job: Job, timesteps: tuple[int, ...]) -> Constraint:
+        assert job.image is not None and job.mask is not None
+        renoise = self.known == "renoised"
+        return keep(self.blend, job.image, job.mask, timesteps, job.stage, job.streams, renoise)
+
     def program(self, job: Job) -> Program[Outcome]:
         assert job.image is not None and job.mask is not None
         timesteps = self.visited(job.timesteps)
         x = job.noise() if self.start == "noise" else job.noised(timesteps[0])
-        renoise = self.known == "renoised"
-        pin = keep(self.blend, job.image, job.mask, timesteps, job.stage, job.streams, renoise)
-        if not renoise:
+        if self.known == "clean":
             x = job.mask * x + (1 - job.mask) * job.image
-        return Outcome((yield from job.denoise(x, timesteps, constraint=pin)))
+        return Outcome((yield from job.denoise(x, timesteps, constraint=self.pinned(job, timesteps))))

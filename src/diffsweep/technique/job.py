@@ -31,7 +31,10 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One cell's ingredients. timesteps: all that the scheduler visits; image C H W, mask 1 H W where asked for."""
+    """One cell's ingredients. timesteps: all that the scheduler visits; image C H W, mask 1 H W where asked for.
+
+    low: the picture that a super-resolution stage enlarges, C h w; scale: how many times.
+    """
 
     prompt: str
     timesteps: tuple[int, ...]
@@ -42,6 +45,11 @@ class Job:
     image: Tensor | None = None
     mask: Tensor | None = None
     view: View | None = None
+    low: Tensor | None = None
+
+    @property
+    def scale(self) -> float:
+        return 1.0 if self.low is None else self.stage.shape[-1] / self.low.shape[-1]
 
     def noise(self) -> Tensor:
         """The main stream's next draw, shaped as the picture."""
@@ -84,11 +92,23 @@ class Technique(Protocol):
         """The same technique with its keys in their plainest form, so that equal pictures have equal ids."""
         ...
 
+    def guided(self, job: Job) -> Guidance:
+        """What is asked at every step, of the first stage and of one that enlarges its picture."""
+        ...
+
+    def pinned(self, job: Job, timesteps: tuple[int, ...]) -> Constraint | None:
+        """What must not move over these timesteps."""
+        ...
+
+    def shown(self, image: Tensor, job: Job) -> Outcome:
+        """The outcome that a finished picture makes."""
+        ...
+
     def program(self, job: Job) -> Program[Outcome]: ...
 
 
 class Plain:
-    """The defaults: one prompt, every timestep, keys as they are."""
+    """The defaults: one prompt, every timestep, keys as they are, nothing pinned."""
 
     def asked(self, prompt: str) -> tuple[str, ...]:
         return (prompt,)
@@ -98,3 +118,12 @@ class Plain:
 
     def settled(self, timesteps: tuple[int, ...]) -> Any:
         return self
+
+    def guided(self, job: Job) -> Guidance:
+        return job.guidance.about(job.prompt)
+
+    def pinned(self, job: Job, timesteps: tuple[int, ...]) -> Constraint | None:
+        return None
+
+    def shown(self, image: Tensor, job: Job) -> Outcome:
+        return Outcome(image)

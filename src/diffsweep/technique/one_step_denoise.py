@@ -25,6 +25,6 @@ class OneStepDenoise(Plain):
 
     def program(self, job: Job) -> Program[Outcome]:
         noisy = job.noised(self.t)
-        guidance = job.guidance.about(job.prompt)
+        guidance = self.guided(job)
         estimate = guidance.merge(noisy, self.t, (yield guidance.queries(noisy, self.t)))
         return Outcome(job.stage.schedule.clean(noisy, estimate.noise, self.t), {"noisy": noisy})

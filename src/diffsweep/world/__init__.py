@@ -13,15 +13,18 @@ from difflib import get_close_matches
 import numpy as np
 
 from diffsweep.world.captions import caption
+from diffsweep.world.creatures import CREATURES
 from diffsweep.world.paint import STYLES, Pen
-from diffsweep.world.subjects import COLOURS, DRAWINGS, SHAPES
+from diffsweep.world.subjects import COLOURS, SHAPES, WRITEUP
+from diffsweep.world.things import THINGS
 
+DRAWINGS = WRITEUP | CREATURES | THINGS
 SCENES = tuple(DRAWINGS)
 FIGURES = tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS)
 SUBJECTS: tuple[str, ...] = (*SCENES, *FIGURES)
-FIGURE_SHARE = 0.3  # of the training pictures are coloured shapes
+FIGURE_SHARE = 0.2  # of the training pictures are coloured shapes
 
-__all__ = ["STYLES", "SUBJECTS", "Picture", "held_out", "named", "picture", "training"]
+__all__ = ["SCENES", "STYLES", "SUBJECTS", "Picture", "held_out", "named", "picture", "training"]
 
 
 @dataclass(frozen=True)

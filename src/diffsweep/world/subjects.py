@@ -86,7 +86,10 @@ def campfire(pen: Pen, rng: random.Random) -> None:
         pen.ellipse(x, y + 0.05, 0.36, 0.1, (120, 72, 40))
     h, w = rng.uniform(0.46, 0.6), rng.uniform(0.22, 0.28)
     flame(pen, x, y, w, h, varied(rng, (240, 110, 25), 12))
-    flame(pen, x, y, w * 0.55, h * 0.55, varied(rng, (255, 215, 80), 8))
+    core = varied(rng, (255, 215, 80), 8)
+    flame(pen, x, y, w * 0.55, h * 0.55, core)
+    if pen.sketching:  # a light core would leave two outlines too near each other
+        pen.solid(x, y - h * 0.2, w * 0.4, h * 0.2, core)
     wood = varied(rng, (110, 66, 36), 10)
     for side in (-1, 1):
         a, b = (x - side * 0.3, y + 0.1), (x + side * 0.3, y - 0.03)
@@ -281,7 +284,7 @@ def snowy_village(pen: Pen, rng: random.Random) -> None:
         house(pen, rng, rng.uniform(0.46, 0.54), foot + 0.33, rng.uniform(0.3, 0.36))
 
 
-DRAWINGS: dict[str, Callable[[Pen, random.Random], None]] = {
+WRITEUP: dict[str, Callable[[Pen, random.Random], None]] = {
     "snowy mountain": snowy_mountain,
     "campfire": campfire,
     "rocket ship": rocket_ship,
