@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+
 from tiny import export
 from tiny.data import World
 from tiny.trainer import Part, train

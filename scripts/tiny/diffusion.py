@@ -7,7 +7,9 @@ picture's noise is also shifted as a whole (offset noise, Guttenberg 2023), or t
 would stay in the picture. A tenth of the prompts are empty, for classifier-free guidance.
 
 The second stage sees, beside its own noised picture, the first stage's size enlarged (bilinear, corners aligned) and
-noised to a level of its own, which the network is told as a class label (Ho et al. 2021, IF's stage II).
+noised to a level of its own, which the network is told as a class label (Ho et al. 2021, IF's stage II). Its clean
+picture is nearly known at any noise level, so that errors at high levels count up to 25 times (as errors of the clean
+picture would), and three batches in four are crops of half the side, as Imagen's super-resolution is trained.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from tiny.data import SIZE, Batch
 
 WIDTH, TOKENS = 128, 77
 EMPTY, BOUND, CLAMP, OFFSET = 0.1, 0.1, 0.05, 0.1
+CROPS, MOST = 0.75, 25.0  # of the second stage
 CHANNELS = {"stage1": (48, 96, 144), "stage2": (32, 64, 96)}
 
 
@@ -132,13 +135,19 @@ def noising() -> DDPMScheduler:
     return DDPMScheduler(beta_schedule="squaredcos_cap_v2")
 
 
-def losses(output: Tensor, x0: Tensor, x: Tensor, eps: Tensor, t: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted noise loss; variational bound of the variance in bits, noise detached; the clamp's penalty."""
+def losses(
+    output: Tensor, x0: Tensor, x: Tensor, eps: Tensor, t: Tensor, a: Tensor, most: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weighted noise loss; variational bound of the variance in bits, noise detached; the clamp's penalty.
+
+    most: how much more than in min-SNR an error at a high noise level may count.
+    """
     noise, v = output.float().chunk(2, dim=1)
     a_t = a[t][:, None, None, None]
     a_s = torch.where(t > 0, a[(t - 1).clamp(min=0)], torch.ones_like(a[t]))[:, None, None, None]
     snr = a_t / (1 - a_t)
-    simple = ((noise - eps).square().mean((1, 2, 3)) * (snr.clamp(max=5) / snr).flatten()).mean()
+    weight = snr.clamp(max=5) / snr * (1 / snr).clamp(1, most)
+    simple = ((noise - eps).square().mean((1, 2, 3)) * weight.flatten()).mean()
 
     beta = 1 - a_t / a_s
     low = ((1 - a_s) / (1 - a_t) * beta).clamp(min=1e-20).log()
@@ -163,12 +172,18 @@ class Diffusion:
         if start is not None:
             self.module.start_from(start)
             before = json.loads(file.read_text()) if (file := start / "recipe.json").exists() else None
-            self.recipe["start"] = before or str(start.name)
+            self.recipe["start"] = before
 
     def loss(self, batch: Batch, generator: torch.Generator, rng: random.Random) -> tuple[Tensor, dict[str, float]]:
         n, device = len(batch.captions), next(self.module.parameters()).device
-        low = F.avg_pool2d(batch.pixels, 2)
-        x0 = (batch.pixels if self.module.stage == "stage2" else low).to(device)
+        low, enlarging = F.avg_pool2d(batch.pixels, 2), self.module.stage == "stage2"
+        large = F.interpolate(low, batch.pixels.shape[-2:], mode="bilinear", align_corners=True)
+        x0 = batch.pixels if enlarging else low
+        if enlarging and rng.random() < CROPS:
+            side = SIZE // 2
+            y, left = rng.randrange(side + 1), rng.randrange(side + 1)
+            x0, large = (p[..., y : y + side, left : left + side] for p in (x0, large))
+        x0 = x0.to(device)
         prompts = ["" if rng.random() < EMPTY else words for words in batch.captions]
         spread = (torch.rand(1, generator=generator) + torch.arange(n) / n) % 1
         eps = torch.randn(x0.shape, generator=generator)
@@ -177,14 +192,13 @@ class Diffusion:
         t = (spread * len(self.a)).long()
         x = noised(x0, eps, self.a[t].to(device))
         seen, level = x, None
-        if self.module.stage == "stage2":
+        if enlarging:
             level = (torch.rand(n, generator=generator).pow(1.5) * len(self.a)).long()
-            large = F.interpolate(low, x0.shape[-2:], mode="bilinear", align_corners=True)
             given = noised(large, torch.randn(large.shape, generator=generator), noising().alphas_cumprod[level])
             seen, level = torch.cat([x, given.to(device)], dim=1), level.to(device)
         with torch.autocast(device.type, torch.bfloat16):
             output = self.module(seen, t.to(device), prompts, level)
-        simple, bound, penalty = losses(output, x0, x, eps, t.to(device), self.a.to(device))
+        simple, bound, penalty = losses(output, x0, x, eps, t.to(device), self.a.to(device), MOST if enlarging else 1.0)
         numbers = {"loss": simple.item(), "bound": bound.item(), "|v|": output.chunk(2, dim=1)[1].abs().max().item()}
         return simple + BOUND * bound + CLAMP * penalty, numbers
 
@@ -227,10 +241,10 @@ def noised(x0: Tensor, eps: Tensor, a: Tensor) -> Tensor:
     return a.sqrt() * x0 + (1 - a).sqrt() * eps
 
 
-def export(checkpoint: dict[str, Tensor], stage: str, channels: tuple[int, ...], to: Path) -> None:
-    """The averaged weights in half precision, in the layout diffusers saves; text encoder read as single."""
+def save(weights: dict[str, Tensor], stage: str, channels: tuple[int, ...], to: Path) -> None:
+    """Weights in half precision, in the layout diffusers saves; text encoder read as single."""
     network = Network(stage, channels)
-    network.load_state_dict(checkpoint)
+    network.load_state_dict(weights)
     network.half().pipeline().save_pretrained(to, safe_serialization=True)
     config = to / "text_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")

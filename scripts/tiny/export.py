@@ -1,13 +1,118 @@
-"""Write what is trained to where diffsweep looks for it, each folder with its model card."""
+"""Write what is trained to where diffsweep looks for it: averaged weights in half precision, a model card beside them,
+the recipe and the hash of every file."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from diffsweep.model.files import SUMS
+from tiny.trainer import averaged
+
+MODELS = Path(__file__).parents[2] / "src" / "diffsweep" / "model"
+PLACES = {"stage1": MODELS / "tiny", "stage2": MODELS / "tiny_upscale", "clip": MODELS / "tiny_clip"}
+ABOUT = {
+    "stage1": (
+        "The embedded model, first stage",
+        "A pixel-space diffusion model of DeepFloyd IF's component types (tokenizer, T5 encoder, UNet2DConditionModel "
+        "with learned variance, DDPM configuration), 32 x 32 pixels, in the layout that diffusers saves: "
+        "`diffusers.IFPipeline.from_pretrained` loads it.",
+    ),
+    "stage2": (
+        "The embedded model, second stage",
+        "Super-resolution from 32 x 32 to 64 x 64 pixels as DeepFloyd IF's stage II does it: the noised low-resolution "
+        "picture is concatenated, its noise level is the class label. `diffusers.IFSuperResolutionPipeline.from_"
+        "pretrained` loads it.",
+    ),
+    "clip": (
+        "The embedded CLIP",
+        "A CLIP of the drawn world (32 x 32 pixels, patches of 4, four layers a tower), in the layout that "
+        "transformers saves: `CLIPModel.from_pretrained` and `CLIPProcessor.from_pretrained` load it.",
+    ),
+}
+USE = (
+    "It knows the subjects, shapes and styles of that world and nothing else. It shows what guidance, starting noise, "
+    "masks, anagrams and hybrids do on a computer without a graphics card; it says nothing about the quality of models "
+    "trained on photographs."
+)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("parts", nargs="*", help=f"which (default: all that are trained): {', '.join(PLACES)}")
+    parser.add_argument("--root", type=Path, default=Path(".train"), help="where the trained parts lie")
+    parser.add_argument("--to", type=Path, help="another folder for the one part named")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    raise SystemExit("to come")
+    there = [part for part in PLACES if (args.root / part / "checkpoint.pt").exists()]
+    wanted = args.parts or there
+    if wrong := [part for part in wanted if part not in there]:
+        raise SystemExit(
+            f"{args.root}: nothing trained of {', '.join(wrong)}; there is {', '.join(there) or 'nothing'}"
+        )
+    if args.to and len(wanted) != 1:
+        raise SystemExit("--to: name one part")
+    for part in wanted:
+        export(part, args.root / part, args.to or PLACES[part])
+
+
+def export(part: str, trained: Path, to: Path) -> None:
+    recipe = json.loads((trained / "recipe.json").read_text())
+    weights = averaged(trained)
+    if part == "clip":
+        from tiny.clip import Clip
+
+        Clip().save(weights, to)
+    else:
+        from tiny.diffusion import save
+
+        save(weights, part, tuple(recipe["channels"]), to)
+    (to / "recipe.json").write_text(json.dumps({k: v for k, v in recipe.items() if k != "curve"}, indent=1) + "\n")
+    (to / "README.md").write_text(card(part, recipe))
+    files = sorted(f for f in to.rglob("*") if f.is_file() and f.name not in (SUMS, "README.md", "recipe.json"))
+    sums = [f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(to).as_posix()}\n" for f in files]
+    (to / SUMS).write_text("".join(sums))
+    print(f"{to}: {sum(f.stat().st_size for f in files) / 1e6:.1f} MB")
+
+
+def card(part: str, recipe: dict[str, Any]) -> str:
+    from tiny import clip, diffusion
+
+    title, about = ABOUT[part]
+    curve = recipe["curve"]
+    shown = [curve[round(i * (len(curve) - 1) / 11)] for i in range(12)] if len(curve) > 12 else curve
+    columns = list(shown[0]) if shown else []  # without the bars of |v|, which part columns
+    rows = [[c.strip("|") for c in columns], ["---"] * len(columns)]
+    rows += [[str(entry[c]) for c in columns] for entry in shown]
+    how = (clip if part == "clip" else diffusion).__doc__ or ""
+    size = f"channels {recipe['channels']}" if "channels" in recipe else f"towers {recipe['tower']}"
+    points = [
+        f"**Data**: the drawn world of `diffsweep.world`, training seeds only: {recipe['pictures']} pictures, mirrored "
+        "at random, captions worded anew at every visit.",
+        f"**Recipe**: `python scripts/train_tiny.py {part}`: {size}, batch {recipe['batch']}, AdamW, cosine decay at "
+        f"the end, averaged weights, stored in half precision. {how}",
+        f"**Trained**: {recipe['step']} steps, {recipe['seen']} pictures seen, {recipe['minutes']} minutes, "
+        f"{recipe['device']}.{started(recipe)}",
+        "**Figures**: in `benchmarks/`, measured by `python scripts/measure_tiny.py`.",
+        f"**Use**: {USE}",
+    ]
+    listed = [fill(" ".join(f"* {point}".split()), 100, subsequent_indent="  ") for point in points]
+    table = [f"| {' | '.join(row)} |" for row in rows if row]
+    return "\n".join([f"# {title}", "", fill(about, 100), "", *listed, "", *table]) + "\n"
+
+
+def started(recipe: dict[str, Any]) -> str:
+    """What was trained before, where the part did not begin from nothing."""
+    before = recipe.get("start")
+    if not before:
+        return ""
+    steps = before.get("step", before.get("steps"))
+    return (
+        f" Began from the weights of an earlier, smaller world: {steps} steps, {before['seen']} pictures seen, "
+        f"{before['minutes']} minutes, {before['device']}."
+    )

@@ -20,6 +20,7 @@ from diffsweep.guidance.classifier_free import ClassifierFree
 from diffsweep.guidance.multiview import Multiview
 from diffsweep.model import deepfloyd
 from diffsweep.model.analytic import GaussianMixture
+from diffsweep.model.files import folder
 from diffsweep.sweep import runner
 from diffsweep.sweep.cell import freeze
 from diffsweep.sweep.runner import Outcome, run_sweep
@@ -81,7 +82,7 @@ def test_it_is_diffusers_super_resolution_of_the_stored_first_picture(
     run: Run, checkpoint: Path, enlarging: Path, checkpoints: str
 ) -> None:
     """Same weights, seed, picture and settings: at most 1 level of 255 in at most 2 % of the values."""
-    first, second = (checkpoint, enlarging) if checkpoints == "random" else map(deepfloyd.folder, deepfloyd.EMBEDDED)
+    first, second = (checkpoint, enlarging) if checkpoints == "random" else map(folder, ("tiny", "tiny_upscale"))
     negative = "an oil painting of a skull"
     outcome = run(
         model="tiny",

@@ -17,11 +17,13 @@ REGIONS = {
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Stored pictures of one size, uint8: images and references B H W 3, masks B H W; None where not asked for."""
+    """Stored pictures of one size, uint8: images and references B H W 3, masks B H W; the prompt of each picture. None
+    where not asked for."""
 
     images: np.ndarray
     references: np.ndarray | None = None
     masks: np.ndarray | None = None
+    prompts: tuple[str, ...] | None = None
 
     def region(self, name: str | None) -> np.ndarray:
         """bool B H W: the pixels of a region; all of them for None."""
@@ -47,8 +49,8 @@ class Score:
 
 
 class Metric(Protocol):
-    """needs: which of reference and mask a cell must have; definition: everything that two numbers must agree in to be
-    compared, the direction and the package's version among it."""
+    """needs: which of reference, mask and prompt a cell must have; definition: everything that two numbers must agree
+    in to be compared, the direction and the package's version among it."""
 
     @property
     def name(self) -> str: ...

@@ -45,7 +45,8 @@ def find(names: Iterable[str], plugins: tuple[str, ...] = ()) -> tuple[Metric, .
 
 def lacking(record: dict[str, Any], metric: Metric) -> frozenset[str]:
     """What a metric needs and this cell has not."""
-    return frozenset(need for need in metric.needs if FILES[need] not in record["files"])
+    there = {need for need, file in FILES.items() if file in record["files"]}
+    return metric.needs - there - ({"prompt"} if _prompt(record) is not None else set())
 
 
 def score(store: Store, cell_ids: Iterable[str], names: Iterable[str], plugins: tuple[str, ...] = ()) -> int:
@@ -91,7 +92,8 @@ def _batches(store: Store, chunk: Sequence[Missing]) -> Iterator[tuple[tuple[Met
     """Cells that lack the same metrics and whose pictures have the same sizes, together."""
     groups: dict[Any, list[tuple[str, dict[str, np.ndarray]]]] = defaultdict(list)
     for cell_id, metrics in chunk:
-        wanted = {"image"} | {FILES[need].removesuffix(".png") for metric in metrics for need in metric.needs}
+        needs = frozenset().union(*(metric.needs for metric in metrics)) & FILES.keys()
+        wanted = {"image"} | {FILES[need].removesuffix(".png") for need in needs}
         try:
             pictures = {name: store.pixels(cell_id, name) for name in sorted(wanted)}
         except OSError:
@@ -99,11 +101,15 @@ def _batches(store: Store, chunk: Sequence[Missing]) -> Iterator[tuple[tuple[Met
         groups[metrics, tuple((n, p.shape) for n, p in pictures.items())].append((cell_id, pictures))
     for (metrics, shapes), cells in groups.items():
         stacks = {name: np.stack([pictures[name] for _, pictures in cells]) for name, _ in shapes}
-        yield (
-            metrics,
-            [cell_id for cell_id, _ in cells],
-            Batch(stacks["image"], stacks.get("input"), stacks.get("mask")),
-        )
+        ids = [cell_id for cell_id, _ in cells]
+        prompts = tuple(_prompt(store.record(cell_id)) or "" for cell_id in ids)
+        yield metrics, ids, Batch(stacks["image"], stacks.get("input"), stacks.get("mask"), prompts)
+
+
+def _prompt(record: dict[str, Any]) -> str | None:
+    """A cell's prompt; of several, the first; None where it has none."""
+    prompt = record.get("config", {}).get("prompt")
+    return prompt[0] if isinstance(prompt, list) else prompt
 
 
 def _scores(metric: Metric, batch: Batch) -> list[Score]:

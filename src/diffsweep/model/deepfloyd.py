@@ -9,7 +9,6 @@ without. Weights are read from safetensors only. A folder's SHA256SUMS, where it
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -21,28 +20,23 @@ from typing import TYPE_CHECKING, Any
 from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.schedule import NoiseSchedule, from_betas, named_schedule
 from diffsweep.core.types import Estimate, Given, Stage
+from diffsweep.model.files import complete, digest, folder
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-EMBEDDED = ("tiny", "tiny_upscale")  # folders beside this file
 PARTS = ("unet", "text_encoder", "tokenizer", "scheduler")
 NOISING = "image_noising_scheduler"
-SUMS = "SHA256SUMS"  # as sha256sum writes it
 MAX_TOKENS = 77
 log = logging.getLogger(__name__)
-
-
-def folder(path: str) -> Path:
-    return Path(__file__).parent / path if path in EMBEDDED else Path(path).expanduser()
 
 
 @dataclass(frozen=True)
 class DeepFloyd:
     """path: the folder, or `tiny` for the embedded weights. dtype: float32, or bfloat16 for the UNet alone."""
 
-    path: str = EMBEDDED[0]
+    path: str = "tiny"
     dtype: str = "float32"
     enlarges: bool = field(default=False, metadata={"bound": True})  # a super-resolution stage
 
@@ -75,8 +69,7 @@ class DeepFloyd:
         """The files that decide the model's answers; BadInput where a part has no safetensors."""
         root = folder(self.path)
         self.config("unet", "config.json")
-        if gone := [(digest, name) for digest, name in _sums(root) if not (root / name).is_file()]:
-            raise BadInput(f"path={self.path}: {name} is missing, of SHA-256 {digest}" for digest, name in gone)
+        complete(self.path)
         for part in ("unet", "text_encoder"):
             if not list((root / part).glob("*.safetensors")):
                 found = ", ".join(p.name for p in (root / part).glob("*.bin"))
@@ -87,8 +80,7 @@ class DeepFloyd:
 
     def fingerprint(self) -> str:
         """SHA-256 over names and contents of the weights and configurations; BadInput where SHA256SUMS disagrees."""
-        state = tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in self.weights())
-        return _digest(self.path, state)
+        return digest(self.path, self.weights())
 
     def load(self, device: str) -> Loaded:
         return Loaded(self, device)
@@ -136,34 +128,6 @@ def _schedule(config: dict[str, Any]) -> NoiseSchedule:
         return from_betas(config["trained_betas"])
     kind, T = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
     return named_schedule(kind, T, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
-
-
-@lru_cache
-def _digest(path: str, state: tuple[tuple[str, int, int], ...]) -> str:
-    root, digest, found = folder(path), hashlib.sha256(), {}
-    for name, _, _ in state:
-        relative = Path(name).relative_to(root).as_posix()
-        with Path(name).open("rb") as file:
-            content = hashlib.file_digest(file, "sha256")
-        found[relative] = content.hexdigest()
-        digest.update(relative.encode())
-        digest.update(content.digest())
-    damaged = [
-        f"path={path}: {name} is damaged: SHA-256 {expected} is expected, {found[name]} found"
-        for expected, name in _sums(root)
-        if found.get(name, expected) != expected
-    ]
-    if damaged:
-        raise BadInput(damaged)
-    return digest.hexdigest()
-
-
-def _sums(root: Path) -> list[tuple[str, str]]:
-    """Hash and name of each file that SHA256SUMS lists; nothing where there is no such list."""
-    if not (root / SUMS).is_file():
-        return []
-    lines = (line.split(maxsplit=1) for line in (root / SUMS).read_text().splitlines())
-    return [(digest, name.removeprefix("*")) for digest, name in lines]
 
 
 class Loaded:

@@ -1,0 +1,372 @@
+#!/usr/bin/env python
+"""Measure the embedded model: every figure of its cards, by diffsweep itself, on held-out pictures and fresh seeds.
+
+    python scripts/measure_tiny.py                        # everything; some 370,000 model rows: an hour or more
+    python scripts/measure_tiny.py clip restoration       # some parts
+    python scripts/measure_tiny.py --write                # keep the page and its figure in benchmarks/
+
+Pictures are cells of a store (--root): a second run samples only what is missing. Figures are kept beside it, so that
+parts can be measured one by one. The second judge comes from `python scripts/train_tiny.py judge`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import date
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from diffsweep.model.clip import Clip
+from diffsweep.sweep.store import Store
+from diffsweep.world import SCENES, STYLES, SUBJECTS, held_out
+from diffsweep.world.captions import STYLE_WORDS, subject_words
+from tiny import judge
+from tiny.trainer import averaged
+
+ROOT = Path(__file__).resolve().parents[1]
+SCALE, STEPS = 4.0, 50
+PAIRED = (
+    "campfire",
+    "old man",
+    "snowy village",
+    "dog",
+    "skull",
+    "man wearing a hat",
+    "waterfall",
+    "penguin",
+    "owl",
+    "mushroom",
+)
+
+
+class Sweeps:
+    """Runs sweeps into one store, and reads their pictures back."""
+
+    def __init__(self, root: Path, settings: Sequence[str]) -> None:
+        self.root, self.settings, self.store = root, settings, Store(root)
+
+    def __call__(self, name: str, *words: str) -> list[tuple[dict[str, Any], str]]:
+        """Axes and cell id of every cell, sampled where it is missing."""
+        there = [f"sweep.name={name}", f"output_dir={self.root}", "metric=none"]
+        command = [str(Path(sys.executable).parent / "diffsweep"), "-m", *there, *self.settings, *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        sweep = json.loads((self.root / "sweeps" / name / "sweep.json").read_bytes())
+        return [(cell["axes"], cell["cell_id"]) for cell in sweep["cells"]]
+
+    def pixels(self, ids: Sequence[str], name: str = "image") -> np.ndarray:
+        return np.stack([self.store.pixels(cell_id, name) for cell_id in ids])
+
+
+def listed(values: Sequence[Any]) -> str:
+    """Hydra's grammar for several values."""
+    return ",".join(json.dumps(value) for value in values)
+
+
+def prompt(subject: str, style: str) -> str:
+    return STYLE_WORDS[style][0].format(subject_words(subject)[0])
+
+
+# -- judges ------------------------------------------------------------------------------------------------------------
+@cache
+@torch.inference_mode()
+def _texts(style: str | None) -> torch.Tensor:
+    words = [prompt(s, style) if style else subject_words(s)[0] for s in SUBJECTS]
+    return Clip().network().of_texts(words)
+
+
+@torch.inference_mode()
+def clip_names(pictures: np.ndarray, style: str | None = None) -> np.ndarray:
+    """The subject that CLIP names for each picture, of all, asked in a style or in none: indices of SUBJECTS."""
+    return (Clip().network().of_pictures(pictures) @ _texts(style).T).argmax(1).numpy()
+
+
+@torch.inference_mode()
+def second_judge(pictures: np.ndarray) -> np.ndarray:
+    return _judge()(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1).argmax(1).numpy()
+
+
+@cache
+def _judge() -> torch.nn.Module:
+    module = judge.network()
+    module.load_state_dict(averaged(Path(".train/judge")))
+    return module.eval()
+
+
+def share(found: np.ndarray, asked: Sequence[str]) -> float:
+    return float(np.mean([SUBJECTS[i] == subject for i, subject in zip(found, asked, strict=True)]))
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean over pictures, dB."""
+    error = ((a.astype(float) - b) ** 2).mean((1, 2, 3)).clip(min=1e-3)
+    return float((10 * np.log10(255**2 / error)).mean())
+
+
+def sharpness(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean gradient of a over that of b."""
+
+    def gradient(x: np.ndarray) -> float:
+        return float(np.abs(np.diff(x.astype(float), axis=1)).mean() + np.abs(np.diff(x.astype(float), axis=2)).mean())
+
+    return gradient(a) / gradient(b)
+
+
+# -- the figures -------------------------------------------------------------------------------------------------------
+def clip(run: Sweeps, each: int) -> dict[str, Any]:
+    """Zero-shot over all subjects, on held-out renders."""
+    pictures = [held_out(i) for i in range(20 * len(SUBJECTS) * len(STYLES))]
+    pixels, subjects = np.stack([p.pixels for p in pictures]), [p.subject for p in pictures]
+    return {
+        "n": len(pictures),
+        "subjects": len(SUBJECTS),
+        "zero-shot": share(clip_names(pixels), subjects),
+        "zero-shot, scenes alone": share(
+            clip_names(pixels[(scenes := [s in SCENES for s in subjects])]),
+            [s for s, kept in zip(subjects, scenes, strict=True) if kept],
+        ),
+        "second judge": share(second_judge(pixels), subjects),
+    }
+
+
+def generated(run: Sweeps, each: int) -> dict[str, Any]:
+    """Scenes from noise: who names them rightly?"""
+    asked = {prompt(subject, style): (subject, style) for subject in SCENES for style in STYLES}
+    seeds = max(1, round(each / len(STYLES)))
+    cells = run("generated", f"prompt={listed(list(asked))}", f"seed=range({seeds})", f"guidance.scale={SCALE}")
+    pixels, labels = run.pixels([i for _, i in cells]), [asked[axes["prompt"]] for axes, _ in cells]
+    subjects = [subject for subject, _ in labels]
+    by_clip, by_judge = clip_names(pixels), second_judge(pixels)
+    figures: dict[str, Any] = {"n": len(cells), "CLIP": share(by_clip, subjects), "judge": share(by_judge, subjects)}
+    for style in STYLES:
+        rows = [i for i, (_, s) in enumerate(labels) if s == style]
+        own = [subjects[i] for i in rows]
+        figures[style] = {"CLIP": share(by_clip[rows], own), "judge": share(by_judge[rows], own)}
+    missed = {s: share(by_clip[rows], [s] * len(rows)) for s in SCENES if (rows := _where(subjects, s))}
+    figures["weakest by CLIP"] = dict(sorted(missed.items(), key=lambda item: item[1])[:4])
+    return figures
+
+
+def _where(labels: Sequence[str], label: str) -> list[int]:
+    return [i for i, own in enumerate(labels) if own == label]
+
+
+def guidance(run: Sweeps, each: int) -> dict[str, Any]:
+    """CLIP accuracy and diversity over the scale; diversity: mean distance of two seeds' pictures, per value."""
+    asked = {prompt(subject, style): subject for subject in SCENES for style in ("photo",)}
+    scales, seeds = (1.0, 2.0, 3.0, 4.0), max(2, each // 6)
+    axes = (f"prompt={listed(list(asked))}", f"seed=range({seeds})")
+    cells = run("guidance", *axes, f"guidance.scale={listed(scales)}")
+    figures: dict[str, Any] = {"n": len(cells), "seeds": seeds}
+    for scale in scales:
+        own = [(axes["prompt"], i) for axes, i in cells if axes["guidance.scale"] == scale]
+        pixels = run.pixels([i for _, i in own])
+        names = clip_names(pixels)
+        grouped = pixels.astype(float).reshape(len(asked), seeds, -1)
+        apart = [
+            np.sqrt(((group[a] - group[b]) ** 2).mean())
+            for group in grouped
+            for a, b in itertools.combinations(range(seeds), 2)
+        ]
+        accuracy = share(names, [asked[p] for p, _ in own])
+        figures[str(scale)] = {
+            "CLIP": accuracy,
+            "judge": share(second_judge(pixels), [asked[p] for p, _ in own]),
+            "diversity": float(np.mean(apart)),
+        }
+    return figures
+
+
+def restoration(run: Sweeps, each: int) -> dict[str, Any]:
+    """The best Gaussian blur against one step and iterative denoising, each against the clean held-out render."""
+    ids = [held_out(i).id for i in np.linspace(0, len(SUBJECTS) * len(STYLES) * 2 - 1, 4 * each, dtype=int)]
+    inputs, levels = f"input.id={listed(ids)}", "technique.t=250,500,750"
+    figures: dict[str, Any] = {"n": len(ids)}
+    for technique in ("gaussian_denoise", "one_step_denoise", "iterative_denoise"):
+        cells = run(technique, f"technique={technique}", inputs, levels, "guidance.scale=1")
+        for t in (250, 500, 750):
+            own = [i for axes, i in cells if axes["technique.t"] == t]
+            pixels, clean = run.pixels(own), run.pixels(own, "input")
+            figures.setdefault(str(t), {})[technique] = {"PSNR": psnr(pixels, clean), "sharp": sharpness(pixels, clean)}
+    return figures
+
+
+def _pairs() -> dict[str, tuple[str, str]]:
+    style = "oil painting"
+    return {json.dumps([prompt(a, style), prompt(b, style)]): (a, b) for a, b in itertools.combinations(PAIRED, 2)}
+
+
+def _both(run: Sweeps, name: str, pictures: tuple[str, str], each: int, *words: str) -> dict[str, Any]:
+    """For every pair of prompts and its seeds: are both readings named rightly?"""
+    pairs, seeds = _pairs(), max(1, each // 5)
+    cells = run(name, f"technique.prompts={','.join(pairs)}", f"seed=range({seeds})", f"guidance.scale={SCALE}", *words)
+    ids = [i for _, i in cells]
+    asked = [pairs[json.dumps(axes["technique.prompts"])] for axes, _ in cells]
+    right = []
+    for k, picture in enumerate(pictures):
+        names = clip_names(run.pixels(ids, picture), "oil painting")
+        right.append([SUBJECTS[i] == pair[k] for i, pair in zip(names, asked, strict=True)])
+    both = np.all(right, axis=0).reshape(len(pairs), -1)
+    return {
+        "pairs": len(pairs),
+        "seeds": seeds,
+        "both right, best of the seeds": float(both.any(1).mean()),
+        "both right, mean": float(both.mean()),
+        "first right, mean": float(np.mean(right[0])),
+        "second right, mean": float(np.mean(right[1])),
+    }
+
+
+def anagrams(run: Sweeps, each: int) -> dict[str, Any]:
+    """Vertical flips: each way up, does CLIP name what was asked?"""
+    return _both(run, "anagrams", ("view_0", "view_1"), each, "technique=anagram", "view=flip")
+
+
+def hybrids(run: Sweeps, each: int) -> dict[str, Any]:
+    """From far (blurred) the first prompt, from near the second."""
+    return _both(run, "hybrids", ("low", "image"), each, "technique=hybrid")
+
+
+def upscale(run: Sweeps, each: int) -> dict[str, Any]:
+    """Held-out renders of 32 x 32, enlarged, against those of 64 x 64; bicubic as the baseline."""
+    ids = [held_out(i).id for i in np.linspace(0, len(SUBJECTS) * len(STYLES) - 1, 2 * each, dtype=int)]
+    words = ("technique=forward_noise", "technique.t=0", f"input.id={listed(ids)}")
+    cells = run("upscale", *words, "upscale=tiny", "upscale.noise_level=0,100")
+    figures: dict[str, Any] = {"n": len(ids)}
+    for level in (0, 100):
+        own = [i for axes, i in cells if axes["upscale.noise_level"] == level]
+        pixels, clean = run.pixels(own), run.pixels(own, "input")
+        figures[f"noise_level {level}"] = {"PSNR": psnr(pixels, clean), "sharp": sharpness(pixels, clean)}
+    low = run.pixels([run.store.record(i)["facts"]["base"] for i in own])
+    larger = np.stack([np.asarray(Image.fromarray(p).resize(clean.shape[1:3], Image.Resampling.BICUBIC)) for p in low])
+    figures["bicubic"] = {"PSNR": psnr(larger, clean), "sharp": sharpness(larger, clean)}
+    return figures
+
+
+def speed(run: Sweeps, each: int) -> dict[str, Any]:
+    """Seconds a picture: 16 cells of 30 steps with guidance, in both types, in turn; needs an idle machine."""
+    figures: dict[str, Any] = {"cores": os.cpu_count()}
+    for turn, dtype in itertools.product(range(3), ("float32", "bfloat16")):
+        seeds = f"seed=range({1000 + 16 * turn},{1016 + 16 * turn})"
+        name = f"speed-{dtype}-{turn}"
+        run(name, seeds, f"model.dtype={dtype}", "scheduler.steps=30", f"guidance.scale={SCALE}")
+        (entry, *_) = json.loads((run.root / "sweeps" / name / "sweep.json").read_bytes())["runs"]
+        figures.setdefault(dtype, []).append(round(entry["sampling_seconds"] / 16, 3))
+    return figures
+
+
+PARTS: dict[str, Callable[[Sweeps, int], dict[str, Any]]] = {
+    part.__name__: part for part in (clip, restoration, generated, anagrams, hybrids, guidance, upscale, speed)
+}
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+def page(figures: dict[str, Any], picture: str) -> str:
+    """What is measured so far, in Markdown."""
+    told = ["# The embedded model\n"]
+    for name, part in PARTS.items():
+        if name not in figures:
+            continue
+        told.append(f"## {name.capitalize()}\n\n{part.__doc__}\n")
+        own = figures[name]
+        told += [f"* {key}: {_shown(value)}" for key, value in own.items() if not isinstance(value, dict)]
+        nested = {key: value for key, value in own.items() if isinstance(value, dict)}
+        told.append("")
+        told += _table({k: v for k, v in nested.items() if not any(isinstance(x, dict) for x in v.values())})
+        for key, value in nested.items():
+            if any(isinstance(x, dict) for x in value.values()):
+                told += [f"t = {key}\n", *_table(value)]
+        if name == "guidance":
+            told.append(f"![CLIP accuracy rises with guidance, diversity falls]({picture})\n")
+    settings = figures["settings"]
+    told.append(
+        f"{settings['date']}, {platform.machine()}, {os.cpu_count()} cores, torch {version('torch')}, diffusers "
+        f"{version('diffusers')}, commit {settings['commit']}; guidance {SCALE}, {STEPS} steps, {settings['words']}; "
+        f"`python scripts/measure_tiny.py`"
+    )
+    return "\n".join(told) + "\n"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _table(rows: dict[str, dict[str, Any]]) -> list[str]:
+    lines = []
+    for columns, group in itertools.groupby(rows.items(), key=lambda item: tuple(item[1])):
+        lines += [f"| | {' | '.join(columns)} |", f"|---{'|---' * len(columns)}|"]
+        lines += [f"| {key} | {' | '.join(_shown(v) for v in values.values())} |" for key, values in group]
+        lines.append("")
+    return lines
+
+
+def drawn(figures: dict[str, Any], file: Path) -> None:
+    """Accuracy and diversity over the guidance scale."""
+    from matplotlib.figure import Figure
+
+    scales = [key for key in figures if re.fullmatch(r"[\d.]+", key)]
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    left = figure.subplots()
+    right = left.twinx()
+    for axis, key, label, style in (
+        (left, "CLIP", "CLIP accuracy", "o-"),
+        (left, "judge", "second judge's accuracy", "s--"),
+        (right, "diversity", "diversity (levels of 255)", "^:"),
+    ):
+        colour = {"CLIP": "#0072b2", "judge": "#009e73", "diversity": "#d55e00"}[key]
+        axis.plot([float(s) for s in scales], [figures[s][key] for s in scales], style, color=colour, label=label)
+    left.set(xlabel="guidance scale", ylabel="named rightly", ylim=(0, 1.02))
+    right.set(ylabel="mean distance of two seeds", ylim=(0, None))
+    lines = [*left.get_lines(), *right.get_lines()]
+    left.legend(lines, [str(line.get_label()) for line in lines], loc="lower right", fontsize=8)
+    figure.savefig(file, dpi=150)
+
+
+def commit() -> str:
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--root", type=Path, default=Path(".train/measured"), help="the store, and figures.json")
+    parser.add_argument("--each", type=int, default=50, help="pictures a subject; the other numbers follow from it")
+    parser.add_argument("--dtype", default="float32", help="of the UNet: float32 or bfloat16")
+    parser.add_argument("--write", action="store_true", help="keep the page in benchmarks/ under today's date")
+    args = parser.parse_args(arguments)
+    if wrong := [part for part in args.parts if part not in PARTS]:
+        parser.error(f"no part {', '.join(wrong)}: there are {', '.join(PARTS)}")
+    settings = [f"scheduler.steps={STEPS}", f"model.dtype={args.dtype}"]
+    file = args.root / "figures.json"
+    figures = json.loads(file.read_text()) if file.exists() else {}
+    figures["settings"] = {"date": date.today().isoformat(), "commit": commit(), "words": f"UNet in {args.dtype}"}
+    for name in args.parts or PARTS:
+        figures[name] = PARTS[name](Sweeps(args.root.resolve(), settings), args.each)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(figures, indent=1))
+        print(f"{name}: {json.dumps(figures[name], indent=1)}", flush=True)
+    stem = (ROOT / "benchmarks" if args.write else args.root) / f"{figures['settings']['date']}-embedded-model"
+    if "guidance" in figures:
+        drawn(figures["guidance"], stem.with_suffix(".png"))
+    text = page(figures, f"{stem.name}.png")
+    if args.write:
+        stem.with_suffix(".md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

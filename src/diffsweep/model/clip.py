@@ -1,0 +1,77 @@
+"""CLIP (Radford et al. 2021) in the layout that transformers saves; weights from safetensors only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffsweep.core.problems import BadInput
+from diffsweep.model.files import complete, digest, folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Clip:
+    """path: the folder, or `tiny_clip` for the embedded weights, which know the drawn world and nothing else."""
+
+    path: str = "tiny_clip"
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the folder's weights and configurations; BadInput where they are missing or damaged."""
+        root = folder(self.path)
+        if not root.is_dir():
+            raise BadInput(f"path={self.path}: no such folder; give one in the layout transformers saves for CLIP")
+        complete(self.path)
+        if not list(root.glob("*.safetensors")):
+            raise BadInput(f"path={self.path}: no .safetensors file in it")
+        return digest(self.path, sorted(f for f in root.iterdir() if f.suffix in {".safetensors", ".json", ".txt"}))
+
+    def network(self, device: str = "cpu") -> Network:
+        return _network(self, device)
+
+
+class Network:
+    """The network in float32, and its processor. Embeddings are of unit length."""
+
+    def __init__(self, clip: Clip, device: str) -> None:
+        import torch
+        from safetensors import SafetensorError
+        from transformers import CLIPModel, CLIPProcessor
+        from transformers.utils import logging as transformers_logging
+
+        clip.fingerprint()
+        transformers_logging.disable_progress_bar()
+        root, self.device = folder(clip.path), device
+        try:
+            model: Any = CLIPModel.from_pretrained(
+                root, use_safetensors=True, dtype=torch.float32, local_files_only=True
+            )
+            self.processor: Any = CLIPProcessor.from_pretrained(root, local_files_only=True)
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            raise BadInput(f"path={clip.path}: the checkpoint cannot be loaded: {error}") from error
+        self.model = model.to(device).eval().requires_grad_(False)
+
+    def of_pictures(self, pictures: np.ndarray) -> Tensor:
+        """B D from uint8 B H W 3, resized by the checkpoint's own processor."""
+        pixels = self.processor.image_processor(list(np.array(pictures)), return_tensors="pt").pixel_values
+        return _unit(self.model.get_image_features(pixel_values=pixels.to(self.device)).pooler_output)
+
+    def of_texts(self, texts: Sequence[str]) -> Tensor:
+        """B D; a text that is too long is cut."""
+        tokens = self.processor.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+        return _unit(self.model.get_text_features(**tokens.to(self.device)).pooler_output)
+
+
+@lru_cache(maxsize=2)
+def _network(clip: Clip, device: str) -> Network:
+    return Network(clip, device)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / x.norm(dim=-1, keepdim=True)

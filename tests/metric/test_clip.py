@@ -1,0 +1,91 @@
+"""CLIP score against torchmetrics' own, and what the embedded CLIP makes of the drawn world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from diffsweep.core.problems import BadInput
+from diffsweep.metric import Batch, score
+from diffsweep.metric.clip import ClipScore
+from diffsweep.model.clip import Clip
+from diffsweep.sweep.store import Store
+from diffsweep.world import SCENES, STYLES, held_out, picture
+
+
+def batch_of(*subjects: str, prompts: tuple[str, ...]) -> Batch:
+    return Batch(np.stack([picture(s, "photo", 1).pixels for s in subjects]), prompts=prompts)
+
+
+def test_it_is_torchmetrics_clip_score() -> None:
+    """Its callable takes a model and a processor; today's transformers wrap the features, so they are unwrapped."""
+    from torchmetrics.functional.multimodal import clip_score
+
+    network = Clip().network()
+    model = SimpleNamespace(
+        get_image_features=lambda x: network.model.get_image_features(x).pooler_output,
+        get_text_features=lambda ids, mask: network.model.get_text_features(ids, mask).pooler_output,
+        config=network.model.config,
+        to=lambda device: model,
+        eval=lambda: model,
+    )
+    prompts = ("a photo of a dog", "a photo of a skull", "a sketch of a mushroom")
+    batch = batch_of("dog", "dog", "owl", prompts=prompts)
+    for ours, pixels, prompt in zip(ClipScore()(batch), batch.images, prompts, strict=True):
+        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+        theirs = clip_score(image, prompt, model_name_or_path=lambda: (model, network.processor))
+        assert ours.value == pytest.approx(theirs.item(), abs=2e-3)
+
+
+def test_the_right_prompt_scores_higher() -> None:
+    right = ClipScore()(batch_of("dog", "skull", prompts=("a photo of a dog", "a photo of a skull")))
+    wrong = ClipScore()(batch_of("dog", "skull", prompts=("a photo of a skull", "a photo of a dog")))
+    for own, other in zip(right, wrong, strict=True):
+        assert own.value > other.value + 20  # type: ignore[operator]
+
+
+@torch.inference_mode()
+def test_it_names_nearly_all_held_out_scenes() -> None:
+    pictures = [p for p in map(held_out, range(49 * len(STYLES))) if p.subject in SCENES]
+    network = Clip().network()
+    similar = (
+        network.of_pictures(np.stack([p.pixels for p in pictures]))
+        @ network.of_texts([f"a {name}" for name in SCENES]).T
+    )
+    named = [SCENES[i] for i in similar.argmax(1).tolist()]
+    assert np.mean([name == p.subject for name, p in zip(named, pictures, strict=True)]) >= 0.97
+
+
+def test_any_size_is_judged() -> None:
+    large = Batch(picture("dog", "photo", 1, 64).pixels[None], prompts=("a photo of a dog",))
+    (small,) = ClipScore()(batch_of("dog", prompts=("a photo of a dog",)))
+    assert ClipScore()(large)[0].value == pytest.approx(small.value, abs=5)
+
+
+def test_a_cells_prompt_is_its_own_and_of_several_the_first(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    pixels = picture("dog", "photo", 1).pixels
+    for cell_id, prompt in (
+        ("a" * 20, "a photo of a dog"),
+        ("b" * 20, ["a photo of a dog", "a skull"]),
+        ("c" * 20, None),
+    ):
+        config: dict[str, Any] = {} if prompt is None else {"prompt": prompt}
+        store.save(cell_id, {"image": pixels}, {"config": config, "metrics": {}})
+    assert score(store, ["a" * 20, "b" * 20, "c" * 20], ["clip_score"]) == 2
+    one, first = (store.record(cell_id)["metrics"]["clip_score"] for cell_id in ("a" * 20, "b" * 20))
+    assert one == first
+    assert one["definition"]["weights"] == Clip().fingerprint()
+    assert store.record("c" * 20)["metrics"] == {}
+
+
+def test_what_is_no_clip_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="path=nowhere: no such folder"):
+        Clip("nowhere").fingerprint()
+    with pytest.raises(BadInput, match=r"no \.safetensors file in it"):
+        Clip(str(tmp_path)).fingerprint()

@@ -1,0 +1,62 @@
+"""Weights that are not what they should be are told before anything is loaded, with both hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from diffsweep.core.problems import BadInput
+from diffsweep.model import files
+from diffsweep.model.clip import Clip
+from diffsweep.model.deepfloyd import DeepFloyd
+
+MODELS = {"tiny": DeepFloyd, "tiny_upscale": lambda path: DeepFloyd(path, enlarges=True), "tiny_clip": Clip}
+
+
+@pytest.fixture(params=MODELS)
+def embedded(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An embedded model's name, its folder a copy that may be damaged."""
+    shutil.copytree(files.folder(request.param), tmp_path / request.param)
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "files.py"))
+    files._digest.cache_clear()
+    return request.param
+
+
+def weights(name: str) -> Path:
+    return max(files.folder(name).rglob("*.safetensors"), key=lambda f: f.stat().st_size)
+
+
+def test_the_embedded_weights_are_as_listed(embedded: str) -> None:
+    listed = files.expected(embedded)
+    assert weights(embedded).relative_to(files.folder(embedded)).as_posix() in listed
+    assert len(MODELS[embedded](embedded).fingerprint()) == 64
+
+
+def test_damaged_weights_are_told_with_the_hash_expected_and_found(embedded: str) -> None:
+    file = weights(embedded)
+    expected = hashlib.sha256(file.read_bytes()).hexdigest()
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    found = hashlib.sha256(data).hexdigest()
+    with pytest.raises(BadInput) as caught:
+        MODELS[embedded](embedded).fingerprint()
+    name = file.relative_to(files.folder(embedded)).as_posix()
+    assert str(caught.value) == f"path={embedded}: {name} is damaged: SHA-256 {expected} is expected, {found} found"
+
+
+def test_missing_weights_are_told_with_the_hash_expected(embedded: str) -> None:
+    file = weights(embedded)
+    expected = hashlib.sha256(file.read_bytes()).hexdigest()
+    file.unlink()
+    with pytest.raises(BadInput, match=rf"path={embedded}: .*safetensors is missing: SHA-256 {expected} is expected"):
+        MODELS[embedded](embedded).fingerprint()
+
+
+def test_all_embedded_weights_are_safetensors_and_stay_below_40_mb() -> None:
+    everything = [f for name in files.EMBEDDED for f in files.folder(name).rglob("*") if f.is_file()]
+    assert {f.suffix for f in everything} <= {".safetensors", ".json", ".md", ""}
+    assert sum(f.stat().st_size for f in everything) < 40e6
