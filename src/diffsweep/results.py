@@ -60,6 +60,12 @@ class Stored:
         """Each cell that is stored, once, in the sweep's order."""
         return [i for i in dict.fromkeys(cell["cell_id"] for cell in self.sweep["cells"]) if i in self.store]
 
+    @property
+    def whole(self) -> list[str]:
+        """These cells, and before them those whose pictures they enlarge."""
+        bases = (self.store.record(cell_id).get("facts", {}).get("base") for cell_id in self.cell_ids)
+        return list(dict.fromkeys([*(i for i in bases if i and i in self.store), *self.cell_ids]))
+
 
 def names(root: Path) -> list[str]:
     return sorted(file.parent.name for file in (root / "sweeps").glob("*/sweep.json"))
@@ -144,7 +150,7 @@ def _metrics(text: str) -> list[str]:
 def verify(stored: Stored, keys: Mapping[str, str]) -> int:
     ids = dict.fromkeys(cell["cell_id"] for cell in stored.sweep["cells"])
     wrong = [f"{i}: not in the store" for i in ids if i not in stored.store]
-    for cell_id in stored.cell_ids:
+    for cell_id in stored.whole:
         try:
             wrong += stored.store.verify(cell_id)
         except KeyError:
@@ -167,7 +173,7 @@ def export(stored: Stored, keys: Mapping[str, str]) -> int:
     with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".export.") as scratch:
         place = Path(scratch) / (target.stem if target.suffix == ".zip" else target.name)
         shutil.copytree(stored.folder, place / "sweeps" / stored.sweep["name"])
-        for cell_id in stored.cell_ids:
+        for cell_id in stored.whole:
             folder = stored.store.folder(cell_id)
             shutil.copytree(folder, place / folder.relative_to(stored.root))
         if target.suffix == ".zip":

@@ -192,6 +192,24 @@ def test_a_first_stage_that_fails_takes_its_second_along(run: Run, monkeypatch: 
     assert cell["reason"] == "the picture to enlarge failed: ValueError: a broken model"
 
 
+def test_an_export_and_verify_take_the_first_pictures_along(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from diffsweep import results
+
+    outcome = run(seed=[0, 1])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["diffsweep-results", "export", "mine", "to=elsewhere"])
+    assert results.main() == 0
+    stored = {folder.name for folder in (tmp_path / "elsewhere" / "cells").glob("*/*")}
+    assert len(stored) == 4
+    base = Store(tmp_path / "elsewhere").record(document(outcome)["cells"][0]["cell_id"])["facts"]["base"]
+    (Store(tmp_path / "elsewhere").folder(base) / "image.png").write_bytes(b"damaged")
+    monkeypatch.setattr("sys.argv", ["diffsweep-results", "verify", "elsewhere/sweeps/mine"])
+    assert results.main() == 1
+    assert f"{base}/image.png: differs" in capsys.readouterr().err
+
+
 # -- true to the technique ---------------------------------------------------------------------------------------------
 def test_views_look_at_both_pictures(settings: Any) -> None:
     x, given = torch.randn(3, 4, 4), torch.randn(3, 4, 4)
