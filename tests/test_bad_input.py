@@ -30,12 +30,17 @@ REFUSED = {
     "sede=3": ["sede: no such key; …; did you mean 'seed'?"],
     "technique=inpant": ["technique=inpant: no such technique; choose one of anagram, …; did you mean 'inpaint'?"],
     "technique=anagram view=flop": ["view=flop: no such view; choose one of flip, …; did you mean 'flip'?"],
+    "upscale=tyny": ["upscale=tyny: no such upscale; choose one of none, tiny; did you mean 'tiny'?"],
+    "upscale=tiny upscale.noise_level=1000 upscale.scheduler.steps=0": [
+        "upscale.scheduler.steps=0: must be …",
+    ],
+    "upscale=tiny upscale.noise_lvl=10": ["upscale.noise_lvl: no such key; …; did you mean 'upscale.noise_level'?"],
     "tracker=wandbb": ["tracker=wandbb: no such tracker; choose one of none, wandb; did you mean 'wandb'?"],
-    "metric=defualt": ["metric=defualt: no such metric; choose one of default, none; did you mean 'default'?"],
+    "metric=defualt": ["metric=defualt: no such metric; choose one of clip, default, none; did you mean 'default'?"],
     "scheduler.spacing=kerras scheduler.threshold=dynamik metric.names=[psnr,sim] tracker=wandb tracker.mode=oflin": [
         "scheduler.spacing=kerras: must be one of …fast27, …; did you mean 'karras'?",
         "scheduler.threshold=dynamik: must be one of …; did you mean 'dynamic'?",
-        "metric.names: no metric 'sim'; there are psnr, …; did you mean 'ssim'?",
+        "metric.names: no metric 'sim'; there are …, psnr, …; did you mean 'ssim'?",
         "tracker.mode=oflin: must be one of …offline…; did you mean 'offline'?",
     ],
     "technique=inpaint mask.profile=liner mask.side=inwards technique.blend=eachstep": [

@@ -160,7 +160,7 @@ def test_list(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
         ("table inp metrik=psnr", "metrik: no such key; there are metric, format, output_dir; did you mean 'metric'?"),
         ("table inp format=tex", "format=tex: must be one of terminal, markdown, latex, csv"),
         ("table inp metric=psnr", "metric=psnr: this sweep has no such numbers"),
-        ("score inp metric=pnsr", "no metric 'pnsr'; there are psnr"),
+        ("score inp metric=pnsr", "no metric 'pnsr'; there are clip_score, psnr"),
         (
             "grid inp rows=sede",
             "rows=sede: no such axis in this sweep; it has mask.softness, seed; did you mean 'seed'?",

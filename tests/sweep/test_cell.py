@@ -336,10 +336,10 @@ def test_a_seed_is_a_whole_number(seed: Any, frozen: Callable[..., Cell]) -> Non
 
 def test_an_unknown_key_at_the_root_is_refused_with_the_nearest(frozen: Callable[..., Cell], config: Config) -> None:
     with pytest.raises(BadInput) as caught:
-        freeze({**config(), "sed": 3, "upscale": 2}, {})
+        freeze({**config(), "sed": 3, "cascade": 2}, {})
     first, second = caught.value.messages
     assert first.startswith("sed: unknown key; there are seed, prompt") and first.endswith("did you mean 'seed'?")
-    assert second.startswith("upscale: unknown key; there are ") and "did you mean" not in second
+    assert second.startswith("cascade: unknown key; there are ") and "did you mean" not in second
 
 
 def test_an_edited_plugin_gives_another_id(

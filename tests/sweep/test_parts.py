@@ -79,13 +79,14 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgetful: None) -> Pat
 
 # -- name = path -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("file", YAMLS, ids=lambda file: f"{file.parent.name}-{file.stem}")
-def test_a_yaml_holds_every_key_of_its_part_with_its_default(file: Path) -> None:
-    group, config = file.parent.name, yaml.safe_load(file.read_text())
-    part = build(group, config)
-    assert part == build(group, config["name"])
-    assert plain(part).keys() == config.keys()
-    if (group, file.stem) != ("model", "tiny"):
-        assert config["name"] == file.stem
+def test_a_yaml_holds_every_key_of_its_part_with_its_default(file: Path, config: Any) -> None:
+    group = file.parent.name
+    own = config(**{group: file.stem})[group]
+    part = build(group, own)
+    assert part == build(group, own["name"])
+    assert plain(part).keys() == own.keys()
+    if file.stem != "tiny":
+        assert own["name"] == file.stem
 
 
 def test_every_shipped_part_is_found_and_nothing_else() -> None:

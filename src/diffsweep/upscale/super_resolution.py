@@ -33,7 +33,7 @@ class SuperResolution:
     dtype: str = "float32"
     noise_level: int = 100
     guidance: Guidance = field(default_factory=lambda: ClassifierFree(scale=1.0))
-    scheduler: Scheduler = field(default_factory=Ddpm)
+    scheduler: Scheduler = field(default_factory=lambda: Ddpm(steps=20))
 
     def __post_init__(self) -> None:
         require(within("noise_level", self.noise_level, 0))

@@ -1,0 +1,71 @@
+"""The embedded model's figures: what they are worked out from, and the page they make."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffsweep.world import SUBJECTS, held_out
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module("measure_tiny")
+
+
+def test_psnr_is_each_pictures_own(script: Any) -> None:
+    """Differences of 5 and 51: 34.1514 and 13.9794 dB, not the PSNR of their mean error."""
+    clean = np.full((2, 4, 4, 3), 100, np.uint8)
+    other = clean + np.array([5, 51], np.uint8)[:, None, None, None]
+    assert script.psnr(other, clean) == pytest.approx((34.151404 + 13.9794) / 2, abs=1e-4)
+
+
+def test_sharpness_halves_with_the_contrast(script: Any) -> None:
+    clean = np.zeros((1, 4, 4, 3), np.uint8)
+    clean[:, ::2] = 200
+    assert script.sharpness(clean // 2, clean) == pytest.approx(0.5)
+    assert script.sharpness(clean, clean) == 1
+
+
+def test_clip_names_held_out_pictures(script: Any) -> None:
+    pictures = [held_out(i) for i in range(0, 147, 7)]
+    names = script.clip_names(np.stack([p.pixels for p in pictures]))
+    assert script.share(names, [p.subject for p in pictures]) > 0.85
+    assert script.share(np.zeros(2, int), [SUBJECTS[0], SUBJECTS[1]]) == 0.5
+
+
+def test_45_pairs_of_ten_scenes(script: Any) -> None:
+    assert len(script._pairs()) == 45
+    assert set(script.PAIRED) <= set(SUBJECTS)
+
+
+def test_the_page_shows_what_is_measured(script: Any) -> None:
+    figures = {
+        "settings": {"date": "2026-01-02", "commit": "abc", "words": "UNet in float32"},
+        "clip": {"n": 3, "zero-shot": 0.98},
+        "restoration": {"n": 2, "250": {"one_step_denoise": {"PSNR": 30.0, "sharp": 1.0}}},
+        "generated": {"n": 4, "CLIP": 0.9, "photo": {"CLIP": 0.91, "judge": 0.87}},
+    }
+    text = script.page(figures, "picture.png")
+    for line in ("* zero-shot: 0.980", "t = 250", "| one_step_denoise | 30.000 | 1.000 |", "| photo | 0.910 | 0.870 |"):
+        assert line in text
+    assert "2026-01-02" in text and "hybrids" not in text.lower()
+
+
+def test_the_figure_is_drawn(script: Any, tmp_path: Path) -> None:
+    values = {"CLIP": 0.9, "judge": 0.8, "diversity": 60.0}
+    script.drawn({"n": 3, "1.0": values, "4.0": values}, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def test_an_unknown_part_is_told(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        script.main(["clipp"])
+    assert "no part clipp: there are clip, " in capsys.readouterr().err
