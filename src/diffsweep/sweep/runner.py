@@ -201,14 +201,14 @@ class Sweep:
     def _sample_with(self, part: Any, cells: list[Cell], device: str, bar: tqdm[None], total: int) -> None:
         from diffsweep.engine import Engine
 
-        ready = [cell for cell in cells if cell.base is None or self.store.whole(cell.base.id)]
-        later: dict[str, list[Cell]] = defaultdict(list)
-        for cell in cells:
-            if cell.base is not None and cell not in ready:
-                later[cell.base.id].append(cell)
+        coming = {cell.id for cell in cells}
+        ready: list[Cell] = []
+        later: dict[str, list[Cell]] = defaultdict(list)  # by the cell whose picture they enlarge
         by_stage: dict[str, list[Cell]] = defaultdict(list)
         for cell in cells:
-            by_stage[cell.upscale.name if cell.base else BASE].append(cell)
+            base = cell.base
+            (later[base.id] if base and base.id in coming else ready).append(cell)
+            by_stage[cell.upscale.name if base else BASE].append(cell)
         engine = Engine(self._loaded(by_stage, device), self.this.rows)
         began = time.perf_counter()
         try:
