@@ -30,6 +30,8 @@ REFUSED = {
     "sede=3": ["sede: no such key; …; did you mean 'seed'?"],
     "technique=inpant": ["technique=inpant: no such technique; choose one of anagram, …; did you mean 'inpaint'?"],
     "technique=anagram view=flop": ["view=flop: no such view; choose one of flip, …; did you mean 'flip'?"],
+    "upscale.noise_level=3": ["upscale.noise_level: no such key; upscale=tiny has it"],
+    "scheduler.eta=1": ["scheduler.eta: no such key; scheduler=ddim has it"],
     "upscale=tyny": ["upscale=tyny: no such upscale; choose one of none, tiny; did you mean 'tiny'?"],
     "upscale=tiny upscale.noise_level=1000 upscale.scheduler.steps=0": [
         "upscale.scheduler.steps=0: must be …",

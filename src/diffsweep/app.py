@@ -27,7 +27,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError, safe_load  # type: ignore[import-untyped]
 
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.paths import shipped
@@ -231,7 +231,17 @@ def _about_key(node: DictConfig, key: str) -> str:
     )
     siblings = [path.removeprefix(f"{parent}.") for path in everything if path.rpartition(".")[0] == parent]
     allowed = f"{parent or 'the keys'} {'has' if parent else 'are'} {', '.join(siblings) or 'no keys of its own'}"
-    return f"{key}: no such key; {allowed}{meant}"
+    return f"{key}: no such key; {_elsewhere(key) or allowed + meant}"
+
+
+def _elsewhere(key: str) -> str:
+    """Which other choices of the key's group have it."""
+    group, _, own = key.partition(".")
+    files = sorted((shipped("conf") / group).glob("*.yaml")) if own else []
+    having = [f.stem for f in files if own.split(".")[0] in (safe_load(f.read_text()) or {})]
+    if not having:
+        return ""
+    return f"{', '.join(f'{group}={choice}' for choice in having)} {'has' if len(having) == 1 else 'have'} it"
 
 
 def _paths(node: Any, prefix: str = "") -> Iterator[str]:
