@@ -165,7 +165,9 @@ def _where(labels: Sequence[str], label: str) -> list[int]:
 
 
 def guidance(run: Sweeps, each: int) -> dict[str, Any]:
-    """CLIP accuracy and diversity over the scale; diversity: mean distance of two seeds' pictures, per value."""
+    """CLIP accuracy and diversity over the scale: the mean distance of two seeds' pictures, of one prompt, in levels a
+    value and as 1 - cosine of their CLIP embeddings.
+    """
     asked = {prompt(subject, style): subject for subject in SCENES for style in ("photo",)}
     scales, seeds = (1.0, 2.0, 3.0, 4.0), max(2, each // 6)
     axes = (f"prompt={listed(list(asked))}", f"seed=range({seeds})")
@@ -181,11 +183,15 @@ def guidance(run: Sweeps, each: int) -> dict[str, Any]:
             for group in grouped
             for a, b in itertools.combinations(range(seeds), 2)
         ]
+        with torch.inference_mode():
+            seen = Clip().network().of_pictures(pixels).reshape(len(asked), seeds, -1)
+        similar = (seen @ seen.mT).triu(1).sum((1, 2)) / (seeds * (seeds - 1) / 2)
         accuracy = share(names, [asked[p] for p, _ in own])
         figures[str(scale)] = {
             "CLIP": accuracy,
             "judge": share(second_judge(pixels), [asked[p] for p, _ in own]),
-            "diversity": float(np.mean(apart)),
+            "diversity, levels": float(np.mean(apart)),
+            "diversity, CLIP": float(1 - similar.mean()),
         }
     return figures
 
@@ -280,7 +286,8 @@ def page(figures: dict[str, Any], picture: str) -> str:
     for name, part in PARTS.items():
         if name not in figures:
             continue
-        told.append(f"## {name.capitalize()}\n\n{part.__doc__}\n")
+        title = "CLIP" if name == "clip" else name.capitalize()
+        told.append(f"## {title}\n\n{' '.join((part.__doc__ or '').split())}\n")
         own = figures[name]
         told += [f"* {key}: {_shown(value)}" for key, value in own.items() if not isinstance(value, dict)]
         nested = {key: value for key, value in own.items() if isinstance(value, dict)}
@@ -324,9 +331,9 @@ def drawn(figures: dict[str, Any], file: Path) -> None:
     for axis, key, label, style in (
         (left, "CLIP", "CLIP accuracy", "o-"),
         (left, "judge", "second judge's accuracy", "s--"),
-        (right, "diversity", "diversity (levels of 255)", "^:"),
+        (right, "diversity, CLIP", "diversity (1 - cosine by CLIP)", "^:"),
     ):
-        colour = {"CLIP": "#0072b2", "judge": "#009e73", "diversity": "#d55e00"}[key]
+        colour = {"CLIP": "#0072b2", "judge": "#009e73", "diversity, CLIP": "#d55e00"}[key]
         axis.plot([float(s) for s in scales], [figures[s][key] for s in scales], style, color=colour, label=label)
     left.set(xlabel="guidance scale", ylabel="named rightly", ylim=(0, 1.02))
     right.set(ylabel="mean distance of two seeds", ylim=(0, None))

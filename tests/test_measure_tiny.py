@@ -60,7 +60,7 @@ def test_the_page_shows_what_is_measured(script: Any) -> None:
 
 
 def test_the_figure_is_drawn(script: Any, tmp_path: Path) -> None:
-    values = {"CLIP": 0.9, "judge": 0.8, "diversity": 60.0}
+    values = {"CLIP": 0.9, "judge": 0.8, "diversity, CLIP": 0.1}
     script.drawn({"n": 3, "1.0": values, "4.0": values}, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
