@@ -74,20 +74,18 @@ def table(times: dict[str, list[float]], base: str, rows: int | None = None) -> 
 def loaded() -> Any:
     from diffsweep.model.deepfloyd import DeepFloyd
 
-    return DeepFloyd().load("cpu")
+    model = DeepFloyd().load("cpu")
+    model.encode([PROMPT, ""])
+    model.ready()
+    return model
 
 
 def looped(model: Any) -> Callable[[], float]:
     """A loop over one loaded IFPipeline, embeddings cached, each picture saved: what a script would do."""
     import torch
-    from diffusers import DDPMScheduler, IFPipeline
+    from diffusers import IFPipeline
 
-    from diffsweep.model.deepfloyd import folder
-
-    scheduler = DDPMScheduler.from_pretrained(folder("tiny") / "scheduler")
-    pipe = IFPipeline(
-        model.tokenizer, model.text_encoder, model.unet, scheduler, None, None, None, requires_safety_checker=False
-    )
+    pipe = IFPipeline.from_pretrained(model.source.root, unet=model.unet, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     with torch.inference_mode():
         embeds, negative = pipe.encode_prompt(PROMPT, clean_caption=False)
@@ -207,7 +205,6 @@ def bench_overhead(args: argparse.Namespace) -> str:
     mine = fused(model, cells())
     mine()
     run = mine.run  # type: ignore[attr-defined]
-    model.encode([PROMPT])
     generator = torch.Generator().manual_seed(0)
     times: dict[int, list[float]] = {}
 
@@ -215,7 +212,7 @@ def bench_overhead(args: argparse.Namespace) -> str:
         calls = round(run.model_rows / rows)
         x = torch.randn(rows, 3, 32, 32, generator=generator)
         t = torch.randint(1000, (rows,), generator=generator)
-        embeddings = torch.stack([model._embeddings[PROMPT]] * rows)
+        embeddings = torch.stack([model.embeddings[PROMPT]] * rows)
 
         @torch.inference_mode()
         def arm() -> float:

@@ -3,7 +3,7 @@
 
     python scripts/measure_tiny.py                        # everything; some 370,000 model rows: an hour or more
     python scripts/measure_tiny.py clip restoration       # some parts
-    python scripts/measure_tiny.py --write                # keep the page and its figure in benchmarks/
+    python scripts/measure_tiny.py --write                # keep the page in benchmarks/, figures on the model cards
 
 Pictures are cells of a store (--root): a second run samples only what is missing. Figures are kept beside it, so that
 parts can be measured one by one. The second judge comes from `python scripts/train_tiny.py judge`.
@@ -35,6 +35,7 @@ from diffsweep.sweep.store import Store
 from diffsweep.world import SCENES, STYLES, SUBJECTS, held_out
 from diffsweep.world.captions import STYLE_WORDS, subject_words
 from tiny import judge
+from tiny.export import FIGURES, PLACES
 from tiny.trainer import averaged
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -215,15 +216,28 @@ def _pairs() -> dict[str, tuple[str, str]]:
     return {json.dumps([prompt(a, style), prompt(b, style)]): (a, b) for a, b in itertools.combinations(PAIRED, 2)}
 
 
-def _both(run: Sweeps, name: str, pictures: tuple[str, str], each: int, *words: str) -> dict[str, Any]:
+Reading = Callable[[Sweeps, Sequence[str]], np.ndarray]  # the pictures that CLIP is shown of these cells
+
+
+def stored(name: str) -> Reading:
+    return lambda run, ids: run.pixels(ids, name)
+
+
+def high_band(run: Sweeps, ids: Sequence[str]) -> np.ndarray:
+    """What a hybrid's low band leaves, around grey."""
+    rest = run.pixels(ids).astype(float) - run.pixels(ids, "low")
+    return (127.5 + rest).clip(0, 255).round().astype(np.uint8)
+
+
+def _both(run: Sweeps, name: str, readings: tuple[Reading, Reading], each: int, *words: str) -> dict[str, Any]:
     """For every pair of prompts and its seeds: are both readings named rightly?"""
     pairs, seeds = _pairs(), max(1, each // 5)
     cells = run(name, f"technique.prompts={','.join(pairs)}", f"seed=range({seeds})", f"guidance.scale={SCALE}", *words)
     ids = [i for _, i in cells]
     asked = [pairs[json.dumps(axes["technique.prompts"])] for axes, _ in cells]
     right = []
-    for k, picture in enumerate(pictures):
-        names = clip_names(run.pixels(ids, picture), "oil painting")
+    for k, reading in enumerate(readings):
+        names = clip_names(reading(run, ids), "oil painting")
         right.append([SUBJECTS[i] == pair[k] for i, pair in zip(names, asked, strict=True)])
     both = np.all(right, axis=0).reshape(len(pairs), -1)
     return {
@@ -238,12 +252,18 @@ def _both(run: Sweeps, name: str, pictures: tuple[str, str], each: int, *words: 
 
 def anagrams(run: Sweeps, each: int) -> dict[str, Any]:
     """Vertical flips: each way up, does CLIP name what was asked?"""
-    return _both(run, "anagrams", ("view_0", "view_1"), each, "technique=anagram", "view=flip")
+    return _both(run, "anagrams", (stored("view_0"), stored("view_1")), each, "technique=anagram", "view=flip")
 
 
 def hybrids(run: Sweeps, each: int) -> dict[str, Any]:
-    """From far (blurred) the first prompt, from near the second."""
-    return _both(run, "hybrids", ("low", "image"), each, "technique=hybrid")
+    """From far (the low band) the first prompt, from near the second: named in the high band, or in the whole picture,
+    whose colours are the first's.
+    """
+    near = {"near: the high band": high_band, "near: the whole picture": stored("image")}
+    return {
+        name: _both(run, "hybrids", (stored("low"), reading), each, "technique=hybrid")
+        for name, reading in near.items()
+    }
 
 
 def upscale(run: Sweeps, each: int) -> dict[str, Any]:
@@ -278,16 +298,25 @@ PARTS: dict[str, Callable[[Sweeps, int], dict[str, Any]]] = {
     part.__name__: part for part in (clip, restoration, generated, anagrams, hybrids, guidance, upscale, speed)
 }
 
+MEASURED = {  # what each part's card tells
+    "stage1": ("generated", "guidance", "restoration", "anagrams", "hybrids", "speed"),
+    "stage2": ("upscale",),
+    "clip": ("clip",),
+}
+PICTURE = "guidance.png"
 
-# -- the page ----------------------------------------------------------------------------------------------------------
+
+# -- the page and the cards --------------------------------------------------------------------------------------------
 def page(figures: dict[str, Any], picture: str) -> str:
-    """What is measured so far, in Markdown."""
-    told = ["# The embedded model\n"]
-    for name, part in PARTS.items():
-        if name not in figures:
-            continue
+    return f"# The embedded model\n\n{sections(figures, picture, tuple(PARTS), '##')}"
+
+
+def sections(figures: dict[str, Any], picture: str, parts: Sequence[str], level: str) -> str:
+    """What is measured so far of these parts, in Markdown."""
+    told = []
+    for name in (name for name in parts if name in figures):
         title = "CLIP" if name == "clip" else name.capitalize()
-        told.append(f"## {title}\n\n{' '.join((part.__doc__ or '').split())}\n")
+        told.append(f"{level} {title}\n\n{' '.join((PARTS[name].__doc__ or '').split())}\n")
         own = figures[name]
         told += [f"* {key}: {_shown(value)}" for key, value in own.items() if not isinstance(value, dict)]
         nested = {key: value for key, value in own.items() if isinstance(value, dict)}
@@ -305,6 +334,15 @@ def page(figures: dict[str, Any], picture: str) -> str:
         f"`python scripts/measure_tiny.py`"
     )
     return "\n".join(told) + "\n"
+
+
+def carded(figures: dict[str, Any], part: str, folder: Path) -> None:
+    """Put an exported part's figures on its model card, in place of those that were there."""
+    if "guidance" in MEASURED[part] and "guidance" in figures:
+        drawn(figures["guidance"], folder / PICTURE)
+    card = folder / "README.md"
+    above, title, _ = card.read_text().partition(FIGURES)
+    card.write_text(f"{above}{title}\n{sections(figures, PICTURE, MEASURED[part], '###')}")
 
 
 def _shown(value: Any) -> str:
@@ -353,7 +391,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, default=Path(".train/measured"), help="the store, and figures.json")
     parser.add_argument("--each", type=int, default=50, help="pictures a subject; the other numbers follow from it")
     parser.add_argument("--dtype", default="float32", help="of the UNet: float32 or bfloat16")
-    parser.add_argument("--write", action="store_true", help="keep the page in benchmarks/ under today's date")
+    parser.add_argument("--write", action="store_true", help="keep the page in benchmarks/, figures on the cards")
     args = parser.parse_args(arguments)
     if wrong := [part for part in args.parts if part not in PARTS]:
         parser.error(f"no part {', '.join(wrong)}: there are {', '.join(PARTS)}")
@@ -372,6 +410,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = page(figures, f"{stem.name}.png")
     if args.write:
         stem.with_suffix(".md").write_text(text)
+        for part, folder in PLACES.items():
+            carded(figures, part, folder)
     print(text)
 
 

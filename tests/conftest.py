@@ -115,6 +115,63 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved_checkpoint(tmp_path_factory.mktemp("checkpoint"), enlarges=False)
 
 
+def saved_latent_checkpoint(folder: Path) -> Path:
+    """A randomly initialised x4 upscaler in latents of Stable Diffusion's component types, as diffusers saves it."""
+    import torch
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        DDPMScheduler,
+        StableDiffusionUpscalePipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    torch.manual_seed(9)
+    letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
+    pieces = ["<|startoftext|>", "<|endoftext|>", *letters]
+    tokenizer = CLIPTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], model_max_length=77)
+    text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    text_encoder = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), projection_dim=16, **text, **ends))
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=7,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16,
+        num_class_embeds=1000,
+        use_linear_projection=True,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        norm_num_groups=8,
+        scaling_factor=0.08333,
+    )
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.0001, "beta_end": 0.02}
+    scheduler = DDIMScheduler(
+        **betas, prediction_type="v_prediction", set_alpha_to_one=False, steps_offset=1, clip_sample=False
+    )
+    StableDiffusionUpscalePipeline(
+        vae, text_encoder, tokenizer, unet, DDPMScheduler(**betas), scheduler, max_noise_level=350
+    ).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def latent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stage in latents: enlarges four times."""
+    return saved_latent_checkpoint(tmp_path_factory.mktemp("latent"))
+
+
 @pytest.fixture(scope="session")
 def enlarging(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A super-resolution stage, 32 x 32."""
@@ -126,7 +183,9 @@ def loaded(checkpoint: Path) -> Any:
     """The checkpoint's networks, in memory."""
     from diffsweep.model.deepfloyd import DeepFloyd
 
-    return DeepFloyd(str(checkpoint)).load("cpu")
+    model = DeepFloyd(str(checkpoint)).load("cpu")
+    model.ready()  # for tests that ask it without an engine
+    return model
 
 
 @pytest.fixture
@@ -140,6 +199,7 @@ def sampled() -> Callable[..., list[Any]]:
     def run(cells: list[Any], model: Any, rows: int = 8, errors: bool = False) -> list[Any]:
         engine = Engine({"base": model}, rows)
         engine.encode(prompt for cell in cells for prompt in cell.prompts)
+        model.ready()
         finished = list(engine.run(replace(work(cell, "cpu"), key=i) for i, cell in enumerate(cells)))
         for end in finished:
             if end.error is not None and not errors:

@@ -30,9 +30,9 @@ REFUSED = {
     "sede=3": ["sede: no such key; …; did you mean 'seed'?"],
     "technique=inpant": ["technique=inpant: no such technique; choose one of anagram, …; did you mean 'inpaint'?"],
     "technique=anagram view=flop": ["view=flop: no such view; choose one of flip, …; did you mean 'flip'?"],
-    "upscale.noise_level=3": ["upscale.noise_level: no such key; upscale=tiny has it"],
+    "upscale.noise_level=3": ["upscale.noise_level: no such key; …upscale=tiny, upscale=x4 have it"],
     "scheduler.eta=1": ["scheduler.eta: no such key; scheduler=ddim has it"],
-    "upscale=tyny": ["upscale=tyny: no such upscale; choose one of none, tiny; did you mean 'tiny'?"],
+    "upscale=tyny": ["upscale=tyny: no such upscale; choose one of if_l, if_m, none, tiny, x4; did you mean 'tiny'?"],
     "upscale=tiny upscale.noise_level=1000 upscale.scheduler.steps=0": [
         "upscale.scheduler.steps=0: must be …",
     ],
@@ -160,7 +160,7 @@ REFUSED = {
     # models and devices
     "-m model=tiny model.path=missing,folder,corrupt.png,pickled,garbled,foreign": [
         "model.path=missing: no such folder; …",
-        "model.path=folder: not an IF checkpoint, unet, text_encoder, …missing in it",
+        "model.path=folder: not an IF checkpoint, unet, …text_encoder, …missing in it",
         "model.path=corrupt.png: no such folder; …",
         "model.path=pickled: no .safetensors file in unet/; model.bin is a pickle, which is never loaded",
         "model.path=garbled: scheduler/scheduler_config.json cannot be read (…)",

@@ -20,6 +20,9 @@ BESIDE = {
     "input": ("technique=inpaint",),
     "view": ("technique=anagram",),
 }
+# weights of a random checkpoint of the same kind, instead of the hub's
+WEIGHTS = {("model", f"if_{size}"): "checkpoint" for size in ("m", "l", "xl")}
+WEIGHTS |= {("upscale", f"if_{size}"): "enlarging" for size in ("m", "l")} | {("upscale", "x4"): "latent"}
 CHOICES = sorted((file.parent.name, file.stem) for file in shipped("conf").glob("*/*.yaml"))
 SWEEPS = sorted(file.stem for file in shipped("sweeps").glob("*.yaml"))
 
@@ -36,8 +39,17 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> dict[str,
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
-def test_every_choice_runs_one_cell(group: str, choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_choice_runs_one_cell(
+    group: str, choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     extra = list(BESIDE.get(group, ()))
+    if (group, choice) in WEIGHTS:
+        folder = request.getfixturevalue(WEIGHTS[group, choice])
+        extra += [f"{group}.path={folder}", f"{group}.variant=null"]
+        if group == "upscale":
+            extra.append(f"{group}.scheduler.steps={27 if choice.startswith('if') else 2}")
+        if group == "upscale" and choice.startswith("if"):
+            extra += ["upscale.text.path=null", "upscale.scheduler.spacing=super27"]
     if choice == "file":
         Image.new("L", (8, 8), 200).save(tmp_path / "picture.png")
         extra.append(f"{group}.path=picture.png")

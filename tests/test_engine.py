@@ -290,31 +290,18 @@ def test_out_of_memory_halves_the_rows_and_every_answer_is_right(
     ended = sorted(engine.run([Work(i, p, 1) for i, p in enumerate(crowd(30))]), key=lambda end: end.key)
     assert_right(ended)
     assert {shape[0] for shape in model.shapes} == {left}
-    assert engine.rows == left
+    assert engine.rows == {"base": left}
     assert engine.counts.halvings > 0
     assert engine.counts.model_calls == len(model.shapes)
 
 
 def test_with_one_row_a_call_there_is_nothing_left_to_halve() -> None:
-    with pytest.raises(torch.OutOfMemoryError):
-        run(crowd(3), 4, Toy(most=0))
+    """Every program fails with that reason; the run goes on to its end."""
+    ended = run(crowd(3), 4, Toy(most=0))
+    assert len(ended) == 3 and all(isinstance(end.error, torch.OutOfMemoryError) for end in ended)
 
 
 # -- prompts and guidance ----------------------------------------------------------------------------------------------
-def test_each_distinct_prompt_is_encoded_once(loaded: Any) -> None:
-    calls: list[int] = []
-    hook = loaded.text_encoder.register_forward_hook(lambda module, inputs, output: calls.append(len(output[0])))
-    prompts = [f"a red dog {letter}" for letter in "xyzxyzx"]
-    engine = Engine({"base": loaded}, 4)
-    try:
-        engine.encode(prompts)
-        engine.encode([*prompts, "a skull of oil"])
-    finally:
-        hook.remove()
-    assert calls == [1, 1, 1, 1]
-    assert engine.counts.encodes == 4
-
-
 def test_a_model_is_handed_each_prompt_of_a_sweep_once() -> None:
     model = Toy()
     engine = Engine({"base": model}, 4)

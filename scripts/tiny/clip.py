@@ -1,8 +1,9 @@
 """A tiny CLIP (Radford et al. 2021) of the drawn world, in the layout that transformers saves.
 
 Pictures are shown with a little noise, blur, shift and change of light, so that generated pictures are read as well as
-drawn ones. Two rows of a batch may show the same subject in the same style: both are then right (soft targets). One
-row in five has no caption of its own style ("a dog"), so that subjects are told apart without it.
+drawn ones; half of them as one band alone, blurred or without the blur's part, as hybrids are read. Two rows of a
+batch may show the same subject in the same style: both are then right (soft targets). One row in five has no caption
+of its own style ("a dog"), so that subjects are told apart without it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
+from diffsweep.guidance.band import blur
 from diffsweep.world import SUBJECTS, held_out
 from diffsweep.world.captions import ANY_PHOTO, STYLE_WORDS, subject_words
 from tiny.data import Batch
@@ -73,7 +75,7 @@ class Clip:
             rng.choice(subject_words(s)) if b else words
             for words, s, b in zip(batch.captions, batch.subjects, bare, strict=True)
         ]
-        pixels = seen(F.avg_pool2d(batch.pixels, 2), generator).to(device)
+        pixels = banded(seen(F.avg_pool2d(batch.pixels, 2), generator), rng).to(device)
         texts = self.tokens(captions, padding=True, return_tensors="pt").to(device)
         with torch.autocast(device.type, torch.bfloat16):
             answer = self.module(input_ids=texts.input_ids, attention_mask=texts.attention_mask, pixel_values=pixels)
@@ -100,6 +102,18 @@ class Clip:
         self.module.load_state_dict(weights)
         self.module.half().save_pretrained(to)
         processor(self.tokens).save_pretrained(to)
+
+
+def banded(pixels: Tensor, rng: random.Random) -> Tensor:
+    """A quarter of the rows as low frequencies, a quarter as high ones around grey, parted by one random blur."""
+    sigma, part = rng.uniform(1, 4), len(pixels) // 4
+    low = blur(pixels, sigma, 33)
+    order = torch.tensor(rng.sample(range(len(pixels)), len(pixels)))
+    far, near = order[:part], order[part : 2 * part]
+    pixels = pixels.clone()
+    pixels[far] = low[far]
+    pixels[near] -= low[near]
+    return pixels.clamp(-1, 1)
 
 
 def fits(picture: tuple[str, str], words: tuple[str, str]) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from diffsweep.model.files import SUMS
+from diffsweep.model.source import SUMS
 from tiny.trainer import averaged
 
 MODELS = Path(__file__).parents[2] / "src" / "diffsweep" / "model"
@@ -34,6 +34,8 @@ ABOUT = {
         "transformers saves: `CLIPModel.from_pretrained` and `CLIPProcessor.from_pretrained` load it.",
     ),
 }
+FIGURES = "\n## Figures\n"  # the last section of a card
+UNMEASURED = "Not measured yet: `python scripts/measure_tiny.py --write` does."
 USE = (
     "It knows the subjects, shapes and styles of that world and nothing else. It shows what guidance, starting noise, "
     "masks, anagrams and hybrids do on a computer without a graphics card; it says nothing about the quality of models "
@@ -98,12 +100,11 @@ def card(part: str, recipe: dict[str, Any]) -> str:
         f"the end, averaged weights, stored in half precision. {how}",
         f"**Trained**: {recipe['step']} steps, {recipe['seen']} pictures seen, {recipe['minutes']} minutes, "
         f"{recipe['device']}.{started(recipe)}",
-        "**Figures**: in `benchmarks/`, measured by `python scripts/measure_tiny.py`.",
         f"**Use**: {USE}",
     ]
     listed = [fill(" ".join(f"* {point}".split()), 100, subsequent_indent="  ") for point in points]
     table = [f"| {' | '.join(row)} |" for row in rows if row]
-    return "\n".join([f"# {title}", "", fill(about, 100), "", *listed, "", *table]) + "\n"
+    return "\n".join([f"# {title}", "", fill(about, 100), "", *listed, "", *table]) + f"\n{FIGURES}\n{UNMEASURED}\n"
 
 
 def started(recipe: dict[str, Any]) -> str:

@@ -87,11 +87,14 @@ _Row = tuple[_Running, int]
 
 
 class Engine:
-    """Answers programs' questions from a model a stage, `rows` a call; `counts` says how much work it was."""
+    """Answers programs' questions from a model a stage; `counts` says how much work it was.
 
-    def __init__(self, models: Mapping[str, Model], rows: int) -> None:
+    rows: of a call; one number, or one for each stage.
+    """
+
+    def __init__(self, models: Mapping[str, Model], rows: int | Mapping[str, int]) -> None:
         self.models = models
-        self.rows = rows
+        self.rows = dict.fromkeys(models, rows) if isinstance(rows, int) else dict(rows)
         self.counts = Counts()
         self._waiting: list[Work] = []
 
@@ -108,9 +111,9 @@ class Engine:
         """Run all programs; yields each as it ends, failed ones with their error. on_rows hears of rows answered."""
         waiting = self._waiting = sorted(works, key=lambda work: -work.steps)[::-1]
         running: list[_Running] = []
-        order = 0
+        order, window = 0, WINDOW * max(self.rows.values())
         while waiting or running:
-            while waiting and sum(len(r.open) for r in running) < WINDOW * self.rows:
+            while waiting and sum(len(r.open) for r in running) < window:
                 work = waiting.pop()
                 order += 1
                 fresh = _Running(work, order, _lazily(work.start), work.steps)
@@ -134,8 +137,9 @@ class Engine:
         for r in queue:
             for i in r.open:
                 stages.setdefault(r.queries[i].stage, []).append((r, i))
-        full = (rows for rows in stages.values() if len(rows) >= self.rows)
-        return next(full, next(iter(stages.values())))[: self.rows]
+        full = (stage for stage, rows in stages.items() if len(rows) >= self.rows[stage])
+        stage = next(full, next(iter(stages)))
+        return stages[stage][: self.rows[stage]]
 
     def _answer(self, rows: list[_Row], running: list[_Running]) -> Iterator[Finished]:
         began = time.perf_counter()
@@ -143,13 +147,11 @@ class Engine:
         try:
             estimates: list[Estimate | Exception] = list(self._predict([r.queries[i] for r, i in rows]))
         except Exception as error:
-            if not out_of_memory(error):
-                estimates = [error] if len(rows) == 1 else self._one_by_one(asking, rows)
-            elif self.rows == 1:
-                raise
-            else:
-                self._halve()
+            stage = rows[0][0].queries[rows[0][1]].stage
+            if out_of_memory(error) and self.rows[stage] > 1:
+                self._halve(stage)
                 return
+            estimates = [error] if len(rows) == 1 else self._one_by_one(asking, rows)
         share = (time.perf_counter() - began) / len(rows)
         failed: dict[_Running, Exception] = {}
         for (r, i), estimate in zip(rows, estimates, strict=True):
@@ -167,10 +169,10 @@ class Engine:
                 running.remove(r)
                 yield finished
 
-    def _halve(self) -> None:
-        self.rows = (self.rows + 1) // 2
+    def _halve(self, stage: str) -> None:
+        self.rows[stage] = (self.rows[stage] + 1) // 2
         self.counts.halvings += 1
-        log.warning("out of memory: going on with %d rows a call", self.rows)
+        log.warning("out of memory: going on with %d rows a call", self.rows[stage])
 
     def _one_by_one(self, asking: list[_Running], rows: list[_Row]) -> list[Estimate | Exception]:
         """After a call that raised: ask for each program alone, so that only the culprit fails."""
@@ -184,7 +186,8 @@ class Engine:
         return [answers[row] for row in rows]
 
     def _predict(self, queries: list[Query]) -> list[Estimate]:
-        padding = self.rows - len(queries)
+        stage = queries[0].stage
+        padding = self.rows[stage] - len(queries)
         padded = queries + [queries[-1]] * padding
         x = torch.stack([q.image for q in padded])
         t = torch.tensor([q.t for q in padded])
@@ -192,7 +195,7 @@ class Engine:
         given = None
         if givens:
             given = Given(torch.stack([g.image for g in givens]), torch.tensor([g.noise_level for g in givens]))
-        answer = self.models[queries[0].stage].predict(x, t, [q.prompt for q in padded], given)
+        answer = self.models[stage].predict(x, t, [q.prompt for q in padded], given)
         self.counts.model_calls += 1
         self.counts.model_rows += len(queries)
         self.counts.padded_rows += padding

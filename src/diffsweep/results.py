@@ -124,8 +124,9 @@ def report(stored: Stored, keys: Mapping[str, str]) -> int:
 
 
 def score(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.core.files import write_atomic
     from diffsweep.metric import score as measure
-    from diffsweep.sweep.store import to_json, write_atomic
+    from diffsweep.sweep.store import to_json
 
     plugins = tuple(filter(None, keys.get("plugins", "").split(",")))
     wanted = _metrics(keys.get("metric", "default"))

@@ -38,7 +38,7 @@ def test_a_prompts_embedding_is_the_pipelines(checkpoint: Path, loaded: Any) -> 
     for prompt in ["a photo of a dog", "  A Red SKULL ", "", "a dog " * 60]:
         loaded.encode([prompt])
         expected, _ = pipeline.encode_prompt(prompt, do_classifier_free_guidance=False)
-        torch.testing.assert_close(loaded._embeddings[prompt], expected[0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(loaded._prompts[prompt], expected[0], atol=1e-6, rtol=0)
 
 
 def test_the_unets_answer_is_parted_into_noise_and_variance(checkpoint: Path, loaded: Any) -> None:
@@ -49,7 +49,7 @@ def test_the_unets_answer_is_parted_into_noise_and_variance(checkpoint: Path, lo
     loaded.encode(["a dog", ""])
     got = loaded.predict(x, t, ["a dog", ""])
     with torch.no_grad():
-        states = torch.stack([loaded._embeddings[p] for p in ("a dog", "")])
+        states = torch.stack([loaded._prompts[p] for p in ("a dog", "")])
         expected = unet(x, t, encoder_hidden_states=states).sample
     torch.testing.assert_close(torch.cat([got.noise, got.variance], 1), expected, atol=1e-5, rtol=0)
 
@@ -98,18 +98,19 @@ def test_a_damaged_configuration_is_named(copy: Path) -> None:
         DeepFloyd(str(copy)).stage()
 
 
-def test_damaged_weights_are_bad_input(copy: Path) -> None:
-    (weights,) = (copy / "unet").glob("*.safetensors")
-    weights.write_bytes(b"not weights")
-    with pytest.raises(BadInput, match="cannot be loaded"):
-        DeepFloyd(str(copy)).load("cpu")
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+@pytest.mark.parametrize("damage", [lambda data: b"not weights", lambda data: data[:-500], lambda data: data + b"0"])
+def test_damaged_weights_are_told_before_anything_is_loaded(copy: Path, part: str, damage: Any) -> None:
+    (weights,) = (copy / part).glob("*.safetensors")
+    weights.write_bytes(damage(weights.read_bytes()))
+    with pytest.raises(BadInput, match=rf"{part}/{weights.name} is cut short or damaged"):
+        DeepFloyd(str(copy)).fingerprint()
 
 
-def test_damaged_text_weights_are_bad_input(copy: Path) -> None:
-    (weights,) = (copy / "text_encoder").glob("*.safetensors")
-    weights.write_bytes(weights.read_bytes()[:-500])
+def test_weights_of_another_shape_are_bad_input(copy: Path) -> None:
+    edit(copy / "unet" / "config.json", block_out_channels=[8, 16])
     with pytest.raises(BadInput, match="cannot be loaded"):
-        DeepFloyd(str(copy)).load("cpu")
+        DeepFloyd(str(copy)).load("cpu").ready()
 
 
 def test_a_super_resolution_stage_is_refused_before_it_is_loaded(copy: Path) -> None:
@@ -154,13 +155,15 @@ def test_a_pickle_is_refused_and_never_opened(copy: Path) -> None:
 
 
 def test_half_precision_is_the_unets_alone(checkpoint: Path, loaded: Any) -> None:
-    model = DeepFloyd(str(checkpoint), "bfloat16").load("cpu")
+    model = DeepFloyd(str(checkpoint), dtype="bfloat16").load("cpu")
     model.encode(["a dog"])
+    model.ready()
     loaded.encode(["a dog"])
     x, t = torch.randn((1, 3, 16, 16), generator=torch.Generator().manual_seed(0)), torch.tensor([500])
     ours, exact = model.predict(x, t, ["a dog"]), loaded.predict(x, t, ["a dog"])
     assert ours.noise.dtype == torch.float32
-    assert next(model.text_encoder.parameters()).dtype == torch.float32
+    assert model.embeddings["a dog"].dtype == torch.float32
+    torch.testing.assert_close(model.embeddings["a dog"], loaded.embeddings["a dog"], atol=0, rtol=0)
     torch.testing.assert_close(ours.noise, exact.noise, atol=0.05, rtol=0.05)
 
 

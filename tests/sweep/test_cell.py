@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import save_file
 
 from diffsweep.core.problems import BadInput
 from diffsweep.input.world import World
@@ -203,7 +204,7 @@ def checkpoint(folder: Path, weights: bytes) -> Path:
     (folder / "unet" / "config.json").write_text(json.dumps({"sample_size": 8, "in_channels": 3}))
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"beta_schedule": "squaredcos_cap_v2"}))
     for part in ("unet", "text_encoder"):
-        (folder / part / "model.safetensors").write_bytes(weights)
+        save_file({"weight": np.frombuffer(weights, np.uint8)}, folder / part / "model.safetensors")
     return folder
 
 

@@ -240,7 +240,7 @@ class NoVariance:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.stage, self.encode = model.stage, model.encode
+        self.stage, self.encode, self.ready = model.stage, model.encode, model.ready
 
     def predict(self, *rows: Any) -> Estimate:
         return replace(self.model.predict(*rows), variance=None)

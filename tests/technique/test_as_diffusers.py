@@ -38,7 +38,8 @@ from diffusers import (
 from diffusers.pipelines.deepfloyd_if import fast27_timesteps
 from PIL import Image
 
-from diffsweep.model import deepfloyd, files
+from diffsweep.model import deepfloyd
+from diffsweep.model.source import Source
 from diffsweep.sweep.cell import Cell, freeze
 from diffsweep.sweep.runner import to_pixels
 
@@ -58,7 +59,7 @@ class Weights:
 @pytest.fixture(scope="module", params=["random", pytest.param("tiny", marks=pytest.mark.slow)])
 def weights(request: pytest.FixtureRequest, checkpoint: Path, loaded: Any) -> Weights:
     random = request.param == "random"
-    folder = checkpoint if random else files.folder("tiny")
+    folder = checkpoint if random else Source("tiny").root
     pipeline = IFPipeline.from_pretrained(folder, safety_checker=None, watermarker=None).to(torch.float32)
     return Weights(str(folder), pipeline, loaded if random else deepfloyd.DeepFloyd("tiny").load("cpu"))
 

@@ -20,7 +20,7 @@ from diffsweep.guidance.classifier_free import ClassifierFree
 from diffsweep.guidance.multiview import Multiview
 from diffsweep.model import deepfloyd
 from diffsweep.model.analytic import GaussianMixture
-from diffsweep.model.files import folder
+from diffsweep.model.source import Source
 from diffsweep.sweep import runner
 from diffsweep.sweep.cell import freeze
 from diffsweep.sweep.runner import Outcome, run_sweep
@@ -82,7 +82,9 @@ def test_it_is_diffusers_super_resolution_of_the_stored_first_picture(
     run: Run, checkpoint: Path, enlarging: Path, checkpoints: str
 ) -> None:
     """Same weights, seed, picture and settings: at most 1 level of 255 in at most 2 % of the values."""
-    first, second = (checkpoint, enlarging) if checkpoints == "random" else map(folder, ("tiny", "tiny_upscale"))
+    first, second = (
+        (checkpoint, enlarging) if checkpoints == "random" else (Source(name).root for name in ("tiny", "tiny_upscale"))
+    )
     negative = "an oil painting of a skull"
     outcome = run(
         model="tiny",
@@ -283,7 +285,7 @@ def test_every_technique_can_be_enlarged(run: Run, technique: str) -> None:
         ({"upscale__dtype": "float16"}, r"upscale\.dtype=float16: must be"),
         (
             {"model__size": 32, "model": "analytic"},
-            r"upscale\.path=.*: gives 32 x 32, and the model's pictures have that size",
+            r"upscale\.path=.*: gives 32 x 32, and the picture has that size",
         ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -1,7 +1,7 @@
 """The noise schedule a model was trained on: q(x_t | x_0) = N(sqrt(a_t) x_0, (1 - a_t) I), DDPM (4).
 
 Plain numbers, no tensors, so that planning a sweep needs no torch. `a` is written alpha_bar in DDPM and
-`alphas_cumprod` in diffusers. CLEAN (-1) is the noiseless end: a = 1.
+`alphas_cumprod` in diffusers. CLEAN (-1) is the noiseless end.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """alphas_cumprod: a_t for t = 0 .. T - 1, falling."""
+    """alphas_cumprod: a_t for t = 0 .. T - 1, falling. end: a at CLEAN, below 1 where a checkpoint's own sampler
+    leaves a little noise (diffusers' `set_alpha_to_one: false`)."""
 
     alphas_cumprod: tuple[float, ...]
+    end: float = 1.0
 
     def __len__(self) -> int:
         return len(self.alphas_cumprod)
 
     def a(self, t: int) -> float:
-        return 1.0 if t == CLEAN else self.alphas_cumprod[t]
+        return self.end if t == CLEAN else self.alphas_cumprod[t]
 
     def sigma(self, t: int) -> float:
         """Noise over signal, sqrt((1 - a) / a): the sigma of k-diffusion and of Karras et al."""

@@ -64,6 +64,7 @@ Program = Generator[list[Query], list[Estimate], T]
 class Stage:
     """One network of a model: its picture shape (C, H, W), training schedule and sampling habits.
 
+    factor: pixels of the picture to one of the shape, above 1 for latents, whose channels are not colours.
     threshold is the clean estimate's treatment that the checkpoint's scheduler configuration asks for, one of
     `scheduler.threshold.KINDS`, with its parameters; spacing likewise, with its timestep offset.
     """
@@ -75,6 +76,12 @@ class Stage:
     threshold_max: float = 1.0
     spacing: str = "leading"
     offset: int = 0
+    factor: int = 1
+
+    @property
+    def side(self) -> int:
+        """Of the picture, in pixels."""
+        return self.shape[-1] * self.factor
 
 
 class Model(Protocol):
@@ -83,11 +90,19 @@ class Model(Protocol):
     stage: Stage
 
     def encode(self, prompts: Sequence[str]) -> int:
-        """Encode the prompts not yet known, each on its own; returns how many that were."""
+        """Know these prompts' embeddings, each encoded on its own; returns how many nobody had encoded yet."""
+        ...
+
+    def ready(self) -> int:
+        """Load what `predict` needs; returns how many networks that were (0 where it is loaded)."""
         ...
 
     def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], given: Given | None = None) -> Estimate:
         """x: B C H W float32, t: B int64, one prompt a row; noise and variance come back B C H W float32."""
+        ...
+
+    def finish(self, x: Tensor) -> Tensor:
+        """The picture (C H W in [-1, 1]) that a sampled x is: a latent stage decodes it."""
         ...
 
 

@@ -21,6 +21,8 @@ from diffsweep.core.schedule import NoiseSchedule, named_schedule
 from diffsweep.core.types import Estimate, Given, Stage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
 COLOURS = {"red": (0.6, -0.6, -0.6), "green": (-0.6, 0.6, -0.6), "blue": (-0.6, -0.6, 0.6)}
@@ -50,11 +52,16 @@ class GaussianMixture:
         self.log_weights = torch.tensor(weights, dtype=torch.float64, device=device).log()
         self.a = torch.tensor(schedule.alphas_cumprod, dtype=torch.float64, device=device)
         self._known: set[str] = set()
+        self._loads = 1
 
     def encode(self, prompts: Sequence[str]) -> int:
         fresh = set(prompts) - self._known
         self._known |= fresh
         return len(fresh)
+
+    def ready(self) -> int:
+        loads, self._loads = self._loads, 0
+        return loads
 
     def chosen(self, prompt: str) -> list[bool]:
         """Which components a prompt means: those it names, or all."""
@@ -75,6 +82,9 @@ class GaussianMixture:
         scaled = torch.einsum("bke,kde->bkd", turned / spread, self.eigenvectors)
         noise = (1 - a[:, 0]).sqrt() * (r[..., None] * scaled).sum(1)
         return Estimate(noise.float().reshape(x.shape))
+
+    def finish(self, x: Tensor) -> Tensor:
+        return x
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,7 @@ class Analytic:
     def fingerprint(self) -> str:
         return hashlib.sha256(repr((self, sorted(COLOURS.items()))).encode()).hexdigest()
 
-    def load(self, device: str) -> GaussianMixture:
+    def load(self, device: str, kept: Path | None = None) -> GaussianMixture:
         import torch
 
         n = self.size

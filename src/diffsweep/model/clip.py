@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffsweep.core.problems import BadInput
-from diffsweep.model.files import complete, digest, folder
+from diffsweep.model.source import Source
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,15 +22,14 @@ class Clip:
 
     path: str = "tiny_clip"
 
+    @property
+    def source(self) -> Source:
+        return Source(self.path)
+
     def fingerprint(self) -> str:
         """SHA-256 over the folder's weights and configurations; BadInput where they are missing or damaged."""
-        root = folder(self.path)
-        if not root.is_dir():
-            raise BadInput(f"path={self.path}: no such folder; give one in the layout transformers saves for CLIP")
-        complete(self.path)
-        if not list(root.glob("*.safetensors")):
-            raise BadInput(f"path={self.path}: no .safetensors file in it")
-        return digest(self.path, sorted(f for f in root.iterdir() if f.suffix in {".safetensors", ".json", ".txt"}))
+        self.source.require((), "a CLIP", "transformers")
+        return self.source.digest(self.source.files(".", "."))
 
     def network(self, device: str = "cpu") -> Network:
         return _network(self, device)
@@ -47,7 +46,7 @@ class Network:
 
         clip.fingerprint()
         transformers_logging.disable_progress_bar()
-        root, self.device = folder(clip.path), device
+        root, self.device = clip.source.fetch(clip.source.files(".", ".")), device
         try:
             model: Any = CLIPModel.from_pretrained(
                 root, use_safetensors=True, dtype=torch.float32, local_files_only=True

@@ -1,62 +1,68 @@
-"""Checkpoints in the layout that diffusers saves for DeepFloyd IF's stages.
+"""Checkpoints in the layout that diffusers saves for DeepFloyd IF's stages in pixels.
 
-A folder with `unet/` (UNet2DConditionModel), `text_encoder/` (T5), `tokenizer/` and `scheduler/` (its configuration
-is the stage's training schedule, thresholding and spacing); a super-resolution stage has `image_noising_scheduler/`
-too, and a UNet that sees the noised low-resolution picture beside its own and its noise level as class label. Prompts
-are encoded as `IFPipeline.encode_prompt` does: lower case, stripped, 77 tokens, T5 with its attention mask, the UNet
-without. Weights are read from safetensors only. A folder's SHA256SUMS, where it has one, is held against its files.
+A folder, or a repository of the hub, with `unet/` (UNet2DConditionModel), `text_encoder/` (T5), `tokenizer/` and
+`scheduler/` (its configuration is the stage's training schedule, thresholding and spacing); a super-resolution stage
+has `image_noising_scheduler/` too, and a UNet that sees the noised low-resolution picture beside its own and its noise
+level as class label. The text encoder may be another checkpoint's. Weights are read from safetensors only.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Sequence
+import hashlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.problems import BadInput, one_of, require
-from diffsweep.core.schedule import NoiseSchedule, from_betas, named_schedule
-from diffsweep.core.types import Estimate, Given, Stage
-from diffsweep.model.files import complete, digest, folder
+from diffsweep.core.schedule import NoiseSchedule
+from diffsweep.core.types import Stage
+from diffsweep.model import memory, t5
+from diffsweep.model.network import Network, schedule
+from diffsweep.model.source import Source
+from diffsweep.model.t5 import T5
+from diffsweep.model.text import Embeddings
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-PARTS = ("unet", "text_encoder", "tokenizer", "scheduler")
 NOISING = "image_noising_scheduler"
-MAX_TOKENS = 77
-log = logging.getLogger(__name__)
+KIND = "an IF checkpoint"
+CHECKER = ("safety_checker", "feature_extractor")
+WATERMARK = "watermarker"
 
 
 @dataclass(frozen=True)
 class DeepFloyd:
-    """path: the folder, or `tiny` for the embedded weights. dtype: float32, or bfloat16 for the UNet alone."""
+    """path: a folder, a repository of the hub (`owner/name@revision`), or `tiny`. variant: which of several weights.
+    dtype: float32, or bfloat16 for the UNet alone. text: the text encoder. safety_checker, watermark: IF's own, where
+    the checkpoint has them in safetensors.
+    """
 
     path: str = "tiny"
+    variant: str | None = None
     dtype: str = "float32"
+    text: T5 = field(default_factory=T5)
+    safety_checker: bool = False
+    watermark: bool = False
     enlarges: bool = field(default=False, metadata={"bound": True})  # a super-resolution stage
 
     def __post_init__(self) -> None:
         require(one_of("dtype", self.dtype, ("float32", "bfloat16")))
 
-    def config(self, part: str, name: str) -> dict[str, Any]:
-        root = folder(self.path)
-        if not root.is_dir():
-            raise BadInput(f"path={self.path}: no such folder; give a checkpoint in the layout diffusers saves for IF")
-        if missing := [p for p in self.parts if not (root / p).is_dir()]:
-            raise BadInput(f"path={self.path}: not an IF checkpoint, {', '.join(missing)} missing in it")
-        try:
-            return json.loads((root / part / name).read_text())
-        except (OSError, ValueError) as error:
-            raise BadInput(f"path={self.path}: {part}/{name} cannot be read ({error})") from None
+    @property
+    def source(self) -> Source:
+        return Source(self.path, self.variant)
+
+    @property
+    def text_source(self) -> Source:
+        return Source(self.text.path or self.path, self.variant)
 
     @property
     def parts(self) -> tuple[str, ...]:
-        return (*PARTS, NOISING) if self.enlarges else PARTS
+        asked = (NOISING, *CHECKER, WATERMARK)
+        wanted = (self.enlarges, self.safety_checker, self.safety_checker, self.watermark)
+        return ("unet", "scheduler", *(part for part, there in zip(asked, wanted, strict=True) if there))
 
     def stage(self) -> Stage:
         return _stage(self)
@@ -65,41 +71,59 @@ class DeepFloyd:
         """How a super-resolution stage's input is noised."""
         return _noising(self)
 
-    def weights(self) -> list[Path]:
-        """The files that decide the model's answers; BadInput where a part has no safetensors."""
-        root = folder(self.path)
-        self.config("unet", "config.json")
-        complete(self.path)
-        for part in ("unet", "text_encoder"):
-            if not list((root / part).glob("*.safetensors")):
-                found = ", ".join(p.name for p in (root / part).glob("*.bin"))
-                pickle = f"; {found} is a pickle, which is never loaded" if found else ""
-                raise BadInput(f"path={self.path}: no .safetensors file in {part}/{pickle}")
-        kinds = {".safetensors", ".json", ".model"}
-        return sorted(f for part in self.parts for f in (root / part).iterdir() if f.suffix in kinds)
+    def files(self) -> list[str]:
+        """Those that decide the pictures, the text encoder's aside; BadInput where weights are missing."""
+        self._require()
+        return self.source.files(self.parts, {"unet", CHECKER[0], WATERMARK})
+
+    def text_files(self) -> list[str]:
+        return self.text_source.files(t5.PARTS, {t5.PARTS[0]})
+
+    def _require(self) -> None:
+        own = () if self.text.path else t5.PARTS
+        self.source.require((*self.parts, *own), KIND)
+        if self.text.path:
+            self.text_source.require(t5.PARTS, f"{KIND} for text.path")
 
     def fingerprint(self) -> str:
-        """SHA-256 over names and contents of the weights and configurations; BadInput where SHA256SUMS disagrees."""
-        return digest(self.path, self.weights())
+        """SHA-256 over names and contents of weights and configurations; BadInput where they are damaged."""
+        digests = [self.source.digest(self.files()), self.text_source.digest(self.text_files())]
+        return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
-    def load(self, device: str) -> Loaded:
-        return Loaded(self, device)
+    def missing(self) -> dict[str, int]:
+        """Bytes to download, by file, before the model can be loaded."""
+        return self.source.missing(self.files()) | self.text_source.missing(self.text_files())
+
+    def size(self) -> int:
+        """Bytes of its files."""
+        return self.source.size(self.files()) + self.text_source.size(self.text_files())
+
+    def needs(self, device: str) -> memory.Needs:
+        """The device's memory that the model takes."""
+        weights, row = memory.unet(self.source.config("unet", "config.json"), self.stage(), self.dtype)
+        root, elsewhere = self.text_source.root / t5.PARTS[0], self.text.device not in (None, device.partition(":")[0])
+        text = 0 if elsewhere else memory.encoder(root, self.text.dtype, self.text.load_in_8bit)
+        return memory.Needs(text, weights, row)
+
+    def load(self, device: str, kept: Path | None = None) -> Loaded:
+        """kept: where embeddings lie. The networks are loaded when there is something for them to do."""
+        return Loaded(self, device, kept)
 
 
 @lru_cache
 def _stage(model: DeepFloyd) -> Stage:
-    unet, config = model.config("unet", "config.json"), model.config("scheduler", "scheduler_config.json")
+    model._require()
+    unet = model.source.config("unet", "config.json")
+    config = model.source.config("scheduler", "scheduler_config.json")
     try:
         return _read(unet, config, model.enlarges)
     except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(
-            f"path={model.path}: not an IF checkpoint, its configuration says otherwise ({error})"
-        ) from error
+        raise BadInput(f"path={model.path}: not {KIND}, its configuration says otherwise ({error})") from error
 
 
 @lru_cache
 def _noising(model: DeepFloyd) -> NoiseSchedule:
-    return _schedule(model.config(NOISING, "scheduler_config.json"))
+    return schedule(model.source.config(NOISING, "scheduler_config.json"))
 
 
 def _read(unet: dict[str, Any], config: dict[str, Any], enlarges: bool) -> Stage:
@@ -114,7 +138,7 @@ def _read(unet: dict[str, Any], config: dict[str, Any], enlarges: bool) -> Stage
     kind = "dynamic" if config.get("thresholding") else "clip" if config.get("clip_sample", True) else "none"
     return Stage(
         shape=(3, size, size),
-        schedule=_schedule(config),
+        schedule=schedule(config),
         threshold=kind,
         threshold_ratio=config.get("dynamic_thresholding_ratio", 0.995),
         threshold_max=config.get("sample_max_value", 1.0),
@@ -123,99 +147,44 @@ def _read(unet: dict[str, Any], config: dict[str, Any], enlarges: bool) -> Stage
     )
 
 
-def _schedule(config: dict[str, Any]) -> NoiseSchedule:
-    if config.get("trained_betas"):
-        return from_betas(config["trained_betas"])
-    kind, T = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
-    return named_schedule(kind, T, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
+class Loaded(Network):
+    """A stage in pixels, in memory."""
 
+    def __init__(self, model: DeepFloyd, device: str, kept: Path | None) -> None:
+        embeddings = Embeddings(model.text, model.text_source, model.text_files(), device, kept)
+        super().__init__(model.source, model.files(), model.stage(), model.dtype, device, embeddings)
+        self.model = model
+        self._checker: Any = None
+        self._watermarker: Any = None
 
-class Loaded:
-    """The networks, in memory. The text encoder answers in float32; the UNet computes in the asked type."""
+    def ready(self) -> int:
+        loads = super().ready()
+        if loads and self.model.safety_checker:
+            from diffusers.pipelines.deepfloyd_if.safety_checker import IFSafetyChecker
+            from transformers import CLIPImageProcessor
 
-    def __init__(self, model: DeepFloyd, device: str) -> None:
+            self._checker = self.part(IFSafetyChecker, CHECKER[0])
+            self._extractor = CLIPImageProcessor.from_pretrained(self.source.root / CHECKER[1])
+        if loads and self.model.watermark:
+            from diffusers.pipelines.deepfloyd_if.watermark import IFWatermarker
+
+            self._watermarker = self.part(IFWatermarker, WATERMARK)
+        return loads
+
+    def finish(self, x: Tensor) -> Tensor:
+        """The picture, black where the safety checker finds it unsafe, with the watermark where that is asked for."""
+        if self._checker is None and self._watermarker is None:
+            return x
+        import numpy as np
         import torch
-        from diffusers import UNet2DConditionModel
-        from safetensors import SafetensorError
-        from transformers import AutoTokenizer, T5EncoderModel
-        from transformers.utils import logging as transformers_logging
+        from PIL import Image
 
-        transformers_logging.disable_progress_bar()
-        root = folder(model.path)
-        self.stage = model.stage()
-        self.device = device
-        self.dtype = getattr(torch, model.dtype)
-        config = model.config("scheduler", "scheduler_config.json")
-        self.learned = config.get("variance_type") in ("learned", "learned_range")  # else unused, as in IFPipeline
-        prediction = config.get("prediction_type", "epsilon")
-        if prediction not in ("epsilon", "v_prediction", "sample"):
-            raise BadInput(f"path={model.path}: prediction_type {prediction} is not known")
-        self.prediction = prediction
-        a = self.stage.schedule.alphas_cumprod
-        self.a = torch.tensor(a, dtype=torch.float64)
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
-            self.text_encoder = _ready(
-                T5EncoderModel.from_pretrained(root / "text_encoder", use_safetensors=True, dtype=torch.float32), device
-            )
-            self.unet = _ready(
-                UNet2DConditionModel.from_pretrained(
-                    root / "unet", use_safetensors=True, torch_dtype=self.dtype, low_cpu_mem_usage=False
-                ),
-                device,
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise BadInput(f"path={model.path}: the checkpoint cannot be loaded: {error}") from error
-        self._embeddings: dict[str, Tensor] = {}
-
-    def encode(self, prompts: Sequence[str]) -> int:
-        """Each new prompt on its own, so that an embedding does not depend on what else is encoded."""
-        import torch
-
-        fresh = [p for p in dict.fromkeys(prompts) if p not in self._embeddings]
-        for prompt in fresh:
-            tokens = self.tokenizer(
-                prompt.lower().strip(),
-                padding="max_length",
-                max_length=MAX_TOKENS,
-                truncation=True,
-                add_special_tokens=True,
-                return_tensors="pt",
-            ).to(self.device)
-            if tokens.attention_mask.all() and len(self.tokenizer(prompt.lower().strip()).input_ids) > MAX_TOKENS:
-                log.warning("a prompt is cut after %d tokens: %.60s...", MAX_TOKENS, prompt)
-            with torch.inference_mode():
-                encoded = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0][0]
-            self._embeddings[prompt] = encoded.to(self.dtype)
-        return len(fresh)
-
-    def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], given: Given | None = None) -> Estimate:
-        import torch
-
-        seen, labels = x, None
-        if given is not None:
-            seen, labels = torch.cat([x, given.image], dim=1), torch.as_tensor(given.noise_level, device=self.device)
-        answer = self.unet(
-            seen.to(self.dtype),
-            t.to(self.device),
-            encoder_hidden_states=torch.stack([self._embeddings[p] for p in prompts]),
-            class_labels=labels,
-            return_dict=False,
-        )[0]
-        channels = x.shape[1]
-        output, rest = answer[:, :channels].float(), answer[:, channels:]
-        variance = rest.float() if self.learned and rest.shape[1] == channels else None
-        return Estimate(self._noise(output, x, t), variance)
-
-    def _noise(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """The noise that the network's output means, for what it was trained to predict."""
-        if self.prediction == "epsilon":
-            return output
-        a = self.a[t].float().to(x.device)[:, None, None, None]
-        if self.prediction == "v_prediction":  # Salimans and Ho 2022, appendix D
-            return a.sqrt() * output + (1 - a).sqrt() * x
-        return (x - a.sqrt() * output) / (1 - a).sqrt()
-
-
-def _ready(module: Any, device: str) -> torch.nn.Module:
-    return module.to(device).eval().requires_grad_(False)
+        values = (x.float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+        picture = Image.fromarray((values * 255).round().astype(np.uint8))
+        if self._checker is not None:
+            seen = self._extractor(picture, return_tensors="pt").pixel_values.to(self.device)
+            (values,), *_ = self._checker(images=values[None], clip_input=seen)
+            picture = Image.fromarray((values * 255).round().astype(np.uint8))
+        if self._watermarker is not None:
+            self._watermarker.apply_watermark([picture], self.stage.shape[-1])
+        return torch.tensor(np.array(picture)).permute(2, 0, 1).float().to(x.device) / 127.5 - 1

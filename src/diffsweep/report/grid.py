@@ -21,9 +21,10 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from diffsweep.core.files import write_atomic
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.report.text import labels, short, shown
-from diffsweep.sweep.store import Record, Store, write_atomic
+from diffsweep.sweep.store import Record, Store
 
 LEAST, MOST, SIDE = 96, 256, 8000  # pixels: a tile's sides, and the greatest side of a sheet
 FEW, MANY = 16, 64  # tiles side by side: a lone row is wrapped beyond FEW, several beyond MANY

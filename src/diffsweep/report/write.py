@@ -12,11 +12,12 @@ from typing import Any
 
 import pandas as pd
 
+from diffsweep.core.files import write_atomic
 from diffsweep.report.frame import results
 from diffsweep.report.grid import write_grid
 from diffsweep.report.page import page
 from diffsweep.report.table import Table, summarise, to_latex, to_markdown, to_terminal
-from diffsweep.sweep.store import Store, write_atomic
+from diffsweep.sweep.store import Store
 
 MOST_SHOWN = 60  # settings in the terminal, and failures named there
 

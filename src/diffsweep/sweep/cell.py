@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
-from diffsweep.core.types import Stage
+from diffsweep.core.types import BASE, Stage
 from diffsweep.scheduler.threshold import CHECKPOINT
 from diffsweep.sweep.parts import as_mapping, build, coerced, find, plain, shown, sources
 
@@ -58,11 +58,33 @@ class Cell:
     base: Cell | None = None  # the cell whose picture this one enlarges
 
     @property
+    def asked(self) -> Any:
+        """The model that answers."""
+        return self.upscale.model if self.base else self.model
+
+    @property
+    def asks(self) -> str:
+        """What the engine calls its stage."""
+        return self.upscale.name if self.base else BASE
+
+    @property
+    def key(self) -> str:
+        """The configuration's key of the model that answers."""
+        return f"{self.base.key}.then" if self.base and self.base.base else "upscale" if self.base else "model"
+
+    @property
+    def cascade(self) -> tuple[Cell, ...]:
+        """The cells of every stage, from the first to this one."""
+        return (*(self.base.cascade if self.base else ()), self)
+
+    @property
     def prompts(self) -> tuple[str, ...]:
         """Every prompt the model is asked about, a step's rows in order."""
         if not self.visited:
             return ()
-        return tuple(p for asked in self.technique.asked(self.prompt) for p in self.guidance.about(asked).prompts)
+        prompts = self.technique.asked(self.prompt)
+        asked = self.upscale.asked(prompts) if self.base else prompts
+        return tuple(row for prompt in asked for row in self.guidance.about(prompt).prompts)
 
 
 @lru_cache(maxsize=4096)
@@ -113,10 +135,9 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if "model" in parts:
         with problems.under("model"):
             stage, fingerprint = _model(parts["model"])
-    larger: Stage | None = None
+    larger: list[tuple[Any, Stage, str]] = []
     if stage is not None and "upscale" in parts:
-        with problems.under("upscale"):
-            larger = parts["upscale"].larger(stage)
+        larger = list(_larger(parts["upscale"], parts["model"], stage, problems))
     uses = _uses(config.get("technique"), values["plugins"] or ())
     arrays: dict[str, tuple[np.ndarray, str]] = {}
     for group in ("input", "mask"):
@@ -143,8 +164,8 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
             fits = getattr(view, "fits", None)
             if fits is not None:
                 with problems.under("view"):
-                    fits(stage.shape[-1])
-                    fits((larger or stage).shape[-1])
+                    for seen in (stage, *(s for _, s, _ in larger if s.factor == 1)):
+                        fits(seen.side)
     problems.settle()
 
     caption = parts["input"].caption() if "input" in uses else None
@@ -171,7 +192,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if own := sources(parts["model"], technique, *(parts[group] for group in deciding)):
         used["plugins"] = own  # edited, or of a shipped part's name: another picture
     decided = {"seed": values["seed"], **used}
-    base = Cell(
+    cell = Cell(
         id=cell_id(decided),
         config=decided,
         axes=axes,
@@ -188,24 +209,42 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         pixels=arrays["input"][0] if "input" in arrays else None,
         mask=arrays["mask"][0] if "mask" in arrays else None,
     )
-    return _enlarged(base, parts["upscale"], larger, parts["input"]) if larger else base
+    for upscale, following, weights in larger:
+        cell = _enlarged(cell, upscale, following, weights, parts["input"])
+    return cell
 
 
-def _enlarged(base: Cell, upscale: Any, stage: Stage, picture: Any) -> Cell:
+def _larger(upscale: Any, model: Any, low: Stage, problems: _Problems) -> Iterator[tuple[Any, Stage, str]]:
+    """The stages that follow the first: how each enlarges, its stage, its weights' fingerprint."""
+    key = "upscale"
+    while True:
+        following: Stage | None = None
+        with problems.under(key):
+            upscale = upscale.on(model, low)
+            if following := upscale.larger(low):
+                fingerprint = _model(upscale.model)[1]
+        if following is None:
+            return
+        yield upscale, following, fingerprint
+        low, upscale, key = following, upscale.then, f"{key}.then"
+
+
+def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, picture: Any) -> Cell:
     """The cell that enlarges the picture of `base`, towards the same input."""
-    side, timesteps = stage.shape[-1], upscale.scheduler.timesteps(stage)
-    settled = plain(upscale)
+    timesteps = upscale.scheduler.timesteps(stage)
+    settled = {key: value for key, value in plain(upscale).items() if key != "then"}
     own = {key: getattr(stage, key) for key in ("spacing", "threshold") if settled["scheduler"][key] == CHECKPOINT}
     settled["scheduler"] |= {**own, "steps": len(timesteps), "timesteps": _hash(timesteps)}
-    decided = {**base.config, "upscale": {**settled, "fingerprint": _model(upscale.model)[1]}}
+    before = {"of": base.config["upscale"]} if base.base else {}
+    decided = {**base.config, "upscale": {**settled, "fingerprint": fingerprint, **before}}
     if "prompt" not in decided:
         decided["prompt"] = base.prompt
     pixels = mask = None
     if base.pixels is not None:
-        pixels, digest = _array("input", picture, side)
+        pixels, digest = _array("input", picture, stage.side)
         decided["input"] = {**base.config["input"], "sha256": [base.config["input"]["sha256"], digest]}
     if base.mask is not None:
-        mask = np.asarray(Image.fromarray(base.mask).resize((side, side), Image.Resampling.NEAREST))
+        mask = np.asarray(Image.fromarray(base.mask).resize((stage.side, stage.side), Image.Resampling.NEAREST))
     if plugins := sources(base.model, base.technique, upscale):
         decided["plugins"] = {**base.config.get("plugins", {}), **plugins}
     return replace(
@@ -259,9 +298,11 @@ def decisive(group: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
     was made."""
     if group in ("input", "mask"):
         return {"sha256": config["sha256"]}
-    made = {"model": ("path",), "upscale": ("path",), "scheduler": ("spacing", "steps")}.get(group, ())
-    kept = {key: value for key, value in config.items() if key not in made}
-    return kept | {"scheduler": decisive("scheduler", kept["scheduler"])} if "scheduler" in kept else kept
+    place = ("path", "variant")
+    made = {"model": place, "upscale": place, "text": ("path", "device"), "scheduler": ("spacing", "steps")}
+    inner = {"scheduler": "scheduler", "text": "text", "of": "upscale"} if group in ("model", "upscale") else {}
+    kept = {key: value for key, value in config.items() if key not in made.get(group, ())}
+    return kept | {key: decisive(inner[key], kept[key]) for key in kept if key in inner}
 
 
 def cell_id(config: Mapping[str, Any]) -> str:

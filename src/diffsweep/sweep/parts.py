@@ -23,6 +23,7 @@ from typing import Any
 from diffsweep.core.packages import modules
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.core.types import Guidance, Scheduler, View
+from diffsweep.upscale import Upscale
 
 # what makes a module's dataclass a part of its group
 MARKS = {
@@ -36,7 +37,12 @@ MARKS = {
     "tracker": "log",
     "upscale": "larger",
 }
-NESTED = {View: "view", Guidance: "guidance", Scheduler: "scheduler"}  # a field of such a type holds a part
+NESTED = {
+    View: "view",
+    Guidance: "guidance",
+    Scheduler: "scheduler",
+    Upscale: "upscale",
+}  # a field of such a type holds a part
 
 
 @lru_cache
@@ -81,29 +87,43 @@ def _build(group: str, config_json: str, plugins: tuple[str, ...]) -> Any:
         raise BadInput(f"{group}: a name, or keys with a name, are needed, not {config!r}")
     name = config.pop("name")
     cls = find(group, name, plugins)
+    try:
+        return _filled(cls, config, plugins, f" of {group}={name}")
+    except BadInput as error:
+        raise BadInput(f"{group}.{message}" for message in error.messages) from None
+
+
+def _filled(cls: type, config: Mapping[str, Any], plugins: tuple[str, ...], of: str = "") -> Any:
+    """The dataclass with these fields; BadInput naming each key that is wrong."""
     hints = _hints(cls)
     problems, values = [], {}
     for key, value in config.items():
         if key not in hints:
             allowed = f"it has {', '.join(hints)}" if hints else "it has none"
-            problems.append(f"{group}.{key}: unknown key of {group}={name}; {allowed}{did_you_mean(key, hints)}")
+            problems.append(f"{key}: unknown key{of}; {allowed}{did_you_mean(key, hints)}")
             continue
         try:
             values[key] = coerced(value, hints[key], plugins)
         except BadInput as error:
-            before = f"{group}." if key in NESTED.values() else f"{group}.{key}: "  # messages begin with a part's group
-            problems += [before + message for message in error.messages]
+            problems += [_under(key, hints[key], message) for message in error.messages]
         except TypeError as error:
-            problems.append(f"{group}.{key}={shown(value)}: {error}")
+            problems.append(f"{key}={shown(value)}: {error}")
     required = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
-    problems += [f"{group}.{key}: must be given, it has no default" for key in required if key not in config]
+    problems += [f"{key}: must be given, it has no default" for key in required if key not in config]
     try:
         part = cls(**values) if values.keys() >= set(required) else None
     except BadInput as error:
-        problems += [f"{group}.{message}" for message in error.messages]
+        problems += error.messages
     if problems:
         raise BadInput(problems)
     return part
+
+
+def _under(key: str, hint: Any, message: str) -> str:
+    """A message about the value of a key: one about a part begins with the part's group, which the key stands for."""
+    if hint in NESTED:
+        return key + message.removeprefix(NESTED[hint])
+    return f"{key}.{message}" if dataclasses.is_dataclass(hint) else f"{key}: {message}"
 
 
 @lru_cache
@@ -141,6 +161,10 @@ def coerced(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:
         return _coerced_list(value, arguments[0], plugins)
     if hint in NESTED:
         return build(NESTED[hint], value, plugins)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise TypeError("must hold keys")
+        return _filled(hint, value, plugins)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not abs(value) <= sys.float_info.max:  # nor NaN
             raise TypeError("must be a finite number")

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,13 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from diffsweep.core.files import write_atomic
 from diffsweep.core.problems import BadInput
 from diffsweep.core.streams import Streams
-from diffsweep.core.types import BASE
 from diffsweep.metric import score
+from diffsweep.sweep import preflight
 from diffsweep.sweep.cell import RECIPE, Cell
 from diffsweep.sweep.plan import Plan, Raw, axes_of, plan
-from diffsweep.sweep.store import Store, locked, to_json, write_atomic
+from diffsweep.sweep.store import Store, locked, to_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from diffsweep.core.types import Model, Program
-    from diffsweep.engine import Counts, Finished, Work
+    from diffsweep.engine import Counts, Engine, Finished, Work
     from diffsweep.technique.job import Job
 
 MOST_ROWS = {"cpu": 16, "cuda": 32}  # a row's cost hardly falls beyond
@@ -68,6 +70,7 @@ class _Run:
     encodes: int = 0
     halvings: int = 0
     rows: int = 0
+    later_rows: dict[str, int] = field(default_factory=dict)
     sampling_seconds: float = 0.0
     device: str | None = None
     threads: int | None = None
@@ -109,6 +112,7 @@ class Sweep:
         self.store = Store(whole.root)
         self.folder = whole.root / "sweeps" / whole.name
         self.failures: dict[str, str] = {}
+        self.rows: dict[str, int] = {}
         self.earlier = self._earlier()
         self.this = _Run()
 
@@ -131,14 +135,21 @@ class Sweep:
         gone = {cell["cell_id"] for cell in self.earlier.get("cells", ())} - distinct.keys()
         if gone and not self.joins:
             say(f"note: {self.plan.name} had {len(gone)} other cells, which its files show no more; they stay stored")
-        first = {cell.base.id: cell.base for cell in missing if cell.base and not self.store.whole(cell.base.id)}
-        first = {cell_id: cell for cell_id, cell in first.items() if cell_id not in distinct}
+        before = {cell.id: cell for one in missing for cell in self._before(one)}
+        first = {cell_id: cell for cell_id, cell in before.items() if cell_id not in distinct}
         also = f", and {len(first)} whose pictures they enlarge" if first else ""
         told = f"{number} cell{'s' * (number != 1)}, {kept} already stored, {len(missing)} to sample"
         say(f"{self.plan.name}: {told}{also}")
         if missing:
             self._sample([*first.values(), *missing])
         self._report()
+
+    def _before(self, cell: Cell) -> Iterator[Cell]:
+        """The cells that must be sampled before this one, from the last back."""
+        for base in cell.cascade[-2::-1]:
+            if self.store.whole(base.id):
+                return
+            yield base
 
     def _sample(self, missing: Sequence[Cell]) -> None:
         import torch
@@ -159,11 +170,15 @@ class Sweep:
                 f"note: {self.this.threads} CPU threads, {earlier[-1]} before: bits may differ from those of the cells "
                 f"stored; engine.threads={earlier[-1]} keeps them"
             )
-        self.this.rows = self._rows(device)
-        self._write()
+        self.rows = self._rows(device)
         by_model: dict[Any, list[Cell]] = defaultdict(list)
         for cell in missing:
             by_model[cell.model].append(cell)
+        preflight.disk(missing)
+        for cells in by_model.values():
+            self.rows = preflight.memory(cells, device, self.rows, chosen=self.plan.rows is not None)
+        self._note_rows()
+        self._write()
         from tqdm import tqdm
 
         planned = sum(len(cell.visited) * len(cell.prompts) for cell in missing)
@@ -185,18 +200,28 @@ class Sweep:
         finally:
             self._write()
 
-    def _rows(self, device: str) -> int:
-        """The batch shape: as recorded, as asked for, or what the whole sweep can fill."""
+    def _rows(self, device: str) -> dict[str, int]:
+        """The batch shape of each stage, by its key: as asked for, as recorded, or what the whole sweep can fill."""
+        cells = {cell.id: cell for one in self.plan.cells for cell in one.cascade}.values()
+        rows: dict[str, int] = defaultdict(int)
+        for cell in cells:
+            rows[cell.key] += len(cell.prompts)
         if self.plan.rows:
-            return self.plan.rows
-        cells = {cell.id: cell for cell in self.plan.cells}.values()
-        fits = max(1, min(sum(len(cell.prompts) for cell in cells), MOST_ROWS[device.partition(":")[0]]))
-        recorded = self.earlier.get("rows")
-        if not recorded or self.joins or len(self.earlier["cells"]) == 1:  # a lone cell's shape binds nobody
-            return fits
-        if recorded < fits:
-            say(f"note: {recorded} model rows a call, as {self.plan.name} began; engine.rows={fits} would be faster")
-        return int(recorded)
+            return dict.fromkeys(rows, self.plan.rows)
+        fits = {key: max(1, min(n, MOST_ROWS[device.partition(":")[0]])) for key, n in rows.items()}
+        if not self.earlier.get("rows") or self.joins or len(self.earlier["cells"]) == 1:
+            return fits  # a lone cell's shape binds nobody
+        recorded = {"model": self.earlier["rows"], **self.earlier.get("later_rows", {})}
+        for key, n in fits.items():
+            if recorded.get(key, n) < n:
+                began = f"{recorded[key]} model rows a call, as {self.plan.name} began"
+                say(f"note: {began}; engine.rows={n} would be faster")
+        return {key: recorded.get(key, n) for key, n in fits.items()}
+
+    def _note_rows(self) -> None:
+        """As sweep.json tells them: the first stage's, and those of the stages that follow."""
+        later = {key: n for key, n in self.rows.items() if key != "model"}
+        self.this.rows, self.this.later_rows = self.rows.get("model", 0), later
 
     def _sample_with(self, part: Any, cells: list[Cell], device: str, bar: tqdm[None], total: int) -> None:
         from diffsweep.engine import Engine
@@ -208,56 +233,71 @@ class Sweep:
         for cell in cells:
             base = cell.base
             (later[base.id] if base and base.id in coming else ready).append(cell)
-            by_stage[cell.upscale.name if base else BASE].append(cell)
-        engine = Engine(self._loaded(by_stage, device), self.this.rows)
+            by_stage[cell.asks].append(cell)
+        keys = {stage: own[0].key for stage, own in by_stage.items()}
+        rows = {stage: self.rows[key] for stage, key in keys.items()}
+        engine = Engine(self._stages(by_stage, device), rows)
         began = time.perf_counter()
         try:
-            for stage, own in by_stage.items():
-                engine.encode((prompt for cell in own for prompt in cell.prompts), stage)
+            self._load(engine, by_stage)
             bar.set_description_str(f"{self.this.cells}/{total} cells", refresh=False)
             bar.unpause()  # time left is told by sampling, not by loading
             works = (self.work(cell, device, then=later.get(cell.id, ())) for cell in ready)
             for finished in engine.run(works, bar.update):
-                self._finish(finished, device, engine.rows)
+                self._finish(finished, engine, device)
                 for cell in later.pop(finished.key.id, ()):
-                    if reason := self.failures.get(finished.key.id):
-                        self.failures[cell.id] = f"the picture to enlarge failed: {reason}"
+                    if finished.key.id in self.failures:
+                        self._fail_with(finished.key, cell, later)
                     else:
-                        engine.add(self.work(cell, device))
+                        engine.add(self.work(cell, device, then=later.get(cell.id, ())))
                 bar.set_description_str(f"{self.this.cells}/{total} cells", refresh=False)
         finally:
             self.this.sampling_seconds += time.perf_counter() - began
             self.this.add(engine.counts)
-            self.this.rows = engine.rows
+            for stage, key in keys.items():
+                self.rows[key] = min(self.rows[key], engine.rows[stage])
+            self._note_rows()
 
-    def _loaded(self, by_stage: Mapping[str, Sequence[Cell]], device: str) -> dict[str, Model]:
+    def _stages(self, by_stage: Mapping[str, Sequence[Cell]], device: str) -> dict[str, Model]:
         """The model of each stage; those of no stage leave the memory."""
-        parts = {stage: own[0].upscale.model if own[0].base else own[0].model for stage, own in by_stage.items()}
-        for key in [key for key in _models if key not in {(part, device) for part in parts.values()}]:
+        firsts = {stage: cells[0] for stage, cells in by_stage.items()}
+        for key in _models.keys() - {(cell.asked, device) for cell in firsts.values()}:
             del _models[key]
-        for stage, part in parts.items():
-            if (part, device) not in _models:
-                try:
-                    _models[part, device] = part.load(device)
-                except BadInput as error:
-                    group = "model" if stage == BASE else "upscale"
-                    raise BadInput(f"{group}.{message}" for message in error.messages) from error
-                self.this.model_loads += 1
-        return {stage: _models[part, device] for stage, part in parts.items()}
+        for cell in firsts.values():
+            if (cell.asked, device) not in _models:
+                with _of(cell):
+                    _models[cell.asked, device] = cell.asked.load(device, self.plan.root / "embeddings")
+        return {stage: _models[cell.asked, device] for stage, cell in firsts.items()}
+
+    def _load(self, engine: Engine, by_stage: Mapping[str, Sequence[Cell]]) -> None:
+        """Every prompt encoded first, so that no text encoder is in memory beside the networks."""
+        for stage, cells in by_stage.items():
+            with _of(cells[0]):
+                engine.encode((prompt for cell in cells for prompt in cell.prompts), stage)
+        for stage, cells in by_stage.items():
+            with _of(cells[0]):
+                self.this.model_loads += engine.models[stage].ready()
 
     def work(self, cell: Cell, device: str, then: Sequence[Cell] = ()) -> Work:
         """A cell as work for the engine, which reads the picture it enlarges when it starts. then: what enlarges it."""
         own = work(cell, device, self.store.pixels)
         return replace(own, steps=own.steps + max((len(next.visited) for next in then), default=0))
 
-    def _finish(self, finished: Finished, device: str, rows: int) -> None:
+    def _fail_with(self, base: Cell, cell: Cell, later: dict[str, list[Cell]]) -> None:
+        """A cell whose picture to enlarge failed fails too, and those that would enlarge its own."""
+        self.failures[cell.id] = f"the picture to enlarge failed: {self.failures[base.id]}"
+        for following in later.pop(cell.id, ()):
+            self._fail_with(base, following, later)
+
+    def _finish(self, finished: Finished, engine: Engine, device: str) -> None:
         cell: Cell = finished.key
         error = finished.error
         pictures: dict[str, np.ndarray] = {}
         if error is None:
             try:
                 tensors = {"image": finished.result.image, **finished.result.pictures}
-                pictures = {name: to_pixels(tensor) for name, tensor in tensors.items()}
+                model = engine.models[cell.asks]
+                pictures = {name: to_pixels(model.finish(tensor)) for name, tensor in tensors.items()}
             except FloatingPointError as found:
                 error = found
         if error is not None:
@@ -283,8 +323,8 @@ class Sweep:
                 "provenance": {
                     **provenance(),
                     "device": device,
-                    "dtype": getattr(cell.model, "dtype", "float32"),
-                    "rows": rows,
+                    "dtype": getattr(cell.asked, "dtype", "float32"),
+                    "rows": engine.rows[cell.asks],
                     "threads": self.this.threads,
                     "time": datetime.now(UTC).isoformat(timespec="seconds"),
                 },
@@ -318,6 +358,7 @@ class Sweep:
             "created": self.earlier.get("created", self.this.started),
             "axes": axes_of(cell["axes"] for cell in cells),
             "rows": self.this.rows or self.earlier.get("rows"),
+            "later_rows": self.this.later_rows or self.earlier.get("later_rows", {}),
             "grid": dict(self.plan.grid),
             "metrics": list(self.plan.metrics),
             "notes": list(self.plan.notes),
@@ -341,6 +382,15 @@ class Sweep:
         show(report)
         if told := self.plan.tracker.log(self.store, document, report.files):
             say(told)
+
+
+@contextmanager
+def _of(cell: Cell) -> Iterator[None]:
+    """What is wrong with a cell's model is told under its key."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{cell.key}.{message}" for message in error.messages) from error
 
 
 def work(cell: Cell, device: str, pixels: Callable[[str], np.ndarray] | None = None) -> Work:
@@ -376,6 +426,7 @@ def job(cell: Cell, device: str = "cpu", low: np.ndarray | None = None) -> Job:
         mask=mask,
         view=cell.view,
         low=None if low is None else to_tensor(low, device),
+        scale=cell.stage.side / cell.cascade[0].stage.side,
     )
 
 

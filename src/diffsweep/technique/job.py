@@ -33,7 +33,8 @@ class Outcome:
 class Job:
     """One cell's ingredients. timesteps: all that the scheduler visits; image C H W, mask 1 H W where asked for.
 
-    low: the picture that a super-resolution stage enlarges, C h w; scale: how many times.
+    low: the picture that a super-resolution stage enlarges, C h w; scale: how much larger its own is than the first
+    stage's.
     """
 
     prompt: str
@@ -46,10 +47,7 @@ class Job:
     mask: Tensor | None = None
     view: View | None = None
     low: Tensor | None = None
-
-    @property
-    def scale(self) -> float:
-        return 1.0 if self.low is None else self.stage.shape[-1] / self.low.shape[-1]
+    scale: float = 1.0
 
     def noise(self) -> Tensor:
         """The main stream's next draw, shaped as the picture."""

@@ -1,0 +1,42 @@
+"""What follows the first stage: networks that enlarge its picture, one after another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from diffsweep.core.types import Guidance, Program, Scheduler, Stage
+
+if TYPE_CHECKING:
+    from diffsweep.technique.job import Job, Outcome, Technique
+
+
+class Upscale(Protocol):
+    """What is done to a picture of the stage before."""
+
+    def on(self, model: Any, low: Stage) -> Upscale:
+        """The same, settled for pictures of `low` and a cascade that this model begins; BadInput where it cannot be."""
+        ...
+
+    def larger(self, low: Stage) -> Stage | None:
+        """The stage that enlarges pictures of `low`; None where nothing does, BadInput where this one cannot."""
+        ...
+
+
+class Enlargement(Upscale, Protocol):
+    """One that does enlarge. model: who answers; name: what the engine calls the stage; then: what follows."""
+
+    guidance: Guidance
+    scheduler: Scheduler
+    then: Upscale
+
+    @property
+    def model(self) -> Any: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def asked(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of a technique's prompts that are asked about here."""
+        ...
+
+    def program(self, technique: Technique, job: Job) -> Program[Outcome]: ...

@@ -11,57 +11,74 @@ part the noise at the same spatial frequencies, and inpainting keeps what is kno
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from diffsweep.core.problems import BadInput, require, within
+from diffsweep.core.problems import BadInput, one_of, require, within
 from diffsweep.core.types import Estimate, Given, Guidance, Program, Query, Scheduler, Stage
 from diffsweep.guidance.classifier_free import ClassifierFree
 from diffsweep.model.deepfloyd import DeepFloyd
+from diffsweep.model.t5 import T5
 from diffsweep.scheduler.ddpm import Ddpm
 from diffsweep.technique.job import Job, Outcome, Technique
+from diffsweep.upscale import Upscale
+from diffsweep.upscale.none import NoUpscale
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+FIRST = "model"
+
 
 @dataclass(frozen=True)
 class SuperResolution:
-    """path: the checkpoint's folder; dtype: float32, or bfloat16 for the UNet alone. noise_level: the timestep to which
-    the low-resolution picture is noised (0 least). guidance, scheduler: the stage's own."""
+    """path, variant, dtype, text, safety_checker, watermark: as of the model; text.path may be `model`, for the first
+    stage's text encoder. noise_level: the timestep to which the low-resolution picture is noised (0 least). guidance,
+    scheduler: the stage's own. then: what enlarges this one's picture.
+    """
 
     path: str = "tiny_upscale"
+    variant: str | None = None
     dtype: str = "float32"
+    text: T5 = field(default_factory=T5)
+    safety_checker: bool = False
+    watermark: bool = False
     noise_level: int = 100
     guidance: Guidance = field(default_factory=lambda: ClassifierFree(scale=1.0))
     scheduler: Scheduler = field(default_factory=lambda: Ddpm(steps=20))
+    then: Upscale = field(default_factory=NoUpscale)
 
     def __post_init__(self) -> None:
-        require(within("noise_level", self.noise_level, 0))
+        require(within("noise_level", self.noise_level, 0), one_of("dtype", self.dtype, ("float32", "bfloat16")))
 
     @property
     def model(self) -> DeepFloyd:
-        return DeepFloyd(self.path, self.dtype, enlarges=True)
+        own = ("path", "variant", "dtype", "text", "safety_checker", "watermark")
+        return DeepFloyd(**{key: getattr(self, key) for key in own}, enlarges=True)
 
     @property
     def name(self) -> str:
-        """What the engine calls the stage."""
-        return f"{self.path} in {self.dtype}"
+        return repr(self.model)
+
+    def on(self, model: Any, low: Stage) -> SuperResolution:
+        if self.text.path != FIRST:
+            return self
+        if not isinstance(model, DeepFloyd):
+            raise BadInput(f"text.path={FIRST}: the model has no T5; name a checkpoint that has")
+        return replace(self, text=replace(model.text, path=model.text.path or model.path))
 
     def larger(self, low: Stage) -> Stage:
-        """The stage that enlarges pictures of `low`; BadInput where it does not."""
         stage = self.model.stage()
-        side, last = stage.shape[-1], len(self.model.noising()) - 1
         require(
-            within("noise_level", self.noise_level, 0, last),
-            f"path={self.path}: gives {side} x {side}, and the model's pictures have that size or more already"
-            if side <= low.shape[-1]
+            within("noise_level", self.noise_level, 0, len(self.model.noising()) - 1),
+            f"path={self.path}: gives {stage.side} x {stage.side}, and the picture has that size or more already"
+            if stage.side <= low.side
             else None,
         )
-        try:
-            self.scheduler.timesteps(stage)
-        except BadInput as error:
-            raise BadInput(f"scheduler.{message}" for message in error.messages) from None
+        reachable(self.scheduler, stage)
         return stage
+
+    def asked(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
+        return prompts
 
     def program(self, technique: Technique, job: Job) -> Program[Outcome]:
         from torch.nn.functional import interpolate
@@ -73,6 +90,14 @@ class SuperResolution:
         guidance = Conditioned(technique.guided(job), given, self.noise_level, self.name)
         image = yield from job.denoise(x, job.timesteps, guidance, technique.pinned(job, job.timesteps))
         return technique.shown(image, job)
+
+
+def reachable(scheduler: Any, stage: Stage) -> None:
+    """BadInput where the scheduler's keys do not fit the stage."""
+    try:
+        scheduler.timesteps(stage)
+    except BadInput as error:
+        raise BadInput(f"scheduler.{message}" for message in error.messages) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +122,7 @@ class Conditioned:
         return [self._conditioned(query) for query in self.guidance.queries(self.both(x), t)]
 
     def _conditioned(self, query: Query) -> Query:
-        image, given = query.image.chunk(2)
+        image, given = query.image.split([len(query.image) - len(self.given), len(self.given)])
         return replace(query, image=image, stage=self.stage, given=Given(given, self.noise_level))
 
     def merge(self, x: Tensor, t: int, answers: list[Estimate]) -> Estimate:

@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 
 from diffsweep.core.problems import BadInput
-from diffsweep.model import files
+from diffsweep.model import source
 from diffsweep.model.clip import Clip
 from diffsweep.model.deepfloyd import DeepFloyd
+
+
+def folder(name: str) -> Path:
+    return source.Source(name).root
+
 
 MODELS = {"tiny": DeepFloyd, "tiny_upscale": lambda path: DeepFloyd(path, enlarges=True), "tiny_clip": Clip}
 
@@ -19,19 +24,19 @@ MODELS = {"tiny": DeepFloyd, "tiny_upscale": lambda path: DeepFloyd(path, enlarg
 @pytest.fixture(params=MODELS)
 def embedded(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An embedded model's name, its folder a copy that may be damaged."""
-    shutil.copytree(files.folder(request.param), tmp_path / request.param)
-    monkeypatch.setattr(files, "__file__", str(tmp_path / "files.py"))
-    files._digest.cache_clear()
+    shutil.copytree(folder(request.param), tmp_path / request.param)
+    monkeypatch.setattr(source, "__file__", str(tmp_path / "source.py"))
+    source._hashed.cache_clear()
     return request.param
 
 
 def weights(name: str) -> Path:
-    return max(files.folder(name).rglob("*.safetensors"), key=lambda f: f.stat().st_size)
+    return max(folder(name).rglob("*.safetensors"), key=lambda f: f.stat().st_size)
 
 
 def test_the_embedded_weights_are_as_listed(embedded: str) -> None:
-    listed = files.expected(embedded)
-    assert weights(embedded).relative_to(files.folder(embedded)).as_posix() in listed
+    listed = source.sums(folder(embedded))
+    assert weights(embedded).relative_to(folder(embedded)).as_posix() in listed
     assert len(MODELS[embedded](embedded).fingerprint()) == 64
 
 
@@ -44,7 +49,7 @@ def test_damaged_weights_are_told_with_the_hash_expected_and_found(embedded: str
     found = hashlib.sha256(data).hexdigest()
     with pytest.raises(BadInput) as caught:
         MODELS[embedded](embedded).fingerprint()
-    name = file.relative_to(files.folder(embedded)).as_posix()
+    name = file.relative_to(folder(embedded)).as_posix()
     assert str(caught.value) == f"path={embedded}: {name} is damaged: SHA-256 {expected} is expected, {found} found"
 
 
@@ -57,6 +62,6 @@ def test_missing_weights_are_told_with_the_hash_expected(embedded: str) -> None:
 
 
 def test_all_embedded_weights_are_safetensors_and_stay_below_40_mb() -> None:
-    everything = [f for name in files.EMBEDDED for f in files.folder(name).rglob("*") if f.is_file()]
+    everything = [f for name in source.EMBEDDED for f in folder(name).rglob("*") if f.is_file()]
     assert {f.suffix for f in everything} <= {".safetensors", ".json", ".md", ""}
     assert sum(f.stat().st_size for f in everything) < 40e6

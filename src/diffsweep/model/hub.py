@@ -1,0 +1,91 @@
+"""Repositories of the Hugging Face hub, through its own library; nothing is asked for that its cache holds.
+
+Every error tells what mends it: a licence to accept, a token, a wrong name, no network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from diffsweep.core.problems import BadInput
+
+SMALL = ("json", "model", "txt")  # kinds of file that planning needs: configurations, vocabularies
+
+
+@dataclass(frozen=True)
+class Repository:
+    """name: owner/name. revision: a commit, tag or branch."""
+
+    name: str
+    revision: str = "main"
+
+    @property
+    def path(self) -> str:
+        return self.name if self.revision == "main" else f"{self.name}@{self.revision}"
+
+    @cached_property
+    def folder(self) -> Path:
+        """Its snapshot in the cache, with every small file in it; what it lacks is downloaded."""
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        small = [f"*.{kind}" for kind in SMALL]
+        try:
+            return self._snapshot(small, cached=True)
+        except LocalEntryNotFoundError:
+            return self.fetch(small)
+
+    def fetch(self, patterns: Sequence[str]) -> Path:
+        """The snapshot with these files in it."""
+        with self._told():
+            return self._snapshot(patterns)
+
+    def _snapshot(self, patterns: Sequence[str], cached: bool = False) -> Path:
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        from huggingface_hub import snapshot_download
+
+        return Path(
+            snapshot_download(self.name, revision=self.revision, allow_patterns=list(patterns), local_files_only=cached)
+        )
+
+    @cached_property
+    def files(self) -> dict[str, tuple[int, str]]:
+        """Size and SHA-256 (empty for small files) of every file, as the hub tells them."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.hf_api import RepoFile
+
+        with self._told():
+            tree = HfApi().list_repo_tree(self.name, recursive=True, revision=self.folder.name)
+            return {f.path: (f.size, f.lfs.sha256 if f.lfs else "") for f in tree if isinstance(f, RepoFile)}
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        from huggingface_hub import errors, get_token
+
+        page = f"https://huggingface.co/{self.name}"
+        login = "run `hf auth login`, or set HF_TOKEN"
+        try:
+            yield
+        except errors.GatedRepoError:
+            told = [f"path={self.path}: its licence is not accepted: accept it at {page}"]
+            if not get_token():
+                told.append(f"path={self.path}: no token of the hub is there: {login}")
+            raise BadInput(told) from None
+        except errors.RevisionNotFoundError:
+            raise BadInput(
+                f"path={self.path}: {self.name} has no revision {self.revision}: see {page}/commits"
+            ) from None
+        except errors.RepositoryNotFoundError:
+            private = "" if get_token() else f" (or a private one, and no token is there: {login})"
+            raise BadInput(f"path={self.path}: no such folder, and no such repository on the hub{private}") from None
+        except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HTTPError) as error:  # type: ignore[attr-defined]
+            reason = str(error.__cause__ or error).splitlines()[0]
+            command = f"hf download {self.name} --revision {self.revision} --local-dir FOLDER"
+            raise BadInput(
+                f"path={self.path}: no such folder; not in the hub's cache, and the hub cannot be reached ({reason}): "
+                f"run `{command}` where there is a network, and give path=FOLDER"
+            ) from None

@@ -1,0 +1,109 @@
+"""How much memory a network takes, from its configuration alone.
+
+The network is built and called once on torch's meta device, where tensors have sizes and no contents; the peak of what
+lives at one time is counted. Workspaces of a device's libraries come on top.
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from diffsweep.core.types import Stage
+
+TOKENS = 77
+
+
+class Needs(NamedTuple):
+    """Bytes of a model: its text encoder, there before all else; its networks' weights; a call's every row."""
+
+    text: int
+    weights: int
+    row: int
+
+
+def encoder(root: Path, dtype: str, eight_bit: bool = False) -> int:
+    """Bytes of a text encoder's weights. Of a T5 in half precision, transformers keeps some in single (`wo`)."""
+    import torch
+    from transformers import AutoConfig, AutoModelForTextEncoding
+
+    with torch.device("meta"):
+        network = AutoModelForTextEncoding.from_config(AutoConfig.from_pretrained(root, local_files_only=True))
+    width = 1 if eight_bit else getattr(torch, dtype).itemsize
+    kept = [name for name, _ in network.named_parameters() if width < 4 and name.endswith("wo.weight")]
+    return sum(p.numel() * (4 if name in kept else width) for name, p in network.named_parameters())
+
+
+def unet(config: dict[str, Any], stage: Stage, dtype: str) -> tuple[int, int]:
+    """Bytes of a UNet2DConditionModel's weights, and of all else at the peak of a call, for each row."""
+    return _unet(json.dumps(config, sort_keys=True), stage.shape[-1], dtype)
+
+
+@lru_cache
+def _unet(config_json: str, side: int, dtype: str) -> tuple[int, int]:
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    config, kind = json.loads(config_json), getattr(torch, dtype)
+    with torch.device("meta"):
+        network: Any = UNet2DConditionModel.from_config(config)
+        for parameter in network.parameters():
+            parameter.data = parameter.data.to(kind)
+        width = config.get("encoder_hid_dim") or config["cross_attention_dim"]
+        x = torch.empty(1, config["in_channels"], side, side, dtype=kind)
+        labelled = config.get("class_embed_type") or config.get("num_class_embeds")
+        given = {
+            "timestep": torch.zeros(1, dtype=torch.long),
+            "encoder_hidden_states": torch.empty(1, TOKENS, width, dtype=kind),
+            "class_labels": torch.zeros(1, dtype=torch.long) if labelled else None,
+        }
+        weights = sum(p.numel() * p.element_size() for p in network.parameters())
+        return weights, peak(lambda: network.eval()(x, **given))
+
+
+def decoder(config: dict[str, Any], side: int) -> tuple[int, int]:
+    """Bytes of an AutoencoderKL's weights in float32, and of all else while it decodes latents of this side."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    with torch.device("meta"):
+        network: Any = AutoencoderKL.from_config(config).eval()
+        latents = torch.empty(1, config["latent_channels"], side, side)
+        return 4 * sum(p.numel() for p in network.parameters()), peak(lambda: network.decode(latents))
+
+
+def peak(call: Any) -> int:
+    """Bytes of the tensors made in a call that live at one time, at most."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_iter
+
+    class Living(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()  # type: ignore[no-untyped-call]
+            self.now = self.most = 0
+            self.sizes: dict[int, int] = {}
+
+        def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+            given = (t for t in tree_iter((arguments, options)) if isinstance(t, torch.Tensor))
+            for tensor in given:  # made before, as weights are: views of them take nothing
+                self.sizes.setdefault(tensor.untyped_storage()._cdata, 0)
+            made = function(*arguments, **(options or {}))
+            for tensor in tree_iter(made):
+                if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage())._cdata not in self.sizes:
+                    self.sizes[storage._cdata] = storage.nbytes()
+                    self.now += storage.nbytes()
+                    self.most = max(self.most, self.now)
+                    weakref.finalize(storage, self.end, storage._cdata)
+            return made
+
+        def end(self, storage: int) -> None:
+            self.now -= self.sizes.pop(storage)
+
+    with torch.inference_mode(), Living() as living:
+        call()
+    return living.most

@@ -1,0 +1,210 @@
+"""Where weights lie, and whether they are what they should be. Needs no torch.
+
+A path names an embedded folder, a folder, or a repository of the Hugging Face hub: `owner/name`, or
+`owner/name@revision`. Weights are read from safetensors alone. Planning needs a repository's small files and its list,
+which tells the weights' hashes: they are downloaded when they are loaded.
+
+A folder's SHA256SUMS, where it has one (as sha256sum writes it), is held against its files; the embedded ones have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from diffsweep.core.problems import BadInput
+from diffsweep.model.hub import SMALL, Repository
+
+EMBEDDED = ("tiny", "tiny_upscale", "tiny_clip")  # folders beside this file
+SUMS = "SHA256SUMS"
+TENSORS = ".safetensors"
+LARGE = 50_000_000  # bytes: a larger file's hash is kept from run to run
+_HUB = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?")
+_WEIGHTS = re.compile(r"\w+?(?:\.(\w+))?(?:-\d+-of-\d+)?(?:\.(\w+))?\.safetensors(?:\.index(?:\.(\w+))?\.json)?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint's place. variant: which weights, where several are stored: `fp16` for `model.fp16.safetensors`."""
+
+    path: str
+    variant: str | None = None
+
+    @property
+    def hub(self) -> Repository | None:
+        """The repository, where the path is not a folder's."""
+        named = _HUB.fullmatch(self.path)
+        if not named or self.path in EMBEDDED or Path(self.path).exists():
+            return None
+        return _repository(named[1], named[2] or "main")
+
+    @property
+    def root(self) -> Path:
+        """The folder; a repository's holds the small files, and what else was fetched."""
+        if self.hub:
+            return self.hub.folder
+        return Path(__file__).parent / self.path if self.path in EMBEDDED else Path(self.path).expanduser()
+
+    def config(self, part: str, name: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.root / part / name).read_text())
+        except (OSError, ValueError) as error:
+            raise BadInput(f"path={self.path}: {part}/{name} cannot be read ({error})") from None
+
+    def require(self, parts: Iterable[str], kind: str, library: str = "diffusers") -> None:
+        """BadInput unless it has these folders, as a checkpoint of this kind has."""
+        root = self.root
+        if not root.is_dir():
+            raise BadInput(f"path={self.path}: no such folder; give {kind} in the layout {library} saves")
+        if missing := [part for part in parts if not (root / part).is_dir()]:
+            raise BadInput(f"path={self.path}: not {kind}, {', '.join(missing)} missing in it")
+
+    def files(self, parts: Iterable[str], weighted: Collection[str]) -> list[str]:
+        """The files of these parts, of weights the variant's; BadInput where one of the weighted parts lacks any, or
+        SHA256SUMS lists a file that is not there."""
+        root = self.root
+        there = [f.relative_to(root).as_posix() for f in root.rglob("*") if f.is_file()]
+        gone = [(name, sha256) for name, sha256 in sums(root).items() if name not in there]
+        if gone:
+            raise BadInput(
+                f"path={self.path}: {name} is missing: SHA-256 {sha256} is expected" for name, sha256 in gone
+            )
+        try:
+            return self._chosen(there, parts, weighted)
+        except BadInput:
+            if self.hub is None:
+                raise
+            return self._chosen(list(self.hub.files), parts, weighted)
+
+    def _chosen(self, names: Sequence[str], parts: Iterable[str], weighted: Collection[str]) -> list[str]:
+        chosen = []
+        for part in parts:
+            own = [name for name in names if str(PurePosixPath(name).parent) == part]
+            found = {name: _variant(name) for name in own if _WEIGHTS.fullmatch(PurePosixPath(name).name)}
+            kept = [n for n in own if (found[n] == self.variant if n in found else n.endswith(SMALL))]
+            weights = [name for name in kept if name.endswith(TENSORS)]
+            if part in weighted and not weights:
+                place = "it" if part == "." else f"{part}/"
+                raise BadInput(f"path={self.path}: no {self._wanted} in {place}{self._instead(own, found)}")
+            for index in (name for name in kept if name in found and name.endswith(".json")):
+                listed = self.config(part, PurePosixPath(index).name).get("weight_map", {}).values()
+                gone = sorted(set(listed) - {PurePosixPath(name).name for name in weights})
+                if gone:
+                    raise BadInput(f"path={self.path}: {part}/ is not whole: {', '.join(gone)} missing")
+            chosen += kept
+        return sorted(chosen)
+
+    @property
+    def _wanted(self) -> str:
+        return f"{TENSORS} file" + (f" of variant {self.variant}" if self.variant else "")
+
+    def _instead(self, names: Sequence[str], found: Mapping[str, str | None]) -> str:
+        if variants := sorted({str(variant or "null") for variant in found.values()}):
+            return f"; there is variant={', '.join(variants)}"
+        pickles = [PurePosixPath(name).name for name in names if name.endswith((".bin", ".pt", ".ckpt"))]
+        return f"; {', '.join(pickles)} is a pickle, which is never loaded" if pickles else ""
+
+    def digest(self, names: Sequence[str]) -> str:
+        """SHA-256 over names and contents; BadInput naming each file that is damaged."""
+        root, told = self.root, self.hub.files if self.hub and self.missing(names) else {}
+        found = {n: hashed(root / n) if (root / n).is_file() else told[n][1] for n in names}
+        damaged = [
+            f"path={self.path}: {name} is damaged: SHA-256 {sha256} is expected, {found[name]} found"
+            for name, sha256 in sums(root).items()
+            if found.get(name, sha256) != sha256
+        ]
+        damaged += [
+            f"path={self.path}: {name} is cut short or damaged"
+            for name in names
+            if name.endswith(TENSORS) and (root / name).is_file() and name not in sums(root) and not _whole(root / name)
+        ]
+        if damaged:
+            raise BadInput(damaged)
+        whole = hashlib.sha256()
+        for name in names:
+            whole.update(name.encode())
+            whole.update(bytes.fromhex(found[name]))
+        return whole.hexdigest()
+
+    def size(self, names: Sequence[str]) -> int:
+        """Bytes of these files, there or still to be downloaded."""
+        here = [self.root / name for name in names if (self.root / name).is_file()]
+        return sum(f.stat().st_size for f in here) + sum(self.missing(names).values())
+
+    def missing(self, names: Sequence[str]) -> dict[str, int]:
+        """Bytes to download, by file, before these can be read."""
+        hub = self.hub
+        gone = [name for name in names if not (hub.folder / name).is_file()] if hub else []
+        return {f"{hub.path}/{name}": hub.files[name][0] for name in gone} if hub else {}
+
+    def fetch(self, names: Sequence[str]) -> Path:
+        """The folder, these files in it."""
+        if self.hub and self.missing(names):
+            return self.hub.fetch(names)
+        return self.root
+
+
+@lru_cache
+def _repository(name: str, revision: str) -> Repository:
+    return Repository(name, revision)
+
+
+def _variant(name: str) -> str | None:
+    shard = _WEIGHTS.fullmatch(PurePosixPath(name).name)
+    assert shard is not None
+    return next((variant for variant in shard.groups() if variant), None)
+
+
+def sums(root: Path) -> dict[str, str]:
+    """The SHA-256 of each file that a folder's SHA256SUMS lists; nothing where there is no such list."""
+    file = root / SUMS
+    lines = (line.split(maxsplit=1) for line in file.read_text().splitlines()) if file.is_file() else ()
+    return {name.removeprefix("*"): sha256 for sha256, name in lines}
+
+
+def _whole(file: Path) -> bool:
+    """Whether a safetensors file has the size that its header tells."""
+    try:
+        with file.open("rb") as data:
+            length = int.from_bytes(data.read(8), "little")
+            header = json.loads(data.read(length)) if length < 100_000_000 else {}
+        ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
+        return file.stat().st_size == 8 + length + max(ends, default=0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def hashed(file: Path) -> str:
+    """A file's SHA-256. The hub's cache has large files by their hash; of others it is kept, by size and date."""
+    if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", file.resolve().name):
+        return file.resolve().name
+    state = file.stat()
+    return _hashed(str(file.resolve()), state.st_size, state.st_mtime_ns)
+
+
+@lru_cache
+def _hashed(name: str, size: int, changed: int) -> str:
+    kept = _kept() / hashlib.sha256(f"{name} {size} {changed}".encode()).hexdigest()
+    if size >= LARGE and kept.is_file():
+        return kept.read_text()
+    with Path(name).open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if size >= LARGE:
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.with_suffix(f".{os.getpid()}").write_text(sha256)
+            kept.with_suffix(f".{os.getpid()}").replace(kept)
+        except OSError:
+            pass  # a home that cannot be written to: hashed again next time
+    return sha256
+
+
+def _kept() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffsweep" / "sha256"

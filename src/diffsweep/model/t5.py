@@ -1,0 +1,86 @@
+"""DeepFloyd IF's text encoder: T5, as `IFPipeline.encode_prompt` calls it.
+
+A prompt is made lower case and stripped (or cleaned as captions were in training), cut to 77 tokens, and encoded with
+its attention mask; the UNet sees all 77 without one. The encoder is in memory only while there are prompts that nobody
+has encoded yet: embeddings are kept on disk, by the content of encoder and prompt.
+
+T5-XXL overflows in float16, which is therefore not offered.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffsweep.core.problems import one_of, require, within
+from diffsweep.model.text import network
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PARTS = ("text_encoder", "tokenizer")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class T5:
+    """path: another checkpoint's text encoder, null for the model's own. dtype: float32 or bfloat16. device: null for
+    the model's; cpu where the card is small. load_in_8bit: through bitsandbytes, on a CUDA device. clean_caption: as
+    IF's training captions were, by beautifulsoup4 and ftfy. max_length: tokens, 77 in training.
+    """
+
+    path: str | None = None
+    dtype: str = "float32"
+    device: str | None = None
+    load_in_8bit: bool = False
+    clean_caption: bool = False
+    max_length: int = 77
+
+    def __post_init__(self) -> None:
+        needed = {"beautifulsoup4": ("bs4", self.clean_caption), "ftfy": ("ftfy", self.clean_caption)}
+        needed |= {package: (package, self.load_in_8bit) for package in ("bitsandbytes", "accelerate")}
+        lacking = [package for package, (module, asked) in needed.items() if asked and find_spec(module) is None]
+        key = "clean_caption" if self.clean_caption else "load_in_8bit"
+        require(
+            one_of("dtype", self.dtype, ("float32", "bfloat16")),
+            one_of("device", self.device or "cpu", ("cpu", "cuda")),
+            within("max_length", self.max_length, 1, 512),
+            f"{key}=true: needs {', '.join(lacking)}: pip install 'diffsweep[deepfloyd]'" if lacking else None,
+        )
+
+    @property
+    def decides(self) -> tuple[Any, ...]:
+        return self.dtype, self.load_in_8bit, self.max_length
+
+    def cleaned(self, prompt: str) -> str:
+        if not self.clean_caption:
+            return prompt.lower().strip()
+        from diffusers import IFPipeline
+
+        cleaner: Any = IFPipeline  # the method asks for nothing but a constant of its class
+        return IFPipeline._clean_caption(cleaner, IFPipeline._clean_caption(cleaner, prompt))
+
+    def encoder(self, root: Path, variant: str | None, device: str) -> Callable[[str], Tensor]:
+        import torch
+        from transformers import BitsAndBytesConfig, T5EncoderModel
+
+        more: dict[str, Any] = {}
+        if self.load_in_8bit:
+            more = {"quantization_config": BitsAndBytesConfig(load_in_8bit=True), "device_map": device}
+        tokenizer, encoder = network(T5EncoderModel, root, variant, self.dtype, **more)
+        if not self.load_in_8bit:
+            encoder.to(device)
+
+        @torch.inference_mode()
+        def encode(text: str) -> Tensor:
+            length = {"padding": "max_length", "max_length": self.max_length, "truncation": True}
+            tokens = tokenizer(text, add_special_tokens=True, return_tensors="pt", **length).to(device)
+            if tokens.attention_mask.all() and len(tokenizer(text).input_ids) > self.max_length:
+                log.warning("a prompt is cut after %d tokens: %.60s...", self.max_length, text)
+            return encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0][0].cpu()
+
+        return encode

@@ -1,0 +1,82 @@
+"""Before anything is downloaded or loaded: is there room for it, on the disk and in the device's memory?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from diffsweep.core.problems import BadInput
+from diffsweep.sweep.cell import Cell
+
+GB = 1e9
+SPARE = 1.5e9  # bytes of a CUDA device for its context and its libraries' workspaces
+SMALL = 10  # times the size of its files: what a model takes on a processor at the very most
+
+
+def disk(cells: Iterable[Cell]) -> None:
+    """BadInput where the weights still to be downloaded do not fit the cache's disk."""
+    sizes: dict[str, int] = {}
+    for model in dict.fromkeys(cell.asked for cell in cells):
+        sizes |= model.missing() if hasattr(model, "missing") else {}
+    if not sizes:
+        return
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cache = Path(HF_HUB_CACHE)
+    free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
+    total = sum(sizes.values())
+    if total > free:
+        raise BadInput(
+            f"{_gb(total)} to download, {_gb(free)} free in {cache}: make room, or set HF_HOME to a larger disk"
+        )
+
+
+def memory(cells: Iterable[Cell], device: str, rows: Mapping[str, int], chosen: bool) -> dict[str, int]:
+    """The rows a call, by a stage's key, that fit the device, at most `rows`; BadInput where the weights do not fit, or
+    the rows chosen. cells: those whose models are in memory together."""
+    models = {cell.asked: cell.key for cell in cells if hasattr(cell.asked, "needs")}
+    free = available(device)
+    if not device.startswith("cuda") and SMALL * sum(model.size() for model in models) < free:
+        return dict(rows)
+    needs = [(key, model.needs(device)) for model, key in models.items()]
+    for key, need in needs:
+        if need.text > free:
+            raise BadInput(
+                f"{key}: its text encoder takes {_gb(need.text)}, {_gb(free)} are free on {device}: "
+                f"{key}.text.load_in_8bit=true or {key}.text.device=cpu takes less there"
+            )
+    weights = sum(need.weights for _, need in needs)
+    if weights > free:
+        told = ", ".join(f"{key} {_gb(need.weights)}" for key, need in needs)
+        raise BadInput(
+            f"the weights take {_gb(weights)} ({told}), {_gb(free)} are free on {device}: choose a smaller model or "
+            "dtype=bfloat16"
+        )
+    fitting = dict(rows)
+    for key, need in needs:
+        if need.row:
+            fitting[key] = min(fitting[key], int((free - weights) // need.row))
+        if fitting[key] < (rows[key] if chosen else 1):
+            raise BadInput(
+                f"engine.rows={rows[key] if chosen else 1}: {key} takes {_gb(need.row)} a row beside {_gb(weights)} of "
+                f"weights, {_gb(free)} are free on {device}" + (f"; {fitting[key]} rows fit" if fitting[key] else "")
+            )
+    return fitting
+
+
+def available(device: str) -> float:
+    """Bytes free on a CUDA device but for what its libraries take; of all memory on a processor."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - SPARE
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError, AttributeError):  # a system that does not tell
+        return float("inf")
+
+
+def _gb(size: float) -> str:
+    return f"{max(size, 0) / GB:.1f} GB"

@@ -1,0 +1,198 @@
+"""Weights from the hub, against a server of the same answers on this machine: what is asked for, and what is told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+COMMIT = "a" * 40
+NAME = "someone/tiny-if"
+
+
+@dataclass
+class Hub:
+    """A hub with one repository. gated: its licence is not accepted; asked: every path asked for."""
+
+    folder: Path
+    url: str = ""
+    gated: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    def tree(self) -> list[dict[str, Any]]:
+        files = [f for f in sorted(self.folder.rglob("*")) if f.is_file()]
+        return [self.entry(f) for f in files]
+
+    def entry(self, file: Path) -> dict[str, Any]:
+        data = file.read_bytes()
+        told = {"type": "file", "path": file.relative_to(self.folder).as_posix(), "size": len(data)}
+        told["oid"] = hashlib.sha1(data).hexdigest()
+        if file.suffix in (".safetensors", ".bin"):
+            told["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+        return told
+
+    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        path = unquote(path.partition("?")[0])
+        if not path.startswith((f"/api/models/{NAME}", f"/{NAME}/")):
+            return 401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}, b""
+        if path.startswith("/api") and path.endswith("/revision/wrong"):
+            return 404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id: wrong"}, b""
+        if path.startswith(f"/api/models/{NAME}/tree/"):
+            return 200, {}, json.dumps(self.tree()).encode()
+        if path.startswith("/api"):
+            siblings = [{"rfilename": entry["path"]} for entry in self.tree()]
+            return 200, {}, json.dumps({"id": NAME, "sha": COMMIT, "siblings": siblings}).encode()
+        if self.gated:
+            return 403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model is restricted"}, b""
+        file = self.folder / path.removeprefix(f"/{NAME}/resolve/").partition("/")[2]
+        if not file.is_file():
+            return 404, {"X-Error-Code": "EntryNotFound"}, b""
+        told = self.entry(file)
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{told.get("lfs", told)["oid"]}"'}
+        return 200, headers, file.read_bytes()
+
+
+@pytest.fixture
+def hub(checkpoint: Path, tmp_path: Path) -> Iterator[Hub]:
+    hub = Hub(Path(shutil.copytree(checkpoint, tmp_path / "repository")))
+    (hub.folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.respond(body=False)
+
+        def do_GET(self) -> None:
+            self.respond(body=True)
+
+        def respond(self, body: bool) -> None:
+            hub.asked.append(f"{self.command} {self.path}")
+            status, headers, data = hub.answer(self.path)
+            self.send_response(status)
+            for key, value in {**headers, "Content-Length": str(len(data))}.items():
+                self.send_header(key, value)
+            self.end_headers()
+            if body:
+                self.wfile.write(data)
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield hub
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def command(hub: Hub, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line, with that hub and a home of its own."""
+    home = {"HF_HOME": str(tmp_path / "hf"), "XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
+
+    def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        script = Path(sys.executable).parent / "diffsweep"
+        settings = ["scheduler.steps=2", "device=cpu", "prompt=a dog", "metric=none"]
+        environment = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "HF_HUB_OFFLINE")}
+        return subprocess.run(
+            [script, f"model.path={NAME}", *settings, *words],
+            env=environment | {"HF_ENDPOINT": hub.url} | home | more,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.slow
+def test_a_repository_is_downloaded_once_without_its_pickles_and_is_the_same_cell_as_its_folder(
+    command: Command, hub: Hub, checkpoint: Path, tmp_path: Path
+) -> None:
+    first = command()
+    assert first.returncode == 0, first.stderr
+    downloaded = [line for line in hub.asked if line.startswith("GET") and "/resolve/" in line]
+    assert any("unet/diffusion_pytorch_model.safetensors" in line for line in downloaded)
+    assert not any(".bin" in line for line in hub.asked)
+    hub.asked.clear()
+    again = command("seed=1")
+    assert again.returncode == 0, again.stderr
+    assert hub.asked == []  # nothing calls home once it is in the cache
+    same = command(f"model.path={checkpoint}", HF_HUB_OFFLINE="1")
+    assert same.returncode == 0 and "1 already stored, 0 to sample" in same.stderr
+
+
+@pytest.mark.slow
+def test_a_finished_sweep_needs_no_weights(command: Command, hub: Hub, checkpoint: Path) -> None:
+    """The hub's list tells their hashes: only configurations and vocabularies come."""
+    assert command(f"model.path={checkpoint}").returncode == 0
+    stored = command()
+    assert stored.returncode == 0 and "1 already stored, 0 to sample" in stored.stderr
+    assert not any(".safetensors" in line for line in hub.asked)
+
+
+@pytest.mark.slow
+def test_a_revision_is_pinned(command: Command, hub: Hub, tmp_path: Path) -> None:
+    assert command(f"model.path={NAME}@{COMMIT}").returncode == 0
+    assert (tmp_path / "hf" / "hub" / "models--someone--tiny-if" / "snapshots" / COMMIT / "unet").is_dir()
+    wrong = command(f"model.path={NAME}@wrong")
+    assert wrong.returncode == 2
+    assert f"model.path={NAME}@wrong: {NAME} has no revision wrong" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_a_licence_and_a_token_are_asked_for(command: Command, hub: Hub) -> None:
+    hub.gated = True
+    refused = command()
+    assert refused.returncode == 2
+    assert f"its licence is not accepted: accept it at https://huggingface.co/{NAME}" in refused.stderr
+    assert "no token of the hub is there: run `hf auth login`, or set HF_TOKEN" in refused.stderr
+    with_token = command(HF_TOKEN="hf_secret")
+    assert "its licence is not accepted" in with_token.stderr and "no token" not in with_token.stderr
+    assert "hf_secret" not in with_token.stderr + with_token.stdout
+    assert not any(".safetensors" in line for line in hub.asked)
+
+
+@pytest.mark.slow
+def test_a_name_that_is_nobodys_is_told(command: Command) -> None:
+    told = command("model.path=someone/else")
+    assert told.returncode == 2
+    assert "model.path=someone/else: no such folder, and no such repository on the hub" in told.stderr
+
+
+@pytest.mark.slow
+def test_without_a_network_the_way_around_is_told(command: Command) -> None:
+    for more in ({"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}):
+        told = command(**more)
+        assert told.returncode == 2
+        assert f"hf download {NAME} --revision main --local-dir FOLDER" in told.stderr
+        assert len(told.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_disk_too_small_is_told_before_the_download(command: Command, hub: Hub, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    small = "import shutil, collections\nDisk = collections.namedtuple('usage', 'total used free')\n"
+    (site / "sitecustomize.py").write_text(small + "shutil.disk_usage = lambda path: Disk(10**9, 10**9, 1000)\n")
+    told = command(PYTHONPATH=str(site))
+    assert told.returncode == 2
+    assert "to download, 0.0 GB free" in told.stderr and "HF_HOME" in told.stderr
+    assert not any(".safetensors" in line for line in hub.asked)

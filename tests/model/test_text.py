@@ -1,0 +1,200 @@
+"""Text encoders: each prompt once for a whole sweep and ever after, and out of memory before the UNet comes in."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import T5EncoderModel
+
+from diffsweep.core.problems import BadInput
+from diffsweep.model.deepfloyd import DeepFloyd
+from diffsweep.model.t5 import T5
+from diffsweep.sweep import runner
+from diffsweep.sweep.runner import run_sweep
+from diffsweep.sweep.store import Store
+
+
+@pytest.fixture(autouse=True)
+def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded model is kept for a process: each test here begins as a process does."""
+    monkeypatch.setattr(runner, "_models", {})
+
+
+@pytest.fixture
+def encoders(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every T5 that is loaded from now on, weakly."""
+    load, loaded = T5EncoderModel.from_pretrained, []
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        network = load(*arguments, **options)
+        loaded.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr(T5EncoderModel, "from_pretrained", watched)
+    return loaded
+
+
+@pytest.fixture
+def sweep(config: Callable[..., dict[str, Any]], checkpoint: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """A run's entry in sweep.json, of a sweep over prompts with two steps."""
+
+    def run(*prompts: str, **changes: Any) -> dict[str, Any]:
+        settings = {"model": "tiny", "model__path": str(checkpoint), "output_dir": str(tmp_path / "outputs")}
+        settings |= {"scheduler__steps": 2, "guidance__scale": 3.0, **changes}
+        raw = [(config(**settings, prompt=prompt), {"prompt": prompt}) for prompt in prompts]
+        runs = json.loads((run_sweep(raw, "mine").folder / "sweep.json").read_bytes())["runs"]
+        new, counted[0] = runs[counted[0] :], len(runs)
+        return new[0] if new else {"cells": 0}  # a run that samples nothing is none
+
+    counted = [0]
+
+    return run
+
+
+def test_a_sweep_encodes_each_distinct_prompt_once_and_never_again(
+    sweep: Callable[..., dict[str, Any]], encoders: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prompts, and the empty one of guidance; read alike, they are one."""
+    assert sweep("a dog", "a photo of a dog", " A dog ")["encodes"] == 3
+    assert len(encoders) == 1
+    monkeypatch.setattr(runner, "_models", {})  # as in another process
+    again = sweep("a dog", "a photo of a dog", seed=1)
+    assert (again["encodes"], again["model_loads"], len(encoders)) == (0, 1, 1)
+    assert sweep("a skull", seed=1)["encodes"] == 1
+
+
+def test_the_encoder_is_gone_when_the_unet_is_loaded(
+    sweep: Callable[..., dict[str, Any]], encoders: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers import UNet2DConditionModel
+
+    load, there = UNet2DConditionModel.from_pretrained, []
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        gc.collect()
+        there.extend(encoder() for encoder in encoders)
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(UNet2DConditionModel, "from_pretrained", watched)
+    sweep("a dog")
+    assert there == [None]
+
+
+@pytest.fixture
+def other(enlarging: Path, tmp_path: Path) -> Path:
+    """The second stage, its text encoder not the first's."""
+    from safetensors.torch import load_file, save_file
+
+    copy = Path(shutil.copytree(enlarging, tmp_path / "other"))
+    file = copy / "text_encoder" / "model.safetensors"
+    save_file({name: tensor * 1.5 for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+    return copy
+
+
+def test_stages_of_one_text_encoder_load_it_once(
+    sweep: Callable[..., dict[str, Any]], encoders: list[Any], other: Path
+) -> None:
+    again = {"upscale": "tiny", "upscale__path": str(other), "upscale__scheduler__steps": 2}
+    run = sweep("a dog", **again, upscale__text__path="model", upscale__guidance__scale=2.0)
+    assert (len(encoders), run["encodes"], run["model_loads"]) == (1, 2, 2)
+    sweep("a dog", **again, upscale__guidance__scale=2.0)  # its own, with other weights
+    assert len(encoders) == 2
+
+
+def test_a_kept_embedding_is_the_one_first_made(checkpoint: Path, tmp_path: Path) -> None:
+    model = DeepFloyd(str(checkpoint))
+    first, second, alone = (model.load("cpu", kept) for kept in (tmp_path, tmp_path, None))
+    assert [m.encode(["a dog", "a skull"]) for m in (first, second, alone)] == [2, 0, 2]
+    for prompt in ("a dog", "a skull"):
+        assert torch.equal(first.embeddings[prompt], second.embeddings[prompt])
+        assert torch.equal(first.embeddings[prompt], alone.embeddings[prompt])
+
+
+@pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {"max_length": 20}])
+def test_another_way_to_encode_is_another_embedding(checkpoint: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    DeepFloyd(str(checkpoint)).load("cpu", tmp_path).encode(["a dog"])
+    other = DeepFloyd(str(checkpoint), text=T5(**changes)).load("cpu", tmp_path)
+    assert other.encode(["a dog"]) == 1
+    assert other.embeddings["a dog"].dtype == (torch.bfloat16 if "dtype" in changes else torch.float32)
+    assert len(other.embeddings["a dog"]) == changes.get("max_length", 77)
+
+
+def test_another_encoders_weights_are_another_embedding(checkpoint: Path, other: Path, tmp_path: Path) -> None:
+    DeepFloyd(str(checkpoint)).load("cpu", tmp_path).encode(["a dog"])
+    assert DeepFloyd(str(checkpoint), text=T5(path=str(other))).load("cpu", tmp_path).encode(["a dog"]) == 1
+
+
+def test_a_damaged_file_is_encoded_again(checkpoint: Path, tmp_path: Path) -> None:
+    model = DeepFloyd(str(checkpoint))
+    model.load("cpu", tmp_path).encode(["a dog"])
+    (file,) = tmp_path.rglob("*.safetensors")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9])
+    assert model.load("cpu", tmp_path).encode(["a dog"]) == 1
+    assert file.read_bytes() == whole
+
+
+def test_an_embedding_that_is_not_finite_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    file = copy / "text_encoder" / "model.safetensors"
+    tensors = load_file(file)
+    save_file({name: tensor * float("nan") for name, tensor in tensors.items()}, file, {"format": "pt"})
+    with pytest.raises(BadInput, match="NaN or infinite values: 'a dog'"):
+        DeepFloyd(str(copy)).load("cpu").encode(["A dog"])
+
+
+def test_a_checkpoint_without_a_text_encoder_borrows_one(
+    checkpoint: Path, tmp_path: Path, sweep: Callable[..., dict[str, Any]]
+) -> None:
+    bare = Path(shutil.copytree(checkpoint, tmp_path / "bare"))
+    shutil.rmtree(bare / "text_encoder")
+    with pytest.raises(BadInput, match="text_encoder missing"):
+        DeepFloyd(str(bare)).fingerprint()
+    borrowing = DeepFloyd(str(bare), text=T5(path=str(checkpoint)))
+    assert borrowing.fingerprint() == DeepFloyd(str(checkpoint)).fingerprint()
+    sweep("a dog")
+    assert sweep("a dog", model__path=str(bare), model__text__path=str(checkpoint))["cells"] == 0  # the same cell
+
+
+def test_the_encoders_place_is_no_other_picture(sweep: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    sweep("a dog")
+    assert sweep("a dog", model__text__device="cpu")["cells"] == 0
+    assert sweep("a dog", model__text__dtype="bfloat16")["cells"] == 1
+    assert len(list((Store(tmp_path / "outputs").root / "embeddings").rglob("*.safetensors"))) == 4
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"dtype": "float16"}, "dtype=float16: must be one of float32, bfloat16"),
+        ({"device": "tpu"}, "device=tpu: must be one of"),
+        ({"max_length": 0}, "max_length=0: must be between 1 and 512"),
+        ({"load_in_8bit": True}, r"load_in_8bit=true: needs bitsandbytes.*pip install 'diffsweep\[deepfloyd\]'"),
+    ],
+)
+def test_settings_that_cannot_be_are_told(changes: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffsweep.model.t5.find_spec", lambda name: None)
+    with pytest.raises(BadInput, match=told):
+        T5(**changes)
+
+
+def test_a_key_of_the_text_encoder_is_told_by_its_whole_name(config: Callable[..., dict[str, Any]]) -> None:
+    from diffsweep.sweep.cell import freeze
+
+    raw = config(model="tiny", model__text__dtype="half")
+    raw["model"]["text"]["lenght"] = 3
+    with pytest.raises(BadInput) as caught:
+        freeze(raw, {})
+    assert any(message.startswith("model.text.dtype=half: must be one of") for message in caught.value.messages) or any(
+        message.startswith("model.text.lenght: unknown key") for message in caught.value.messages
+    )
