@@ -37,6 +37,8 @@ REFUSED = {
         "upscale.scheduler.steps=0: must be …",
     ],
     "upscale=tiny upscale.noise_lvl=10": ["upscale.noise_lvl: no such key; …; did you mean 'upscale.noise_level'?"],
+    "device=0": ["device=0: must be auto, cpu, cuda or cuda:N"],
+    "-m prompt=nan,dog": ["prompt=nan: must be finite; …"],
     "tracker=wandbb": ["tracker=wandbb: no such tracker; choose one of none, wandb; did you mean 'wandb'?"],
     "metric=defualt": ["metric=defualt: no such metric; choose one of clip, default, none; did you mean 'default'?"],
     "scheduler.spacing=kerras scheduler.threshold=dynamik metric.names=[psnr,sim] tracker=wandb tracker.mode=oflin": [

@@ -190,6 +190,48 @@ def test_help_and_no_words(command: Run, capsys: pytest.CaptureFixture[str]) -> 
     assert command() == 2
 
 
+def test_a_choice_of_metrics_and_a_key_with_dashes(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("score", "inp", "metric=psnr,ssim_inside") == 0
+    capsys.readouterr()
+    assert command("table", "inp", "metric=default", "format=csv") == 0
+    assert "psnr_mean" in capsys.readouterr().out
+    Path("outputs").rename("elsewhere")
+    assert command("list", "--output_dir=elsewhere") == 0
+    assert capsys.readouterr().out == "inp\n"
+
+
+def test_score_keeps_what_a_run_added_meanwhile(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffsweep import metric
+
+    file = Path("outputs/sweeps/inp/sweep.json")
+    measure = metric.score
+
+    def overtaken(*arguments: object) -> int:
+        sweep = json.loads(file.read_text())
+        file.write_text(json.dumps(sweep | {"notes": ["added"]}))
+        return measure(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(metric, "score", overtaken)
+    assert command("score", "inp", "metric=psnr") == 0
+    assert json.loads(file.read_text())["notes"] == ["added"]
+    assert json.loads(file.read_text())["metrics"] == ["psnr"]
+
+
+def test_a_folder_of_a_mistyped_name_is_no_sweep(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("inpp").mkdir()
+    assert command("table", "inpp") == 2
+    assert "there are inp; did you mean 'inp'?" in capsys.readouterr().err
+
+
+def test_numbers_are_unrounded(tmp_path: Path, config: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    scales = (3.1234567, 3.1234568)
+    where = {"output_dir": str(tmp_path / "outputs"), "scheduler__steps": 1}
+    run_sweep([(config(**where, guidance__scale=scale), {"guidance.scale": scale}) for scale in scales], "close")
+    capsys.readouterr()
+    assert results.run(["table", "close", "format=csv", f"output_dir={tmp_path / 'outputs'}"]) == 0
+    assert "3.1234567" in (told := capsys.readouterr().out) and "3.1234568" in told
+
+
 def test_tables_and_sheets_need_no_torch(ran: Path) -> None:
     code = "import sys\nfrom diffsweep.results import main\nassert main() == 0\nprint('torch' in sys.modules)"
     for words in (["table", "inp"], ["grid", "inp"], ["report", "inp"], ["verify", "inp"]):

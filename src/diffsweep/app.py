@@ -131,6 +131,8 @@ def main() -> int:
         return _stopped(signal.SIGINT)
     except CellFailed:
         return 1
+    except BrokenPipeError:  # `| head` has read enough: all is stored and written by then
+        sys.stderr.close()
     except Exception as error:
         if not _mendable(error):
             raise

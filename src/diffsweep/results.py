@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def opened(name: str, output_dir: str) -> Stored:
     folder = root / "sweeps" / name
     if path.is_absolute() or not (folder / "sweep.json").is_file():
         folder = path
-        root = folder.resolve().parents[1] if folder.is_dir() else root
+        root = folder.resolve().parents[1] if (folder / "sweep.json").is_file() else root
     try:
         sweep = json.loads((folder / "sweep.json").read_bytes())
     except FileNotFoundError:
@@ -97,8 +97,9 @@ def table(stored: Stored, keys: Mapping[str, str]) -> int:
     form = keys.get("format", "terminal")
     if form not in FORMATS:
         raise BadInput(f"format={form}: must be one of {', '.join(FORMATS)}{did_you_mean(form, FORMATS)}")
-    metrics = keys["metric"].split(",") if "metric" in keys else None
-    summary = summarise(results(stored.store, stored.sweep), metrics)
+    frame = results(stored.store, stored.sweep)
+    metrics = _metrics(keys["metric"], frame.attrs["metrics"]) if "metric" in keys else None
+    summary = summarise(frame, metrics)
     if form == "terminal":
         print_table(summary)
     elif form == "csv":
@@ -126,7 +127,7 @@ def report(stored: Stored, keys: Mapping[str, str]) -> int:
 def score(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.core.files import write_atomic
     from diffsweep.metric import score as measure
-    from diffsweep.sweep.store import to_json
+    from diffsweep.sweep.store import locked, to_json
 
     plugins = tuple(filter(None, keys.get("plugins", "").split(",")))
     wanted = _metrics(keys.get("metric", "default"))
@@ -135,17 +136,22 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
         f"{changed} of {len(stored.cell_ids)} cells measured; the others have these numbers, or lack what they need",
         file=sys.stderr,
     )
-    stored.sweep["metrics"] = list(dict.fromkeys([*stored.sweep.get("metrics", ()), *wanted]))
-    write_atomic(stored.folder / "sweep.json", to_json(stored.sweep))
-    return report(stored, keys)
+    with locked(stored.folder):  # a run may have added cells meanwhile
+        sweep = json.loads((stored.folder / "sweep.json").read_bytes())
+        sweep["metrics"] = list(dict.fromkeys([*sweep.get("metrics", ()), *wanted]))
+        write_atomic(stored.folder / "sweep.json", to_json(sweep))
+    return report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), keys)
 
 
-def _metrics(text: str) -> list[str]:
-    """Names with commas, or a choice of conf/metric."""
+def _metrics(text: str, there: Iterable[str] = ()) -> list[str]:
+    """Names with commas, or a choice of conf/metric: of a choice, those that are there, or all."""
     import yaml  # type: ignore[import-untyped]
 
     choice = shipped("conf") / "metric" / f"{text}.yaml"
-    return list(yaml.safe_load(choice.read_text())["names"]) if choice.is_file() else text.split(",")
+    if not choice.is_file():
+        return text.split(",")
+    chosen = list(yaml.safe_load(choice.read_text())["names"])
+    return [name for name in chosen if name in there] or chosen
 
 
 def verify(stored: Stored, keys: Mapping[str, str]) -> int:
@@ -218,7 +224,8 @@ def run(words: Sequence[str]) -> int:
     if name not in known:
         raise BadInput(f"{name}: no such command; there are {', '.join(known)}{did_you_mean(name, known)}")
     own = COMMANDS[name].keys if name in COMMANDS else ()
-    output_dir = next((word.partition("=")[2] for word in rest if word.startswith("output_dir=")), "outputs")
+    pairs = (word.lstrip("-").partition("=") for word in rest)
+    output_dir = next((value for key, _, value in pairs if key == "output_dir"), "outputs")
     there = names(Path(output_dir).expanduser())  # a sweep's name may hold a =
     plain = [word for word in rest if "=" not in word or word in there or Path(word).is_dir()]
     keys = _keys([word for word in rest if word not in plain], (*own, *COMMON))

@@ -65,3 +65,17 @@ def test_all_embedded_weights_are_safetensors_and_stay_below_40_mb() -> None:
     everything = [f for name in source.EMBEDDED for f in folder(name).rglob("*") if f.is_file()]
     assert {f.suffix for f in everything} <= {".safetensors", ".json", ".md", ""}
     assert sum(f.stat().st_size for f in everything) < 40e6
+
+
+def test_a_list_of_hashes_may_have_dots_and_empty_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    good = hashlib.sha256(b"{}").hexdigest()
+    (tmp_path / "SHA256SUMS").write_text(f"\n{good}  ./a.json\n\n")
+    here = source.Source(str(tmp_path))
+    assert len(here.digest(here.files(".", ()))) == 64
+    (tmp_path / "a.json").write_text("[]")
+    with pytest.raises(BadInput, match=r"a\.json is damaged"):
+        here.digest(here.files(".", ()))
+    (tmp_path / "SHA256SUMS").write_text("nothing\n")
+    with pytest.raises(BadInput, match="not a list as sha256sum writes it"):
+        here.digest(here.files(".", ()))

@@ -142,3 +142,14 @@ def test_what_does_not_fit_follows_on_further_sheets(
     monkeypatch.undo()
     assert [file.name for file in write_grid(tmp_path, store, sweep)] == ["grid.png"]
     assert not (tmp_path / "grid_2.png").exists()
+
+
+def test_a_sheet_is_drawn_again_when_its_picture_is_mended(made: Made, tmp_path: Path) -> None:
+    store, sweep = made()
+    before = drawn(tmp_path, store, sweep)
+    picture = store.folder(sweep["cells"][0]["cell_id"]) / "image.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(b"damaged")
+    assert (drawn(tmp_path, store, sweep) != before).any()
+    picture.write_bytes(whole)
+    assert (drawn(tmp_path, store, sweep) == before).all()

@@ -379,3 +379,11 @@ def test_a_techniques_mistake_hides_no_missing_file(frozen: Callable[..., Cell])
     changes = {"input": "file", "input__path": "no.png", "mask": "file", "mask__path": "nor.png"}
     told = "\n".join(messages(frozen, technique="inpaint", technique__blend="foo", **changes))
     assert "technique.blend=foo" in told and "input.path=no.png" in told and "mask.path=nor.png" in told
+
+
+def test_a_technique_named_alone_is_the_same_as_one_with_its_keys(config: Any) -> None:
+    """A sweeps file may say `technique: text_to_image`: what decides the picture is no less."""
+    raw = [config(prompt=prompt) for prompt in ("red", "green")]
+    named = [config(prompt=prompt) | {"technique": "text_to_image"} for prompt in ("red", "green")]
+    assert [freeze(one, {}).id for one in named] == [freeze(one, {}).id for one in raw]
+    assert freeze(named[0], {}).id != freeze(named[1], {}).id

@@ -16,7 +16,7 @@ from diffsweep.core import packages
 from diffsweep.core.problems import BadInput
 from diffsweep.metric import scoring
 from diffsweep.sweep import parts
-from diffsweep.sweep.plan import MOST_NOTES, Plan, Raw, plan
+from diffsweep.sweep.plan import MOST_NOTES, Plan, Raw, axes_of, plan
 
 Config = Callable[..., dict[str, Any]]
 Swept = Callable[..., list[Raw]]
@@ -124,8 +124,9 @@ def test_a_file_is_no_output_folder(config: Config, tmp_path: Path) -> None:
 # -- what a plan holds -------------------------------------------------------------------------------------------------
 def test_axes_come_with_their_values_in_the_order_they_appear(swept: Swept) -> None:
     planned = plan(swept(guidance__scale=[7, 1], seed=[2, 0, 1]))
-    assert planned.axes == {"guidance.scale": [7, 1], "seed": [2, 0, 1]}
-    assert list(planned.axes) == ["guidance.scale", "seed"]
+    axes = axes_of(cell.axes for cell in planned.cells)
+    assert axes == {"guidance.scale": [7, 1], "seed": [2, 0, 1]}
+    assert list(axes) == ["guidance.scale", "seed"]
     assert [(cell.config["guidance"]["scale"], cell.seed) for cell in planned.cells] == [
         (scale, seed) for scale in (7, 1) for seed in (2, 0, 1)
     ]
@@ -133,7 +134,7 @@ def test_axes_come_with_their_values_in_the_order_they_appear(swept: Swept) -> N
 
 def test_what_is_left_open_is_open(config: Config) -> None:
     planned = plan([(config(), {})])
-    assert (planned.rows, planned.threads, planned.metrics, planned.axes) == (None, None, (), {})
+    assert (planned.rows, planned.threads, planned.metrics) == (None, None, ())
     assert plan([(config(engine__rows=3, engine__threads=1, metric__names=["ssim", "psnr"]), {})]).rows == 3
     bare = {key: value for key, value in config().items() if key not in ("engine", "grid", "sweep", "output_dir")}
     assert plan([(bare, {})]).root == Path("outputs")

@@ -341,6 +341,73 @@ def test_a_cell_that_fails_does_not_touch_its_neighbours(diffsweep: Callable[...
     assert contents(Path("alone/cells"), "*.png") == contents(Path("among/cells"), "*.png")
 
 
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ("return torch.zeros(3, 4, 4)", "has no attribute"),
+        ("return Outcome(torch.zeros(1, 4, 4))", "ValueError: a picture of three channels is needed, not (1, 4, 4)"),
+        ("return Outcome(torch.zeros(3, 4, 4), facts={'t': torch.zeros(1)})", "TypeError: "),
+        ("return Outcome(torch.zeros(3, 4, 4), facts={'t': float('nan')})", "ValueError: "),
+    ],
+)
+def test_a_result_that_is_none_fails_alone(run: Run, monkeypatch: pytest.MonkeyPatch, made: str, told: str) -> None:
+    """What a technique of the user's own returns may be anything: its neighbours are done."""
+    from diffsweep.technique.job import Outcome as Result
+    from diffsweep.technique.text_to_image import TextToImage
+
+    names: dict[str, Any] = {"torch": torch, "Outcome": Result}
+    exec(f"def broken(): {made}", names)
+    program = TextToImage.program
+
+    def sometimes(self: Any, job: Any) -> Any:
+        outcome = yield from program(self, job)
+        return names["broken"]() if job.streams.seed == 1 else outcome
+
+    monkeypatch.setattr(TextToImage, "program", sometimes)
+    cells = document(run(seed=[0, 1, 2]).folder)["cells"]
+    assert [cell["status"] for cell in cells] == ["done", "failed", "done"]
+    assert told in cells[1]["reason"]
+
+
+def test_processes_that_join_at_once_leave_every_cell_in_the_results(
+    swept: Callable[..., list[Raw]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first, at its report, is overtaken by a second that runs from its beginning to its end."""
+    from diffsweep.tracker.none import NoTracker
+
+    raw, seen = swept(seed=[0, 1]), []
+
+    def overtaken(self: Any, store: Any, sweep: Any, files: Any) -> str:
+        seen.append(sweep["created"])
+        if len(seen) == 1:
+            run_sweep(raw[1:], "mine", joins=True)
+        return ""
+
+    monkeypatch.setattr(NoTracker, "log", overtaken)
+    folder = run_sweep(raw[:1], "mine", joins=True).folder
+    with (folder / "results.csv").open() as file:
+        assert [row["seed"] for row in csv.DictReader(file)] == ["0", "1"]
+    assert len(set(seen)) == 1  # of one sweep, whoever began it
+    assert len(document(folder)["cells"]) == 2
+
+
+def test_a_metric_added_later_stays(run: Run) -> None:
+    folder = run(seed=[0, 1]).folder
+    file = folder / "sweep.json"
+    file.write_text(json.dumps(document(folder) | {"metrics": ["psnr"]}))
+    assert document(run(seed=[0, 1]).folder)["metrics"] == ["psnr"]
+
+
+def test_a_picture_that_is_gone_is_not_done(run: Run) -> None:
+    folder = run(seed=[0]).folder
+    (picture,) = (folder.parents[1] / "cells").rglob("image.png")
+    picture.unlink()
+    from diffsweep.report.frame import results
+
+    assert list(results(Store(folder.parents[1]), document(folder))["status"]) == ["failed"]
+    assert list(results(Store(folder.parents[1]), document(run(seed=[0]).folder))["status"]) == ["done"]
+
+
 def test_a_picture_of_nan_fails_alone(run: Run) -> None:
     outcome = run(guidance__scale=[3.0, 1e39], seed=[0, 1], engine__rows=4)
     assert outcome.statuses == ["done", "done", "failed", "failed"] and outcome.failed == 2

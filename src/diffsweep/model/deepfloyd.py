@@ -123,7 +123,11 @@ def _stage(model: DeepFloyd) -> Stage:
 
 @lru_cache
 def _noising(model: DeepFloyd) -> NoiseSchedule:
-    return schedule(model.source.config(NOISING, "scheduler_config.json"))
+    config = model.source.config(NOISING, "scheduler_config.json")
+    try:
+        return schedule(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"path={model.path}: {NOISING} cannot be read ({error})") from error
 
 
 def _read(unet: dict[str, Any], config: dict[str, Any], enlarges: bool) -> Stage:

@@ -165,8 +165,10 @@ def _variant(name: str) -> str | None:
 def sums(root: Path) -> dict[str, str]:
     """The SHA-256 of each file that a folder's SHA256SUMS lists; nothing where there is no such list."""
     file = root / SUMS
-    lines = (line.split(maxsplit=1) for line in file.read_text().splitlines()) if file.is_file() else ()
-    return {name.removeprefix("*"): sha256 for sha256, name in lines}
+    lines = [line.split(maxsplit=1) for line in file.read_text().splitlines() if line.strip()] if file.is_file() else []
+    if any(len(words) != 2 for words in lines):
+        raise BadInput(f"{file}: not a list as sha256sum writes it")
+    return {PurePosixPath(name.removeprefix("*")).as_posix(): sha256 for sha256, name in lines}
 
 
 def _whole(file: Path) -> bool:

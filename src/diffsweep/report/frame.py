@@ -22,7 +22,7 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
     cannot be compared. What the store holds counts: a cell stored since, or removed, is shown as it is now.
     """
     cells = list(sweep["cells"])
-    records = [store.get(cell["cell_id"]) for cell in cells]
+    records = [store.finished(cell["cell_id"]) for cell in cells]
     columns: dict[str, Any] = {
         "cell_id": _column(cell["cell_id"] for cell in cells),
         "status": _column("failed" if record is None else "done" for record in records),

@@ -160,7 +160,9 @@ def _broken(block: Block) -> Iterator[Block]:
     for i in range(0, len(block.columns), most):
         part = slice(i, i + most)
         lines = tuple(Line(line.label, line.lead, line.tiles[part]) for line in block.lines)
-        yield Block(block.title, block.rows, block.cols, block.lead, block.columns[part], lines)
+        lines = tuple(line for line in lines if any(line.tiles))
+        if lines:
+            yield Block(block.title, block.rows, block.cols, block.lead, block.columns[part], lines)
 
 
 def _key(value: Any) -> str:
@@ -172,7 +174,9 @@ def write_grid(
 ) -> list[Path]:
     """Write grid.png, grid_2.png, ...: BadInput as `layout`. Sheets that show the same already are left as they are."""
     found = blocks(store, sweep, rows, cols)
-    mark = hashlib.sha256(f"{version('diffsweep')} {sweep['name']} {found}".encode()).hexdigest()
+    tiles = {t for block in found for line in block.lines for t in (*line.lead, *line.tiles) if t}
+    states = sorted(_state(store, tile) for tile in tiles)
+    mark = hashlib.sha256(f"{version('diffsweep')} {sweep['name']} {found} {states}".encode()).hexdigest()
     present = [folder / "grid.png", *sorted(folder.glob("grid_*.png"), key=lambda path: (len(path.name), path.name))]
     if _mark(present[0]) == f"{len(present)} {mark}":
         return present
@@ -187,6 +191,15 @@ def write_grid(
     for path in set(present) - set(written):
         path.unlink(missing_ok=True)
     return written
+
+
+def _state(store: Store, tile: Tile) -> tuple[str, str, int, int]:
+    """A picture's size and date: one that is mended or damaged makes another sheet."""
+    try:
+        state = (store.folder(tile.cell_id) / f"{tile.picture}.png").stat()
+    except OSError:
+        return tile.cell_id, tile.picture, 0, 0
+    return tile.cell_id, tile.picture, state.st_size, state.st_mtime_ns
 
 
 def _mark(path: Path) -> str | None:

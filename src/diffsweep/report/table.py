@@ -205,7 +205,10 @@ def to_frame(table: Table) -> pd.DataFrame:
     """The table's numbers, unrounded: a row a setting, `<metric>_mean`, `_std`, `_n` and `_exact`."""
     return pd.DataFrame(
         {
-            **{axis: shown(value) for axis, value in zip(table.axes, row.setting, strict=True)},
+            **{
+                axis: value if isinstance(value, int | float) else shown(value)
+                for axis, value in zip(table.axes, row.setting, strict=True)
+            },
             "n": row.done,
             "failed": row.failed,
             **{

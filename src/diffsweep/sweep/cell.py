@@ -138,7 +138,8 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     larger: list[tuple[Any, Stage, str]] = []
     if stage is not None and "upscale" in parts:
         larger = list(_larger(parts["upscale"], parts["model"], stage, problems))
-    uses = _uses(config.get("technique"), values["plugins"] or ())
+    plugins = values["plugins"] or ()
+    uses = parts["technique"].uses if "technique" in parts else _uses(config.get("technique"), plugins)
     arrays: dict[str, tuple[np.ndarray, str]] = {}
     for group in ("input", "mask"):
         if stage is not None and group in uses and group in parts:
@@ -264,7 +265,7 @@ def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, picture:
 
 
 def _uses(config: Any, plugins: tuple[str, ...]) -> frozenset[str]:
-    """What a technique uses: known even where its keys are wrong."""
+    """What a technique uses whose keys are wrong."""
     try:
         technique: Any = find("technique", config["name"], plugins)
     except (BadInput, KeyError, TypeError):

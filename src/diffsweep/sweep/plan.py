@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,11 +39,6 @@ class Plan:
     grid: Mapping[str, Any]
     notes: tuple[str, ...]
 
-    @property
-    def axes(self) -> dict[str, list[Any]]:
-        """What varies: each axis with its values."""
-        return axes_of(cell.axes for cell in self.cells)
-
 
 def axes_of(settings: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Each axis with its values, in the order they first appear."""
@@ -68,6 +64,9 @@ def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
     for key in COMMON:
         if any(config.get(key) != common.get(key) for config, _ in raw):
             problems[f"{key}: cannot differ within a sweep"] = None
+    for axis, value in () if problems else chain(*(axes.items() for _, axes in raw)):
+        if isinstance(value, float) and not math.isfinite(value):
+            problems[f"{axis}={value}: must be finite; a text of that name needs quotes inside the shell's"] = None
     blocks: dict[str, Any] = {}
     varied = dict.fromkeys(chain(*(axes for _, axes in raw)), ())
     for reader in (_sweep, _root, _engine, _metrics, _tracker, partial(_grid, varied), _device):
@@ -104,8 +103,9 @@ def shared_notes(cells: Sequence[Cell]) -> list[str]:
         (axis,) = differing
         same = f"{axis}={_short(other.axes.get(axis))} and {axis}={_short(cell.axes[axis])} come to the same picture"
         if axis == "technique.strength":
-            start = len(cell.timesteps) - len(cell.visited)
-            same += f": both start at index {start} (t = {cell.visited[0]})"
+            below = cell.cascade[0]
+            start = len(below.timesteps) - len(below.visited)
+            same += f": both start at index {start} (t = {below.visited[0]})"
         notes[same] = None
     shown, more = list(notes)[:MOST_NOTES], len(notes) - MOST_NOTES
     return [*shown, f"and {more} more settings that come to the same picture"] if more > 0 else shown
@@ -205,6 +205,8 @@ def _there(config: Any, name: str | None) -> bool:
 
 def _device(config: Mapping[str, Any]) -> dict[str, Any]:
     device = config.get("device", "auto")
+    if isinstance(device, int):
+        device = str(device)
     if isinstance(device, str) and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise BadInput(f"device={device}: must be auto, cpu, cuda or cuda:N")
     return {"device": device}

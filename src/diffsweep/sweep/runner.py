@@ -123,7 +123,7 @@ class Sweep:
             return {}
 
     def status(self, cell: Cell) -> str:
-        return "done" if cell.id in self.store and cell.id not in self.failures else "failed"
+        return "done" if self.store.whole(cell.id) and cell.id not in self.failures else "failed"
 
     def run(self) -> None:
         for note in self.plan.notes:
@@ -293,12 +293,14 @@ class Sweep:
         cell: Cell = finished.key
         error = finished.error
         pictures: dict[str, np.ndarray] = {}
+        facts: dict[str, Any] = {}
         if error is None:
             try:
                 tensors = {"image": finished.result.image, **finished.result.pictures}
                 model = engine.models[cell.asks]
                 pictures = {name: to_pixels(model.finish(tensor)) for name, tensor in tensors.items()}
-            except FloatingPointError as found:
+                facts = json.loads(to_json(finished.result.facts))
+            except Exception as found:  # what a technique of the user's own returns may be anything
                 error = found
         if error is not None:
             self.failures[cell.id] = f"{type(error).__name__}: {error}"
@@ -308,7 +310,7 @@ class Sweep:
         if cell.mask is not None:
             pictures["mask"] = cell.mask
         base = self.store.record(cell.base.id) if cell.base else {"nfe": 0, "seconds": 0.0}
-        facts = finished.result.facts | ({"base": cell.base.id} if cell.base else {})
+        facts |= {"base": cell.base.id} if cell.base else {}
         self.store.save(
             cell.id,
             pictures,
@@ -355,32 +357,33 @@ class Sweep:
         return {
             "name": self.plan.name,
             "command": self.command,
-            "created": self.earlier.get("created", self.this.started),
+            "created": there.get("created", self.this.started),
             "axes": axes_of(cell["axes"] for cell in cells),
             "rows": self.this.rows or self.earlier.get("rows"),
             "later_rows": self.this.later_rows or self.earlier.get("later_rows", {}),
             "grid": dict(self.plan.grid),
-            "metrics": list(self.plan.metrics),
+            "metrics": list(dict.fromkeys([*self.plan.metrics, *there.get("metrics", ())])),
             "notes": list(self.plan.notes),
             "runs": runs,
             "cells": cells,
         }
 
-    def _write(self) -> dict[str, Any]:
+    def _write(self) -> None:
         with locked(self.folder):
-            document = self.document()
-            write_atomic(self.folder / "sweep.json", to_json(document))
-        return document
+            write_atomic(self.folder / "sweep.json", to_json(self.document()))
 
     def _report(self) -> None:
         from diffsweep.report.write import show, write_all
 
         done = list(dict.fromkeys(cell.id for cell in self.plan.cells if self.status(cell) == "done"))
         score(self.store, done, self.plan.metrics, self.plan.plugins)
-        document = self._write()
-        report = write_all(self.store, document)
+        with locked(self.folder):  # the last of several processes that join writes what all of them made
+            document = self.document()
+            write_atomic(self.folder / "sweep.json", to_json(document))
+            report = write_all(self.store, document)
+        told = self.plan.tracker.log(self.store, document, report.files)
         show(report)
-        if told := self.plan.tracker.log(self.store, document, report.files):
+        if told:
             say(told)
 
 
@@ -438,7 +441,10 @@ def to_tensor(pixels: np.ndarray, device: str) -> Tensor:
 
 
 def to_pixels(x: Tensor) -> np.ndarray:
-    """uint8 H W 3 from C H W in [-1, 1], clipped and rounded; FloatingPointError where it is not finite."""
+    """uint8 H W 3 from C H W in [-1, 1], clipped and rounded; ValueError where it is no picture, FloatingPointError
+    where it is not finite."""
+    if x.ndim != 3 or x.shape[0] != 3:
+        raise ValueError(f"a picture of three channels is needed, not {tuple(x.shape)}")
     if not bool(x.isfinite().all()):
         raise FloatingPointError("the picture holds NaN or infinite values")
     return ((x.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()

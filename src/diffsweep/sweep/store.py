@@ -73,10 +73,15 @@ class Store:
         except KeyError:
             return None
 
+    def finished(self, cell_id: str) -> Record | None:
+        """The record of a cell, None unless every file that it lists is there."""
+        record = self.get(cell_id)
+        there = record is not None and all((self.folder(cell_id) / name).is_file() for name in record["files"])
+        return record if there else None
+
     def whole(self, cell_id: str) -> bool:
         """Whether the cell is finished and every file that its record lists is there."""
-        record = self.get(cell_id)
-        return record is not None and all((self.folder(cell_id) / name).is_file() for name in record["files"])
+        return self.finished(cell_id) is not None
 
     def record(self, cell_id: str) -> Record:
         """The record of a finished cell; `KeyError` if it is not there or unreadable."""
