@@ -85,7 +85,7 @@ def looped(model: Any) -> Callable[[], float]:
     import torch
     from diffusers import IFPipeline
 
-    pipe = IFPipeline.from_pretrained(model.source.root, unet=model.unet, torch_dtype=torch.float32)
+    pipe = IFPipeline.from_pretrained(model.source.root, unet=model.unet, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     with torch.inference_mode():
         embeds, negative = pipe.encode_prompt(PROMPT, clean_caption=False)

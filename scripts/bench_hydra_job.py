@@ -22,9 +22,9 @@ def job(cfg: Job) -> None:
     import torch
     from diffusers import IFPipeline
 
-    from diffsweep.model.deepfloyd import folder
+    from diffsweep.model.source import Source
 
-    pipe = IFPipeline.from_pretrained(folder("tiny"), torch_dtype=torch.float32)
+    pipe = IFPipeline.from_pretrained(Source("tiny").root, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     picture = pipe(
         "a photo of a dog",

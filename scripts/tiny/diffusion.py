@@ -8,8 +8,9 @@ would stay in the picture. A tenth of the prompts are empty, for classifier-free
 
 The second stage sees, beside its own noised picture, the first stage's size enlarged (bilinear, corners aligned) and
 noised to a level of its own, which the network is told as a class label (Ho et al. 2021, IF's stage II). Its clean
-picture is nearly known at any noise level, so that errors at high levels count up to 25 times (as errors of the clean
-picture would), and three batches in four are crops of half the side, as Imagen's super-resolution is trained.
+picture is nearly known at any noise level; it therefore predicts the velocity (Salimans and Ho 2022), from which that
+picture follows at high levels too. Three batches in four are crops of half the side, as Imagen's super-resolution is
+trained.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tiny.data import SIZE, Batch
 
 WIDTH, TOKENS = 128, 77
 EMPTY, BOUND, CLAMP, OFFSET = 0.1, 0.1, 0.05, 0.1
-CROPS, MOST = 0.75, 25.0  # of the second stage
+CROPS = 0.75  # of the second stage
 CHANNELS = {"stage1": (48, 96, 144), "stage2": (32, 64, 96)}
 
 
@@ -115,11 +116,11 @@ class Network(nn.Module):
             return IFPipeline(
                 self.tokens, self.t5, self.unet, scheduler(1.5), None, None, None, requires_safety_checker=False
             )
-        parts = (self.tokens, self.t5, self.unet, scheduler(1.0), noising(), None, None, None)
+        parts = (self.tokens, self.t5, self.unet, scheduler(1.0, "v_prediction"), noising(), None, None, None)
         return IFSuperResolutionPipeline(*parts, requires_safety_checker=False)
 
 
-def scheduler(most: float) -> DDPMScheduler:
+def scheduler(most: float, prediction: str = "epsilon") -> DDPMScheduler:
     """IF's own: cosine schedule, learned variance, dynamic thresholding up to `most`."""
     return DDPMScheduler(
         beta_schedule="squaredcos_cap_v2",
@@ -127,6 +128,7 @@ def scheduler(most: float) -> DDPMScheduler:
         thresholding=True,
         dynamic_thresholding_ratio=0.95,
         sample_max_value=most,
+        prediction_type=prediction,
     )
 
 
@@ -136,18 +138,20 @@ def noising() -> DDPMScheduler:
 
 
 def losses(
-    output: Tensor, x0: Tensor, x: Tensor, eps: Tensor, t: Tensor, a: Tensor, most: float = 1.0
+    output: Tensor, x0: Tensor, x: Tensor, eps: Tensor, t: Tensor, a: Tensor, velocity: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted noise loss; variational bound of the variance in bits, noise detached; the clamp's penalty.
-
-    most: how much more than in min-SNR an error at a high noise level may count.
-    """
-    noise, v = output.float().chunk(2, dim=1)
+    """Loss of the noise or of the velocity; variational bound of the variance in bits, noise detached; the clamp's
+    penalty."""
+    told, v = output.float().chunk(2, dim=1)
     a_t = a[t][:, None, None, None]
     a_s = torch.where(t > 0, a[(t - 1).clamp(min=0)], torch.ones_like(a[t]))[:, None, None, None]
     snr = a_t / (1 - a_t)
-    weight = snr.clamp(max=5) / snr * (1 / snr).clamp(1, most)
-    simple = ((noise - eps).square().mean((1, 2, 3)) * weight.flatten()).mean()
+    if velocity:
+        noise, weight = a_t.sqrt() * told + (1 - a_t).sqrt() * x, torch.ones_like(snr)
+        target = a_t.sqrt() * eps - (1 - a_t).sqrt() * x0
+    else:
+        noise, weight, target = told, snr.clamp(max=5) / snr, eps
+    simple = ((told - target).square().mean((1, 2, 3)) * weight.flatten()).mean()
 
     beta = 1 - a_t / a_s
     low = ((1 - a_s) / (1 - a_t) * beta).clamp(min=1e-20).log()
@@ -198,7 +202,7 @@ class Diffusion:
             seen, level = torch.cat([x, given.to(device)], dim=1), level.to(device)
         with torch.autocast(device.type, torch.bfloat16):
             output = self.module(seen, t.to(device), prompts, level)
-        simple, bound, penalty = losses(output, x0, x, eps, t.to(device), self.a.to(device), MOST if enlarging else 1.0)
+        simple, bound, penalty = losses(output, x0, x, eps, t.to(device), self.a.to(device), enlarging)
         numbers = {"loss": simple.item(), "bound": bound.item(), "|v|": output.chunk(2, dim=1)[1].abs().max().item()}
         return simple + BOUND * bound + CLAMP * penalty, numbers
 

@@ -114,6 +114,6 @@ def started(recipe: dict[str, Any]) -> str:
         return ""
     steps = before.get("step", before.get("steps"))
     return (
-        f" Began from the weights of an earlier, smaller world: {steps} steps, {before['seen']} pictures seen, "
+        f" Began from earlier weights: {steps} steps, {before['seen']} pictures seen, "
         f"{before['minutes']} minutes, {before['device']}."
     )

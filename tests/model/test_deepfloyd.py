@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -171,3 +173,75 @@ def test_half_precision_is_the_unets_alone(checkpoint: Path, loaded: Any) -> Non
 def test_other_types_are_refused(dtype: str) -> None:
     with pytest.raises(BadInput, match=f"dtype={dtype}: must be one of float32, bfloat16"):
         DeepFloyd(dtype=dtype)
+
+
+# -- IF's safety checker and watermark, where they are asked for -------------------------------------------------------
+@pytest.fixture
+def guarded(copy: Path) -> Callable[[float], Path]:
+    """The checkpoint with a safety checker, which finds everything unsafe or nothing, and a watermark."""
+
+    def made(bias: float) -> Path:
+        from diffusers.pipelines.deepfloyd_if import IFSafetyChecker, IFWatermarker
+        from safetensors.torch import save_file
+        from transformers import CLIPConfig, CLIPImageProcessor
+
+        tower = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+        vision = {**tower, "image_size": 16, "patch_size": 8, "projection_dim": 8}
+        checker = IFSafetyChecker(CLIPConfig(text_config={**tower, "vocab_size": 10}, vision_config=vision))
+        torch.nn.init.constant_(checker.p_head.bias, bias)
+        torch.nn.init.constant_(checker.w_head.bias, -9.0)
+        checker.config.save_pretrained(copy / "safety_checker")
+        save_file(checker.state_dict(), copy / "safety_checker" / "model.safetensors")
+        CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(
+            copy / "feature_extractor"
+        )
+        mark = IFWatermarker()
+        mark.watermark_image.fill_(255.0)
+        mark.save_pretrained(copy / "watermarker")
+        return copy
+
+    return made
+
+
+def test_an_unsafe_picture_is_black_and_a_safe_one_as_it_was(guarded: Callable[[float], Path]) -> None:
+    x = torch.rand((3, 16, 16), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for bias, black in ((9.0, True), (-9.0, False)):
+        model = DeepFloyd(str(guarded(bias)), safety_checker=True).load("cpu")
+        model.ready()
+        shown = model.finish(x)
+        assert bool((shown == -1).all()) is black
+        assert black or (shown - x).abs().max() <= 1 / 255
+
+
+def test_the_watermark_is_the_pipelines(guarded: Callable[[float], Path]) -> None:
+    from diffusers.pipelines.deepfloyd_if import IFWatermarker
+    from PIL import Image
+
+    folder = guarded(-9.0)
+    model = DeepFloyd(str(folder), watermark=True).load("cpu")
+    model.ready()
+    shown = ((model.finish(torch.zeros(3, 64, 64)) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    (theirs,) = IFWatermarker.from_pretrained(folder / "watermarker").apply_watermark(
+        [Image.new("RGB", (64, 64), (128, 128, 128))], 16
+    )
+    assert (shown == np.asarray(theirs)).all() or abs(shown.astype(int) - np.asarray(theirs)).max() <= 1
+    assert (shown == 255).any()
+
+
+def test_a_checker_that_is_not_there_is_told(checkpoint: Path) -> None:
+    with pytest.raises(BadInput, match="not an IF checkpoint, safety_checker, feature_extractor missing in it"):
+        DeepFloyd(str(checkpoint), safety_checker=True).fingerprint()
+
+
+def test_compiling_is_torchs_own_and_no_other_picture(
+    checkpoint: Path, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers import UNet2DConditionModel
+
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(UNet2DConditionModel, "compile", lambda self, **options: calls.append(options))
+    for compiled in (False, True):
+        DeepFloyd(str(checkpoint), compile=compiled).load("cpu").ready()
+    assert calls == [{"dynamic": False}]
+    ids = {freeze(config(model="tiny", model__path=str(checkpoint), model__compile=c), {}).id for c in (False, True)}
+    assert len(ids) == 1

@@ -179,7 +179,8 @@ def test_the_encoders_place_is_no_other_picture(sweep: Callable[..., dict[str, A
         ({"dtype": "float16"}, "dtype=float16: must be one of float32, bfloat16"),
         ({"device": "tpu"}, "device=tpu: must be one of"),
         ({"max_length": 0}, "max_length=0: must be between 1 and 512"),
-        ({"load_in_8bit": True}, r"load_in_8bit=true: needs bitsandbytes.*pip install 'diffsweep\[deepfloyd\]'"),
+        ({"load_in_8bit": True}, r"load_in_8bit=true: needs accelerate, bitsandbytes: pip install 'diffsweep\[int8\]'"),
+        ({"clean_caption": True}, r"clean_caption=true: needs bs4, ftfy: pip install 'diffsweep\[deepfloyd\]'"),
     ],
 )
 def test_settings_that_cannot_be_are_told(changes: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,3 +199,13 @@ def test_a_key_of_the_text_encoder_is_told_by_its_whole_name(config: Callable[..
     assert any(message.startswith("model.text.dtype=half: must be one of") for message in caught.value.messages) or any(
         message.startswith("model.text.lenght: unknown key") for message in caught.value.messages
     )
+
+
+def test_captions_are_cleaned_as_if_does(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import IFPipeline
+
+    pipeline = IFPipeline.from_pretrained(checkpoint, safety_checker=None, watermarker=None)
+    prompts = ["A Dog &amp; a <b>cat</b>!!! http://x.org/a.jpg #1234", "photo of “a skull” (1920x1080)", " plain "]
+    assert [T5(clean_caption=True).cleaned(p) for p in prompts] == pipeline._text_preprocessing(prompts, True)
+    assert [T5().cleaned(p) for p in prompts] == pipeline._text_preprocessing(prompts, False)
+    assert T5(clean_caption=True).cleaned(prompts[0]) != T5().cleaned(prompts[0])

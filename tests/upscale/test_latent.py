@@ -104,6 +104,8 @@ def test_a_cascade_of_three_shares_its_first_stages(cascade: Callable[..., Any],
     assert run["cells"] == 2 + 4 + 8
     assert run["model_loads"] == 3
     assert run["encodes"] == 2  # T5 of both stages is one here; CLIP's is another
+    assert "Pictures of stage III." in (outcome.folder / "table.md").read_text()
+    assert "Pictures of stage III." in (outcome.folder / "table.tex").read_text()
     ids = {cell["cell_id"] for cell in json.loads((outcome.folder / "sweep.json").read_bytes())["cells"]}
     assert len(ids) == 8
     for cell_id in ids:
@@ -185,3 +187,16 @@ def test_what_is_wrong_is_named(cascade: Callable[..., Any], changes: dict[str, 
 def test_a_checkpoint_of_another_kind_is_refused(cascade: Callable[..., Any], enlarging: Path) -> None:
     with pytest.raises(BadInput, match=r"^upscale\.then\.path=.*: not a Stable Diffusion x4 upscaler, vae, low_res"):
         freeze(cascade(upscale__then__path=str(enlarging)), {})
+
+
+def test_tables_say_which_stage_a_picture_is_from(cascade: Callable[..., Any], config: Any) -> None:
+    """Three cells, of which two enlarge the first's picture, and two the second's."""
+    import pandas as pd
+
+    whole = cascade()
+    second = cascade() | {"upscale": {**whole["upscale"], "then": {"name": "none"}}}
+    first = cascade() | {"upscale": {"name": "none"}}
+    outcome = run_sweep([(raw, {"case": i}) for i, raw in enumerate([first, second, whole])], "mine")
+    assert list(pd.read_csv(outcome.folder / "results.csv")["stage"]) == [1, 2, 3]
+    assert "Pictures of stage I and II and III." in (outcome.folder / "table.md").read_text()
+    assert [run["cells"] for run in runs(outcome)] == [3]

@@ -38,7 +38,9 @@ class Streams:
 
         if name not in self._generators:
             self._generators[name] = torch.Generator("cpu").manual_seed(stream_seed(self.seed, name))
-        noise = torch.randn(shape, generator=self._generators[name])
-        if self.device == "cpu":
-            return noise
-        return noise.pin_memory().to(self.device, non_blocking=True)
+        return placed(torch.randn(shape, generator=self._generators[name]), self.device)
+
+
+def placed(x: Tensor, device: str) -> Tensor:
+    """A tensor of the processor on a device; nothing waits for the copy."""
+    return x.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else x

@@ -9,6 +9,7 @@ level as class label. The text encoder may be another checkpoint's. Weights are 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from diffsweep.core.schedule import NoiseSchedule
 from diffsweep.core.types import Stage
 from diffsweep.model import memory, t5
 from diffsweep.model.network import Network, schedule
-from diffsweep.model.source import Source
+from diffsweep.model.source import TENSORS, Source
 from diffsweep.model.t5 import T5
 from diffsweep.model.text import Embeddings
 
@@ -35,13 +36,14 @@ WATERMARK = "watermarker"
 @dataclass(frozen=True)
 class DeepFloyd:
     """path: a folder, a repository of the hub (`owner/name@revision`), or `tiny`. variant: which of several weights.
-    dtype: float32, or bfloat16 for the UNet alone. text: the text encoder. safety_checker, watermark: IF's own, where
-    the checkpoint has them in safetensors.
+    dtype: float32, or bfloat16 for the UNet alone. compile: by torch.compile, for long sweeps. text: the text
+    encoder. safety_checker, watermark: IF's own, where the checkpoint has them in safetensors.
     """
 
     path: str = "tiny"
     variant: str | None = None
     dtype: str = "float32"
+    compile: bool = False
     text: T5 = field(default_factory=T5)
     safety_checker: bool = False
     watermark: bool = False
@@ -151,24 +153,37 @@ def _read(unet: dict[str, Any], config: dict[str, Any], enlarges: bool) -> Stage
     )
 
 
+def _checker(source: Source, files: Sequence[str], device: str) -> tuple[Any, Any]:
+    """IF's safety checker and its image processor. By hand: its class cannot be loaded by transformers 5."""
+    from diffusers.pipelines.deepfloyd_if.safety_checker import IFSafetyChecker
+    from safetensors.torch import load_file
+    from transformers import CLIPConfig, CLIPImageProcessor
+
+    root = source.root
+    try:
+        checker: Any = IFSafetyChecker(CLIPConfig.from_pretrained(root / CHECKER[0], local_files_only=True))
+        weights = [name for name in files if name.startswith(CHECKER[0]) and name.endswith(TENSORS)]
+        checker.load_state_dict({k: v.float() for name in weights for k, v in load_file(root / name).items()})
+        extractor = CLIPImageProcessor.from_pretrained(root / CHECKER[1], local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BadInput(f"path={source.path}: the safety checker cannot be loaded: {error}") from error
+    return checker.to(device).eval().requires_grad_(False), extractor
+
+
 class Loaded(Network):
     """A stage in pixels, in memory."""
 
     def __init__(self, model: DeepFloyd, device: str, kept: Path | None) -> None:
         embeddings = Embeddings(model.text, model.text_source, model.text_files(), device, kept)
         super().__init__(model.source, model.files(), model.stage(), model.dtype, device, embeddings)
-        self.model = model
+        self.model, self.compiled = model, model.compile
         self._checker: Any = None
         self._watermarker: Any = None
 
     def ready(self) -> int:
         loads = super().ready()
         if loads and self.model.safety_checker:
-            from diffusers.pipelines.deepfloyd_if.safety_checker import IFSafetyChecker
-            from transformers import CLIPImageProcessor
-
-            self._checker = self.part(IFSafetyChecker, CHECKER[0])
-            self._extractor = CLIPImageProcessor.from_pretrained(self.source.root / CHECKER[1])
+            self._checker, self._extractor = _checker(self.source, self.files, self.device)
         if loads and self.model.watermark:
             from diffusers.pipelines.deepfloyd_if.watermark import IFWatermarker
 

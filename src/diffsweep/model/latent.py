@@ -76,6 +76,7 @@ class LatentUpscaler(NamedTuple):
     path: str
     variant: str | None
     dtype: str
+    compile: bool
     text: ClipText
     side: int
 
@@ -151,6 +152,7 @@ class Loaded(Network):
         embeddings = Embeddings(model.text, model.source, model.text_files(), device, kept)
         super().__init__(model.source, model.files(), model.stage(), model.dtype, device, embeddings)
         self.vae: Any = None
+        self.compiled = model.compile
 
     def ready(self) -> int:
         from diffusers import AutoencoderKL

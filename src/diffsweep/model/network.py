@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.problems import BadInput
 from diffsweep.core.schedule import NoiseSchedule, from_betas, named_schedule
+from diffsweep.core.streams import placed
 from diffsweep.core.types import Estimate, Given, Stage
 from diffsweep.model.source import Source
 from diffsweep.model.text import Embeddings
@@ -30,6 +31,8 @@ def schedule(config: dict[str, Any]) -> NoiseSchedule:
 
 class Network:
     """The UNet computes in `dtype`; pictures and answers are float32. Prompts are encoded before it is loaded."""
+
+    compiled = False
 
     def __init__(
         self, source: Source, files: Sequence[str], stage: Stage, dtype: str, device: str, embeddings: Embeddings
@@ -61,6 +64,8 @@ class Network:
 
         self.source.fetch(self.files)
         self.unet = self.part(UNet2DConditionModel, "unet", self.dtype)
+        if self.compiled:
+            self.unet.compile(dynamic=False)  # at the first call, which then takes a minute or more
         return 1
 
     def part(self, kind: Any, name: str, dtype: torch.dtype | None = None) -> Any:
@@ -86,10 +91,10 @@ class Network:
 
         seen, labels = x, None
         if given is not None:
-            seen, labels = torch.cat([x, given.image], dim=1), torch.as_tensor(given.noise_level, device=self.device)
+            seen, labels = torch.cat([x, given.image], dim=1), placed(torch.as_tensor(given.noise_level), self.device)
         answer = self.unet(
             seen.to(self.dtype),
-            t.to(self.device),
+            placed(t, self.device),
             encoder_hidden_states=torch.stack([self._prompts[p] for p in prompts]),
             class_labels=labels,
             return_dict=False,
@@ -103,7 +108,7 @@ class Network:
         """The noise that the network's output means, for what it was trained to predict."""
         if self.prediction == "epsilon":
             return output
-        a = self.a[t].float().to(x.device)[:, None, None, None]
+        a = placed(self.a[t].float(), self.device)[:, None, None, None]
         if self.prediction == "v_prediction":  # Salimans and Ho 2022, appendix D
             return a.sqrt() * output + (1 - a).sqrt() * x
         return (x - a.sqrt() * output) / (1 - a).sqrt()

@@ -10,7 +10,7 @@ T5-XXL overflows in float16, which is therefore not offered.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,15 +41,12 @@ class T5:
     max_length: int = 77
 
     def __post_init__(self) -> None:
-        needed = {"beautifulsoup4": ("bs4", self.clean_caption), "ftfy": ("ftfy", self.clean_caption)}
-        needed |= {package: (package, self.load_in_8bit) for package in ("bitsandbytes", "accelerate")}
-        lacking = [package for package, (module, asked) in needed.items() if asked and find_spec(module) is None]
-        key = "clean_caption" if self.clean_caption else "load_in_8bit"
         require(
             one_of("dtype", self.dtype, ("float32", "bfloat16")),
             one_of("device", self.device or "cpu", ("cpu", "cuda")),
             within("max_length", self.max_length, 1, 512),
-            f"{key}=true: needs {', '.join(lacking)}: pip install 'diffsweep[deepfloyd]'" if lacking else None,
+            needs("clean_caption", {"bs4", "ftfy"}, "deepfloyd") if self.clean_caption else None,
+            needs("load_in_8bit", {"bitsandbytes", "accelerate"}, "int8") if self.load_in_8bit else None,
         )
 
     @property
@@ -84,3 +81,9 @@ class T5:
             return encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0][0].cpu()
 
         return encode
+
+
+def needs(key: str, modules: Set[str], extra: str) -> str | None:
+    """A problem unless these can be imported, with the extra of this project that brings them."""
+    lacking = sorted(module for module in modules if find_spec(module) is None)
+    return f"{key}=true: needs {', '.join(lacking)}: pip install 'diffsweep[{extra}]'" if lacking else None

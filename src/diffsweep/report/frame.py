@@ -14,7 +14,7 @@ Sweep = Mapping[str, Any]  # what sweep.json holds
 
 
 def results(store: Store, sweep: Sweep) -> pd.DataFrame:
-    """cell_id, status, (reason), a column an axis, seed, a column a metric, nfe, seconds, image.
+    """cell_id, status, (reason), a column an axis, seed, stage, a column a metric, nfe, seconds, image.
 
     A metric's value is missing where the cell has none; `<metric>_exact` appears where a picture equals its reference.
     `reason` appears where a cell failed. `attrs` holds the axes, each metric's definition and reasons for missing
@@ -35,6 +35,7 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
     for axis in sweep["axes"]:
         columns[axis] = _column(cell["axes"].get(axis) for cell in cells)
     columns["seed"] = _column(cell["seed"] for cell in cells)
+    columns["stage"] = pd.array([_stage(record) if record else pd.NA for record in records], dtype="Int64")
     definitions, refused = _definitions(records, sweep.get("metrics", ()))
     reasons: dict[str, list[str]] = {}
     for metric in definitions:
@@ -52,6 +53,14 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
     frame = pd.DataFrame(columns)
     frame.attrs = {"axes": list(sweep["axes"]), "metrics": definitions, "reasons": reasons, "refused": refused}
     return frame
+
+
+def _stage(record: Record) -> int:
+    """Which of a cascade's stages made the picture, 1 for the first."""
+    upscale, stage = record["config"].get("upscale"), 1
+    while upscale:
+        upscale, stage = upscale.get("of"), stage + 1
+    return stage
 
 
 def _definitions(records: Iterable[Record | None], asked: Iterable[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:

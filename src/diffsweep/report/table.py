@@ -83,6 +83,9 @@ def summarise(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> Tabl
     exact = [f"{name}_exact" for name in wanted if f"{name}_exact" in frame]
     there = [name for name in wanted if frame[name].notna().any() or f"{name}_exact" in exact]
     notes = [f"{name}: no value ({'; '.join(reasons[name])})" for name in wanted if name not in there]
+    stages = sorted(frame["stage"].dropna().unique())
+    if stages[-1:] > [1]:
+        notes.append(f"Pictures of stage {' and '.join('I' * int(stage) for stage in stages)}")
     notes += [
         f"{name}: measured by two definitions, so not compared; `diffsweep-results score SWEEP metric={name}` mends it"
         for name in frame.attrs.get("refused", ())

@@ -299,7 +299,7 @@ def decisive(group: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
     was made."""
     if group in ("input", "mask"):
         return {"sha256": config["sha256"]}
-    place = ("path", "variant")
+    place = ("path", "variant", "compile")
     made = {"model": place, "upscale": place, "text": ("path", "device"), "scheduler": ("spacing", "steps")}
     inner = {"scheduler": "scheduler", "text": "text", "of": "upscale"} if group in ("model", "upscale") else {}
     kept = {key: value for key, value in config.items() if key not in made.get(group, ())}

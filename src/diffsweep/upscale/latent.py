@@ -26,13 +26,14 @@ from diffsweep.upscale.super_resolution import Conditioned, reachable
 @dataclass(frozen=True)
 class Latent:
     """path: a folder, or a repository of the hub. variant: which of several weights. dtype: float32, or bfloat16 for
-    the UNet alone. text: CLIP's encoder. noise_level: the timestep to which the picture is noised (0 least). guidance,
-    scheduler: the stage's own.
+    the UNet alone. compile: by torch.compile. text: CLIP's encoder. noise_level: the timestep to which the picture is
+    noised (0 least). guidance, scheduler: the stage's own.
     """
 
     path: str = "stabilityai/stable-diffusion-x4-upscaler"
     variant: str | None = None
     dtype: str = "float32"
+    compile: bool = False
     text: ClipText = field(default_factory=ClipText)
     noise_level: int = 20
     guidance: Guidance = field(default_factory=lambda: ClassifierFree(scale=9.0))
@@ -46,7 +47,7 @@ class Latent:
 
     @property
     def model(self) -> LatentUpscaler:
-        return LatentUpscaler(self.path, self.variant, self.dtype, self.text, self.side)
+        return LatentUpscaler(self.path, self.variant, self.dtype, self.compile, self.text, self.side)
 
     @property
     def name(self) -> str:

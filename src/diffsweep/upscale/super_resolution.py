@@ -31,14 +31,15 @@ FIRST = "model"
 
 @dataclass(frozen=True)
 class SuperResolution:
-    """path, variant, dtype, text, safety_checker, watermark: as of the model; text.path may be `model`, for the first
-    stage's text encoder. noise_level: the timestep to which the low-resolution picture is noised (0 least). guidance,
-    scheduler: the stage's own. then: what enlarges this one's picture.
+    """path, variant, dtype, compile, text, safety_checker, watermark: as of the model; text.path may be `model`, for
+    the first stage's text encoder. noise_level: the timestep to which the low-resolution picture is noised (0 least).
+    guidance, scheduler: the stage's own. then: what enlarges this one's picture.
     """
 
     path: str = "tiny_upscale"
     variant: str | None = None
     dtype: str = "float32"
+    compile: bool = False
     text: T5 = field(default_factory=T5)
     safety_checker: bool = False
     watermark: bool = False
@@ -52,7 +53,7 @@ class SuperResolution:
 
     @property
     def model(self) -> DeepFloyd:
-        own = ("path", "variant", "dtype", "text", "safety_checker", "watermark")
+        own = ("path", "variant", "dtype", "compile", "text", "safety_checker", "watermark")
         return DeepFloyd(**{key: getattr(self, key) for key in own}, enlarges=True)
 
     @property

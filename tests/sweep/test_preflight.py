@@ -1,0 +1,151 @@
+"""Is there room? Asked before anything is downloaded or loaded, with what would mend it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from diffsweep.core.problems import BadInput
+from diffsweep.model import memory
+from diffsweep.model.deepfloyd import DeepFloyd
+from diffsweep.sweep import preflight, runner
+from diffsweep.sweep.cell import Cell, freeze
+from diffsweep.sweep.runner import run_sweep
+
+MB = 10**6
+
+
+# -- counting ----------------------------------------------------------------------------------------------------------
+def test_the_peak_is_what_lives_at_one_time() -> None:
+    """4 MB each: the sum's second term is made while its first still lives; a view takes nothing."""
+    x = torch.zeros(1000, 1000)
+    assert memory.peak(lambda: x.t()) == 0
+    assert memory.peak(lambda: x + 1) == 4 * MB
+    assert memory.peak(lambda: (x + 1) + 1) == 8 * MB
+    assert memory.peak(lambda: [x + i for i in range(3)]) == 12 * MB
+    assert memory.peak(lambda: [(x + i).sum() for i in range(3)]) == pytest.approx(4 * MB, abs=100)
+
+
+def test_a_convolutions_peak_is_its_closed_form() -> None:
+    """Two layers of 64 channels on 32 x 32: input and output of the second live together."""
+    with torch.device("meta"):
+        layers = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3, padding=1), torch.nn.Conv2d(64, 64, 3, padding=1))
+        x = torch.empty(1, 3, 32, 32)
+        assert memory.peak(lambda: layers(x)) == 2 * 64 * 32 * 32 * 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_models_needs_are_those_of_its_parameters(checkpoint: Path, loaded: Any, dtype: str) -> None:
+    from transformers import T5EncoderModel
+
+    need = DeepFloyd(str(checkpoint), dtype=dtype).needs("cpu")
+    width = getattr(torch, dtype).itemsize
+    assert need.weights == width * sum(p.numel() for p in loaded.unet.parameters())
+    text = T5EncoderModel.from_pretrained(checkpoint / "text_encoder")
+    assert need.text == 4 * sum(p.numel() for p in text.parameters())
+    assert need.row > 16 * 16 * 16 * width  # a map of the first level's at least
+
+
+def test_the_meta_devices_peak_is_the_processors(checkpoint: Path, loaded: Any) -> None:
+    """The same count over a call with real numbers in it."""
+    x, t = torch.zeros(1, 3, 16, 16), torch.tensor([500])
+    states = torch.zeros(1, 77, 16)
+    real = memory.peak(lambda: loaded.unet(x, t, encoder_hidden_states=states, return_dict=False))
+    assert DeepFloyd(str(checkpoint)).needs("cpu").row == pytest.approx(real, rel=0.15)
+
+
+@pytest.mark.slow
+def test_the_largest_models_weights_are_known() -> None:
+    """IF-I-XL has 4.3 billion parameters (its card): 8.6 GB in half precision."""
+    config = DeepFloyd().source.config("unet", "config.json") | {
+        "sample_size": 64, "block_out_channels": [704, 1408, 2112, 2816], "layers_per_block": 3,
+        "norm_num_groups": 32, "attention_head_dim": 64, "encoder_hid_dim": 4096, "cross_attention_dim": 2816,
+        "addition_embed_type_num_heads": 64, "act_fn": "gelu",
+        "down_block_types": ["ResnetDownsampleBlock2D"] + ["SimpleCrossAttnDownBlock2D"] * 3,
+        "up_block_types": ["SimpleCrossAttnUpBlock2D"] * 3 + ["ResnetUpsampleBlock2D"],
+    }  # fmt: skip
+    weights, row = memory._unet(__import__("json").dumps(config), 64, "bfloat16")
+    assert weights == pytest.approx(8.6e9, rel=0.01)
+    assert 50 * MB < row < 500 * MB
+
+
+# -- what is told ------------------------------------------------------------------------------------------------------
+class Sized:
+    """A model of known needs, in bytes."""
+
+    def __init__(self, text: int, weights: int, row: int) -> None:
+        self.need = memory.Needs(text, weights, row)
+
+    def needs(self, device: str) -> memory.Needs:
+        return self.need
+
+    def size(self) -> int:
+        return self.need.weights
+
+
+@pytest.fixture
+def cells(config: Callable[..., dict[str, Any]]) -> Callable[..., list[Cell]]:
+    def made(**models: Sized) -> list[Cell]:
+        from dataclasses import replace
+
+        first = replace(freeze(config(), {}), model=models["model"])
+        if "upscale" not in models:
+            return [first]
+        from types import SimpleNamespace
+
+        return [first, replace(first, base=first, upscale=SimpleNamespace(model=models["upscale"]))]
+
+    return made
+
+
+@pytest.fixture(autouse=True)
+def card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,000 bytes free."""
+    monkeypatch.setattr(preflight, "available", lambda device: 1000)
+
+
+def test_rows_are_as_many_as_fit_each_stage(cells: Callable[..., list[Cell]]) -> None:
+    both = cells(model=Sized(0, 300, 10), upscale=Sized(0, 300, 150))
+    assert preflight.memory(both, "cuda", {"model": 32, "upscale": 32}, chosen=False) == {"model": 32, "upscale": 2}
+    assert preflight.memory(both, "cuda", {"model": 8, "upscale": 1}, chosen=True) == {"model": 8, "upscale": 1}
+
+
+@pytest.mark.parametrize(
+    ("models", "chosen", "told"),
+    [
+        ({"model": Sized(1200, 1, 1)}, False, "model: its text encoder takes .*model.text.load_in_8bit=true or"),
+        ({"model": Sized(0, 600, 1), "upscale": Sized(0, 600, 1)}, False, "the weights take .*model .*upscale "),
+        ({"model": Sized(0, 900, 200)}, False, "engine.rows=1: model takes .* a row beside"),
+        ({"model": Sized(0, 500, 100)}, True, "engine.rows=8: model takes .*; 5 rows fit"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_told(
+    cells: Callable[..., list[Cell]], models: dict[str, Sized], chosen: bool, told: str
+) -> None:
+    with pytest.raises(BadInput, match=told):
+        preflight.memory(cells(**models), "cuda", dict.fromkeys(models, 8), chosen)
+
+
+def test_a_sweep_that_does_not_fit_loads_nothing(
+    config: Callable[..., dict[str, Any]], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_models", {})
+    monkeypatch.setattr(DeepFloyd, "load", lambda *arguments: pytest.fail("loaded"))
+    raw = config(model="tiny", model__path=str(checkpoint), output_dir=str(tmp_path / "outputs"))
+    with pytest.raises(BadInput, match=r"0\.0 GB are free on cpu"):
+        run_sweep([(raw, {})], "mine")
+
+
+def test_a_disk_that_is_too_small_is_told(cells: Callable[..., list[Cell]], monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = Sized(0, 1, 1)
+    model.missing = lambda: {"a/unet": 3 * 10**9, "a/t5": 2 * 10**9}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 4 * 10**9}))
+    with pytest.raises(BadInput, match=r"5\.0 GB to download, 4\.0 GB free in .*HF_HOME"):
+        preflight.disk(cells(model=model))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 6 * 10**9}))
+    preflight.disk(cells(model=model))
