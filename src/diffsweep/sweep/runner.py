@@ -24,7 +24,7 @@ from uuid import uuid4
 
 from diffsweep.core.files import write_atomic
 from diffsweep.core.problems import BadInput
-from diffsweep.core.streams import Streams
+from diffsweep.core.streams import Streams, placed
 from diffsweep.metric import score
 from diffsweep.sweep import preflight
 from diffsweep.sweep.cell import RECIPE, Cell
@@ -417,7 +417,7 @@ def job(cell: Cell, device: str = "cpu", low: np.ndarray | None = None) -> Job:
 
     mask = None
     if cell.mask is not None:
-        mask = (torch.tensor(cell.mask)[None].float() / 255).to(device)
+        mask = placed(torch.tensor(cell.mask)[None].float() / 255, device)
     return Job(
         prompt=cell.prompt,
         timesteps=cell.timesteps,
@@ -437,7 +437,7 @@ def to_tensor(pixels: np.ndarray, device: str) -> Tensor:
     """C H W in [-1, 1] from uint8 H W 3."""
     import torch
 
-    return (torch.tensor(pixels).permute(2, 0, 1).float() / 127.5 - 1).contiguous().to(device)
+    return placed((torch.tensor(pixels).permute(2, 0, 1).float() / 127.5 - 1).contiguous(), device)
 
 
 def to_pixels(x: Tensor) -> np.ndarray:

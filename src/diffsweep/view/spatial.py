@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from diffsweep.core.streams import placed
 from diffsweep.core.types import Estimate
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def permuted(x: Tensor, source: list[int]) -> Tensor:
     """Pixel i of the result (row by row) is pixel source[i] of x (... H W)."""
     import torch
 
-    index = torch.tensor(source, device=x.device)
+    index = placed(torch.tensor(source), str(x.device))
     return x.flatten(-2).index_select(-1, index).unflatten(-1, x.shape[-2:])
 
 
