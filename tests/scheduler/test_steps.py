@@ -72,7 +72,7 @@ def test_ddpm_steps_as_diffusers_does(kind: str, learned: bool, n: int, spacing:
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(("n", "spacing"), [(10, "leading"), (50, "leading"), (20, "trailing")])
 def test_ddim_steps_as_diffusers_does_with_clipped_model_output(kind: str, eta: float, n: int, spacing: str) -> None:
-    ours = Ddim(n, spacing, kind, eta)
+    ours = Ddim(n, spacing, kind, eta=eta)
     theirs = exact(DDIMScheduler(beta_schedule=COSINE, timestep_spacing=spacing, **THEIRS[kind]))
     theirs.set_timesteps(n)
     timesteps = ours.timesteps(STAGE)
@@ -122,14 +122,18 @@ def test_a_step_broadcasts_over_leading_dimensions_or_is_told_one_image(rule: ty
 
 
 def test_dynamic_thresholding_divides_by_the_quantile_between_one_and_the_maximum() -> None:
-    from diffsweep.scheduler.threshold import threshold
-
+    kept = Ddim(threshold="dynamic").thresholded
     small, large = torch.linspace(-0.5, 0.5, 48).view(3, 4, 4), torch.linspace(-8, 8, 48).view(3, 4, 4)
-    torch.testing.assert_close(threshold(small, "dynamic", STAGE), small)
-    torch.testing.assert_close(threshold(large, "dynamic", STAGE), large.clamp(-1.5, 1.5) / 1.5)
+    torch.testing.assert_close(kept(small, STAGE), small)
+    torch.testing.assert_close(kept(large, STAGE), large.clamp(-1.5, 1.5) / 1.5)
     middle = torch.linspace(-1.3, 1.3, 48).view(3, 4, 4)
     s = middle.abs().flatten().sort().values.numpy()
     import numpy as np
 
     quantile = float(np.quantile(s, 0.95))
-    torch.testing.assert_close(threshold(middle, "dynamic", STAGE), middle.clamp(-quantile, quantile) / quantile)
+    torch.testing.assert_close(kept(middle, STAGE), middle.clamp(-quantile, quantile) / quantile)
+    other = Ddim(threshold="dynamic", threshold_ratio=0.5, threshold_max=1.1).thresholded
+    median = float(np.quantile(s, 0.5))
+    assert median < 1
+    torch.testing.assert_close(other(middle, STAGE), middle.clamp(-1, 1))
+    torch.testing.assert_close(other(large, STAGE), large.clamp(-1.1, 1.1) / 1.1)

@@ -46,6 +46,8 @@ SHARED = {
     "scheduler__steps": 5,
     "scheduler__spacing": "trailing",
     "scheduler__threshold": "clip",
+    "scheduler__threshold_ratio": 0.5,
+    "scheduler__threshold_max": 1.0,
     "guidance": "none",
     "guidance__scale": 3.0,
     "guidance__negative_prompt": "red",
@@ -91,6 +93,11 @@ AROUND = {
 FROM = {"inpaint": {"technique__start": "input"}, "gaussian_denoise": {"technique__sigma": 2.0}}
 
 
+# where a key does anything only beside another
+DYNAMIC = {"scheduler__threshold": "dynamic", "scheduler__threshold_max": 3.0, "guidance__scale": 20.0}
+BESIDE = {"scheduler__threshold_ratio": DYNAMIC, "scheduler__threshold_max": DYNAMIC}
+
+
 @pytest.fixture
 def frozen(config: Config) -> Callable[..., Cell]:
     return lambda **changes: freeze(config(**{**BASE, **changes}), {})
@@ -119,10 +126,11 @@ def test_a_key_changes_the_id_exactly_where_it_changes_the_picture(
         cell = frozen(technique=technique, **{**FROM.get(technique, {}), **changes})
         return cell, sampled([cell], load(cell.model, "cpu"), rows=4)[0].result.image
 
-    base, before = drawn()
+    plain = drawn()
     used = {"seed", "model", "technique", *USES[technique]}
     for key, value in changes.items():
-        cell, after = drawn(**{key: value})
+        base, before = drawn(**BESIDE[key]) if key in BESIDE else plain
+        cell, after = drawn(**{**BESIDE.get(key, {}), key: value})
         group = key.partition("__")[0]
         same_picture = before.shape == after.shape and torch.equal(before, after)
         assert (cell.id == base.id) == (group not in used), key

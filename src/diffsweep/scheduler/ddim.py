@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from diffsweep.core.problems import require, within
 from diffsweep.core.types import CLEAN, Estimate, Stage
 from diffsweep.scheduler.spacing import Spaced
-from diffsweep.scheduler.threshold import threshold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +32,7 @@ class Ddim(Spaced):
         self, x: Tensor, estimate: Estimate, t: int, s: int, noise: Tensor | None, memory: object, stage: Stage
     ) -> tuple[Tensor, object]:
         a_t, a_s = stage.schedule.a(t), stage.schedule.a(s)
-        clean = threshold(stage.schedule.clean(x, estimate.noise, t), self.threshold, stage)
+        clean = self.thresholded(stage.schedule.clean(x, estimate.noise, t), stage)
         eps = (x - math.sqrt(a_t) * clean) / math.sqrt(1 - a_t)
         sigma = self.eta * math.sqrt((1 - a_s) / (1 - a_t) * (1 - a_t / a_s))  # DDIM (16)
         x_next = math.sqrt(a_s) * clean + math.sqrt(max(1 - a_s - sigma**2, 0.0)) * eps

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from diffsweep.core.types import CLEAN, Estimate, Stage
 from diffsweep.scheduler.spacing import Spaced
-from diffsweep.scheduler.threshold import threshold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +28,7 @@ class Ddpm(Spaced):
     ) -> tuple[Tensor, object]:
         a_t, a_s = stage.schedule.a(t), stage.schedule.a(s)
         beta = 1 - a_t / a_s
-        clean = threshold(stage.schedule.clean(x, estimate.noise, t), self.threshold, stage)
+        clean = self.thresholded(stage.schedule.clean(x, estimate.noise, t), stage)
         x_next = (math.sqrt(a_s) * beta / (1 - a_t)) * clean + (math.sqrt(a_t / a_s) * (1 - a_s) / (1 - a_t)) * x
         if noise is None:
             return x_next, None

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from diffsweep.core.types import CLEAN, Estimate, Stage
 from diffsweep.scheduler.spacing import Spaced
-from diffsweep.scheduler.threshold import threshold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +25,7 @@ class DpmSolver(Spaced):
     def step(
         self, x: Tensor, estimate: Estimate, t: int, s: int, noise: Tensor | None, memory: object, stage: Stage
     ) -> tuple[Tensor, object]:
-        clean = threshold(stage.schedule.clean(x, estimate.noise, t), self.threshold, stage)
+        clean = self.thresholded(stage.schedule.clean(x, estimate.noise, t), stage)
         if s == CLEAN:
             return clean, None
         a_t, a_s = stage.schedule.a(t), stage.schedule.a(s)

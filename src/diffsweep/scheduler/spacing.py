@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from diffsweep.core.problems import BadInput, one_of, require, within
 from diffsweep.core.schedule import NoiseSchedule
 from diffsweep.core.types import Stage
 from diffsweep.scheduler.presets import PRESETS
-from diffsweep.scheduler.threshold import CHECKPOINT, KINDS
+from diffsweep.scheduler.threshold import CHECKPOINT, KINDS, threshold
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SIGMA_MAX = 80.0  # Karras et al. 2022, table 1; the cosine schedule itself reaches 20,291
 RHO = 7.0  # ditto
@@ -69,12 +73,15 @@ class Spaced:
     """What every scheduler has: which timesteps it visits, and how the clean estimate is thresholded.
 
     steps: how many, None for the preset's own number, or 50. spacing: one of SPACINGS, or `checkpoint` for the
-    checkpoint's own. threshold: none, clip, dynamic, or `checkpoint`.
+    checkpoint's own. threshold: none, clip, dynamic, or `checkpoint`. threshold_ratio, threshold_max: dynamic
+    thresholding's quantile and highest value, None for the checkpoint's (IF: 0.95, and 1.5 or 1 by stage).
     """
 
     steps: int | None = None
     spacing: str = CHECKPOINT
     threshold: str = CHECKPOINT
+    threshold_ratio: float | None = None
+    threshold_max: float | None = None
 
     def __post_init__(self) -> None:
         preset = PRESETS.get(self.spacing)
@@ -83,10 +90,23 @@ class Spaced:
             within("steps", self.steps, 1),
             one_of("spacing", self.spacing, (CHECKPOINT, *SPACINGS)),
             one_of("threshold", self.threshold, (CHECKPOINT, *KINDS)),
+            within("threshold_ratio", self.threshold_ratio, 0, 1),
+            within("threshold_max", self.threshold_max, 1),
             f"steps={self.steps}: spacing={self.spacing} fixes {len(preset or ())} steps; leave steps out"
             if conflict
             else None,
         )
+
+    def on(self, stage: Stage) -> Stage:
+        """The stage, its thresholding as it is asked for here."""
+        kind = stage.threshold if self.threshold == CHECKPOINT else self.threshold
+        ratio = stage.threshold_ratio if self.threshold_ratio is None else self.threshold_ratio
+        most = stage.threshold_max if self.threshold_max is None else self.threshold_max
+        return replace(stage, threshold=kind, threshold_ratio=ratio, threshold_max=most)
+
+    def thresholded(self, clean: Tensor, stage: Stage) -> Tensor:
+        """The clean estimate (C H W), thresholded."""
+        return threshold(clean, self.on(stage))
 
     def timesteps(self, stage: Stage) -> tuple[int, ...]:
         """The timesteps visited, falling. BadInput where they do not fit the stage's schedule."""

@@ -17,12 +17,11 @@ CHECKPOINT = "checkpoint"
 KINDS = ("none", "clip", "dynamic")
 
 
-def threshold(clean: Tensor, kind: str, stage: Stage) -> Tensor:
-    """Threshold a clean estimate (C H W). kind: one of KINDS, or `checkpoint` for the stage's own."""
-    kind = stage.threshold if kind == CHECKPOINT else kind
-    if kind == "none":
+def threshold(clean: Tensor, stage: Stage) -> Tensor:
+    """Threshold a clean estimate (C H W) as the stage says."""
+    if stage.threshold == "none":
         return clean
-    if kind == "clip":
+    if stage.threshold == "clip":
         return clean.clamp(-1, 1)
     quantile = clean.abs().flatten().quantile(stage.threshold_ratio)
     s = quantile.clamp(1, max(1.0, stage.threshold_max))

@@ -180,9 +180,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         used["prompt"] = asked[0] if len(asked) == 1 else list(asked)
         used["technique"] = {key: value for key, value in used["technique"].items() if key != "prompts"}
     if "scheduler" in uses:
-        resolved = {"spacing": scheduler.spacing, "threshold": scheduler.threshold}
-        own = {key: getattr(stage, key) for key, value in resolved.items() if value == CHECKPOINT}
-        used["scheduler"] = {**_plain(scheduler), **own, "steps": len(timesteps), "timesteps": _hash(timesteps)}
+        used["scheduler"] = _trajectory(scheduler, stage, timesteps)
     if "guidance" in uses:
         used["guidance"] = _plain(parts["guidance"])
     if "view" in uses and technique.views is None:
@@ -234,8 +232,7 @@ def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, picture:
     """The cell that enlarges the picture of `base`, towards the same input."""
     timesteps = upscale.scheduler.timesteps(stage)
     settled = {key: value for key, value in plain(upscale).items() if key != "then"}
-    own = {key: getattr(stage, key) for key in ("spacing", "threshold") if settled["scheduler"][key] == CHECKPOINT}
-    settled["scheduler"] |= {**own, "steps": len(timesteps), "timesteps": _hash(timesteps)}
+    settled["scheduler"] = _trajectory(upscale.scheduler, stage, timesteps)
     before = {"of": base.config["upscale"]} if base.base else {}
     decided = {**base.config, "upscale": {**settled, "fingerprint": fingerprint, **before}}
     if "prompt" not in decided:
@@ -262,6 +259,18 @@ def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, picture:
         upscale=upscale,
         base=base,
     )
+
+
+def _trajectory(scheduler: Any, stage: Stage, timesteps: tuple[int, ...]) -> dict[str, Any]:
+    """A scheduler's settings as they come out on a stage."""
+    own = {"steps": len(timesteps), "timesteps": _hash(timesteps)}
+    if scheduler.spacing == CHECKPOINT:
+        own["spacing"] = stage.spacing
+    seen = scheduler.on(stage)
+    dynamic = seen.threshold == "dynamic"  # else these two decide nothing
+    own |= {"threshold": seen.threshold, "threshold_ratio": seen.threshold_ratio if dynamic else None}
+    own |= {"threshold_max": seen.threshold_max if dynamic else None}
+    return {**_plain(scheduler), **own}
 
 
 def _uses(config: Any, plugins: tuple[str, ...]) -> frozenset[str]:
