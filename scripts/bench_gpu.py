@@ -261,7 +261,8 @@ def main() -> None:
     card = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"a CPU, {os.cpu_count()} cores"
     lines = [f"# The engine on {card}\n"]
     if args.shrink > 1:
-        lines.append(f"Widths divided by {args.shrink}: this shows that the script runs, and no GPU's figures.\n")
+        told = "this shows that the script runs; a GPU's figures are still to be taken"
+        lines.append(f"**Widths divided by {args.shrink}: {told}.**\n")
     rate = rates(args.device, args.shrink)
     told = ", ".join(f"{name} {value:.2f}" for name, value in rate.items())
     lines.append(f"bfloat16, TFLOP/s: {told}. {args.steps} steps, guidance {SCALE}, {args.rounds} rounds in turn.\n")

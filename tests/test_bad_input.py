@@ -205,7 +205,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             Path(name, part).mkdir(parents=True)
         Path(name, "unet", "config.json").write_text("{}")
         Path(name, "scheduler", "scheduler_config.json").write_text("{" if name == "garbled" else "{}")
-    Path("pickled", "unet", "config.json").write_text(json.dumps({"sample_size": 8, "in_channels": 3}))
+    shape = {"sample_size": 8, "in_channels": 3, "cross_attention_dim": 4}
+    Path("pickled", "unet", "config.json").write_text(json.dumps(shape))
+    Path("pickled", "text_encoder", "config.json").write_text(json.dumps({"d_model": 4}))
     Path("pickled", "unet", "model.bin").write_bytes(b"")
     return tmp_path
 

@@ -59,6 +59,32 @@ def test_the_page_shows_what_is_measured(script: Any) -> None:
     assert "2026-01-02" in text and "hybrids" not in text.lower()
 
 
+def test_a_card_keeps_what_is_above_its_figures(script: Any, tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    card.write_text("# A part\n\nAbout it.\n\n## Figures\n\nNot measured yet.\n")
+    settings = {"date": "2026-01-02", "commit": "abc", "words": "UNet in float32"}
+    for accuracy in (0.5, 0.75):
+        script.carded({"settings": settings, "clip": {"zero-shot": accuracy}}, "clip", tmp_path)
+    text = card.read_text()
+    assert text.startswith("# A part\n\nAbout it.\n\n## Figures\n\n### CLIP\n")
+    assert text.count("zero-shot:") == 1 and "* zero-shot: 0.750" in text and "Not measured" not in text
+
+
+@pytest.mark.parametrize("part", ["stage1", "stage2", "clip"])
+def test_the_shipped_cards_hold_their_figures(script: Any, part: str) -> None:
+    text = (script.PLACES[part] / "README.md").read_text()
+    for name in script.MEASURED[part]:
+        assert f"### {'CLIP' if name == 'clip' else name.capitalize()}" in text
+
+
+def test_a_hybrids_high_band_is_around_grey(script: Any) -> None:
+    class Pictures:
+        def pixels(self, ids: list[str], name: str = "image") -> np.ndarray:
+            return np.full((1, 2, 2, 3), {"image": 250, "low": 240}[name], np.uint8)
+
+    assert (script.high_band(Pictures(), ["a"]) == 138).all()
+
+
 def test_the_figure_is_drawn(script: Any, tmp_path: Path) -> None:
     values = {"CLIP": 0.9, "judge": 0.8, "diversity, CLIP": 0.1}
     script.drawn({"n": 3, "1.0": values, "4.0": values}, tmp_path / "figure.png")

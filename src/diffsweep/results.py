@@ -62,9 +62,14 @@ class Stored:
 
     @property
     def whole(self) -> list[str]:
-        """These cells, and before them those whose pictures they enlarge."""
-        bases = (self.store.record(cell_id).get("facts", {}).get("base") for cell_id in self.cell_ids)
-        return list(dict.fromkeys([*(i for i in bases if i and i in self.store), *self.cell_ids]))
+        """These cells, and before each those of a cascade whose pictures lead to its own."""
+        found: dict[str, None] = {}
+        for cell_id in self.cell_ids:
+            line = [cell_id]
+            while (base := self.store.record(line[0]).get("facts", {}).get("base")) and base in self.store:
+                line.insert(0, base)
+            found |= dict.fromkeys(line)
+        return list(found)
 
 
 def names(root: Path) -> list[str]:

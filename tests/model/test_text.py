@@ -34,9 +34,9 @@ def encoders(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     load, loaded = T5EncoderModel.from_pretrained, []
 
     def watched(*arguments: Any, **options: Any) -> Any:
-        network = load(*arguments, **options)
+        network, told = load(*arguments, **options)
         loaded.append(weakref.ref(network))
-        return network
+        return network, told
 
     monkeypatch.setattr(T5EncoderModel, "from_pretrained", watched)
     return loaded
@@ -209,3 +209,23 @@ def test_captions_are_cleaned_as_if_does(checkpoint: Path, monkeypatch: pytest.M
     assert [T5(clean_caption=True).cleaned(p) for p in prompts] == pipeline._text_preprocessing(prompts, True)
     assert [T5().cleaned(p) for p in prompts] == pipeline._text_preprocessing(prompts, False)
     assert T5(clean_caption=True).cleaned(prompts[0]) != T5().cleaned(prompts[0])
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet"])
+def test_weights_that_are_missing_are_not_made_up(checkpoint: Path, tmp_path: Path, part: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    (file,) = (copy / part).glob("*.safetensors")
+    tensors = load_file(file)
+    gone = max(tensors, key=lambda name: tensors[name].numel())
+    save_file({name: tensor for name, tensor in tensors.items() if name != gone}, file, {"format": "pt"})
+    model = DeepFloyd(str(copy)).load("cpu")
+    step = model.ready if part == "unet" else lambda: model.encode(["a dog"])
+    with pytest.raises(BadInput, match=rf"weights missing in {part}/"):
+        step()
+
+
+def test_a_text_encoder_of_another_width_is_told(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="the text encoder's width is 128, and 16 is needed"):
+        DeepFloyd(str(checkpoint), text=T5(path="tiny")).stage()

@@ -209,7 +209,10 @@ def checkpoint(folder: Path, weights: bytes) -> Path:
     """What decides a checkpoint's stage and fingerprint; nothing here is loaded."""
     for part in ("unet", "text_encoder", "tokenizer", "scheduler"):
         (folder / part).mkdir(parents=True)
-    (folder / "unet" / "config.json").write_text(json.dumps({"sample_size": 8, "in_channels": 3}))
+    (folder / "unet" / "config.json").write_text(
+        json.dumps({"sample_size": 8, "in_channels": 3, "cross_attention_dim": 4})
+    )
+    (folder / "text_encoder" / "config.json").write_text(json.dumps({"d_model": 4}))
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"beta_schedule": "squaredcos_cap_v2"}))
     for part in ("unet", "text_encoder"):
         save_file({"weight": np.frombuffer(weights, np.uint8)}, folder / part / "model.safetensors")

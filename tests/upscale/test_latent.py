@@ -200,3 +200,16 @@ def test_tables_say_which_stage_a_picture_is_from(cascade: Callable[..., Any], c
     assert list(pd.read_csv(outcome.folder / "results.csv")["stage"]) == [1, 2, 3]
     assert "Pictures of stage I and II and III." in (outcome.folder / "table.md").read_text()
     assert [run["cells"] for run in runs(outcome)] == [3]
+
+
+def test_an_enlarging_stage_without_its_weights_is_told(cascade: Callable[..., Any], latent: Path) -> None:
+    with pytest.raises(BadInput, match=r"^upscale\.then\.path=.*: no \.safetensors file of variant fp16 in unet/"):
+        freeze(cascade(upscale__then__variant="fp16"), {})
+
+
+def test_an_export_takes_every_stage_along(cascade: Callable[..., Any], tmp_path: Path) -> None:
+    from diffsweep import results
+
+    run_sweep([(cascade(), {})], "mine")
+    assert results.run(["export", "mine", f"to={tmp_path / 'copy'}", f"output_dir={tmp_path / 'outputs'}"]) == 0
+    assert len(list((tmp_path / "copy" / "cells").rglob("image.png"))) == 3

@@ -19,7 +19,7 @@ from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.schedule import NoiseSchedule
 from diffsweep.core.types import Stage
 from diffsweep.model import memory, t5
-from diffsweep.model.network import Network, schedule
+from diffsweep.model.network import Network, prediction, schedule
 from diffsweep.model.source import TENSORS, Source
 from diffsweep.model.t5 import T5
 from diffsweep.model.text import Embeddings
@@ -58,7 +58,8 @@ class DeepFloyd:
 
     @property
     def text_source(self) -> Source:
-        return Source(self.text.path or self.path, self.variant)
+        variant = self.variant if self.text.variant is None else self.text.variant or None
+        return Source(self.text.path or self.path, variant, "path" if self.text.path is None else "text.path")
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -85,7 +86,10 @@ class DeepFloyd:
         own = () if self.text.path else t5.PARTS
         self.source.require((*self.parts, *own), KIND)
         if self.text.path:
-            self.text_source.require(t5.PARTS, f"{KIND} for text.path")
+            self.text_source.require(t5.PARTS, KIND)
+        tokenizer = self.text_source.root / t5.PARTS[1]
+        if (tokenizer / "spiece.model").is_file() and not (tokenizer / "tokenizer.json").is_file():
+            require(t5.needs(f"path={self.path}: its tokenizer", {"sentencepiece"}, "deepfloyd"))
 
     def fingerprint(self) -> str:
         """SHA-256 over names and contents of weights and configurations; BadInput where they are damaged."""
@@ -118,7 +122,15 @@ def _stage(model: DeepFloyd) -> Stage:
     unet = model.source.config("unet", "config.json")
     config = model.source.config("scheduler", "scheduler_config.json")
     try:
-        return _read(unet, config, model.enlarges)
+        prediction(config)
+        stage = _read(unet, config, model.enlarges)
+        text = model.text_source.config(t5.PARTS[0], "config.json")
+        width = unet.get("encoder_hid_dim") or unet["cross_attention_dim"]
+        if text["d_model"] != width:
+            raise ValueError(f"the text encoder's width is {text['d_model']}, and {width} is needed")
+        return stage
+    except BadInput:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(f"path={model.path}: not {KIND}, its configuration says otherwise ({error})") from error
 

@@ -23,6 +23,7 @@ class Repository:
 
     name: str
     revision: str = "main"
+    key: str = "path"  # what it is called in messages
 
     @property
     def path(self) -> str:
@@ -35,21 +36,25 @@ class Repository:
 
         small = [f"*.{kind}" for kind in SMALL]
         try:
-            return self._snapshot(small, cached=True)
+            return self._snapshot(small, self.revision, cached=True)
         except LocalEntryNotFoundError:
-            return self.fetch(small)
+            with self._told():
+                return self._snapshot(small, self.revision)
+
+    def fetch_small(self) -> None:
+        self.fetch([f"*.{kind}" for kind in SMALL])
 
     def fetch(self, patterns: Sequence[str]) -> Path:
-        """The snapshot with these files in it."""
+        """The snapshot with these files in it, of the commit that was looked at before, wherever a branch has gone."""
         with self._told():
-            return self._snapshot(patterns)
+            return self._snapshot(patterns, self.folder.name)
 
-    def _snapshot(self, patterns: Sequence[str], cached: bool = False) -> Path:
+    def _snapshot(self, patterns: Sequence[str], revision: str, cached: bool = False) -> Path:
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         from huggingface_hub import snapshot_download
 
         return Path(
-            snapshot_download(self.name, revision=self.revision, allow_patterns=list(patterns), local_files_only=cached)
+            snapshot_download(self.name, revision=revision, allow_patterns=list(patterns), local_files_only=cached)
         )
 
     @cached_property
@@ -71,21 +76,23 @@ class Repository:
         try:
             yield
         except errors.GatedRepoError:
-            told = [f"path={self.path}: its licence is not accepted: accept it at {page}"]
+            told = [f"{self.key}={self.path}: its licence is not accepted: accept it at {page}"]
             if not get_token():
-                told.append(f"path={self.path}: no token of the hub is there: {login}")
+                told.append(f"{self.key}={self.path}: no token of the hub is there: {login}")
             raise BadInput(told) from None
         except errors.RevisionNotFoundError:
             raise BadInput(
-                f"path={self.path}: {self.name} has no revision {self.revision}: see {page}/commits"
+                f"{self.key}={self.path}: {self.name} has no revision {self.revision}: see {page}/commits"
             ) from None
         except errors.RepositoryNotFoundError:
             private = "" if get_token() else f" (or a private one, and no token is there: {login})"
-            raise BadInput(f"path={self.path}: no such folder, and no such repository on the hub{private}") from None
+            raise BadInput(
+                f"{self.key}={self.path}: no such folder, and no such repository on the hub{private}"
+            ) from None
         except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HTTPError) as error:  # type: ignore[attr-defined]
             reason = str(error.__cause__ or error).splitlines()[0]
             command = f"hf download {self.name} --revision {self.revision} --local-dir FOLDER"
             raise BadInput(
-                f"path={self.path}: no such folder; not in the hub's cache, and the hub cannot be reached ({reason}): "
-                f"run `{command}` where there is a network, and give path=FOLDER"
+                f"{self.key}={self.path}: no such folder; not in the hub's cache, and the hub cannot be reached "
+                f"({reason}): run `{command}` where there is a network, and give {self.key}=FOLDER"
             ) from None

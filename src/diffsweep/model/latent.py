@@ -18,7 +18,7 @@ from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.schedule import NoiseSchedule
 from diffsweep.core.types import Stage
 from diffsweep.model import memory
-from diffsweep.model.network import Network, schedule
+from diffsweep.model.network import Network, prediction, schedule
 from diffsweep.model.source import Source
 from diffsweep.model.text import Embeddings, network
 
@@ -88,10 +88,15 @@ class LatentUpscaler(NamedTuple):
         return _stage(self)
 
     def noising(self) -> NoiseSchedule:
-        return schedule(self.source.config(NOISING, "scheduler_config.json"))
+        config = self.source.config(NOISING, "scheduler_config.json")
+        try:
+            return schedule(config)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(f"path={self.path}: {NOISING} cannot be read ({error})") from error
 
     def most_noise(self) -> int:
-        return self.source.config(".", "model_index.json").get("max_noise_level", MOST_NOISE)
+        told = self.source.config(".", "model_index.json") if (self.source.root / "model_index.json").is_file() else {}
+        return min(told.get("max_noise_level", MOST_NOISE), len(self.noising()) - 1)
 
     def files(self) -> list[str]:
         self.source.require((*PARTS, *TEXT), KIND)
@@ -130,6 +135,7 @@ def _stage(model: LatentUpscaler) -> Stage:
     unet, vae = model.source.config("unet", "config.json"), model.source.config("vae", "config.json")
     config = model.source.config("scheduler", "scheduler_config.json")
     try:
+        prediction(config)
         channels, levels = vae["latent_channels"], len(vae["block_out_channels"])
         if unet["in_channels"] != channels + 3:
             raise ValueError(f"in_channels={unet['in_channels']}: latents have {channels} and the picture has 3")

@@ -29,6 +29,14 @@ def schedule(config: dict[str, Any]) -> NoiseSchedule:
     return named if config.get("set_alpha_to_one", True) else replace(named, end=named.a(0))
 
 
+def prediction(config: dict[str, Any]) -> str:
+    """What the network is trained to predict; ValueError where that is not known."""
+    kind = config.get("prediction_type", "epsilon")
+    if kind not in ("epsilon", "v_prediction", "sample"):
+        raise ValueError(f"prediction_type {kind} is not known")
+    return kind
+
+
 class Network:
     """The UNet computes in `dtype`; pictures and answers are float32. Prompts are encoded before it is loaded."""
 
@@ -45,9 +53,7 @@ class Network:
         self._prompts: dict[str, Tensor] = {}
         config = source.config("scheduler", "scheduler_config.json")
         self.learned = config.get("variance_type") in ("learned", "learned_range")  # else unused, as in IFPipeline
-        self.prediction = config.get("prediction_type", "epsilon")
-        if self.prediction not in ("epsilon", "v_prediction", "sample"):
-            raise BadInput(f"path={source.path}: prediction_type {self.prediction} is not known")
+        self.prediction = prediction(config)
         self.a = torch.tensor(stage.schedule.alphas_cumprod, dtype=torch.float64)
 
     def encode(self, prompts: Sequence[str]) -> int:
@@ -74,17 +80,20 @@ class Network:
         from safetensors import SafetensorError
 
         try:
-            network = kind.from_pretrained(
+            network, told = kind.from_pretrained(
                 self.source.root / name,
                 use_safetensors=True,
                 variant=self.source.variant,
                 torch_dtype=dtype or torch.float32,
                 low_cpu_mem_usage=find_spec("accelerate") is not None,
                 local_files_only=True,
+                output_loading_info=True,
             )
+            if lacking := told["missing_keys"]:  # else they would be random
+                raise ValueError(f"{len(lacking)} weights missing in {name}/, as {min(lacking)}")
+            return network.to(self.device).eval().requires_grad_(False)
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise BadInput(f"path={self.source.path}: the checkpoint cannot be loaded: {error}") from error
-        return network.to(self.device).eval().requires_grad_(False)
 
     def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], given: Given | None = None) -> Estimate:
         import torch

@@ -32,18 +32,20 @@ _WEIGHTS = re.compile(r"\w+?(?:\.(\w+))?(?:-\d+-of-\d+)?(?:\.(\w+))?\.safetensor
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint's place. variant: which weights, where several are stored: `fp16` for `model.fp16.safetensors`."""
+    """A checkpoint's place. variant: which weights, where several are stored: `fp16` for `model.fp16.safetensors`. key:
+    what the path is called in messages."""
 
     path: str
     variant: str | None = None
+    key: str = "path"
 
     @property
     def hub(self) -> Repository | None:
         """The repository, where the path is not a folder's."""
         named = _HUB.fullmatch(self.path)
-        if not named or self.path in EMBEDDED or Path(self.path).exists():
+        if not named or self.path in EMBEDDED or Path(self.path).exists() or not _name(named[1]):
             return None
-        return _repository(named[1], named[2] or "main")
+        return _repository(named[1], named[2] or "main", self.key)
 
     @property
     def root(self) -> Path:
@@ -56,15 +58,17 @@ class Source:
         try:
             return json.loads((self.root / part / name).read_text())
         except (OSError, ValueError) as error:
-            raise BadInput(f"path={self.path}: {part}/{name} cannot be read ({error})") from None
+            raise BadInput(f"{self.key}={self.path}: {part}/{name} cannot be read ({error})") from None
 
     def require(self, parts: Iterable[str], kind: str, library: str = "diffusers") -> None:
         """BadInput unless it has these folders, as a checkpoint of this kind has."""
-        root = self.root
+        root, parts = self.root, list(parts)
+        if self.hub and any(not (root / part).is_dir() for part in parts):
+            self.hub.fetch_small()  # another tool may have downloaded a part of it
         if not root.is_dir():
-            raise BadInput(f"path={self.path}: no such folder; give {kind} in the layout {library} saves")
+            raise BadInput(f"{self.key}={self.path}: no such folder; give {kind} in the layout {library} saves")
         if missing := [part for part in parts if not (root / part).is_dir()]:
-            raise BadInput(f"path={self.path}: not {kind}, {', '.join(missing)} missing in it")
+            raise BadInput(f"{self.key}={self.path}: not {kind}, {', '.join(missing)} missing in it")
 
     def files(self, parts: Iterable[str], weighted: Collection[str]) -> list[str]:
         """The files of these parts, of weights the variant's; BadInput where one of the weighted parts lacks any, or
@@ -74,13 +78,14 @@ class Source:
         gone = [(name, sha256) for name, sha256 in sums(root).items() if name not in there]
         if gone:
             raise BadInput(
-                f"path={self.path}: {name} is missing: SHA-256 {sha256} is expected" for name, sha256 in gone
+                f"{self.key}={self.path}: {name} is missing: SHA-256 {sha256} is expected" for name, sha256 in gone
             )
         try:
             return self._chosen(there, parts, weighted)
         except BadInput:
             if self.hub is None:
                 raise
+            self.hub.fetch_small()
             return self._chosen(list(self.hub.files), parts, weighted)
 
     def _chosen(self, names: Sequence[str], parts: Iterable[str], weighted: Collection[str]) -> list[str]:
@@ -92,12 +97,12 @@ class Source:
             weights = [name for name in kept if name.endswith(TENSORS)]
             if part in weighted and not weights:
                 place = "it" if part == "." else f"{part}/"
-                raise BadInput(f"path={self.path}: no {self._wanted} in {place}{self._instead(own, found)}")
+                raise BadInput(f"{self.key}={self.path}: no {self._wanted} in {place}{self._instead(own, found)}")
             for index in (name for name in kept if name in found and name.endswith(".json")):
                 listed = self.config(part, PurePosixPath(index).name).get("weight_map", {}).values()
                 gone = sorted(set(listed) - {PurePosixPath(name).name for name in weights})
                 if gone:
-                    raise BadInput(f"path={self.path}: {part}/ is not whole: {', '.join(gone)} missing")
+                    raise BadInput(f"{self.key}={self.path}: {part}/ is not whole: {', '.join(gone)} missing")
             chosen += kept
         return sorted(chosen)
 
@@ -115,13 +120,14 @@ class Source:
         """SHA-256 over names and contents; BadInput naming each file that is damaged."""
         root, told = self.root, self.hub.files if self.hub and self.missing(names) else {}
         found = {n: hashed(root / n) if (root / n).is_file() else told[n][1] for n in names}
-        damaged = [
-            f"path={self.path}: {name} is damaged: SHA-256 {sha256} is expected, {found[name]} found"
+        damaged = [f"{self.key}={self.path}: {name} cannot be had" for name, sha256 in found.items() if not sha256]
+        damaged += [
+            f"{self.key}={self.path}: {name} is damaged: SHA-256 {sha256} is expected, {found[name]} found"
             for name, sha256 in sums(root).items()
             if found.get(name, sha256) != sha256
         ]
         damaged += [
-            f"path={self.path}: {name} is cut short or damaged"
+            f"{self.key}={self.path}: {name} is cut short or damaged"
             for name in names
             if name.endswith(TENSORS) and (root / name).is_file() and name not in sums(root) and not _whole(root / name)
         ]
@@ -151,9 +157,21 @@ class Source:
         return self.root
 
 
+def _name(text: str) -> bool:
+    """Whether the hub would take it for a repository's name: `./folder` it would not."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(text)
+    except HFValidationError:
+        return False
+    return True
+
+
 @lru_cache
-def _repository(name: str, revision: str) -> Repository:
-    return Repository(name, revision)
+def _repository(name: str, revision: str, key: str) -> Repository:
+    return Repository(name, revision, key)
 
 
 def _variant(name: str) -> str | None:

@@ -28,12 +28,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class T5:
-    """path: another checkpoint's text encoder, null for the model's own. dtype: float32 or bfloat16. device: null for
+    """path: another checkpoint's text encoder, null for the model's own. variant: its weights', null as the model's, an
+    empty text for those without a variant. dtype: float32 or bfloat16. device: null for
     the model's; cpu where the card is small. load_in_8bit: through bitsandbytes, on a CUDA device. clean_caption: as
     IF's training captions were, by beautifulsoup4 and ftfy. max_length: tokens, 77 in training.
     """
 
     path: str | None = None
+    variant: str | None = None
     dtype: str = "float32"
     device: str | None = None
     load_in_8bit: bool = False
@@ -45,8 +47,8 @@ class T5:
             one_of("dtype", self.dtype, ("float32", "bfloat16")),
             one_of("device", self.device or "cpu", ("cpu", "cuda")),
             within("max_length", self.max_length, 1, 512),
-            needs("clean_caption", {"bs4", "ftfy"}, "deepfloyd") if self.clean_caption else None,
-            needs("load_in_8bit", {"bitsandbytes", "accelerate"}, "int8") if self.load_in_8bit else None,
+            needs("clean_caption=true:", {"bs4", "ftfy"}, "deepfloyd") if self.clean_caption else None,
+            needs("load_in_8bit=true:", {"bitsandbytes", "accelerate"}, "int8") if self.load_in_8bit else None,
         )
 
     @property
@@ -83,7 +85,7 @@ class T5:
         return encode
 
 
-def needs(key: str, modules: Set[str], extra: str) -> str | None:
+def needs(what: str, modules: Set[str], extra: str) -> str | None:
     """A problem unless these can be imported, with the extra of this project that brings them."""
     lacking = sorted(module for module in modules if find_spec(module) is None)
-    return f"{key}=true: needs {', '.join(lacking)}: pip install 'diffsweep[{extra}]'" if lacking else None
+    return f"{what} needs {', '.join(lacking)}: pip install 'diffsweep[{extra}]'" if lacking else None

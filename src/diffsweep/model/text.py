@@ -108,7 +108,9 @@ def network(kind: Any, root: Path, variant: str | None, dtype: str, **more: Any)
     more |= {"use_safetensors": True, "variant": variant, "dtype": getattr(torch, dtype), "local_files_only": True}
     try:
         tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
-        encoder = kind.from_pretrained(root / "text_encoder", **more)
+        encoder, told = kind.from_pretrained(root / "text_encoder", output_loading_info=True, **more)
+        if lacking := told["missing_keys"]:  # else they would be random
+            raise ValueError(f"{len(lacking)} weights missing in text_encoder/, as {min(lacking)}")
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise BadInput(f"path={root}: the text encoder cannot be loaded: {error}") from error
     return tokenizer, encoder.eval().requires_grad_(False)

@@ -220,8 +220,9 @@ def _larger(upscale: Any, model: Any, low: Stage, problems: _Problems) -> Iterat
         following: Stage | None = None
         with problems.under(key):
             upscale = upscale.on(model, low)
-            if following := upscale.larger(low):
+            if larger := upscale.larger(low):
                 fingerprint = _model(upscale.model)[1]
+                following = larger
         if following is None:
             return
         yield upscale, following, fingerprint
@@ -309,7 +310,7 @@ def decisive(group: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
     if group in ("input", "mask"):
         return {"sha256": config["sha256"]}
     place = ("path", "variant", "compile")
-    made = {"model": place, "upscale": place, "text": ("path", "device"), "scheduler": ("spacing", "steps")}
+    made = {"model": place, "upscale": place, "text": ("path", "variant", "device"), "scheduler": ("spacing", "steps")}
     inner = {"scheduler": "scheduler", "text": "text", "of": "upscale"} if group in ("model", "upscale") else {}
     kept = {key: value for key, value in config.items() if key not in made.get(group, ())}
     return kept | {key: decisive(inner[key], kept[key]) for key in kept if key in inner}

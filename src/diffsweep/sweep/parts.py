@@ -52,7 +52,8 @@ def find(group: str, name: str, plugins: tuple[str, ...] = ()) -> type:
         if path.rpartition(".")[2] == name and (part := _part(path, group)):
             return part
     known = names(group, plugins)
-    raise BadInput(f"{group}={name}: not known; there are {', '.join(known)}{did_you_mean(name, known)}")
+    placed = "; a choice is placed there by upscale@upscale.then=NAME" if group == "upscale" else ""
+    raise BadInput(f"{group}={name}: not known; there are {', '.join(known)}{did_you_mean(name, known)}{placed}")
 
 
 def names(group: str, plugins: tuple[str, ...] = ()) -> list[str]:

@@ -161,6 +161,9 @@ class Sweep:
         if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= there:
             found = f"torch finds {there}" if there else "no CUDA device is available to torch"
             raise BadInput(f"device={device}: {found}; device=cpu runs on the processor")
+        apart = {text.device for cell in missing if (text := getattr(cell.asked, "text", None)) and text.device}
+        if "cuda" in apart and not torch.cuda.is_available():
+            raise BadInput("text.device=cuda: no CUDA device is available to torch; null is the model's")
         if self.plan.threads:
             torch.set_num_threads(self.plan.threads)
         self.this.device, self.this.threads = device, torch.get_num_threads()
@@ -170,13 +173,14 @@ class Sweep:
                 f"note: {self.this.threads} CPU threads, {earlier[-1]} before: bits may differ from those of the cells "
                 f"stored; engine.threads={earlier[-1]} keeps them"
             )
-        self.rows = self._rows(device)
         by_model: dict[Any, list[Cell]] = defaultdict(list)
         for cell in missing:
             by_model[cell.model].append(cell)
         preflight.disk(missing)
+        room = self._fitting(device)
         for cells in by_model.values():
-            self.rows = preflight.memory(cells, device, self.rows, chosen=self.plan.rows is not None)
+            room = preflight.memory(cells, device, room, chosen=self.plan.rows is not None)
+        self.rows = self._as_recorded(room)
         self._note_rows()
         self._write()
         from tqdm import tqdm
@@ -200,23 +204,28 @@ class Sweep:
         finally:
             self._write()
 
-    def _rows(self, device: str) -> dict[str, int]:
-        """The batch shape of each stage, by its key: as asked for, as recorded, or what the whole sweep can fill."""
+    def _fitting(self, device: str) -> dict[str, int]:
+        """The batch shape of each stage, by its key: as asked for, or what the whole sweep can fill."""
         cells = {cell.id: cell for one in self.plan.cells for cell in one.cascade}.values()
         rows: dict[str, int] = defaultdict(int)
         for cell in cells:
             rows[cell.key] += len(cell.prompts)
         if self.plan.rows:
             return dict.fromkeys(rows, self.plan.rows)
-        fits = {key: max(1, min(n, MOST_ROWS[device.partition(":")[0]])) for key, n in rows.items()}
-        if not self.earlier.get("rows") or self.joins or len(self.earlier["cells"]) == 1:
-            return fits  # a lone cell's shape binds nobody
+        return {key: max(1, min(n, MOST_ROWS[device.partition(":")[0]])) for key, n in rows.items()}
+
+    def _as_recorded(self, room: Mapping[str, int]) -> dict[str, int]:
+        """The shape that the sweep began with, where it fits the memory; a lone cell's binds nobody."""
+        if self.plan.rows or not self.earlier.get("rows") or self.joins or len(self.earlier["cells"]) == 1:
+            return dict(room)
         recorded = {"model": self.earlier["rows"], **self.earlier.get("later_rows", {})}
-        for key, n in fits.items():
+        for key, n in room.items():
+            began = f"{key}: {recorded.get(key)} model rows a call, as {self.plan.name} began"
             if recorded.get(key, n) < n:
-                began = f"{recorded[key]} model rows a call, as {self.plan.name} began"
                 say(f"note: {began}; engine.rows={n} would be faster")
-        return {key: recorded.get(key, n) for key, n in fits.items()}
+            elif recorded.get(key, n) > n:
+                say(f"note: {began}, do not fit any more, {n} do: bits may differ from those of the cells stored")
+        return {key: min(recorded.get(key, n), n) for key, n in room.items()}
 
     def _note_rows(self) -> None:
         """As sweep.json tells them: the first stage's, and those of the stages that follow."""
@@ -270,7 +279,7 @@ class Sweep:
         return {stage: _models[cell.asked, device] for stage, cell in firsts.items()}
 
     def _load(self, engine: Engine, by_stage: Mapping[str, Sequence[Cell]]) -> None:
-        """Every prompt encoded first, so that no text encoder is in memory beside the networks."""
+        """Every prompt encoded first, so that no text encoder is in memory beside the networks loaded here."""
         for stage, cells in by_stage.items():
             with _of(cells[0]):
                 engine.encode((prompt for cell in cells for prompt in cell.prompts), stage)

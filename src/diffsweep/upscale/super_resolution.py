@@ -65,7 +65,8 @@ class SuperResolution:
             return self
         if not isinstance(model, DeepFloyd):
             raise BadInput(f"text.path={FIRST}: the model has no T5; name a checkpoint that has")
-        return replace(self, text=replace(model.text, path=model.text.path or model.path))
+        first = model.text_source
+        return replace(self, text=replace(model.text, path=first.path, variant=first.variant or ""))
 
     def larger(self, low: Stage) -> Stage:
         stage = self.model.stage()
