@@ -188,7 +188,7 @@ def apart(a: dict[int, Any], b: dict[int, Any]) -> str:
 
 def measured(size: str, args: argparse.Namespace, folder: Path) -> str:
     device, steps = args.device, args.steps
-    model = freeze_model(checkpoint(size, args.shrink, device, folder), device)
+    model = model_of(checkpoint(size, args.shrink, device, folder), device, "bfloat16")
     compiled = copy.copy(model)
     compiled.unet = torch.compile(model.unet, dynamic=False)
     loop = pipeline(model, steps)
@@ -228,20 +228,22 @@ def measured(size: str, args: argparse.Namespace, folder: Path) -> str:
     alone = {cell.seed: engine(model, [cell], rows, device)[cell.seed] for cell in own[:2]}
     same = all(torch.equal(alone[seed], together[seed]) for seed in alone)
     other = engine(model, own, 2 * rows, device)
+    exact = engine(model_of(folder, device, "float32"), own, rows, device)
     lines += [
         "",
         f"* Waits for the GPU within the loop: {waits(model, own, rows, device)}.",
         f"* A picture alone and among others, {rows} rows a call: {'the same bits' if same else 'DIFFERENT BITS'}.",
         f"* Between {rows} and {2 * rows} rows a call: {apart(together, other)}.",
         f"* Between engine and compiled: {apart(together, engine(compiled, own, rows, device))}.",
+        f"* Between engine and the same in float32: {apart(together, exact)}: random weights carry rounding far.",
         "",
     ]
     return "\n".join(lines)
 
 
-def freeze_model(folder: Path, device: str) -> Any:
+def model_of(folder: Path, device: str, dtype: str) -> Any:
     (cell,) = cells(folder, 1, 2)
-    model = replace(cell.model).load(device)
+    model = replace(cell.model, dtype=dtype).load(device)
     model.encode([PROMPT, ""])
     model.ready()
     return model
