@@ -35,7 +35,7 @@ import yaml
 
 from diffsweep.engine import Engine
 from diffsweep.sweep.cell import Cell, freeze
-from diffsweep.sweep.runner import to_pixels, work
+from diffsweep.sweep.work import to_pixels, work
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = {"m": 192, "l": 320, "xl": 704}  # of the first level; M's and L's are inferred from their sizes

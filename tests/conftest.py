@@ -194,7 +194,7 @@ def sampled() -> Callable[..., list[Any]]:
     from dataclasses import replace
 
     from diffsweep.engine import Engine
-    from diffsweep.sweep.runner import work
+    from diffsweep.sweep.work import work
 
     def run(cells: list[Any], model: Any, rows: int = 8, errors: bool = False) -> list[Any]:
         engine = Engine({"base": model}, rows)

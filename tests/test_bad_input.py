@@ -37,6 +37,7 @@ REFUSED = {
         "upscale.scheduler.steps=0: must be …",
     ],
     "upscale=tiny upscale.noise_lvl=10": ["upscale.noise_lvl: no such key; …; did you mean 'upscale.noise_level'?"],
+    "model=tiny model.path=./nope": ["model.path=./nope: no such folder; give an IF checkpoint in the layout …"],
     "device=0": ["device=0: must be auto, cpu, cuda or cuda:N"],
     "-m prompt=nan,dog": ["prompt=nan: must be finite; …"],
     "tracker=wandbb": ["tracker=wandbb: no such tracker; choose one of none, wandb; did you mean 'wandb'?"],

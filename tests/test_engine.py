@@ -20,7 +20,7 @@ from diffsweep.engine import Engine, Finished, Work
 from diffsweep.model.analytic import Analytic
 from diffsweep.sweep.cell import Cell, freeze
 from diffsweep.sweep.parts import names
-from diffsweep.sweep.runner import work
+from diffsweep.sweep.work import work
 
 ROWS = 8
 

@@ -15,7 +15,7 @@ from diffsweep.engine import Engine
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.sweep import preflight
 from diffsweep.sweep.cell import Cell, freeze
-from diffsweep.sweep.runner import to_pixels, work
+from diffsweep.sweep.work import to_pixels, work
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda"

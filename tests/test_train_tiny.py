@@ -190,3 +190,38 @@ def test_a_batch_holds_what_its_labels_say(trained: Path) -> None:
         picture = ((pixels + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
         same = [p for p in drawn if (p.pixels == picture).all() or (p.pixels[:, ::-1] == picture).all()]
         assert [(p.subject, p.style) for p in same] == [(subject, style)]
+
+
+def test_clip_sees_half_its_pictures_as_one_band() -> None:
+    """scipy's Gaussian as the oracle: a quarter low, a quarter what the low band leaves, the rest as they were."""
+    from scipy.ndimage import gaussian_filter
+
+    clip = importlib.import_module("tiny.clip")
+    pictures = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5
+    sigma = random.Random(3).uniform(1, 4)
+    low = torch.from_numpy(gaussian_filter(pictures.double().numpy(), (0, 0, sigma, sigma), mode="mirror", truncate=9))
+    kinds = {"whole": pictures, "low": low.float(), "high": pictures - low.float()}
+    shown = clip.banded(pictures, random.Random(3))
+    named = [
+        [name for name, rows in kinds.items() if (rows[i] - row).abs().max() < 1e-2] for i, row in enumerate(shown)
+    ]
+    assert sorted(map(tuple, named)) == [("high",)] * 4 + [("low",)] * 4 + [("whole",)] * 8
+
+
+def test_the_second_stages_loss_is_the_velocitys_as_diffusers_has_it() -> None:
+    diffusion = importlib.import_module("tiny.diffusion")
+    generator = torch.Generator().manual_seed(0)
+    x0, eps, off = (torch.randn(4, 3, 8, 8, generator=generator) for _ in range(3))
+    t = torch.tensor([0, 300, 600, 999])
+    scheduler = diffusion.scheduler(1.0, "v_prediction")
+    a = scheduler.alphas_cumprod
+    x = scheduler.add_noise(x0, eps, t)
+    velocity, variance = scheduler.get_velocity(x0, eps, t), torch.zeros_like(x0)
+    for wrong, expected in ((0.0, 0.0), (0.1, (0.1 * off).square().mean().item())):
+        output = torch.cat([velocity + wrong * off, variance], 1)
+        simple, bound, penalty = diffusion.losses(output, x0, x, eps, t, a, True)
+        assert simple.item() == pytest.approx(expected, abs=1e-6)
+        assert penalty == 0
+        if not wrong:  # the noise that it means is the true one: so is the bound of the variance
+            told = diffusion.losses(torch.cat([eps, variance], 1), x0, x, eps, t, a)[1]
+            torch.testing.assert_close(bound, told, atol=1e-4, rtol=1e-3)

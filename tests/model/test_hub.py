@@ -196,3 +196,23 @@ def test_a_disk_too_small_is_told_before_the_download(command: Command, hub: Hub
     assert told.returncode == 2
     assert "to download, 0.0 GB free" in told.stderr and "HF_HOME" in told.stderr
     assert not any(".safetensors" in line for line in hub.asked)
+
+
+def test_weights_come_from_the_commit_that_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A branch that moves between planning and loading changes nothing."""
+    import huggingface_hub
+
+    from diffsweep.model.hub import Repository
+
+    head, asked = "a" * 40, []
+
+    def download(name: str, *, revision: str, **options: object) -> str:
+        asked.append(revision)
+        return str(tmp_path / (head if revision == "main" else revision))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    repository = Repository("someone/else")
+    first = repository.folder
+    head = "b" * 40
+    assert repository.fetch(["unet/a.safetensors"]) == first
+    assert asked == ["main", "a" * 40]

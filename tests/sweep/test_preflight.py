@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,7 +72,8 @@ def test_the_largest_models_weights_are_known() -> None:
         "down_block_types": ["ResnetDownsampleBlock2D"] + ["SimpleCrossAttnDownBlock2D"] * 3,
         "up_block_types": ["SimpleCrossAttnUpBlock2D"] * 3 + ["ResnetUpsampleBlock2D"],
     }  # fmt: skip
-    weights, row = memory._unet(__import__("json").dumps(config), 64, "bfloat16")
+    stage = replace(DeepFloyd().stage(), shape=(3, 64, 64))
+    weights, row = memory.unet(config, stage, "bfloat16")
     assert weights == pytest.approx(8.6e9, rel=0.01)
     assert 50 * MB < row < 500 * MB
 
@@ -91,13 +95,9 @@ class Sized:
 @pytest.fixture
 def cells(config: Callable[..., dict[str, Any]]) -> Callable[..., list[Cell]]:
     def made(**models: Sized) -> list[Cell]:
-        from dataclasses import replace
-
         first = replace(freeze(config(), {}), model=models["model"])
         if "upscale" not in models:
             return [first]
-        from types import SimpleNamespace
-
         return [first, replace(first, base=first, upscale=SimpleNamespace(model=models["upscale"]))]
 
     return made
@@ -149,3 +149,38 @@ def test_a_disk_that_is_too_small_is_told(cells: Callable[..., list[Cell]], monk
         preflight.disk(cells(model=model))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 6 * 10**9}))
     preflight.disk(cells(model=model))
+
+
+# -- devices, and shapes that were recorded ----------------------------------------------------------------------------
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what is told where there is no CUDA device")
+def test_a_device_that_is_not_there_is_told(config: Callable[..., dict[str, Any]], checkpoint: Path) -> None:
+    own = [freeze(config(model="tiny", model__path=str(checkpoint), model__text__device="cuda"), {})]
+    assert preflight.device("auto", []) == preflight.device("cpu", []) == "cpu"
+    with pytest.raises(BadInput, match=r"^device=cuda:1: no CUDA device is available"):
+        preflight.device("cuda:1", [])
+    with pytest.raises(BadInput, match=r"^model\.text\.device=cuda: no CUDA device is available"):
+        preflight.device("cpu", own)
+
+
+def test_a_recorded_shape_that_fits_no_more_is_told(
+    config: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(seeds: int) -> list[int]:
+        raw = [
+            (config(model__size=4, scheduler__steps=1, output_dir=str(tmp_path), seed=seed), {"seed": seed})
+            for seed in range(seeds)
+        ]
+        document = json.loads((run_sweep(raw, "mine").folder / "sweep.json").read_bytes())
+        return [run["rows"] for run in document["runs"]]
+
+    most = run(4)
+    assert most[0] > 2
+    monkeypatch.setattr(preflight, "memory", lambda cells, device, rows, chosen: dict.fromkeys(rows, 2))
+    assert run(6) == [*most, 2]
+    assert "do not fit any more, 2 do: bits may differ" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert run(7) == [*most, 2, 2]
+    assert "2 model rows a call, as mine began; engine.rows=" in capsys.readouterr().err

@@ -26,8 +26,10 @@ from diffsweep.model.analytic import GaussianMixture
 from diffsweep.sweep import runner
 from diffsweep.sweep.cell import cell_id
 from diffsweep.sweep.plan import Raw
-from diffsweep.sweep.runner import Outcome, provenance, run_sweep, to_pixels
+from diffsweep.sweep.provenance import provenance
+from diffsweep.sweep.runner import Outcome, run_sweep
 from diffsweep.sweep.store import Store
+from diffsweep.sweep.work import to_pixels
 
 Config = Callable[..., dict[str, Any]]
 Run = Callable[..., Outcome]
@@ -520,7 +522,7 @@ def test_a_commit_is_the_checkouts_and_not_that_of_a_folder_around_the_installed
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "somebody's own project"], check=True)
     installed = tmp_path / "venv" / "lib" / "site-packages" / "diffsweep" / "sweep"
     installed.mkdir(parents=True)
-    monkeypatch.setattr(runner, "__file__", str(installed / "runner.py"))
+    monkeypatch.setattr("diffsweep.sweep.provenance.__file__", str(installed / "provenance.py"))
     assert provenance()["git"] is None
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffsweep.core.types import Estimate
 from diffsweep.sweep.cell import freeze
-from diffsweep.sweep.runner import to_pixels
+from diffsweep.sweep.work import to_pixels
 
 PROMPT = "a photo of a red dog"
 OTHER = "an oil painting of a skull"

@@ -246,7 +246,7 @@ def test_an_anagram_of_one_view_and_prompt_and_a_hybrid_of_one_prompt_are_text_t
 
 
 def test_a_hybrids_bands_part_at_the_same_frequencies(settings: Any) -> None:
-    from diffsweep.sweep.runner import job
+    from diffsweep.sweep.work import job
 
     cell = freeze(settings(technique="hybrid", technique__sigma=1.5, technique__kernel=9), {})
     (low, _), (high, _) = cell.technique.guided(job(cell, low=np.zeros((8, 8, 3), np.uint8))).parts

@@ -29,7 +29,10 @@ class Clip:
     def fingerprint(self) -> str:
         """SHA-256 over the folder's weights and configurations; BadInput where they are missing or damaged."""
         self.source.require((), "a CLIP", "transformers")
-        return self.source.digest(self.source.files(".", "."))
+        return self.source.digest(self.files())
+
+    def files(self) -> list[str]:
+        return self.source.files((".",), (".",))
 
     def network(self, device: str = "cpu") -> Network:
         return _network(self, device)
@@ -46,7 +49,7 @@ class Network:
 
         clip.fingerprint()
         transformers_logging.disable_progress_bar()
-        root, self.device = clip.source.fetch(clip.source.files(".", ".")), device
+        root, self.device = clip.source.fetch(clip.files()), device
         try:
             model: Any = CLIPModel.from_pretrained(
                 root, use_safetensors=True, dtype=torch.float32, local_files_only=True

@@ -19,7 +19,7 @@ from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.schedule import NoiseSchedule
 from diffsweep.core.types import Stage
 from diffsweep.model import memory, t5
-from diffsweep.model.network import Network, prediction, schedule
+from diffsweep.model.network import Network, noising, prediction, schedule
 from diffsweep.model.source import TENSORS, Source
 from diffsweep.model.t5 import T5
 from diffsweep.model.text import Embeddings
@@ -72,7 +72,7 @@ class DeepFloyd:
 
     def noising(self) -> NoiseSchedule:
         """How a super-resolution stage's input is noised."""
-        return _noising(self)
+        return noising(self.source, NOISING)
 
     def files(self) -> list[str]:
         """Those that decide the pictures, the text encoder's aside; BadInput where weights are missing."""
@@ -133,15 +133,6 @@ def _stage(model: DeepFloyd) -> Stage:
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(f"path={model.path}: not {KIND}, its configuration says otherwise ({error})") from error
-
-
-@lru_cache
-def _noising(model: DeepFloyd) -> NoiseSchedule:
-    config = model.source.config(NOISING, "scheduler_config.json")
-    try:
-        return schedule(config)
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"path={model.path}: {NOISING} cannot be read ({error})") from error
 
 
 def _read(unet: dict[str, Any], config: dict[str, Any], enlarges: bool) -> Stage:

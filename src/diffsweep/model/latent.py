@@ -18,7 +18,7 @@ from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.schedule import NoiseSchedule
 from diffsweep.core.types import Stage
 from diffsweep.model import memory
-from diffsweep.model.network import Network, prediction, schedule
+from diffsweep.model.network import Network, noising, prediction, schedule
 from diffsweep.model.source import Source
 from diffsweep.model.text import Embeddings, network
 
@@ -88,15 +88,10 @@ class LatentUpscaler(NamedTuple):
         return _stage(self)
 
     def noising(self) -> NoiseSchedule:
-        config = self.source.config(NOISING, "scheduler_config.json")
-        try:
-            return schedule(config)
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadInput(f"path={self.path}: {NOISING} cannot be read ({error})") from error
+        return noising(self.source, NOISING)
 
     def most_noise(self) -> int:
-        told = self.source.config(".", "model_index.json") if (self.source.root / "model_index.json").is_file() else {}
-        return min(told.get("max_noise_level", MOST_NOISE), len(self.noising()) - 1)
+        return _most_noise(self)
 
     def files(self) -> list[str]:
         self.source.require((*PARTS, *TEXT), KIND)
@@ -127,6 +122,13 @@ class LatentUpscaler(NamedTuple):
 
     def load(self, device: str, kept: Path | None = None) -> Loaded:
         return Loaded(self, device, kept)
+
+
+@lru_cache
+def _most_noise(model: LatentUpscaler) -> int:
+    source = model.source
+    told = source.config(".", "model_index.json") if (source.root / "model_index.json").is_file() else {}
+    return min(told.get("max_noise_level", MOST_NOISE), len(model.noising()) - 1)
 
 
 @lru_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,16 @@ def schedule(config: dict[str, Any]) -> NoiseSchedule:
         kind, T = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
         named = named_schedule(kind, T, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
     return named if config.get("set_alpha_to_one", True) else replace(named, end=named.a(0))
+
+
+@lru_cache
+def noising(source: Source, part: str) -> NoiseSchedule:
+    """How a super-resolution stage's input is noised, by the scheduler in this part; BadInput where it is not known."""
+    config = source.config(part, "scheduler_config.json")
+    try:
+        return schedule(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"path={source.path}: {part} cannot be read ({error})") from error
 
 
 def prediction(config: dict[str, Any]) -> str:

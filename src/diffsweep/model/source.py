@@ -70,12 +70,13 @@ class Source:
         if missing := [part for part in parts if not (root / part).is_dir()]:
             raise BadInput(f"{self.key}={self.path}: not {kind}, {', '.join(missing)} missing in it")
 
-    def files(self, parts: Iterable[str], weighted: Collection[str]) -> list[str]:
+    def files(self, parts: Collection[str], weighted: Collection[str]) -> list[str]:
         """The files of these parts, of weights the variant's; BadInput where one of the weighted parts lacks any, or
         SHA256SUMS lists a file that is not there."""
         root = self.root
-        there = [f.relative_to(root).as_posix() for f in root.rglob("*") if f.is_file()]
-        gone = [(name, sha256) for name, sha256 in sums(root).items() if name not in there]
+        folders = [root / part for part in parts if (root / part).is_dir()]
+        there = [f.relative_to(root).as_posix() for folder in folders for f in folder.iterdir() if f.is_file()]
+        gone = [(name, sha256) for name, sha256 in sums(root).items() if not (root / name).is_file()]
         if gone:
             raise BadInput(
                 f"{self.key}={self.path}: {name} is missing: SHA-256 {sha256} is expected" for name, sha256 in gone

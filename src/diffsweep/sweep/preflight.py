@@ -1,4 +1,4 @@
-"""Before anything is downloaded or loaded: is there room for it, on the disk and in the device's memory?"""
+"""Before anything is downloaded or loaded: is the device there, and room on the disk and in its memory?"""
 
 from __future__ import annotations
 
@@ -13,6 +13,23 @@ from diffsweep.sweep.cell import Cell
 GB = 1e9
 SPARE = 1.5e9  # bytes of a CUDA device for its context and its libraries' workspaces
 SMALL = 10  # times the size of its files: what a model takes on a processor at the very most
+
+
+def device(asked: str, cells: Iterable[Cell]) -> str:
+    """The device that `auto` means; BadInput where one that is asked for is not there."""
+    import torch
+
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = f"torch finds {there}" if there else "no CUDA device is available to torch"
+    if asked == "auto":
+        asked = "cuda" if there else "cpu"
+    if asked.startswith("cuda") and int(asked.partition(":")[2] or 0) >= there:
+        raise BadInput(f"device={asked}: {found}; device=cpu runs on the processor")
+    for cell in cells:
+        text = getattr(cell.asked, "text", None)
+        if text is not None and text.device == "cuda" and not there:
+            raise BadInput(f"{cell.key}.text.device=cuda: {found}; null is the model's device")
+    return asked
 
 
 def disk(cells: Iterable[Cell]) -> None:

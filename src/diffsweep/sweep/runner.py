@@ -7,41 +7,35 @@ that is complete loads no model, and no torch.
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from diffsweep.core.files import write_atomic
 from diffsweep.core.problems import BadInput
-from diffsweep.core.streams import Streams, placed
 from diffsweep.metric import score
 from diffsweep.sweep import preflight
 from diffsweep.sweep.cell import RECIPE, Cell
 from diffsweep.sweep.plan import Plan, Raw, axes_of, plan
+from diffsweep.sweep.provenance import provenance
 from diffsweep.sweep.store import Store, locked, to_json
+from diffsweep.sweep.work import to_pixels, work
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
     from tqdm import tqdm
 
-    from diffsweep.core.types import Model, Program
+    from diffsweep.core.types import Model
     from diffsweep.engine import Counts, Engine, Finished, Work
-    from diffsweep.technique.job import Job
 
 MOST_ROWS = {"cpu": 16, "cuda": 32}  # a row's cost hardly falls beyond
-PACKAGES = ("diffsweep", "torch", "diffusers", "transformers", "hydra-core", "numpy", "pillow", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -154,16 +148,7 @@ class Sweep:
     def _sample(self, missing: Sequence[Cell]) -> None:
         import torch
 
-        device = self.plan.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        there = torch.cuda.device_count() if device.startswith("cuda") and torch.cuda.is_available() else 0
-        if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= there:
-            found = f"torch finds {there}" if there else "no CUDA device is available to torch"
-            raise BadInput(f"device={device}: {found}; device=cpu runs on the processor")
-        apart = {text.device for cell in missing if (text := getattr(cell.asked, "text", None)) and text.device}
-        if "cuda" in apart and not torch.cuda.is_available():
-            raise BadInput("text.device=cuda: no CUDA device is available to torch; null is the model's")
+        device = preflight.device(self.plan.device, missing)
         if self.plan.threads:
             torch.set_num_threads(self.plan.threads)
         self.this.device, self.this.threads = device, torch.get_num_threads()
@@ -196,8 +181,8 @@ class Sweep:
         )
         try:
             with bar:
-                for model, cells in by_model.items():
-                    self._sample_with(model, cells, device, bar, len(missing))
+                for cells in by_model.values():
+                    self._sample_together(cells, device, bar, len(missing))
         except KeyboardInterrupt:
             say(f"stopped: {self.this.cells} of {len(missing)} cells stored; the same command goes on from there")
             raise
@@ -232,7 +217,7 @@ class Sweep:
         later = {key: n for key, n in self.rows.items() if key != "model"}
         self.this.rows, self.this.later_rows = self.rows.get("model", 0), later
 
-    def _sample_with(self, part: Any, cells: list[Cell], device: str, bar: tqdm[None], total: int) -> None:
+    def _sample_together(self, cells: list[Cell], device: str, bar: tqdm[None], total: int) -> None:
         from diffsweep.engine import Engine
 
         coming = {cell.id for cell in cells}
@@ -403,88 +388,6 @@ def _of(cell: Cell) -> Iterator[None]:
         yield
     except BadInput as error:
         raise BadInput(f"{cell.key}.{message}" for message in error.messages) from error
-
-
-def work(cell: Cell, device: str, pixels: Callable[[str], np.ndarray] | None = None) -> Work:
-    """A cell as work for the engine; its tensors are made when it starts. pixels: a stored picture by its cell's id."""
-    from diffsweep.engine import Work
-
-    def start() -> Program[Any]:
-        if cell.base is None:
-            return cell.technique.program(job(cell, device))
-        assert pixels is not None
-        return cell.upscale.program(cell.technique, job(cell, device, pixels(cell.base.id)))
-
-    return Work(cell, start, len(cell.visited))
-
-
-def job(cell: Cell, device: str = "cpu", low: np.ndarray | None = None) -> Job:
-    """What a technique is handed for a cell. low: the picture to enlarge, uint8 h w 3."""
-    import torch
-
-    from diffsweep.technique.job import Job
-
-    mask = None
-    if cell.mask is not None:
-        mask = placed(torch.tensor(cell.mask)[None].float() / 255, device)
-    return Job(
-        prompt=cell.prompt,
-        timesteps=cell.timesteps,
-        stage=cell.stage,
-        scheduler=cell.scheduler,
-        guidance=cell.guidance,
-        streams=Streams(cell.seed, device),
-        image=None if cell.pixels is None else to_tensor(cell.pixels, device),
-        mask=mask,
-        view=cell.view,
-        low=None if low is None else to_tensor(low, device),
-        scale=cell.stage.side / cell.cascade[0].stage.side,
-    )
-
-
-def to_tensor(pixels: np.ndarray, device: str) -> Tensor:
-    """C H W in [-1, 1] from uint8 H W 3."""
-    import torch
-
-    return placed((torch.tensor(pixels).permute(2, 0, 1).float() / 127.5 - 1).contiguous(), device)
-
-
-def to_pixels(x: Tensor) -> np.ndarray:
-    """uint8 H W 3 from C H W in [-1, 1], clipped and rounded; ValueError where it is no picture, FloatingPointError
-    where it is not finite."""
-    if x.ndim != 3 or x.shape[0] != 3:
-        raise ValueError(f"a picture of three channels is needed, not {tuple(x.shape)}")
-    if not bool(x.isfinite().all()):
-        raise FloatingPointError("the picture holds NaN or infinite values")
-    return ((x.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-
-
-@lru_cache
-def provenance() -> Mapping[str, Any]:
-    """Package versions and, from a checkout, the commit."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {"versions": versions, "git": _commit(Path(__file__).parents[3])}
-
-
-def _commit(checkout: Path) -> str | None:
-    """The commit of a checkout, `-dirty` where files differ from it; None where there is none, or no git."""
-    if not (checkout / ".git").exists():
-        return None
-    try:
-        git = subprocess.run(
-            ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return None
-    return git.stdout.strip() or None
 
 
 def say(text: str) -> None:

@@ -1,0 +1,71 @@
+"""What a cell is to the engine: a program, its ingredients as tensors, and its picture as pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from diffsweep.core.streams import Streams, placed
+from diffsweep.sweep.cell import Cell
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from diffsweep.core.types import Program
+    from diffsweep.engine import Work
+    from diffsweep.technique.job import Job
+
+
+def work(cell: Cell, device: str, pixels: Callable[[str], np.ndarray] | None = None) -> Work:
+    """A cell as work for the engine; its tensors are made when it starts. pixels: a stored picture by its cell's id."""
+    from diffsweep.engine import Work
+
+    def start() -> Program[Any]:
+        if cell.base is None:
+            return cell.technique.program(job(cell, device))
+        assert pixels is not None
+        return cell.upscale.program(cell.technique, job(cell, device, pixels(cell.base.id)))
+
+    return Work(cell, start, len(cell.visited))
+
+
+def job(cell: Cell, device: str = "cpu", low: np.ndarray | None = None) -> Job:
+    """What a technique is handed for a cell. low: the picture to enlarge, uint8 h w 3."""
+    import torch
+
+    from diffsweep.technique.job import Job
+
+    mask = None
+    if cell.mask is not None:
+        mask = placed(torch.tensor(cell.mask)[None].float() / 255, device)
+    return Job(
+        prompt=cell.prompt,
+        timesteps=cell.timesteps,
+        stage=cell.stage,
+        scheduler=cell.scheduler,
+        guidance=cell.guidance,
+        streams=Streams(cell.seed, device),
+        image=None if cell.pixels is None else to_tensor(cell.pixels, device),
+        mask=mask,
+        view=cell.view,
+        low=None if low is None else to_tensor(low, device),
+        scale=cell.stage.side / cell.cascade[0].stage.side,
+    )
+
+
+def to_tensor(pixels: np.ndarray, device: str) -> Tensor:
+    """C H W in [-1, 1] from uint8 H W 3."""
+    import torch
+
+    return placed((torch.tensor(pixels).permute(2, 0, 1).float() / 127.5 - 1).contiguous(), device)
+
+
+def to_pixels(x: Tensor) -> np.ndarray:
+    """uint8 H W 3 from C H W in [-1, 1], clipped and rounded; ValueError where it is no picture, FloatingPointError
+    where it is not finite."""
+    if x.ndim != 3 or x.shape[0] != 3:
+        raise ValueError(f"a picture of three channels is needed, not {tuple(x.shape)}")
+    if not bool(x.isfinite().all()):
+        raise FloatingPointError("the picture holds NaN or infinite values")
+    return ((x.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
