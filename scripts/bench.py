@@ -4,6 +4,7 @@
     python scripts/bench.py sweep       16 cells: fused, a loop over one IFPipeline, Hydra's basic launcher
     python scripts/bench.py overhead    everything around the model, over the bare UNet for the same rows
     python scripts/bench.py plan        planning 10,000 cells; a finished sweep of 1,000 again; padding of a mixed one
+    python scripts/bench.py results     scoring 1,000 pictures; table, figures and report of 10,000 cells; --help
 
 Work is counted first (model rows, calls, encodes, loads), then timed. Each prints a page in Markdown; --write keeps it
 in benchmarks/ under today's date.
@@ -293,13 +294,95 @@ sys.exit(app.main())
 """
 
 
+def stored(folder: Path, scales: int, seeds: int, side: int) -> None:
+    """A sweep `made` in the folder's outputs: world pictures under noise, with inputs and prompts, unmeasured."""
+    import numpy as np
+
+    from diffsweep.sweep.store import Store, to_json
+    from diffsweep.world import held_out
+
+    store, cells = Store(folder / "outputs"), []
+    for scale in range(scales):
+        for seed in range(seeds):
+            drawn = held_out(seed % 100, side)
+            noise = np.random.default_rng((scale, seed)).normal(0, 4 + scale / 4, drawn.pixels.shape)
+            cell_id = f"{scale * seeds + seed:020x}"
+            pictures = {"image": (drawn.pixels + noise).clip(0, 255).astype(np.uint8), "input": drawn.pixels}
+            record = {"config": {"seed": seed, "prompt": drawn.caption}, "metrics": {}, "nfe": 50, "seconds": 1.0}
+            store.save(cell_id, pictures, {**record, "facts": {}})
+            axes = {"guidance.scale": float(scale), "seed": seed}
+            cells.append({"cell_id": cell_id, "axes": axes, "seed": seed, "status": "done", "reason": None})
+    document = {
+        "command": "diffsweep -m ...",
+        "created": "2026-01-01T00:00:00+00:00",
+        "axes": {"guidance.scale": [float(scale) for scale in range(scales)], "seed": [*range(seeds)]},
+        "cells": cells,
+        "grid": {},
+        "metrics": [],
+        "notes": [],
+        "runs": [],
+    }
+    place = folder / "outputs" / "sweeps" / "made"
+    place.mkdir(parents=True)
+    (place / "sweep.json").write_bytes(to_json({"name": "made", **document}))
+
+
+def bench_results(args: argparse.Namespace) -> str:
+    scoring = """
+import sys, time
+began = time.perf_counter()
+from pathlib import Path
+from diffsweep.metric import choose, score
+from diffsweep.sweep.store import Store
+store = Store(Path("outputs"))
+ids = [folder.name for folder in sorted(Path("outputs/cells").glob("*/*"))]
+score(store, ids, choose(sys.argv[1].split(",")).metrics, "cpu")
+print("seconds", time.perf_counter() - began)
+"""
+    measured: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        for number in range(args.rounds):
+            for names in ("psnr", "ssim", "clip_score", "psnr,ssim,clip_score"):
+                folder = Path(place) / f"{number}-{names}"
+                folder.mkdir()
+                stored(folder, 10, 100, 64)
+                output = command(sys.executable, "-c", scoring, names, folder=folder)[1]
+                measured.setdefault(f"scoring by {names}", []).append(float(output.rpartition("seconds ")[2]))
+        folder = Path(place) / "large"
+        folder.mkdir()
+        stored(folder, 100, 100, 32)
+        command("diffsweep-results", "score", "made", "metric=psnr,ssim,clip_score", folder=folder)
+        for _ in range(args.rounds):
+            for words in (("--help",), ("table", "made"), ("compare", "made"), ("report", "made")):
+                seconds = command("diffsweep-results", *words, folder=folder)[0]
+                measured.setdefault(f"diffsweep-results {words[0]}", []).append(seconds)
+            for file in (folder / "outputs" / "sweeps" / "made").glob("grid*.png"):
+                file.unlink()
+            seconds = command("diffsweep-results", "report", "made", folder=folder)[0]
+            measured.setdefault("diffsweep-results report, its sheets drawn anew", []).append(seconds)
+        size = (folder / "outputs" / "sweeps" / "made" / "report.html").stat().st_size / 1e6
+    lines = [f"| {name} | {statistics.median(s):.1f} | {min(s):.1f} | {max(s):.1f} |" for name, s in measured.items()]
+    return f"""# Measuring and showing
+
+Scoring: 1,000 pictures of 64 x 64 with their inputs and prompts, a process each, its imports included. The commands: a
+sweep of 10,000 cells (100 guidance scales x 100 seeds) with three metrics; whole commands. Its page: {size:.1f} MB.
+
+| what | median s | min | max |
+|---|---|---|---|
+{NEWLINE.join(lines)}
+"""
+
+
+BENCHES = {"sweep": bench_sweep, "overhead": bench_overhead, "plan": bench_plan, "results": bench_results}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("sweep", "overhead", "plan"))
+    parser.add_argument("what", choices=tuple(BENCHES))
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--write", action="store_true", help="keep the page in benchmarks/")
     args = parser.parse_args()
-    page = {"sweep": bench_sweep, "overhead": bench_overhead, "plan": bench_plan}[args.what](args)
+    page = BENCHES[args.what](args)
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
     ).stdout

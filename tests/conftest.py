@@ -43,9 +43,15 @@ def read(group: str, choice: str) -> dict[str, Any]:
 def composed(**changes: Any) -> dict[str, Any]:
     """A plain configuration; `technique="inpaint"` chooses, `guidance__scale=3.0` sets."""
     root = {"seed": 0, "prompt": None, "device": "cpu", "output_dir": "outputs", "plugins": []}
-    root |= {"sweep": {"name": None}, "engine": {"rows": "auto", "threads": None}, "grid": {"rows": None, "cols": None}}
+    options = {"missing": "refuse", "clip": "tiny_clip", "features": "clip", "references": "inputs"}
+    root |= {
+        "sweep": {"name": None},
+        "engine": {"rows": "auto", "threads": None, "trajectory": 0},
+        "grid": {"rows": None, "cols": None, "blocks": None, "metric": None},
+    }
     for group, choice in {**GROUPS, **{k: v for k, v in changes.items() if k in GROUPS}}.items():
         root[group] = read(group, choice)
+    root["metric"] |= options
     for key, value in changes.items():
         if key in GROUPS:
             continue

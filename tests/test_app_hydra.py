@@ -81,7 +81,8 @@ def test_nothing_typed_is_one_default_cell(diffsweep, runner, tmp_path) -> None:
     for choice in root.defaults:
         ((group, name),) = choice.items() if not isinstance(choice, str) else ((None, None),)
         if group and not group.startswith("override "):
-            assert config[group] == OmegaConf.to_container(OmegaConf.load(shipped("conf") / group / f"{name}.yaml"))
+            own = OmegaConf.load(shipped("conf") / group / f"{name}.yaml")
+            assert config[group] == OmegaConf.to_container(OmegaConf.merge(own, root.get(group, {})))
     assert config["seed"] == root.seed and config["prompt"] == root.prompt
     assert list(tmp_path.iterdir()) == []  # Hydra writes nothing of its own
 
@@ -95,6 +96,30 @@ def test_a_multirun_is_handed_over_whole(diffsweep, runner, tmp_path) -> None:
     assert {config["prompt"] for config, _ in call.cells} == {"a, b"}
     assert shlex.split(call.command) == ["diffsweep", "technique=inpaint,text_to_image", "-m", *sys.argv[3:]]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("upscale=tiny,if_m", "upscale.noise_level=7"),
+        ("-m", "upscale.noise_level=7", "upscale.guidance.scale=1,2", "upscale=if_m,tiny"),
+        ("technique=anagram,hybrid", "technique.prompts=[a,'b, c']", "upscale=tiny", "upscale.noise_level=choice(7)"),
+        ("upscale=tiny", "scheduler@upscale.scheduler=ddim,ddpm", "upscale.scheduler.steps=range(7,8)"),
+    ],
+)
+def test_a_key_of_a_choice_that_is_swept_is_set_on_each(diffsweep, runner, words: tuple[str, ...]) -> None:
+    """Before it has a job, Hydra sets plain overrides on the group's default choice, which may not have the key."""
+    assert diffsweep("-m", *(word for word in words if word != "-m")) == 0
+    for config, axes in runner.cells:
+        assert 7 in (config["upscale"]["noise_level"], config["upscale"]["scheduler"]["steps"])
+        assert config["technique"].get("prompts") in (None, ["a", "b, c"])
+        assert not {"upscale.noise_level", "technique.prompts", "upscale.scheduler.steps"} & axes.keys()
+    assert runner.calls[0].command == shlex.join(["diffsweep", "-m", *(word for word in words if word != "-m")])
+
+
+def test_a_key_that_one_of_the_choices_lacks_is_told_with_that_choice(diffsweep, runner, capsys) -> None:
+    assert diffsweep("-m", "upscale=none,tiny", "upscale.noise_level=7") == 2
+    assert capsys.readouterr().err.startswith("diffsweep: upscale.noise_level: no such key of upscale=none; ")
 
 
 def test_a_sweeps_file_needs_no_m_and_names_the_sweep(diffsweep, runner, tmp_path) -> None:

@@ -30,8 +30,8 @@ REFUSED = {
     "sede=3": ["sede: no such key; …; did you mean 'seed'?"],
     "technique=inpant": ["technique=inpant: no such technique; choose one of anagram, …; did you mean 'inpaint'?"],
     "technique=anagram view=flop": ["view=flop: no such view; choose one of flip, …; did you mean 'flip'?"],
-    "upscale.noise_level=3": ["upscale.noise_level: no such key; …upscale=tiny, upscale=x4 have it"],
-    "scheduler.eta=1": ["scheduler.eta: no such key; scheduler=ddim has it"],
+    "upscale.noise_level=3": ["upscale.noise_level: no such key of upscale=none; …upscale=tiny, upscale=x4 have it"],
+    "scheduler.eta=1": ["scheduler.eta: no such key of scheduler=ddpm; scheduler=ddim has it"],
     "upscale=tyny": ["upscale=tyny: no such upscale; choose one of if_l, if_m, none, tiny, x4; did you mean 'tiny'?"],
     "upscale=tiny upscale.noise_level=1000 upscale.scheduler.steps=0": [
         "upscale.scheduler.steps=0: must be …",
@@ -41,7 +41,9 @@ REFUSED = {
     "device=0": ["device=0: must be auto, cpu, cuda or cuda:N"],
     "-m prompt=nan,dog": ["prompt=nan: must be finite; …"],
     "tracker=wandbb": ["tracker=wandbb: no such tracker; choose one of none, wandb; did you mean 'wandb'?"],
-    "metric=defualt": ["metric=defualt: no such metric; choose one of clip, default, none; did you mean 'default'?"],
+    "metric=defualt": [
+        "metric=defualt: no such metric; choose one of all, anagram, clip, default, …; did you mean 'default'?"
+    ],
     "scheduler.spacing=kerras scheduler.threshold=dynamik metric.names=[psnr,sim] tracker=wandb tracker.mode=oflin": [
         "scheduler.spacing=kerras: must be one of …fast27, …; did you mean 'karras'?",
         "scheduler.threshold=dynamik: must be one of …; did you mean 'dynamic'?",
@@ -59,10 +61,10 @@ REFUSED = {
     "tracker=wandb +other=3 +guidance.scal=7 +engine.row=4 +sweep.nam=x +grid.row=seed +metric.nam=x +tracker.tag=": [
         "other: unknown key; there are seed, prompt, …",
         "guidance.scal: unknown key of guidance=classifier_free; it has scale, …; did you mean 'scale'?",
-        "engine.row: unknown key; it has rows, threads; did you mean 'rows'?",
+        "engine.row: unknown key; it has rows, threads, trajectory; did you mean 'rows'?",
         "sweep.nam: unknown key; it has name; did you mean 'name'?",
-        "grid.row: unknown key; it has rows, cols; did you mean 'rows'?",
-        "metric.nam: unknown key; it has name, names; did you mean 'name'?",
+        "grid.row: unknown key; it has rows, cols…; did you mean 'rows'?",
+        "metric.nam: unknown key; it has name, names, …; did you mean 'name'?",
         "tracker.tag: unknown key of tracker=wandb; …; did you mean 'tags'?",
     ],
     "+tracker.mode=offline": ["tracker.mode: unknown key of tracker=none; it has none"],
@@ -110,7 +112,7 @@ REFUSED = {
     "technique=gaussian_denoise technique.kernel=4": ["technique.kernel=4: must be odd"],
     # keys that do not go together
     "scheduler.spacing=fast27 scheduler.steps=30": [
-        "scheduler.steps=30: spacing=fast27 fixes 27 steps; leave steps out"
+        "scheduler.steps=30: spacing=fast27 fixes 27 steps; leave steps out, or choose another spacing, …"
     ],
     "technique=image_to_image technique.start_index=1 technique.strength=0.5": [
         "technique.start_index and strength say the same thing twice: give one of them"

@@ -59,7 +59,8 @@ def test_the_wheel_holds_all_that_runs_and_nothing_else(built: Path) -> None:
         assert shipped
         assert shipped <= held
     code = {str(file.relative_to(ROOT / "src")) for file in (ROOT / "src").rglob("*.py")}
-    assert code | TINY | {"diffsweep/py.typed"} <= held
+    page = {str(file.relative_to(ROOT / "src")) for file in (ROOT / "src/diffsweep/report/html").rglob("*.*")}
+    assert code | TINY | page | {"diffsweep/py.typed"} <= held
     assert "hydra_plugins/__init__.py" not in held
     assert {name.split("/")[0] for name in held} - {"diffsweep", "hydra_plugins"} == {
         wheel.stem.removesuffix("-py3-none-any") + ".dist-info"

@@ -86,6 +86,32 @@ def test_table_in_every_format(command: Run, capsys: pytest.CaptureFixture[str])
             assert (f"{mean:.2f}" if form != "csv" else f"{mean:.6f}"[:-2]) in text
 
 
+def test_a_pivot_of_another_statistic(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("score", "inp", "metric=psnr") == 0
+    psnr = pd.read_csv("outputs/sweeps/inp/results.csv").set_index(["seed", "mask.softness"])["psnr"]
+    capsys.readouterr()
+    words = ("metric=psnr", "stat=median,best2", "rows=seed", "cols=mask.softness", "format=markdown")
+    assert command("table", "inp", *words) == 0
+    header, _, *lines = capsys.readouterr().out.splitlines()
+    titles = [f"psnr {stat} ↑, mask.softness {softness}" for stat in ("median", "best of 2") for softness in (0, 2)]
+    assert header == f"| seed | {' | '.join(titles)} |"
+    for seed in (0, 1):
+        cells = lines[seed].replace("*", "").strip("|").split("|")
+        values = [psnr[seed, softness] for softness in (0, 2)]
+        assert [cell.strip() for cell in cells] == [str(seed), *(f"{value:.2f}" for value in values), "–", "–"]
+
+
+def test_compare_in_every_format(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("score", "inp", "metric=psnr") == 0
+    means = pd.read_csv("outputs/sweeps/inp/results.csv").groupby("mask.softness")["psnr"].mean()
+    capsys.readouterr()
+    for form in ("terminal", "markdown", "csv"):
+        assert command("compare", "inp", "metric=psnr", f"format={form}") == 0
+        text = capsys.readouterr().out
+        assert f"mask.softness 2 against 0: psnr {means[2] - means[0]:+.2f}" in text
+        assert ("psnr varies by" in text) == (form != "csv")
+
+
 def test_grid_with_axes_of_choice(command: Run) -> None:
     sheet = Path("outputs/sweeps/inp/grid.png")
     with Image.open(sheet) as image:
@@ -97,11 +123,16 @@ def test_grid_with_axes_of_choice(command: Run) -> None:
 
 
 def test_report_writes_what_is_missing(command: Run) -> None:
+    assert command("score", "inp", "metric=psnr") == 0
     files = {file.name for file in Path("outputs/sweeps/inp").iterdir()}
-    for name in files - {"sweep.json"}:
+    drawn = {file.name for file in Path("outputs/sweeps/inp/figures").iterdir()}
+    assert {"curve_x-mask.softness.pdf", "curve_x-mask.softness.png"} <= drawn
+    shutil.rmtree("outputs/sweeps/inp/figures")
+    for name in files - {"sweep.json", "figures"}:
         Path("outputs/sweeps/inp", name).unlink()
     assert command("report", "inp") == 0
     assert {file.name for file in Path("outputs/sweeps/inp").iterdir()} == files
+    assert {file.name for file in Path("outputs/sweeps/inp/figures").iterdir()} == drawn
 
 
 def test_verify_finds_what_changed(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,10 +188,21 @@ def test_list(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
         ("table imp", r"imp: no such sweep; there are inp; did you mean 'inp'?"),
         ("table", "table: the name of one sweep is needed"),
         ("table inp inp", "table: the name of one sweep is needed"),
-        ("table inp metrik=psnr", "metrik: no such key; there are metric, format, output_dir; did you mean 'metric'?"),
+        (
+            "table inp metrik=psnr",
+            "metrik: no such key; there are metric, stat, rows, cols, over, format, output_dir; did you",
+        ),
         ("table inp format=tex", "format=tex: must be one of terminal, markdown, latex, csv"),
+        ("table inp stat=p95", "stat=p95: must be mean, median, a quantile (q5, q95) or a best of k seeds"),
+        (
+            "table inp cols=sede",
+            "cols=sede: no such axis in this sweep; it has mask.softness, seed; did you mean 'seed'",
+        ),
+        ("compare inp axis=mask", "axis=mask: no such axis in this sweep; it has mask.softness"),
+        ("compare inp axis=mask.softness baseline=1", "baseline=1: mask.softness has 0, 2"),
+        ("compare inp format=latex", "format=latex: must be one of terminal, markdown, csv"),
         ("table inp metric=psnr", "metric=psnr: this sweep has no such numbers"),
-        ("score inp metric=pnsr", "no metric 'pnsr'; there are clip_score, psnr"),
+        ("score inp metric=pnsr", "no metric 'pnsr'; there are "),
         (
             "grid inp rows=sede",
             "rows=sede: no such axis in this sweep; it has mask.softness, seed; did you mean 'seed'?",
@@ -234,6 +276,6 @@ def test_numbers_are_unrounded(tmp_path: Path, config: Callable[..., Any], capsy
 
 def test_tables_and_sheets_need_no_torch(ran: Path) -> None:
     code = "import sys\nfrom diffsweep.results import main\nassert main() == 0\nprint('torch' in sys.modules)"
-    for words in (["table", "inp"], ["grid", "inp"], ["report", "inp"], ["verify", "inp"]):
+    for words in (["table", "inp"], ["compare", "inp"], ["grid", "inp"], ["report", "inp"], ["verify", "inp"]):
         done = subprocess.run([sys.executable, "-c", code, *words], cwd=ran, capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "False"

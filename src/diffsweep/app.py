@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -22,7 +22,8 @@ from typing import Any
 import hydra
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -117,7 +118,9 @@ def main() -> int:
         return _refuse("--experimental-rerun is not supported: it runs what a pickle file holds; repeat the command")
     signal.signal(signal.SIGTERM, _stop)
     OmegaConf.register_new_resolver("diffsweep.sweeps", _sweeps_listed, replace=True)
-    sys.argv[1:] = sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))  # wherever it was typed
+    multirun = [word for word in arguments if word in ("-m", "--multirun")]  # wherever it was typed
+    words = [word for word in arguments if word not in multirun]
+    sys.argv[1:] = [*multirun, *(_of_swept_choices(words) if multirun else words)]
     task.begin(shlex.join(["diffsweep", *arguments]))
     whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
@@ -140,6 +143,26 @@ def main() -> int:
             traceback.print_exc()
         return _refuse(explain(error))
     return 1 if task.failed else 0
+
+
+def _of_swept_choices(words: Sequence[str]) -> list[str]:
+    """A key within a group whose choice is swept, as a sweep of its one value: before it has a job, Hydra would set it
+    on the group's default choice, which may not have it."""
+    parser = OverridesParser.create()
+    read: dict[str, Override] = {}
+    for word in words:
+        if "=" in word and not word.startswith("-"):
+            with suppress(HydraException):  # told later
+                read[word] = parser.parse_override(word)
+    swept = [o for o in read.values() if o.is_sweep_override() and (shipped("conf") / o.key_or_group).is_dir()]
+    places = tuple(f"{o.package or o.key_or_group.replace('/', '.')}." for o in swept)
+
+    def held(word: str) -> bool:
+        override = read.get(word)
+        within = override is not None and override.key_or_group.startswith(places) and override.value() is not None
+        return within and not read[word].is_sweep_override()
+
+    return ["{}=choice({})".format(*word.split("=", 1)) if held(word) else word for word in words]
 
 
 def explain(error: BaseException) -> str:
@@ -233,7 +256,16 @@ def _about_key(node: DictConfig, key: str) -> str:
     )
     siblings = [path.removeprefix(f"{parent}.") for path in everything if path.rpartition(".")[0] == parent]
     allowed = f"{parent or 'the keys'} {'has' if parent else 'are'} {', '.join(siblings) or 'no keys of its own'}"
-    return f"{key}: no such key; {_elsewhere(key) or allowed + meant}"
+    if elsewhere := _elsewhere(key):
+        return f"{key}: no such key{_of_choice(node)}; {elsewhere}"
+    return f"{key}: no such key; {allowed}{meant}"
+
+
+def _of_choice(node: DictConfig) -> str:
+    """Whose key it would be."""
+    group, root = str(node._get_full_key("")).partition(".")[0], node._get_root()
+    choice = OmegaConf.select(root, f"{group}.name") if group and (shipped("conf") / group).is_dir() else None
+    return f" of {group}={choice}" if choice else ""
 
 
 def _elsewhere(key: str) -> str:

@@ -12,18 +12,33 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from diffsweep.core.problems import BadInput, did_you_mean
+from diffsweep.core.problems import BadInput, did_you_mean, one_of, require
 from diffsweep.paths import shipped
 
 HELP = """\
 diffsweep-results: tables, sheets and reports of stored sweeps
 
-  table SWEEP [metric=NAMES] [format=terminal|markdown|latex|csv]
-                                    mean over the seeds of each setting; csv is one row a setting, unrounded
-  grid SWEEP [rows=AXIS] [cols=AXIS]
-                                    draw the contact sheet again, with these axes as rows and columns
-  report SWEEP                      write every file of the sweep again
-  score SWEEP [metric=NAMES]        measure the stored pictures (default: metric=default), then write the files again
+  table SWEEP [metric=NAMES] [stat=mean|median|q95|best4,...] [rows=AXES] [cols=AXES] [over=AXES]
+        [format=terminal|markdown|latex|csv]
+                                    each setting's mean over its seeds and inputs with a 95 % interval, or its median,
+                                    a quantile, or the expected best of 4 seeds. A setting is one choice of all axes
+                                    but seed, input and those given as over=: nothing else is averaged. cols: axes laid
+                                    out as columns; rows: those that come first among the others. csv: unrounded
+  compare SWEEP [metric=NAMES] [axis=AXIS] [baseline=VALUE] [test=wilcoxon|sign] [over=AXES]
+        [format=terminal|markdown|csv]
+                                    each value of an axis (default: of every axis of 2 to 10) against its first one or
+                                    the baseline: paired differences, and where the metrics' variance comes from
+  grid SWEEP [rows=AXIS] [cols=AXIS] [blocks=AXES] [metric=NAMES]
+                                    draw the contact sheet again, with these axes as rows, columns and blocks, and the
+                                    metrics' values below the pictures
+  figure SWEEP [kind=curve|heatmap|pareto|tradeoff] [metric=NAMES] [x=AXIS] [y=AXIS] [hue=AXIS] [facet=AXIS]
+         [cost=nfe|seconds] [over=AXES]
+  figure SWEEP kind=trajectory [cell=ID]
+                                    draw figures, each as PDF and PNG; without a kind every one that the sweep allows.
+                                    trajectory: a cell's steps, where engine.trajectory=N kept some
+  report SWEEP                      write every file of the sweep again; report.html opens in a browser, from disk
+  score SWEEP [metric=NAMES] [clip=...] [features=clip|inception] [references=inputs|world|FOLDER] [missing=skip]
+                                    measure the stored pictures (default: metric=default), then write the files again
   verify SWEEP                      compare every stored file with its recorded hash
   export SWEEP to=FOLDER|FILE.zip   the sweep and its cells alone, to send or to keep
   sync SWEEP [project=...] [entity=...] [mode=online|offline]
@@ -37,7 +52,6 @@ outputs). NAMES: psnr,ssim,... or a choice of the metric group; plugins=PACKAGES
 Exit codes: 0 done, 1 verify found something wrong, 2 bad input.
 """
 
-FORMATS = ("terminal", "markdown", "latex", "csv")
 COMMON = ("output_dir",)
 
 
@@ -96,15 +110,15 @@ def opened(name: str, output_dir: str) -> Stored:
 
 def table(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report.frame import results
-    from diffsweep.report.table import summarise, to_frame, to_latex, to_markdown
+    from diffsweep.report.latex import to_latex
+    from diffsweep.report.table import summarise, to_frame, to_markdown
     from diffsweep.report.write import print_table
 
-    form = keys.get("format", "terminal")
-    if form not in FORMATS:
-        raise BadInput(f"format={form}: must be one of {', '.join(FORMATS)}{did_you_mean(form, FORMATS)}")
+    form = _format(keys, ("terminal", "markdown", "latex", "csv"))
     frame = results(stored.store, stored.sweep)
-    metrics = _metrics(keys["metric"], frame.attrs["metrics"]) if "metric" in keys else None
-    summary = summarise(frame, metrics)
+    stats = _listed(keys, "stat") or ["mean"]
+    axes = [_listed(keys, name) for name in ("rows", "cols", "over")]
+    summary = summarise(frame, _measured(keys, frame), stats, *axes)
     if form == "terminal":
         print_table(summary)
     elif form == "csv":
@@ -114,11 +128,68 @@ def table(stored: Stored, keys: Mapping[str, str]) -> int:
     return 0
 
 
+def compare(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.report import comparison
+    from diffsweep.report.frame import results
+    from diffsweep.report.text import markdown
+
+    form = _format(keys, ("terminal", "markdown", "csv"))
+    frame = results(stored.store, stored.sweep)
+    own = {key: keys[key] for key in ("axis", "baseline", "test") if key in keys}
+    metrics, over = _measured(keys, frame), _listed(keys, "over")
+    found = comparison.compare(frame, metrics, **own, over=over)
+    if form == "csv":
+        comparison.to_frame(found).to_csv(sys.stdout, index=False)
+        return 0
+    splits = [comparison.variance_split(frame, name, over) for name in dict.fromkeys(one.metric for one in found)]
+    blocks = [
+        [one.sentence for one in found] or ["No axis of 2 to 10 values; axis=NAME compares one of more"],
+        [comparison.explained(found, own.get("test", "wilcoxon"))],
+        [split.sentence for split in splits if split],
+    ]
+    bullet, gap = ("* ", "\n\n") if form == "markdown" else ("", "\n")
+    escaped = [[bullet + (markdown(text) if bullet else text) for text in block] for block in blocks if block]
+    print(gap.join("\n".join(block) for block in escaped))
+    return 0
+
+
 def grid(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.report.frame import results
     from diffsweep.report.grid import write_grid
 
-    for sheet in write_grid(stored.folder, stored.store, stored.sweep, keys.get("rows"), keys.get("cols")):
+    blocks = keys["blocks"].split(",") if "blocks" in keys else None
+    metrics = None
+    if "metric" in keys:
+        metrics = _metrics(keys["metric"], results(stored.store, stored.sweep).attrs["metrics"])
+    chosen = (keys.get("rows"), keys.get("cols"), blocks, metrics)
+    for sheet in write_grid(stored.folder, stored.store, stored.sweep, *chosen):
         print(sheet)
+    return 0
+
+
+def figure(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.report.figure import TRAJECTORY, write_figures
+    from diffsweep.report.figure.trajectory import write_trajectory
+    from diffsweep.report.frame import results
+
+    if keys.get("kind") == TRAJECTORY or "cell" in keys:
+        if unused := keys.keys() - {"kind", "cell", *COMMON}:
+            raise BadInput(f"kind={TRAJECTORY}: knows cell alone, not {', '.join(sorted(unused))}")
+        files = write_trajectory(stored.folder, stored.store, stored.sweep, keys.get("cell"))
+        if not files:
+            raise BadInput("nothing to draw: no steps were kept; the sweep again with engine.trajectory=8 keeps eight")
+        print(*files, sep="\n")
+        return 0
+    frame = results(stored.store, stored.sweep)
+    chosen = {key: keys.get(key) for key in ("x", "y", "hue", "facet", "cost")}
+    there = [*frame.attrs["metrics"], *frame.attrs["sets"]]
+    metrics = _metrics(keys["metric"], there) if "metric" in keys else None
+    over = keys["over"].split(",") if "over" in keys else ()
+    files = write_figures(stored.folder, stored.sweep, frame, None, keys.get("kind"), metrics, over, **chosen)
+    if not files:
+        raise BadInput("nothing to draw: this sweep has no axis beside the seed and the input, or nothing was measured")
+    for file in files:
+        print(file)
     return 0
 
 
@@ -131,21 +202,45 @@ def report(stored: Stored, keys: Mapping[str, str]) -> int:
 
 def score(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.core.files import write_atomic
+    from diffsweep.metric import Options, choose, score_sets
     from diffsweep.metric import score as measure
     from diffsweep.sweep.store import locked, to_json
 
+    own = {key: keys[key] for key in ("missing", "clip", "features", "references") if key in keys}
     plugins = tuple(filter(None, keys.get("plugins", "").split(",")))
-    wanted = _metrics(keys.get("metric", "default"))
-    changed = measure(stored.store, stored.cell_ids, wanted, plugins)
+    chosen = choose(_metrics(keys.get("metric", "default")), Options(**own, plugins=plugins))
+    for name, reason in chosen.unavailable.items():
+        print(f"{name}: not measured: {reason}", file=sys.stderr)
+    chosen.ready()
+    device = keys.get("device", "auto")
+    changed = measure(stored.store, stored.cell_ids, chosen.metrics, device)
     print(
         f"{changed} of {len(stored.cell_ids)} cells measured; the others have these numbers, or lack what they need",
         file=sys.stderr,
     )
     with locked(stored.folder):  # a run may have added cells meanwhile
         sweep = json.loads((stored.folder / "sweep.json").read_bytes())
-        sweep["metrics"] = list(dict.fromkeys([*sweep.get("metrics", ()), *wanted]))
+        sweep["metrics"] = list(dict.fromkeys([*sweep.get("metrics", ()), *chosen.names]))
+        sweep["unavailable"] = {**sweep.get("unavailable", {}), **chosen.unavailable}
+        sweep["sets"] = score_sets(stored.store, sweep, chosen.of_sets, device)
         write_atomic(stored.folder / "sweep.json", to_json(sweep))
     return report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), keys)
+
+
+def _format(keys: Mapping[str, str], allowed: Sequence[str]) -> str:
+    form = keys.get("format", "terminal")
+    require(one_of("format", form, allowed))
+    return form
+
+
+def _listed(keys: Mapping[str, str], name: str) -> list[str]:
+    """The words that a key holds, with commas."""
+    return list(filter(None, keys.get(name, "").split(",")))
+
+
+def _measured(keys: Mapping[str, str], frame: Any) -> list[str] | None:
+    """The metrics that metric= names, None where all are meant."""
+    return _metrics(keys["metric"], [*frame.attrs["metrics"], *frame.attrs["sets"]]) if "metric" in keys else None
 
 
 def _metrics(text: str, there: Iterable[str] = ()) -> list[str]:
@@ -212,10 +307,12 @@ class Command:
 
 
 COMMANDS = {
-    "table": Command(table, ("metric", "format")),
-    "grid": Command(grid, ("rows", "cols")),
+    "table": Command(table, ("metric", "stat", "rows", "cols", "over", "format")),
+    "compare": Command(compare, ("metric", "axis", "baseline", "test", "over", "format")),
+    "grid": Command(grid, ("rows", "cols", "blocks", "metric")),
+    "figure": Command(figure, ("kind", "metric", "x", "y", "hue", "facet", "cost", "over", "cell")),
     "report": Command(report),
-    "score": Command(score, ("metric", "plugins")),
+    "score": Command(score, ("metric", "clip", "features", "references", "missing", "device", "plugins")),
     "verify": Command(verify),
     "export": Command(export, ("to",)),
     "sync": Command(sync, ("project", "entity", "mode")),

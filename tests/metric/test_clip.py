@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +13,8 @@ import pytest
 import torch
 
 from diffsweep.core.problems import BadInput
-from diffsweep.metric import Batch, score
-from diffsweep.metric.clip import ClipScore
+from diffsweep.metric import Batch, choose, score
+from diffsweep.metric.clip import Anagram, ClipScore
 from diffsweep.model.clip import Clip
 from diffsweep.sweep.store import Store
 from diffsweep.world import SCENES, STYLES, held_out, picture
@@ -77,7 +79,7 @@ def test_a_cells_prompt_is_its_own_and_of_several_the_first(tmp_path: Path) -> N
     ):
         config: dict[str, Any] = {} if prompt is None else {"prompt": prompt}
         store.save(cell_id, {"image": pixels}, {"config": config, "metrics": {}})
-    assert score(store, ["a" * 20, "b" * 20, "c" * 20], ["clip_score"]) == 2
+    assert score(store, ["a" * 20, "b" * 20, "c" * 20], choose(["clip_score"]).metrics) == 2
     one, first = (store.record(cell_id)["metrics"]["clip_score"] for cell_id in ("a" * 20, "b" * 20))
     assert one == first
     assert one["definition"]["weights"] == Clip().fingerprint()
@@ -89,3 +91,54 @@ def test_what_is_no_clip_is_told(tmp_path: Path) -> None:
         Clip("nowhere").fingerprint()
     with pytest.raises(BadInput, match=r"no \.safetensors file in it"):
         Clip(str(tmp_path)).fingerprint()
+
+
+# -- bands and views, by hand from the network's embeddings ------------------------------------------------------------
+def cosine(pixels: np.ndarray, prompt: str) -> float:
+    network = Clip().network()
+    return float((network.of_pictures(pixels[None]) @ network.of_texts([prompt]).T).item())
+
+
+DOG, SKULL = (picture(scene, "photo", 1).pixels for scene in ("dog", "skull"))
+PROMPTS = ("a photo of a dog", "a photo of a skull", "a sketch of an owl")
+
+
+def test_a_band_is_judged_alone_against_its_own_prompt() -> None:
+    low = (DOG // 4 * 3).astype(np.uint8)
+    batch = Batch(DOG[None], prompts=PROMPTS[:1], all_prompts=(PROMPTS,), lows=low[None])
+    high = np.clip(DOG.astype(int) - low + 128, 0, 255).astype(np.uint8)
+    assert ClipScore("low")(batch)[0].value == pytest.approx(max(0, 100 * cosine(low, PROMPTS[0])), abs=1e-3)
+    assert ClipScore("high")(batch)[0].value == pytest.approx(max(0, 100 * cosine(high, PROMPTS[2])), abs=1e-3)
+
+
+def test_alignment_is_the_worst_views_cosine_and_concealment_how_surely_views_are_told_apart() -> None:
+    views = np.stack([[DOG, SKULL, DOG[::-1]], [SKULL, DOG, DOG[::-1]]])  # the second: two views the wrong way round
+    batch = Batch(views[:, 0].copy(), prompts=(PROMPTS[0],) * 2, all_prompts=(PROMPTS,) * 2, views=views)
+    temperature = float(np.exp(-Clip().network().model.logit_scale.item()))
+    for k, seen in enumerate(views):
+        cosines = np.array([[cosine(view, prompt) for prompt in PROMPTS] for view in seen])
+        likely = np.exp(cosines / temperature)
+        told = np.trace(likely / likely.sum(0)) / 3, np.trace(likely / likely.sum(1, keepdims=True)) / 3
+        assert Anagram()(batch)[k].value == pytest.approx(cosines.diagonal().min(), abs=1e-5)
+        assert Anagram("concealment")(batch)[k].value == pytest.approx(np.mean(told), abs=1e-4)
+    right, wrong = (score.value for score in Anagram("concealment")(batch))
+    assert right > 0.5 > wrong  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("technique", "names"), [("anagram", ["clip_alignment", "clip_concealment"]), ("hybrid", ["clip_low", "clip_high"])]
+)
+def test_a_cell_stores_what_its_metrics_need(
+    technique: str, names: list[str], config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    from diffsweep.sweep.runner import run_sweep
+
+    kept = {"metric__names": [*names, "clip_score"], "output_dir": str(tmp_path), "scheduler__steps": 3}
+    outcome = run_sweep([(config(technique=technique, model__size=32, **kept), {})], "judged")
+    (cell,) = json.loads((outcome.folder / "sweep.json").read_bytes())["cells"]
+    record = Store(tmp_path).record(cell["cell_id"])
+    assert list(record["metrics"]) == sorted([*names, "clip_score"])
+    if technique == "anagram":
+        seen = [Store(tmp_path).pixels(cell["cell_id"], f"view_{k}") for k in (0, 1)]
+        expected = min(map(cosine, seen, record["config"]["prompt"]))
+        assert record["metrics"]["clip_alignment"]["value"] == pytest.approx(expected, abs=1e-5)

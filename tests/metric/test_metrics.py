@@ -7,7 +7,7 @@ import math
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from diffsweep.core.problems import BadInput
-from diffsweep.metric import Batch, Score, find, known, score
+from diffsweep.metric import Batch, Options, Score, choose, known
+from diffsweep.metric import score as measure
 from diffsweep.metric.batch import REGIONS
 from diffsweep.metric.psnr import Psnr
 from diffsweep.metric.ssim import Ssim
@@ -46,7 +47,23 @@ def disturbed(*strengths: float) -> np.ndarray:
 
 IMAGES = disturbed(4, 12, 40)
 PROMPTS = ("a photo of a dog", "a red circle", "a sketch of an owl")
-BATCH = Batch(IMAGES, REFERENCES, MASKS, PROMPTS)
+ALL_PROMPTS = tuple((prompt, "a photo of a skull") for prompt in PROMPTS)
+VIEWS = np.stack([IMAGES, IMAGES[:, ::-1]], axis=1)
+LOWS = np.stack([gaussian_filter(image.astype(float), (2, 2, 0)).round().astype(np.uint8) for image in IMAGES])
+
+
+def rows(which: Any) -> Batch:
+    """Some of the three pictures, with all that a metric may need."""
+    prompts, every = (tuple(np.array(texts, dtype=object)[which]) for texts in (PROMPTS, [*map("|".join, ALL_PROMPTS)]))
+    stacks = (np.ascontiguousarray(stack[which]) for stack in (IMAGES, REFERENCES, MASKS))
+    several = tuple(tuple(texts.split("|")) for texts in every)
+    return Batch(*stacks, prompts, several, np.ascontiguousarray(VIEWS[which]), np.ascontiguousarray(LOWS[which]))
+
+
+BATCH = rows(slice(None))
+# those that judge each picture, and need neither weights of others nor large pictures
+PLAIN = [name for name, metric in known().items() if not hasattr(metric, "together") and not hasattr(metric, "missing")]
+PLAIN.remove("ms_ssim")
 
 
 def values(metric: Any, batch: Batch = BATCH) -> list[float]:
@@ -73,33 +90,37 @@ def similarity(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return (2 * mx * my + c1) * (2 * xy + c2) / ((mx**2 + my**2 + c1) * (xx + yy + c2))
 
 
+def score(store: Store, ids: Sequence[str], names: Iterable[str], plugins: tuple[str, ...] = ()) -> int:
+    return measure(store, ids, choose(names, Options(plugins=plugins)).metrics)
+
+
 # -- every metric ----------------------------------------------------------------------------------------------------
-@pytest.fixture(params=known())
+@pytest.fixture(params=PLAIN)
 def metric(request: pytest.FixtureRequest) -> Any:
     return known()[request.param]
 
 
-def test_every_metric_says_what_it_is(metric: Any) -> None:
+@pytest.mark.parametrize("name", known())
+def test_every_metric_says_what_it_is(name: str, backbones: None) -> None:
+    metric = known()[name]
     definition = metric.definition()
     assert json.loads(json.dumps(definition, allow_nan=False)) == definition
     assert definition["direction"] == metric.direction in ("higher", "lower")
-    assert metric.needs <= {"reference", "mask", "prompt"}
+    assert metric.needs <= {"reference", "mask", "prompt", "views", "low"}
 
 
-def test_no_two_metrics_have_one_definition() -> None:
+def test_no_two_metrics_have_one_definition(backbones: None) -> None:
     definitions = [json.dumps(metric.definition(), sort_keys=True) for metric in known().values()]
     assert len(set(definitions)) == len(definitions)
 
 
 def test_every_metric_scores_each_picture_for_itself(metric: Any) -> None:
-    each = [slice(k, k + 1) for k in range(3)]
-    alone = [metric(Batch(IMAGES[k], REFERENCES[k], MASKS[k], PROMPTS[k]))[0] for k in each]
+    alone = [metric(rows(slice(k, k + 1)))[0] for k in range(3)]
     assert metric(BATCH) == alone
-    backwards = Batch(IMAGES[::-1].copy(), REFERENCES[::-1].copy(), MASKS[::-1].copy(), PROMPTS[::-1])
-    assert metric(backwards) == alone[::-1]
+    assert metric(rows(slice(None, None, -1))) == alone[::-1]
 
 
-@pytest.fixture(params=[name for name, metric in known().items() if "reference" in metric.needs])
+@pytest.fixture(params=[name for name in PLAIN if "reference" in known()[name].needs])
 def fidelity(request: pytest.FixtureRequest) -> Any:
     """The metrics that compare with a reference."""
     return known()[request.param]
@@ -113,7 +134,7 @@ def test_every_metrics_direction_is_that_of_less_noise(fidelity: Any) -> None:
 
 def test_every_regions_metric_is_blind_to_the_other_regions(fidelity: Any) -> None:
     metric = fidelity
-    region = BATCH.region(metric.region)
+    region = BATCH.region(getattr(metric, "region", "outside"))
     # a window sees around its pixel: what lies within its reach may count
     elsewhere = ~np.any([np.roll(region, shift, axis=2) for shift in range(-5, 6)], axis=0)
     changed = IMAGES.copy()
@@ -280,7 +301,7 @@ def test_a_number_of_another_definition_is_computed_again(store: Store, definiti
 
 
 def test_scoring_alone_or_together_and_in_any_order_gives_the_same_records(store: Store) -> None:
-    names = list(known())
+    names = PLAIN
     score(store, IDS, names)
     together = [store.record(cell_id) for cell_id in IDS]
     for cell_id in IDS:
@@ -341,16 +362,17 @@ def test_torch_is_not_imported_where_nothing_is_missing(store: Store) -> None:
     said = python(f"""
         import sys
         from pathlib import Path
-        from diffsweep.metric import score
+        from diffsweep.metric import choose, score
         from diffsweep.sweep.store import Store
-        print(score(Store(Path({str(store.root)!r})), {IDS!r}, ["psnr", "ssim"]), "torch" in sys.modules)
+        metrics = choose(["psnr", "ssim"]).metrics
+        print(score(Store(Path({str(store.root)!r})), {IDS!r}, metrics), "torch" in sys.modules)
     """)
     assert said == "0 False"
 
 
 # -- names and plugins -----------------------------------------------------------------------------------------------
 def test_metrics_are_found_by_name_once_each_in_the_order_asked_for() -> None:
-    assert [metric.name for metric in find(["ssim", "psnr", "ssim"])] == ["ssim", "psnr"]
+    assert [metric.name for metric in choose(["ssim", "psnr", "ssim"]).metrics] == ["ssim", "psnr"]
     assert {"psnr", "ssim", *(f"{m}_{region}" for m in ("psnr", "ssim") for region in REGIONS)} <= set(known())
 
 
@@ -416,11 +438,11 @@ def test_a_plugins_metric_is_found_and_scores_every_cell_once(store: Store, pack
     assert score(store, IDS, ["brightness", "psnr"], plugins) == 0
     assert sum(importlib.import_module("measured_outside.metric.brightness").CALLS) == 3
     with pytest.raises(BadInput, match="no metric 'brightness'"):
-        find(["brightness"])
+        choose(["brightness"])
 
 
 def test_a_plugins_metric_goes_before_one_of_the_same_name(package: Callable[..., str]) -> None:
-    (metric,) = find(["psnr"], (package("measured_anew", "psnr"),))
+    (metric,) = choose(["psnr"], Options(plugins=(package("measured_anew", "psnr"),))).metrics
     assert type(metric).__name__ == "Brightness"
 
 
@@ -435,8 +457,8 @@ def test_a_plugin_that_declares_itself_by_an_entry_point_needs_no_naming(
     said = python(f"""
         import sys
         sys.path.insert(0, {str(tmp_path / "site")!r})
-        from diffsweep.metric import find
-        print(*(metric.name for metric in find(["warmth", "psnr"])))
+        from diffsweep.metric import choose
+        print(*choose(["warmth", "psnr"]).names)
     """)
     assert said == "warmth psnr"
 

@@ -229,7 +229,10 @@ def test_the_watermark_is_the_pipelines(guarded: Callable[[float], Path]) -> Non
 
 
 def test_a_checker_that_is_not_there_is_told(checkpoint: Path) -> None:
-    with pytest.raises(BadInput, match="not an IF checkpoint, safety_checker, feature_extractor missing in it"):
+    with pytest.raises(
+        BadInput,
+        match="not a checkpoint with what safety_checker=true needs, safety_checker, feature_extractor missing",
+    ):
         DeepFloyd(str(checkpoint), safety_checker=True).fingerprint()
 
 

@@ -227,5 +227,5 @@ def test_weights_that_are_missing_are_not_made_up(checkpoint: Path, tmp_path: Pa
 
 
 def test_a_text_encoder_of_another_width_is_told(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="the text encoder's width is 128, and 16 is needed"):
+    with pytest.raises(BadInput, match="its text encoder's width is 128, and 16 is needed"):
         DeepFloyd(str(checkpoint), text=T5(path="tiny")).stage()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,27 @@ import pytest
 from PIL import Image
 
 from diffsweep.core.problems import BadInput
-from diffsweep.report import grid
-from diffsweep.report.grid import layout, write_grid
+from diffsweep.report import grid, sheet
+from diffsweep.report.grid import arranged, layout, write_grid
+from diffsweep.report.sheet import FONT
+from diffsweep.sweep.store import Store
 
 Made = Callable[..., Any]
+Shown = list[tuple[str, list[sheet.Block]]]
+
+
+@pytest.fixture
+def sheets(monkeypatch: pytest.MonkeyPatch) -> Shown:
+    """The title and the blocks of all that is drawn."""
+    seen: Shown = []
+
+    class Seen(sheet.Sheets):
+        def __init__(self, store: Store, title: str, blocks: list[sheet.Block]) -> None:
+            seen.append((title, blocks))
+            super().__init__(store, title, blocks)
+
+    monkeypatch.setattr(grid, "Sheets", Seen)
+    return seen
 
 
 def places(sheet: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -23,10 +42,14 @@ def places(sheet: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, int, i
     return (int(y.min()), int(x.min()), len(y)) if len(y) else (-1, -1, 0)
 
 
-def drawn(folder: Path, store: Any, sweep: dict[str, Any], **axes: str) -> np.ndarray:
+def drawn(folder: Path, store: Any, sweep: dict[str, Any], **axes: Any) -> np.ndarray:
     (file,) = write_grid(folder, store, sweep, **axes)
     with Image.open(file) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def records(store: Any, sweep: dict[str, Any]) -> dict[str, Any]:
+    return {cell["cell_id"]: store.get(cell["cell_id"]) for cell in sweep["cells"]}
 
 
 def colours(sweep: dict[str, Any]) -> dict[tuple[float, int], tuple[int, int, int]]:
@@ -50,11 +73,10 @@ def test_every_picture_stands_in_its_row_and_column(made: Made, tmp_path: Path, 
 
 def test_a_failed_cells_place_is_grey(made: Made, tmp_path: Path) -> None:
     store, sweep = made()
-    sheet = drawn(tmp_path, store, sweep)
-    top, left, n = places(sheet, (200, 200, 200))
+    pixels = drawn(tmp_path, store, sweep)
     colour = colours(sweep)
-    assert n > 96 * 96 * 0.8
-    assert (top, left) == (places(sheet, colour[7.0, 0])[0], places(sheet, colour[1.0, 2])[1])
+    top, left = places(pixels, colour[7.0, 0])[0], places(pixels, colour[1.0, 2])[1]
+    assert (pixels[top : top + 96, left : left + 96] == 200).mean() > 0.8
 
 
 def test_other_axes_become_blocks(made: Made, tmp_path: Path) -> None:
@@ -62,9 +84,9 @@ def test_other_axes_become_blocks(made: Made, tmp_path: Path) -> None:
     sweep["axes"]["mask.softness"] = [0]
     for cell in sweep["cells"]:
         cell["axes"]["mask.softness"] = 0
-    found = grid.blocks(store, sweep, "guidance.scale", "seed")
+    found = arranged(sweep, records(store, sweep), "guidance.scale", "seed")
     assert [block.title for block in found] == ["mask.softness = 0"]
-    found = grid.blocks(store, sweep, "mask.softness", "seed")
+    found = arranged(sweep, records(store, sweep), "mask.softness", "seed")
     assert [block.title for block in found] == ["guidance.scale = 1", "guidance.scale = 7"]
 
 
@@ -73,7 +95,7 @@ def test_axes_that_only_meet_on_the_diagonal_make_no_product(made: Made, tmp_pat
     for i, cell in enumerate(sweep["cells"]):  # as an optimising sweeper varies them: every value once
         cell["axes"] = {"seed": i, **{f"axis{k}": i for k in range(40)}}
     sweep["axes"] = {name: list(range(6)) for name in sweep["cells"][0]["axes"]}  # a product of 6 ** 41
-    assert sum(len(block.lines) for block in grid.blocks(store, sweep, cols="seed")) == 6
+    assert sum(len(block.lines) for block in arranged(sweep, records(store, sweep), cols="seed")) == 6
 
 
 @pytest.mark.parametrize(
@@ -129,7 +151,7 @@ def test_what_does_not_fit_follows_on_further_sheets(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, sweep = made()
-    monkeypatch.setattr(grid, "SIDE", 300)
+    monkeypatch.setattr(sheet, "SIDE", 300)
     files = write_grid(tmp_path, store, sweep, rows="seed", cols="guidance.scale")
     assert [file.name for file in files] == ["grid.png", "grid_2.png", "grid_3.png"]
     found = set()
@@ -153,3 +175,130 @@ def test_a_sheet_is_drawn_again_when_its_picture_is_mended(made: Made, tmp_path:
     assert (drawn(tmp_path, store, sweep) != before).any()
     picture.write_bytes(whole)
     assert (drawn(tmp_path, store, sweep) == before).all()
+
+
+def test_values_stand_below_their_pictures(made: Made, tmp_path: Path) -> None:
+    store, sweep = made()
+    plain = drawn(tmp_path, store, sweep)
+    sheet_pixels = drawn(tmp_path, store, sweep, metric=["psnr", "error"])
+    assert sheet_pixels.shape[0] >= plain.shape[0] + 2 * 2 * FONT  # two rows, two texts below each
+    where = {key: places(sheet_pixels, colour) for key, colour in colours(sweep).items()}
+    assert all(n == 96 * 96 for _, _, n in where.values())  # and hide none of them
+    for top, left, _ in where.values():
+        assert (sheet_pixels[top + 97 : top + 97 + 2 * FONT, left : left + 96] < 128).any()
+
+
+def test_values_are_written_with_direction_or_as_exact(made: Made, tmp_path: Path, sheets: Shown) -> None:
+    store, sweep = made()
+    write_grid(tmp_path, store, sweep, metric=["psnr", "error"])
+    seen = {tile.cell_id: tile.below for block in sheets[0][1] for tile in block.tiles()}
+    below = {(cell["axes"]["guidance.scale"], cell["seed"]): seen[cell["cell_id"]] for cell in sweep["cells"]}
+    assert below[1.0, 0] == ("psnr ↑ 20.00", "error ↓ 0.300")
+    assert below[7.0, 1] == ("psnr exact", "error ↓ 0.250")
+    assert below[7.0, 2] == ()  # it failed
+
+
+def test_a_metric_that_is_not_there_is_named(made: Made, tmp_path: Path) -> None:
+    store, sweep = made()
+    with pytest.raises(BadInput, match=r"metric=pnsr: no such numbers; its pictures have .*did you mean 'psnr'\?"):
+        write_grid(tmp_path, store, sweep, metric=["pnsr"])
+    with pytest.raises(BadInput, match=r"blocks=sed: no such axis"):
+        write_grid(tmp_path, store, sweep, blocks=["sed"])
+    with pytest.raises(BadInput, match=r"rows=seed blocks=seed: one axis cannot be both"):
+        write_grid(tmp_path, store, sweep, rows="seed", blocks=["seed"])
+
+
+def numbered(**axes: list[Any]) -> dict[str, Any]:
+    """A sweep over every combination of these axes."""
+    cells = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    return listed(axes, cells)
+
+
+def listed(axes: dict[str, list[Any]], cells: list[dict[str, Any]]) -> dict[str, Any]:
+    entries = [{"cell_id": f"{i:020x}", "axes": cell, "seed": 0} for i, cell in enumerate(cells)]
+    return {"name": "numbered", "axes": axes, "cells": entries, "metrics": []}
+
+
+def test_blocks_are_of_any_axes_in_the_order_asked_for() -> None:
+    sweep = numbered(a=[1, 2], b=[3, 10], c=["x", "y"], seed=[0, 1])
+    none = {cell["cell_id"]: None for cell in sweep["cells"]}
+    found = arranged(sweep, none, blocks=["seed", "b"])
+    assert [block.title for block in found] == [f"seed = {s}, b = {b}" for s in (0, 1) for b in (3, 10)]
+    for block, (seed, b) in zip(found, product((0, 1), (3, 10)), strict=True):
+        assert (block.rows, block.cols, block.columns) == ("a", "c", ("x", "y"))
+        for a, line in zip((1, 2), block.lines, strict=True):
+            for c, tile in line.tiles.items():
+                own = next(cell for cell in sweep["cells"] if cell["cell_id"] == tile.cell_id)
+                assert own["axes"] == {"a": a, "b": b, "c": "xy"[c], "seed": seed}
+
+
+def scattered(number: int) -> dict[str, Any]:
+    """A random search over three axes."""
+    rng = random.Random(0)
+    cells = [{axis: rng.random() for axis in ("guidance.scale", "mask.softness", "b")} for _ in range(number)]
+    return listed({axis: [cell[axis] for cell in cells] for axis in cells[0]}, cells)
+
+
+def test_a_random_search_is_laid_out_in_its_order_each_picture_above_its_setting(tmp_path: Path) -> None:
+    sweep, store = scattered(37), Store(tmp_path)
+    look = [(200, 5 * i + 2, 10) for i in range(37)]
+    for cell, colour in zip(sweep["cells"], look, strict=True):
+        store.save(cell["cell_id"], {"image": np.full((8, 8, 3), colour, np.uint8)}, {"config": {}, "metrics": {}})
+    where = [places(pixels, colour) for pixels in [drawn(tmp_path, store, sweep)] for colour in look]
+    assert all(n == 96 * 96 for _, _, n in where)
+    assert [place[:2] for place in where] == sorted(place[:2] for place in where)  # from left to right, then below
+    assert len({top for top, _, _ in where}) == 3
+    (block,) = arranged(sweep, {cell["cell_id"]: None for cell in sweep["cells"]})
+    assert block.title == "below each picture: guidance.scale, mask.softness, b"
+    for cell, tile in zip(sweep["cells"], block.lines[0].tiles.values(), strict=True):
+        scale, softness, b = cell["axes"].values()
+        assert tile.below == (f"scale {scale:g}", f"softness {softness:g}", f"b {b:g}")
+
+
+@pytest.mark.parametrize("asked", [{}, {"rows": "b"}, {"rows": "b", "cols": "mask.softness"}, {"blocks": ["b"]}])
+def test_a_large_random_search_is_laid_out_without_its_product(asked: dict[str, Any], tmp_path: Path) -> None:
+    sweep = scattered(10_000)  # a product of 10 ** 12
+    found = arranged(sweep, {cell["cell_id"]: None for cell in sweep["cells"]}, **asked)
+    laid = sheet.Sheets(Store(tmp_path), "a large one", found)
+    drawn = [tile for page in laid.pages for _, _, line in page if line for tile in line.tiles.values()]
+    assert sorted(tile.cell_id for tile in drawn) == sorted(cell["cell_id"] for cell in sweep["cells"])
+    assert max(laid.heights) + sheet.MARGIN <= sheet.SIDE and laid.width <= sheet.SIDE
+
+
+def test_a_sheet_is_no_wider_than_it_may_be(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, sweep = made()
+    monkeypatch.setattr(sheet, "SIDE", 360)
+    found = set()
+    for file in write_grid(tmp_path, store, sweep, rows="guidance.scale", cols="seed"):
+        with Image.open(file) as image:
+            assert max(image.size) <= 360
+            pixels = np.asarray(image.convert("RGB"))
+        found |= {key for key, colour in colours(sweep).items() if places(pixels, colour)[2] == 96 * 96}
+    assert found == set(colours(sweep))
+
+
+def test_pictures_larger_than_a_sheet_and_labels_without_end_do_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sheet, "SIDE", 200)
+    sweep, store = numbered(prompt=["long " * 500, "words" * 500, "雪 $x$"], a=["w" * 300, "v"]), Store(tmp_path)
+    for i, cell in enumerate(sweep["cells"]):
+        picture = np.full((700, 300 + i, 3), (40 * i, 1, 2), np.uint8)
+        store.save(cell["cell_id"], {"image": picture}, {"config": {}, "metrics": {}})
+    seen = 0
+    for file in write_grid(tmp_path, store, sweep):
+        with Image.open(file) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        seen += sum(places(pixels, (40 * i, 1, 2))[2] > 0 for i in range(6))
+    assert seen == 6
+
+
+def test_the_title_says_which_stage_made_the_pictures(tmp_path: Path, sheets: Shown) -> None:
+    for number, upscales in enumerate(([None], [{"name": "a"}], [None, {"name": "b", "of": {"name": "a"}}])):
+        sweep, store = numbered(a=list(range(len(upscales)))), Store(tmp_path / str(number))
+        for cell, upscale in zip(sweep["cells"], upscales, strict=True):
+            picture = np.zeros((16, 8, 3), np.uint8)
+            store.save(cell["cell_id"], {"image": picture}, {"config": {"upscale": upscale}, "metrics": {}})
+        write_grid(store.root, store, sweep)
+    expected = ["", ", stage II, 8 x 16", ", stage I, 8 x 16 and stage III, 8 x 16"]
+    assert [title for title, _ in sheets] == [f"numbered{end}" for end in expected]

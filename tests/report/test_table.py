@@ -1,21 +1,26 @@
-"""One row a cell, one row a setting: numbers worked out by hand."""
+"""One row a cell, one row a setting: numbers worked out by hand, or by pandas, scipy and itertools."""
 
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Callable
 from io import StringIO
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats as scipy_stats
 
 from diffsweep.core.problems import BadInput
 from diffsweep.report.frame import results
-from diffsweep.report.table import caption, summarise, to_frame, to_latex, to_markdown, to_terminal
-from diffsweep.report.text import latex, markdown
+from diffsweep.report.latex import to_latex
+from diffsweep.report.table import Table, caption, summarise, to_frame, to_markdown, to_terminal
+from diffsweep.report.text import markdown
 
 Made = Callable[..., Any]
 
@@ -38,7 +43,7 @@ def test_the_files_hold_the_frame(made: Made, tmp_path: Path) -> None:
 
     store, sweep = made()
     report = write_all(store, sweep)
-    assert {file.name for file in report.folder.iterdir()} == {file.name for file in report.files}
+    assert {file for file in report.folder.rglob("*.*") if file.is_file()} == {*report.files}
     parquet, csv = pd.read_parquet(report.folder / "results.parquet"), pd.read_csv(report.folder / "results.csv")
     pd.testing.assert_frame_equal(parquet, results(store, sweep))
     assert list(csv.columns) == list(parquet.columns)
@@ -61,8 +66,9 @@ def test_mean_and_sample_deviation_over_the_seeds_of_a_setting(made: Made) -> No
 def test_the_best_follows_each_metrics_direction(made: Made) -> None:
     table = summarise(results(*made()))
     assert table.directions == {"psnr": "higher", "error": "lower"}
-    assert table.best("error") == {0}  # 0.2 against 0.375
-    assert table.best("psnr") == set()  # an exact picture has no number to compare with
+    psnr, error = table.columns
+    assert error.ranks == {0: 1}  # 0.2 against 0.375, and no second best of two
+    assert psnr.ranks == {}  # an exact picture has no number to compare with
 
 
 def test_numbers_of_two_definitions_are_not_compared(made: Made) -> None:
@@ -83,30 +89,21 @@ def test_an_unknown_metric_is_refused(made: Made) -> None:
 
 def test_markdown_has_a_cell_a_column_and_marks_the_best(made: Made) -> None:
     lines = to_markdown(summarise(results(*made()))).splitlines()
-    assert lines[0] == r"| guidance.scale | n | failed | psnr ↑ | error ↓ | nfe | seconds |"
-    assert lines[2] == "| 1 | 3 | 0 | 23.00 ± 3.61 | **0.200 ± 0.100** | 10 | 0.50 |"
-    assert lines[3] == "| 7 | 2 | 1 | 30.00 (1 exact) | 0.375 ± 0.177 | 10 | 0.50 |"
-
-
-def test_latex_is_booktabs_with_every_text_escaped(made: Made) -> None:
-    store, sweep = made()
-    sweep["axes"] = {"prompt": ["50% & {a_b}", "#2 ~ ^"], "seed": [0, 1, 2]}
-    for cell in sweep["cells"]:
-        cell["axes"] = {"prompt": sweep["axes"]["prompt"][cell["axes"]["guidance.scale"] == 7], "seed": cell["seed"]}
-    text = to_latex(summarise(results(store, sweep)), "made")
-    assert r"50\% \& \{a\_b\} & 3 & 0 & 23.00 $\pm$ 3.61 & \textbf{0.200 $\pm$ 0.100}" in text
-    assert r"\#2 \textasciitilde{} \textasciicircum{} &" in text
-    for line in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:made}", r"\begin{tabular}{lrrrrrr}"):
-        assert line in text
+    number = r"\d+\.\d+"
+    assert lines[0] == r"| guidance.scale | seeds | failed | psnr ↑ | error ↓ | nfe | seconds |"
+    interval = rf"\\\[-?{number}, -?{number}\\\]"
+    assert re.fullmatch(
+        rf"\| 1 \| 3 \| 0 \| 23\.00 {interval} \| \*\*0\.200 {interval}\*\* \| 10 \| 0\.50 \|", lines[2]
+    )
+    assert re.fullmatch(
+        rf"\| 7 \| 2 \| 1 \(33 %\) \| 30\.00 \(1 exact\) \| 0\.375 {interval} \| 10 \| 0\.50 \|", lines[3]
+    )
 
 
 @pytest.mark.parametrize("text", ["a|b", "**bold**", "<b>", "a_b_c", "`x`", "$x$", "[a](b)"])
 def test_texts_mean_themselves(text: str) -> None:
     assert markdown(text).replace("\\", "") == text
     assert all(markdown(text)[i - 1] == "\\" for i, c in enumerate(markdown(text)) if c in r"|*<>_`$[]")
-    assert not set(latex(text).replace(r"\_", "").replace(r"\$", "").replace("{[}", "").replace("{]}", "")) & set(
-        "_$[]|<>"
-    )
 
 
 def test_the_terminals_table_is_no_wider_than_the_terminal(made: Made) -> None:
@@ -119,18 +116,201 @@ def test_the_terminals_table_is_no_wider_than_the_terminal(made: Made) -> None:
             console.print(part)
         lines = out.getvalue().splitlines()
         assert max(map(len, lines)) <= width
-        assert sum("23.00 ± 3.61" in line for line in lines) == 1
-        assert sum("0.375 ± 0.177" in line for line in lines) == 1
+        assert sum("23.00 [" in line for line in lines) == 1
+        assert sum("0.375 [" in line for line in lines) == 1
 
 
 def test_the_unrounded_table_reads_back(made: Made) -> None:
     read = pd.read_csv(StringIO(to_frame(summarise(results(*made()))).to_csv(index=False)))
     assert read["psnr_std"][0] == statistics.stdev([20, 22, 27])
     assert list(read["psnr_exact"]) == [0, 1] and list(read["failed"]) == [0, 1]
+    assert list(read["failure_rate"]) == [0, 1 / 3] and list(read["seeds"]) == [3, 2]
 
 
 def test_a_sweep_of_one_cell_is_one_row(made: Made) -> None:
     store, sweep = made()
     sweep |= {"axes": {}, "cells": [{**sweep["cells"][0], "axes": {}}]}
-    (row,) = summarise(results(store, sweep)).rows
+    (row,) = (table := summarise(results(store, sweep))).rows
     assert (row.setting, row.done, row.stats["psnr"].mean) == ((), 1, 20)
+    assert "| 1 | 20.00 | 0.300 | 10 | 0.50 |" in to_markdown(table)
+    assert "20.00 & 0.300 \\\\" in to_latex(table) and "interval" not in caption(table)
+    bare = summarise(results(store, sweep | {"metrics": []}))
+    assert "| 1 | 10 | 0.50 |" in to_markdown(bare) and "1 & 10 \\\\" in to_latex(bare)
+    assert len(list(to_terminal(bare, 80))) == 2 and len(to_frame(bare)) == 1
+
+
+def frame_of(axes: dict[str, list[Any]], names: tuple[str, ...] = ("clip",), drop: float = 0) -> pd.DataFrame:
+    """A sweep's frame over the product of axes with normal numbers, a share of them missing."""
+    rows = pd.MultiIndex.from_product(axes.values(), names=axes).to_frame(index=False)
+    rng = np.random.default_rng(0)
+    for name in names:
+        rows[name] = rng.normal(0.3, 0.05, len(rows))
+        rows.loc[rng.random(len(rows)) < drop, name] = math.nan
+    frame = rows.assign(status="done", nfe=pd.array([10] * len(rows), dtype="Int64"), seconds=0.5)
+    frame["stage"] = pd.array([1] * len(rows), dtype="Int64")
+    metrics = {name: {"metric": name.upper(), "direction": "higher"} for name in names}
+    frame.attrs = {"axes": list(axes), "metrics": metrics, "reasons": {name: [] for name in names}}
+    return frame
+
+
+AXES: dict[str, list[Any]] = {"guidance.scale": [1, 3, 7], "input.id": ["cat", "dog"], "seed": [0, 1, 2, 3, 4]}
+
+
+def test_inputs_and_seeds_repeat_a_setting() -> None:
+    frame = frame_of(AXES, drop=0.2)
+    table = summarise(frame)
+    by = frame.groupby("guidance.scale")["clip"]
+    for row, (_, values) in zip(table.rows, by, strict=True):
+        stat = row.stats["clip"]
+        there = values.dropna()
+        assert (stat.mean, stat.std, stat.n) == pytest.approx((there.mean(), there.std(), len(there)))
+        assert (row.seeds, row.inputs, stat.inputs) == (5, 2, 2)
+        assert stat.quantile(0.9) == pytest.approx(there.quantile(0.9)) and stat.median == pytest.approx(there.median())
+        assert sorted(value for group in stat.values for value in group) == sorted(there)
+        assert stat.low < stat.mean < stat.high
+    assert "Mean over 5 seeds and 2 inputs (input.id) a setting, with a 95 % interval (bootstrap over seeds, for" in (
+        caption(table)
+    )
+    assert "(n = " in to_markdown(table)
+
+
+def test_the_interval_of_many_seeds_is_students() -> None:
+    frame = frame_of({"guidance.scale": [1, 3], "seed": list(range(80))})
+    for row, (_, values) in zip(summarise(frame).rows, frame.groupby("guidance.scale")["clip"], strict=True):
+        expected = scipy_stats.t.interval(0.95, 79, values.mean(), scipy_stats.sem(values))
+        stat = row.stats["clip"]
+        assert (stat.low, stat.high) == pytest.approx(expected, abs=0.05 * (expected[1] - expected[0]))
+
+
+def test_other_statistics_and_what_they_are_called() -> None:
+    frame = frame_of({"guidance.scale": [1, 3, 7], "seed": list(range(6))})
+    table = summarise(frame, stats=["median", "q95", "best4", "best"])
+    by = frame.groupby("guidance.scale")["clip"]
+    best = by.apply(lambda values: np.mean([max(chosen) for chosen in combinations(values, 4)]))
+    titles = {column.title: column.numbers for column in table.columns}
+    assert list(titles) == ["clip median ↑", "clip q95 ↑", "clip best of 4 ↑", "clip best of all ↑"]
+    for numbers, expected in zip(titles.values(), (by.median(), by.quantile(0.95), best, by.max()), strict=True):
+        assert numbers == pytest.approx(list(expected))
+    assert "95 % interval" not in caption(table) and "all choices of them (unbiased)" in caption(table)
+    assert list(to_frame(table)["clip_q95"]) == pytest.approx(list(by.quantile(0.95)))
+    more = summarise(frame, stats=["best7"])
+    assert [column.text(0) for column in more.columns] == ["–"]
+
+
+def test_best_is_bold_with_its_ties_and_the_second_known() -> None:
+    frame = frame_of({"guidance.scale": [1, 3, 7, 9], "seed": [0]})
+    frame["clip"] = [0.31, 0.3501, 0.3504, 0.33]
+    (column,) = summarise(frame).columns
+    assert column.ranks == {1: 1, 2: 1, 3: 2}
+    frame["clip"] = 0.3
+    assert summarise(frame).columns[0].ranks == {}
+
+
+def test_axes_as_rows_and_columns_average_nothing() -> None:
+    axes = {"mask": ["box", "half"], "guidance.scale": [1, 3, 7], "steps": [5, 10], "seed": [0, 1, 2]}
+    frame = frame_of(axes, ("clip", "psnr"))
+    means = frame.groupby(["mask", "guidance.scale", "steps"])[["clip", "psnr"]].mean()
+    table = summarise(frame, rows=["guidance.scale"], cols=["mask"])
+    assert table.axes == ("guidance.scale", "steps", "mask") and table.down == ("guidance.scale", "steps")
+    assert table.lines == [(1, 5), (1, 10), (3, 5), (3, 10), (7, 5), (7, 10)]
+    assert [(column.metric, column.across) for column in table.columns] == [
+        (metric, (mask,)) for metric in ("clip", "psnr") for mask in ("box", "half")
+    ]
+    for column in table.columns:
+        expected = [means.loc[column.across[0], scale, steps][column.metric] for scale, steps in table.lines]
+        assert column.numbers == pytest.approx(expected)
+    apart = summarise(frame.drop(index=7), ["clip"], cols=["seed", "steps"])  # box, 3, 5, seed 1
+    assert len(apart.columns) == 6 and [column.text(1) for column in apart.columns].index("–") == 2
+    (header, *_) = to_markdown(apart).splitlines()
+    assert header.startswith("| mask | guidance.scale | clip ↑, seed 0, steps 5 | clip ↑, seed 0, steps 10 |")
+
+
+def test_over_makes_an_axis_repeat_a_setting() -> None:
+    frame = frame_of({"prompt": ["a", "b", "c"], "guidance.scale": [1, 3], "seed": [0, 1, 2, 3]})
+    table = summarise(frame, over=["prompt"])
+    assert table.axes == ("guidance.scale",) and [row.inputs for row in table.rows] == [3, 3]
+    assert table.columns[0].numbers == pytest.approx(list(frame.groupby("guidance.scale")["clip"].mean()))
+    assert "3 inputs (prompt)" in caption(table)
+
+
+@pytest.mark.parametrize(
+    "named, message",
+    [
+        ({"rows": ["guidance"]}, r"rows=guidance: no such axis .*; did you mean 'guidance.scale'\?"),
+        ({"cols": ["prompt"]}, "cols=prompt: no such axis in this sweep; it has guidance.scale, input.id, seed"),
+        ({"over": ["sede"]}, "over=sede: no such axis .*; did you mean 'seed'"),
+        ({"rows": ["seed"], "cols": ["seed"]}, "seed: named twice among rows, cols and over"),
+        ({"rows": ["input.id"], "over": ["input.id"]}, "input.id: named twice"),
+        ({"stats": ["q0"]}, "stat=q0: must be mean, median, a quantile"),
+        ({"stats": ["best0"]}, r"stat=best0: .*; did you mean 'best'\?"),
+    ],
+)
+def test_what_is_not_there_is_refused(named: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        summarise(frame_of(AXES), **named)
+
+
+def test_a_number_of_a_set_stands_in_its_row() -> None:
+    frame = frame_of(AXES)
+    fid = {"metric": "FID", "direction": "lower", "network": "inception"}
+    values = [
+        {"axes": {"guidance.scale": 1}, "value": 31.5, "reason": None, "cells": 10},
+        {"axes": {"guidance.scale": 3.0}, "value": 28.25, "reason": None, "cells": 10},
+        {"axes": {"guidance.scale": 7}, "value": None, "reason": "fewer than 2 pictures", "cells": 1},
+    ]
+    frame.attrs |= {"sets": {"fid": {"definition": fid, "values": values}}, "unavailable": {"lpips": "no weights"}}
+    table = summarise(frame, stats=["mean", "q95"])
+    assert [column.title for column in table.columns] == ["clip ↑", "clip q95 ↑", "fid ↓"]
+    fids = table.columns[-1]
+    assert [fids.text(line) for line in range(3)] == ["31.50", "28.25", "–"] and fids.ranks == {1: 1}
+    assert "fid: no value in places (fewer than 2 pictures)." in caption(table)
+    assert "lpips: not measured (no weights)." in caption(table)
+    assert "fid: one number of all pictures of a setting, without an interval." in caption(table)
+    assert r"* fid: FID, inception" in to_markdown(table)
+    assert [column.metric for column in summarise(frame, ["fid"]).columns] == ["fid"]
+    apart = summarise(frame, rows=["input.id"])
+    assert apart.columns[-1].text(0) == "–" and "fid: a number of a whole setting's pictures" in caption(apart)
+
+
+def test_markdown_and_the_terminal_hold_the_numbers_of_the_csv() -> None:
+    from rich.console import Console
+
+    frame = frame_of(AXES, ("clip", "psnr"), drop=0.1)
+    table = summarise(frame)
+    unrounded = to_frame(table)
+    lines = [line.replace("\\", "").replace("**", "") for line in to_markdown(table).splitlines()[:5]]
+    header, _, *body = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    out = StringIO()
+    for part in to_terminal(table, 200):
+        Console(file=out, width=200).print(part)
+    for i, line in enumerate(body):
+        for name in ("clip", "psnr"):
+            text = line[header.index(f"{name} ↑")]
+            assert text in out.getvalue()
+            mean, low, high = map(float, re.findall(r"\d\.\d{3}", text))
+            expected = [unrounded[f"{name}_{what}"][i] for what in ("mean", "low", "high")]
+            assert [mean, low, high] == pytest.approx(expected, abs=0.0005)
+
+
+def test_a_long_table_is_cut_in_the_terminal_alone() -> None:
+    frame = frame_of({"guidance.scale": list(range(100)), "seed": [0, 1]})
+    table: Table = summarise(frame)
+    short, whole = (next(iter(to_terminal(table, 100, most))).row_count for most in (60, 1000))  # type: ignore[union-attr]
+    assert (short, whole) == (60, 100)
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("form", ["md", "tex", "txt"])
+def test_the_golden_tables(made: Made, form: str) -> None:
+    """Each was read by a person; the numbers in them are checked by the tests above."""
+    from rich.console import Console
+
+    table = summarise(results(*made()))
+    out = StringIO()
+    for part in to_terminal(table, 80):
+        Console(file=out, width=80).print(part)
+    found = {"md": to_markdown(table), "tex": to_latex(table, "made"), "txt": out.getvalue()}[form]
+    strip = "\n".join(line.rstrip() for line in found.splitlines()) + "\n"
+    assert strip == (GOLDEN / f"table.{form}").read_text()

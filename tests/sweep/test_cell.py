@@ -84,10 +84,17 @@ AROUND = {
     "sweep__name": "another",
     "engine__rows": 3,
     "engine__threads": 1,
+    "engine__trajectory": 3,
     "grid__rows": "seed",
     "grid__cols": "seed",
+    "grid__blocks": ["seed"],
+    "grid__metric": ["psnr"],
     "metric": "default",
     "metric__names": ["psnr"],
+    "metric__missing": "skip",
+    "metric__clip": "another",
+    "metric__features": "inception",
+    "metric__references": "world",
     "tracker": "wandb",
 }  # where a technique's keys are changed from, if not from their defaults
 FROM = {"inpaint": {"technique__start": "input"}, "gaussian_denoise": {"technique__sigma": 2.0}}

@@ -66,11 +66,15 @@ WRONG = [
     ("engine__rows", "many", ["engine.rows=many: must be auto or a whole number"]),
     ("engine__rows", 2.5, ["engine.rows=2.5: must be auto or a whole number"]),
     ("engine__threads", "two", ["engine.threads=two: must be a whole number or null"]),
-    ("engine__row", 3, ["engine.row: unknown key; it has rows, threads; did you mean 'rows'?"]),
-    ("grid__row", "seed", ["grid.row: unknown key; it has rows, cols; did you mean 'rows'?"]),
+    ("engine__row", 3, ["engine.row: unknown key; it has rows, threads, trajectory; did you mean 'rows'?"]),
+    ("grid__row", "seed", ["grid.row: unknown key; it has rows, cols, blocks, metric; did you mean 'rows'?"]),
     ("sweep__nam", "x", ["sweep.nam: unknown key; it has name; did you mean 'name'?"]),
     ("sweep__name", ["x"], ["sweep.name=['x']: must be text or null"]),
-    ("metric__nams", [], ["metric.nams: unknown key; it has name, names; did you mean 'names'?"]),
+    (
+        "metric__nams",
+        [],
+        ["metric.nams: unknown key; it has name, names, missing, clip, features, references; did you mean 'names'?"],
+    ),
     ("metric__names", "psnr", ["metric.names=psnr: must be a list"]),
     ("device", "gpu", ["device=gpu: must be auto, cpu, cuda or cuda:N"]),
     ("device", "cuda:x", ["device=cuda:x: must be auto, cpu, cuda or cuda:N"]),
@@ -109,7 +113,14 @@ def test_a_sheet_of_axes_that_the_sweep_has_not_is_refused_before_it_runs(swept:
     assert told.startswith("grid.rows=sed: no such axis in this sweep; ") and told.endswith("did you mean 'seed'?")
     (told,) = messages(swept(seed=[0, 1], grid__rows="seed", grid__cols="seed"))
     assert told.startswith("grid.rows=seed") and "one axis cannot be both" in told
-    assert plan(swept(seed=[0, 1], guidance__scale=[1, 7], grid__rows="seed")).grid == {"rows": "seed", "cols": None}
+    assert plan(swept(seed=[0, 1], guidance__scale=[1, 7], grid__rows="seed")).grid["rows"] == "seed"
+
+
+def test_a_sheets_metric_must_be_measured(config: Config) -> None:
+    shown = config(metric__names=["psnr", "ssim"], grid__metric=["ssim"], grid__blocks=["seed"])
+    assert plan([(shown, {"seed": s}) for s in (0, 1)]).grid["metric"] == ("ssim",)
+    (told,) = messages([(config(metric__names=["psnr"], grid__metric=["psnrr"]), {})])
+    assert told == "grid.metric=psnrr: not of this sweep; it measures psnr; did you mean 'psnr'?"
 
 
 def test_a_file_is_no_output_folder(config: Config, tmp_path: Path) -> None:
@@ -134,7 +145,7 @@ def test_axes_come_with_their_values_in_the_order_they_appear(swept: Swept) -> N
 
 def test_what_is_left_open_is_open(config: Config) -> None:
     planned = plan([(config(), {})])
-    assert (planned.rows, planned.threads, planned.metrics) == (None, None, ())
+    assert (planned.rows, planned.threads, planned.metrics.names) == (None, None, [])
     assert plan([(config(engine__rows=3, engine__threads=1, metric__names=["ssim", "psnr"]), {})]).rows == 3
     bare = {key: value for key, value in config().items() if key not in ("engine", "grid", "sweep", "output_dir")}
     assert plan([(bare, {})]).root == Path("outputs")
@@ -274,7 +285,7 @@ def test_a_metric_of_the_users_own_is_known(
             cache.cache_clear()
         changes = {} if declared else {"plugins": [package]}
         planned: Plan = plan([(config(metric__names=["brightness"], **changes), {})])
-        (metric,) = scoring.find(planned.metrics, planned.plugins)
+        (metric,) = planned.metrics.metrics
         assert metric.name == "brightness"
     finally:
         monkeypatch.undo()
@@ -306,6 +317,6 @@ print(*{"torch", "torchvision", "torchmetrics", "wandb", "diffusers"} & {*sys.mo
 def test_a_sheets_axis_may_be_held_at_one_value(config: Config) -> None:
     """A sweeps file lays out its sheet by an axis; typing `seed=0` holds it, and the sheet goes without."""
     held = plan([(config(grid__cols="guidance.scale", grid__rows="seed", seed=s), {"seed": s}) for s in (0, 1)])
-    assert held.grid == {"rows": "seed", "cols": None}
+    assert (held.grid["rows"], held.grid["cols"]) == ("seed", None)
     with pytest.raises(BadInput, match=r"grid\.cols=sede: no such axis"):
         plan([(config(grid__cols="sede"), {"seed": 0})])

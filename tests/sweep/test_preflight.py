@@ -80,10 +80,12 @@ def test_the_largest_models_weights_are_known() -> None:
 
 # -- what is told ------------------------------------------------------------------------------------------------------
 class Sized:
-    """A model of known needs, in bytes."""
+    """A model of known needs, in bytes. text: whether its text encoder has keys of its own."""
 
-    def __init__(self, text: int, weights: int, row: int) -> None:
-        self.need = memory.Needs(text, weights, row)
+    def __init__(self, text: int, weights: int, row: int, dtype: str = "float32", keys: bool = True) -> None:
+        self.need, self.dtype = memory.Needs(text, weights, row), dtype
+        if keys:
+            self.text = object()
 
     def needs(self, device: str) -> memory.Needs:
         return self.need
@@ -118,8 +120,14 @@ def test_rows_are_as_many_as_fit_each_stage(cells: Callable[..., list[Cell]]) ->
 @pytest.mark.parametrize(
     ("models", "chosen", "told"),
     [
-        ({"model": Sized(1200, 1, 1)}, False, "model: its text encoder takes .*model.text.load_in_8bit=true or"),
-        ({"model": Sized(0, 600, 1), "upscale": Sized(0, 600, 1)}, False, "the weights take .*model .*upscale "),
+        ({"model": Sized(1200, 1, 1)}, False, "its text encoder takes .*model.text.load_in_8bit=true takes less"),
+        ({"model": Sized(1200, 1, 1, keys=False)}, False, "its text encoder takes .*: a device with more memory"),
+        (
+            {"model": Sized(0, 600, 1), "upscale": Sized(0, 600, 1, "bfloat16")},
+            False,
+            "the weights take .*model .*upscale .* model.dtype=bfloat16 takes half",
+        ),
+        ({"model": Sized(0, 1600, 1, "bfloat16")}, False, "the weights take .* choose a smaller model; a device with"),
         ({"model": Sized(0, 900, 200)}, False, "engine.rows=1: model takes .* a row beside"),
         ({"model": Sized(0, 500, 100)}, True, "engine.rows=8: model takes .*; 5 rows fit"),
     ],
@@ -129,6 +137,11 @@ def test_what_does_not_fit_is_told(
 ) -> None:
     with pytest.raises(BadInput, match=told):
         preflight.memory(cells(**models), "cuda", dict.fromkeys(models, 8), chosen)
+
+
+def test_a_processor_is_not_offered_as_the_way_out_of_a_processors_memory(cells: Callable[..., list[Cell]]) -> None:
+    with pytest.raises(BadInput, match=r"text encoder takes .* free on cpu: a device with more memory is needed$"):
+        preflight.memory(cells(model=Sized(1200, 200, 1)), "cpu", {"model": 8}, False)
 
 
 def test_a_sweep_that_does_not_fit_loads_nothing(

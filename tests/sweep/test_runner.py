@@ -593,3 +593,58 @@ def test_a_picture_that_is_not_finite_is_no_picture(value: float) -> None:
     x[1, 0, 1] = value
     with pytest.raises(FloatingPointError):
         to_pixels(x)
+
+
+# -- a trajectory ------------------------------------------------------------------------------------------------------
+def steps_of(store: Store, record: dict[str, Any], kind: str) -> list[np.ndarray]:
+    names = sorted(name.removesuffix(".png") for name in record["files"] if name.endswith(f"{kind}.png"))
+    return [store.pixels(record["cell_id"], name) for name in names if name.startswith("step_")]
+
+
+def test_a_trajectory_leads_from_the_noise_to_the_picture(run: Run, tmp_path: Path) -> None:
+    plain = run(output_dir=str(tmp_path / "plain"), seed=[3], scheduler__steps=9)
+    outcome = run(seed=[3], scheduler__steps=9, engine__trajectory=4)
+    (record,), store = records(outcome), Store(tmp_path / "outputs")
+    assert contents(tmp_path / "plain", "image.png") == contents(tmp_path / "outputs", "image.png")
+    assert records(plain)[0]["cell_id"] == record["cell_id"]
+    visited = record["timesteps"]
+    assert record["facts"]["trajectory"] == {"asked": 4, "t": [visited[i] for i in (0, 3, 5, 8)]}
+    noisy, clean = (steps_of(store, record, kind) for kind in ("noisy", "clean"))
+    assert len(noisy) == len(clean) == 4
+    start = torch.randn((1, 3, 4, 4), generator=torch.Generator("cpu").manual_seed(3))[0]
+    np.testing.assert_array_equal(noisy[0], to_pixels(start))
+    # the last step is from t = 0 to the clean estimate itself
+    assert visited[-1] == 0
+    np.testing.assert_array_equal(clean[-1], store.pixels(record["cell_id"]))
+    assert store.verify(record["cell_id"]) == []
+
+
+def test_a_trajectory_asked_for_later_joins_its_cell(run: Run, tmp_path: Path, calls: list[int]) -> None:
+    names = {"technique": "image_to_image", "metric": "default", "seed": [0, 1], "scheduler__steps": 12}
+    before = records(run(**names))
+    images = contents(tmp_path / "outputs", "image.png")
+    asked = len(calls)
+    for number in (5, 2):
+        after = records(run(**names, engine__trajectory=number))
+        assert [len(steps_of(Store(tmp_path / "outputs"), record, "clean")) for record in after] == [number] * 2
+        for old, new in zip(before, after, strict=True):
+            assert new["metrics"] == old["metrics"] != {} and new["files"].items() >= old["files"].items()
+        assert len([*(tmp_path / "outputs").rglob("step_*.png")]) == 2 * 2 * number
+    assert contents(tmp_path / "outputs", "image.png") == images
+    sampled = len(calls)
+    assert sampled == 3 * asked
+    run(**names, engine__trajectory=2)  # there already
+    run(**names)  # none asked for
+    assert len(calls) == sampled and len([*(tmp_path / "outputs").rglob("step_*.png")]) == 8
+
+
+def test_what_has_no_steps_has_no_trajectory_and_is_not_sampled_again(run: Run, calls: list[int]) -> None:
+    for _ in range(2):
+        (record,) = records(run(technique="one_step_denoise", engine__trajectory=4))
+        assert record["facts"]["trajectory"] == {"asked": 4, "t": []}
+    assert len(calls) == 1
+
+
+def test_a_trajectory_is_not_below_none(run: Run) -> None:
+    with pytest.raises(BadInput, match=r"engine\.trajectory=-1: must be at least 0"):
+        run(engine__trajectory=-1)

@@ -296,7 +296,9 @@ def test_what_is_wrong_is_named(settings: Any, changes: dict[str, Any], message:
 
 
 def test_a_first_stage_enlarges_nothing(settings: Any, checkpoint: Path) -> None:
-    with pytest.raises(BadInput, match=r"upscale\.path=.*not an IF checkpoint, image_noising_scheduler missing"):
+    with pytest.raises(
+        BadInput, match=r"upscale\.path=.*not a super-resolution checkpoint of IF, image_noising_scheduler missing"
+    ):
         freeze(settings(upscale__path=str(checkpoint)), {})
 
 

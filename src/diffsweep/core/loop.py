@@ -9,7 +9,7 @@ for t, s in the visited timesteps (s = CLEAN at the end):
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -33,11 +33,15 @@ def denoise(
     stage: Stage,
     streams: Streams,
     constraint: Constraint | None = None,
+    watch: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Program[Tensor]:
-    """Carry `x` (C H W, at noise level timesteps[0]) down to a clean image. Timesteps may rise again (RePaint)."""
+    """Carry `x` (C H W, at noise level timesteps[0]) down to a clean image. Timesteps may rise again (RePaint). watch:
+    is told t, x and the clean image that the estimate implies (unclipped), at every step."""
     memory: object = None
     for t, s in steps(timesteps):
         estimate = guidance.merge(x, t, (yield guidance.queries(x, t)))
+        if watch is not None:
+            watch(t, x, stage.schedule.clean(x, estimate.noise, t))
         noise = streams.normal(MAIN, tuple(x.shape)) if scheduler.draws(s) else None
         x, memory = scheduler.step(x, estimate, t, s, noise, memory, stage)
         if s > t:

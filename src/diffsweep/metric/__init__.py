@@ -4,7 +4,19 @@ A module here (or in the `metric` folder of a user's own package) lists in `METR
 them needs no torch: that, and torchmetrics, are imported where something is computed.
 """
 
-from diffsweep.metric.batch import Batch, Metric, Score
-from diffsweep.metric.scoring import find, known, lacking, score
+from diffsweep.metric.batch import Batch, Metric, Score, SetMetric
+from diffsweep.metric.scoring import Chosen, Options, choose, known, lacking, score, score_sets
 
-__all__ = ["Batch", "Metric", "Score", "find", "known", "lacking", "score"]
+__all__ = [
+    "Batch",
+    "Chosen",
+    "Metric",
+    "Options",
+    "Score",
+    "SetMetric",
+    "choose",
+    "known",
+    "lacking",
+    "score",
+    "score_sets",
+]

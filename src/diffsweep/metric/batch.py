@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ROWS = 16  # pictures a call of a network
 
 # The regions of a mask m in [0, 1] (stored as 0 to 255; 1 = regenerate). They share no pixel.
 REGIONS = {
@@ -17,13 +23,19 @@ REGIONS = {
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Stored pictures of one size, uint8: images and references B H W 3, masks B H W; the prompt of each picture. None
-    where not asked for."""
+    """Stored pictures of one size, uint8: images, references (clean inputs) and lows (low bands alone) B H W 3, masks
+    B H W, views B K H W 3; of each picture its prompt, all its prompts where views or bands have their own, and a name
+    of its input. None where not asked for. device: where a network judges."""
 
     images: np.ndarray
     references: np.ndarray | None = None
     masks: np.ndarray | None = None
     prompts: tuple[str, ...] | None = None
+    all_prompts: tuple[tuple[str, ...], ...] | None = None
+    views: np.ndarray | None = None
+    lows: np.ndarray | None = None
+    inputs: tuple[str, ...] | None = None
+    device: str = "cpu"
 
     def region(self, name: str | None) -> np.ndarray:
         """bool B H W: the pixels of a region; all of them for None."""
@@ -36,30 +48,57 @@ class Batch:
 
 @dataclass(frozen=True)
 class Score:
-    """One picture's number; None with `exact` (equal to the reference, where no finite number says so) or a reason."""
+    """One number; None with `exact` (equal to the reference, where no finite number says so) or a reason."""
 
     value: float | None
     exact: bool = False
     reason: str | None = None
 
-    def entry(self, definition: dict[str, Any]) -> dict[str, Any]:
-        """What a record holds of it."""
-        entry: dict[str, Any] = {"value": self.value, "definition": definition}
+    def entry(self, definition: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What is stored of it."""
+        entry: dict[str, Any] = {"value": self.value} | ({"definition": definition} if definition else {})
         return entry | ({"exact": True} if self.exact else {}) | ({"reason": self.reason} if self.reason else {})
 
 
-class Metric(Protocol):
-    """needs: which of reference, mask and prompt a cell must have; definition: everything that two numbers must agree
-    in to be compared, the direction and the package's version among it."""
+Direction = Literal["higher", "lower"]
+
+
+class Described(Protocol):
+    """needs: which of `scoring.FILES` and prompt a cell must have; definition: everything that two numbers must agree
+    in to be compared, the direction and the package's version among it; missing: what stands in the way of measuring,
+    and what mends it. BadInput where a network's weights are not what they should be."""
 
     @property
     def name(self) -> str: ...
     @property
     def needs(self) -> frozenset[str]: ...
     @property
-    def direction(self) -> Literal["higher", "lower"]: ...
+    def direction(self) -> Direction: ...
     def definition(self) -> dict[str, Any]: ...
+
+
+class Metric(Described, Protocol):
+    """A number for each picture."""
+
     def __call__(self, batch: Batch) -> list[Score]: ...
+
+
+class SetMetric(Described, Protocol):
+    """One number for all pictures of a setting."""
+
+    def together(self, batch: Batch) -> Score: ...
+
+
+def in_calls(call: Callable[..., Tensor], *stacks: np.ndarray) -> Tensor:
+    """What `call` makes of B H W 3, in calls of one shape, the last padded: a row's bits owe nothing to its neighbours,
+    nor to their number."""
+    import torch
+
+    number, answers = len(stacks[0]), []
+    for start in range(0, number, ROWS):
+        rows = np.arange(start, start + ROWS).clip(max=number - 1)
+        answers.append(call(*(stack[rows] for stack in stacks))[: number - start])
+    return torch.cat(answers)
 
 
 def needs(region: str | None) -> frozenset[str]:

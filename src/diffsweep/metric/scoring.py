@@ -1,11 +1,14 @@
-"""The second pass over the store: which metrics a cell lacks, and their numbers, written into its record."""
+"""The second pass over the store: which numbers a cell or a sweep lacks, computed and written where they belong."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import importlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -13,68 +16,209 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffsweep.core.packages import modules
-from diffsweep.core.problems import BadInput, did_you_mean
-from diffsweep.metric.batch import Batch, Metric, Score
+from diffsweep.core.problems import BadInput, did_you_mean, one_of, require
+from diffsweep.metric.batch import Batch, Described, Metric, Score, SetMetric
+from diffsweep.metric.distribution import FEATURES
+from diffsweep.metric.sets import replicates
+from diffsweep.model.clip import Clip
 
 if TYPE_CHECKING:
     from diffsweep.sweep.store import Store
 
 AT_ONCE = 64  # pictures a batch
-FILES = {"reference": "input.png", "mask": "mask.png"}  # what a cell stores of what a metric may need
+# what a cell stores of what a metric may need; of views there are several
+FILES = {"reference": "input.png", "mask": "mask.png", "low": "low.png", "views": "view_0.png"}
+MISSING = ("refuse", "skip")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What metrics are made with: every field that a metric has of these is set. missing: what becomes of a metric
+    whose weights or packages are not there, one of `MISSING`."""
+
+    missing: str = "refuse"
+    clip: str = Clip.path
+    features: str = "clip"
+    references: str = "inputs"
+    plugins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(one_of("metric.missing", self.missing, MISSING), one_of("metric.features", self.features, FEATURES))
+
+    def on(self, metric: Any) -> Any:
+        own = {"clip": Clip(self.clip, "metric.clip"), "features": self.features, "references": self.references}
+        there = {f.name for f in dataclasses.fields(metric)} if dataclasses.is_dataclass(metric) else set()
+        return dataclasses.replace(metric, **{key: value for key, value in own.items() if key in there})
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Metrics of pictures and of sets, and those that cannot be measured, with the reason."""
+
+    metrics: tuple[Metric, ...] = ()
+    of_sets: tuple[SetMetric, ...] = ()
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        return [metric.name for metric in (*self.metrics, *self.of_sets)]
+
+    def ready(self) -> None:
+        """Download what is not there yet, so that nothing is wanting when the pictures are."""
+        for metric in (*self.metrics, *self.of_sets):
+            if clip := getattr(metric, "clip", None):
+                clip.fetch()
 
 
 @lru_cache
-def known(plugins: tuple[str, ...] = ()) -> dict[str, Metric]:
+def known(plugins: tuple[str, ...] = ()) -> dict[str, Any]:
     """Every metric by name, the plugins' first: all that the modules of each package's `metric` folder list."""
-    found: dict[str, Metric] = {}
+    found: dict[str, Any] = {}
     for path in modules("metric", plugins):
         for metric in getattr(importlib.import_module(path), "METRICS", ()):
             found.setdefault(metric.name, metric)
     return found
 
 
-def find(names: Iterable[str], plugins: tuple[str, ...] = ()) -> tuple[Metric, ...]:
-    """The metrics of these names; BadInput for every name there is none of."""
-    metrics = known(plugins)
+def choose(names: Iterable[str], options: Options = Options()) -> Chosen:
+    """The metrics of these names; BadInput for every name there is none of, and for those that cannot be measured."""
+    metrics = known(options.plugins)
+    names = dict.fromkeys(names)
+    there = ", ".join(metrics)
     wrong = [name for name in names if name not in metrics]
     if wrong:
-        there = ", ".join(metrics)
         raise BadInput(f"metric.names: no metric {n!r}; there are {there}{did_you_mean(n, metrics)}" for n in wrong)
-    return tuple(metrics[name] for name in dict.fromkeys(names))
+    chosen, unavailable = [], {}
+    for metric in (options.on(metrics[name]) for name in names):
+        if reason := _missing_from(metric):
+            unavailable[metric.name] = reason
+        else:
+            chosen.append(metric)
+    if unavailable and options.missing == "refuse":
+        raise BadInput(
+            f"metric {name}: {reason} (metric.missing=skip goes on without it)" for name, reason in unavailable.items()
+        )
+    of_sets = tuple(metric for metric in chosen if hasattr(metric, "together"))
+    return Chosen(tuple(metric for metric in chosen if metric not in of_sets), of_sets, unavailable)
 
 
-def lacking(record: dict[str, Any], metric: Metric) -> frozenset[str]:
+def _missing_from(metric: Described) -> str | None:
+    """What stands in the way of measuring."""
+    try:
+        reason: str | None = getattr(metric, "missing", lambda: None)()
+        if reason is None:
+            metric.definition()
+        return reason
+    except BadInput as error:
+        return "; ".join(error.messages)
+
+
+def lacking(record: dict[str, Any], metric: Described) -> frozenset[str]:
     """What a metric needs and this cell has not."""
     there = {need for need, file in FILES.items() if file in record["files"]}
-    return metric.needs - there - ({"prompt"} if _prompt(record) is not None else set())
+    return metric.needs - there - ({"prompt"} if _prompts(record) else set())
 
 
-def score(store: Store, cell_ids: Iterable[str], names: Iterable[str], plugins: tuple[str, ...] = ()) -> int:
+def score(store: Store, cell_ids: Iterable[str], metrics: Iterable[Metric], device: str = "auto") -> int:
     """Compute what is missing and write it into the records; the number of cells that changed.
 
     A number of the same definition is kept. A cell that lacks what a metric needs goes without it, and one whose
     pictures cannot be read is left as it is (`verify` tells). Where nothing is missing, torch is not imported.
     """
-    # as JSON keeps them: tuples become lists
-    definitions = {metric: json.loads(json.dumps(metric.definition())) for metric in find(names, plugins)}
+    definitions = {metric: _plain(metric.definition()) for metric in metrics}
+    ids = list(dict.fromkeys(cell_ids))
     changed = 0
-    missing = _missing(store, dict.fromkeys(cell_ids), definitions)
-    while chunk := list(islice(missing, AT_ONCE)):
-        for metrics, ids, batch in _batches(store, chunk):
-            entries: dict[str, dict[str, Any]] = defaultdict(dict)
-            for metric in metrics:
-                for cell_id, result in zip(ids, _scores(metric, batch), strict=True):
-                    entries[cell_id][metric.name] = result.entry(definitions[metric])
-            for cell_id, new in entries.items():
-                store.amend(cell_id, {"metrics": {**store.record(cell_id)["metrics"], **new}})
-            changed += len(entries)
+    with _bar(len(ids)) as bar:
+        missing = _missing(store, _counted(ids, bar), definitions)
+        while chunk := list(islice(missing, AT_ONCE)):
+            for own, batch_ids, batch in _batches(store, chunk, device):
+                entries: dict[str, dict[str, Any]] = defaultdict(dict)
+                for metric in own:
+                    for cell_id, result in zip(batch_ids, _scores(metric, batch), strict=True):
+                        entries[cell_id][metric.name] = result.entry(definitions[metric])
+                for cell_id, new in entries.items():
+                    store.amend(cell_id, {"metrics": {**store.record(cell_id)["metrics"], **new}})
+                changed += len(entries)
     return changed
+
+
+def score_sets(
+    store: Store, sweep: Mapping[str, Any], metrics: Iterable[SetMetric], device: str = "auto"
+) -> dict[str, Any]:
+    """What sweep.json holds as `sets`: by metric its definition and a number a setting, those of now and before.
+
+    A number is kept where the definition is the same and the setting's pictures are.
+    """
+    sets = dict(sweep.get("sets", {}))
+    groups: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {}
+    repeated = replicates(sweep["axes"])
+    for cell in sweep["cells"]:
+        setting = {axis: value for axis, value in cell["axes"].items() if axis not in repeated}
+        source = json.dumps([cell["axes"][axis] for axis in repeated if axis != "seed" and axis in cell["axes"]])
+        if store.whole(cell["cell_id"]):
+            groups.setdefault(json.dumps(setting), (setting, []))[1].append((cell["cell_id"], source))
+    for metric in metrics:
+        definition = _plain(metric.definition())
+        there = sets.get(metric.name, {})
+        kept = {entry["of"]: entry for entry in there.get("values", ()) if there["definition"] == definition}
+        values = []
+        for setting, cells in groups.values():
+            cells = list(dict.fromkeys(cells))
+            mark = hashlib.sha256(json.dumps(cells).encode()).hexdigest()
+            if mark not in kept:
+                result = _together(store, metric, cells, device)
+                kept[mark] = {"of": mark, "cells": len(cells), **result.entry()}
+            values.append({**kept[mark], "axes": setting})
+        sets[metric.name] = {"definition": definition, "values": values}
+    return sets
+
+
+def _together(store: Store, metric: SetMetric, cells: Sequence[tuple[str, str]], device: str) -> Score:
+    records = [store.record(cell_id) for cell_id, _ in cells]
+    if lacks := frozenset().union(*(lacking(record, metric) for record in records)):
+        return Score(None, reason=f"pictures without {' and '.join(sorted(lacks))}")
+    wanted = {"image"} | {FILES[need].removesuffix(".png") for need in metric.needs & FILES.keys()}
+    try:
+        pictures = [{name: store.pixels(cell_id, name) for name in wanted} for cell_id, _ in cells]
+    except OSError:
+        return Score(None, reason="pictures that cannot be read")
+    if len({tuple(p.shape for p in own.values()) for own in pictures}) > 1:
+        return Score(None, reason="pictures of several sizes")
+    stacks = {name: np.stack([own[name] for own in pictures]) for name in wanted}
+    batch = Batch(stacks["image"], stacks.get("input"), inputs=tuple(i for _, i in cells), device=_device(device))
+    return metric.together(batch)
+
+
+def _plain(definition: dict[str, Any]) -> dict[str, Any]:
+    """As JSON keeps it: tuples become lists."""
+    return json.loads(json.dumps(definition))
+
+
+def _bar(number: int) -> Any:
+    """Told of work that takes more than a moment."""
+    from tqdm import tqdm
+
+    return tqdm(total=number, desc="measuring", unit="cell", delay=2, dynamic_ncols=True, leave=False)
+
+
+def _counted(ids: Iterable[str], bar: Any) -> Iterator[str]:
+    for cell_id in ids:
+        yield cell_id
+        bar.update()
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return asked
 
 
 Missing = tuple[str, tuple[Metric, ...]]
 
 
-def _missing(store: Store, ids: Iterable[str], definitions: dict[Metric, dict[str, Any]]) -> Iterator[Missing]:
+def _missing(store: Store, ids: Iterable[str], definitions: Mapping[Metric, dict[str, Any]]) -> Iterator[Missing]:
     """The cells that lack numbers they could have, and which."""
     for cell_id in ids:
         record = store.record(cell_id)
@@ -88,28 +232,46 @@ def _missing(store: Store, ids: Iterable[str], definitions: dict[Metric, dict[st
             yield cell_id, metrics
 
 
-def _batches(store: Store, chunk: Sequence[Missing]) -> Iterator[tuple[tuple[Metric, ...], list[str], Batch]]:
+def _batches(
+    store: Store, chunk: Sequence[Missing], device: str
+) -> Iterator[tuple[tuple[Metric, ...], list[str], Batch]]:
     """Cells that lack the same metrics and whose pictures have the same sizes, together."""
-    groups: dict[Any, list[tuple[str, dict[str, np.ndarray]]]] = defaultdict(list)
+    groups: dict[Any, list[tuple[str, dict[str, np.ndarray], tuple[str, ...]]]] = defaultdict(list)
     for cell_id, metrics in chunk:
+        record = store.record(cell_id)
         needs = frozenset().union(*(metric.needs for metric in metrics)) & FILES.keys()
-        wanted = {"image"} | {FILES[need].removesuffix(".png") for need in needs}
+        wanted = {"image", *(FILES[need].removesuffix(".png") for need in needs)}
+        if "views" in needs:
+            wanted |= {name.removesuffix(".png") for name in record["files"] if name.startswith("view_")}
         try:
             pictures = {name: store.pixels(cell_id, name) for name in sorted(wanted)}
         except OSError:
             continue
-        groups[metrics, tuple((n, p.shape) for n, p in pictures.items())].append((cell_id, pictures))
+        groups[metrics, tuple((n, p.shape) for n, p in pictures.items())].append((cell_id, pictures, _prompts(record)))
     for (metrics, shapes), cells in groups.items():
-        stacks = {name: np.stack([pictures[name] for _, pictures in cells]) for name, _ in shapes}
-        ids = [cell_id for cell_id, _ in cells]
-        prompts = tuple(_prompt(store.record(cell_id)) or "" for cell_id in ids)
-        yield metrics, ids, Batch(stacks["image"], stacks.get("input"), stacks.get("mask"), prompts)
+        stacks = {name: np.stack([pictures[name] for _, pictures, _ in cells]) for name, _ in shapes}
+        views = [stacks[f"view_{k}"] for k in range(len(stacks)) if f"view_{k}" in stacks]
+        asked = tuple(prompts for _, _, prompts in cells)
+        yield (
+            metrics,
+            [cell_id for cell_id, _, _ in cells],
+            Batch(
+                stacks["image"],
+                stacks.get("input"),
+                stacks.get("mask"),
+                tuple(prompts[0] if prompts else "" for prompts in asked),
+                asked,
+                np.stack(views, axis=1) if views else None,
+                stacks.get("low"),
+                device=_device(device),
+            ),
+        )
 
 
-def _prompt(record: dict[str, Any]) -> str | None:
-    """A cell's prompt; of several, the first; None where it has none."""
+def _prompts(record: dict[str, Any]) -> tuple[str, ...]:
+    """A cell's prompts, none where it has none."""
     prompt = record.get("config", {}).get("prompt")
-    return prompt[0] if isinstance(prompt, list) else prompt
+    return tuple(prompt) if isinstance(prompt, list) else () if prompt is None else (prompt,)
 
 
 def _scores(metric: Metric, batch: Batch) -> list[Score]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffsweep.core.problems import BadInput
-from diffsweep.model.source import Source
+from diffsweep.model.source import EMBEDDED, Source
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,21 +20,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Clip:
-    """path: the folder, or `tiny_clip` for the embedded weights, which know the drawn world and nothing else."""
+    """path: a folder, a repository of the hub, or `tiny_clip` for the embedded weights, which know the drawn world and
+    nothing else. key: what the path is called in messages."""
 
     path: str = "tiny_clip"
+    key: str = "path"
 
     @property
     def source(self) -> Source:
-        return Source(self.path)
+        return Source(self.path, key=self.key)
 
     def fingerprint(self) -> str:
         """SHA-256 over the folder's weights and configurations; BadInput where they are missing or damaged."""
         self.source.require((), "a CLIP", "transformers")
         return self.source.digest(self.files())
 
+    def definition(self) -> dict[str, Any]:
+        """What a number that it gives owes to it: a folder by its name, wherever it lies, and its weights' hash."""
+        local = self.source.hub is None and self.path not in EMBEDDED
+        return {
+            "network": Path(self.path).expanduser().resolve().name if local else self.path,
+            "weights": self.fingerprint(),
+            "pictures": "as stored, 8 bit RGB, resized by the network's own processor",
+            "package": f"transformers {version('transformers')}",
+        }
+
     def files(self) -> list[str]:
         return self.source.files((".",), (".",))
+
+    def fetch(self) -> Path:
+        """The folder, its files downloaded where they are not there."""
+        return self.source.fetch(self.files())
 
     def network(self, device: str = "cpu") -> Network:
         return _network(self, device)
@@ -49,15 +67,21 @@ class Network:
 
         clip.fingerprint()
         transformers_logging.disable_progress_bar()
-        root, self.device = clip.source.fetch(clip.files()), device
+        root, self.device = clip.fetch(), device
         try:
             model: Any = CLIPModel.from_pretrained(
                 root, use_safetensors=True, dtype=torch.float32, local_files_only=True
             )
             self.processor: Any = CLIPProcessor.from_pretrained(root, local_files_only=True)
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise BadInput(f"path={clip.path}: the checkpoint cannot be loaded: {error}") from error
+            raise BadInput(f"{clip.key}={clip.path}: the checkpoint cannot be loaded: {error}") from error
         self.model = model.to(device).eval().requires_grad_(False)
+        self.texts: dict[str, Tensor] = {}
+
+    @property
+    def scale(self) -> float:
+        """1 / its temperature."""
+        return self.model.logit_scale.exp().item()
 
     def of_pictures(self, pictures: np.ndarray) -> Tensor:
         """B D from uint8 B H W 3, resized by the checkpoint's own processor."""
@@ -65,9 +89,14 @@ class Network:
         return _unit(self.model.get_image_features(pixel_values=pixels.to(self.device)).pooler_output)
 
     def of_texts(self, texts: Sequence[str]) -> Tensor:
-        """B D; a text that is too long is cut."""
-        tokens = self.processor.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
-        return _unit(self.model.get_text_features(**tokens.to(self.device)).pooler_output)
+        """B D; each text alone and once, one that is too long cut."""
+        import torch
+
+        for text in dict.fromkeys(texts):
+            if text not in self.texts:
+                tokens = self.processor.tokenizer([text], truncation=True, return_tensors="pt").to(self.device)
+                self.texts[text] = _unit(self.model.get_text_features(**tokens).pooler_output)[0]
+        return torch.stack([self.texts[text] for text in texts])
 
 
 @lru_cache(maxsize=2)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NOISING = "image_noising_scheduler"
-KIND = "an IF checkpoint"
+KIND, ENLARGING = "an IF checkpoint", "a super-resolution checkpoint of IF"
 CHECKER = ("safety_checker", "feature_extractor")
 WATERMARK = "watermarker"
 
@@ -84,7 +84,12 @@ class DeepFloyd:
 
     def _require(self) -> None:
         own = () if self.text.path else t5.PARTS
-        self.source.require((*self.parts, *own), KIND)
+        optional = {*CHECKER, WATERMARK}
+        kind = ENLARGING if self.enlarges else KIND
+        self.source.require((*(part for part in self.parts if part not in optional), *own), kind)
+        for key, parts in (("safety_checker", CHECKER), ("watermark", (WATERMARK,))):
+            if getattr(self, key):
+                self.source.require(parts, f"a checkpoint with what {key}=true needs")
         if self.text.path:
             self.text_source.require(t5.PARTS, KIND)
         tokenizer = self.text_source.root / t5.PARTS[1]
@@ -124,10 +129,12 @@ def _stage(model: DeepFloyd) -> Stage:
     try:
         prediction(config)
         stage = _read(unet, config, model.enlarges)
-        text = model.text_source.config(t5.PARTS[0], "config.json")
+        source = model.text_source
+        found = source.config(t5.PARTS[0], "config.json").get("d_model")
         width = unet.get("encoder_hid_dim") or unet["cross_attention_dim"]
-        if text["d_model"] != width:
-            raise ValueError(f"the text encoder's width is {text['d_model']}, and {width} is needed")
+        if found != width:
+            told = f"{found}, and {width} is needed" if found else "not told: it is no T5"
+            raise BadInput(f"{source.key}={source.path}: its text encoder's width is {told}")
         return stage
     except BadInput:
         raise

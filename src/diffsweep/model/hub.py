@@ -91,8 +91,8 @@ class Repository:
             ) from None
         except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HTTPError) as error:  # type: ignore[attr-defined]
             reason = str(error.__cause__ or error).splitlines()[0]
-            command = f"hf download {self.name} --revision {self.revision} --local-dir FOLDER"
+            command = f"hf download {self.name} --revision {self.revision} --exclude '*.bin' --local-dir FOLDER"
             raise BadInput(
                 f"{self.key}={self.path}: no such folder; not in the hub's cache, and the hub cannot be reached "
-                f"({reason}): run `{command}` where there is a network, and give {self.key}=FOLDER"
+                f"({reason}): run `{command}` where there is a network, and give FOLDER instead of the name"
             ) from None

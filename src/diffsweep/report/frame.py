@@ -18,8 +18,10 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
 
     A metric's value is missing where the cell has none; `<metric>_exact` appears where a picture equals its reference.
     `reason` appears where a cell failed. `attrs` holds the axes, each metric's definition and reasons for missing
-    values, and as `refused` the metrics that were measured by two definitions, which have no column: their numbers
-    cannot be compared. What the store holds counts: a cell stored since, or removed, is shown as it is now.
+    values; as `refused` the metrics that were measured by two definitions, which have no column: their numbers cannot
+    be compared; as `unavailable` those that could not be measured, with the reason; and as `sets` those of whole sets
+    of pictures, as sweep.json has them. What the store holds counts: a cell stored since, or removed, is shown as it is
+    now.
     """
     cells = list(sweep["cells"])
     records = [store.finished(cell["cell_id"]) for cell in cells]
@@ -35,7 +37,7 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
     for axis in sweep["axes"]:
         columns[axis] = _column(cell["axes"].get(axis) for cell in cells)
     columns["seed"] = _column(cell["seed"] for cell in cells)
-    columns["stage"] = pd.array([_stage(record) if record else pd.NA for record in records], dtype="Int64")
+    columns["stage"] = pd.array([stage(record) if record else pd.NA for record in records], dtype="Int64")
     definitions, refused = _definitions(records, sweep.get("metrics", ()))
     reasons: dict[str, list[str]] = {}
     for metric in definitions:
@@ -51,11 +53,14 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
         for cell, record in zip(cells, records, strict=True)
     )
     frame = pd.DataFrame(columns)
+    sets = sweep.get("sets", {})
+    gone = {k: why for k, why in sweep.get("unavailable", {}).items() if k not in definitions and k not in sets}
     frame.attrs = {"axes": list(sweep["axes"]), "metrics": definitions, "reasons": reasons, "refused": refused}
+    frame.attrs |= {"unavailable": gone, "sets": sets}
     return frame
 
 
-def _stage(record: Record) -> int:
+def stage(record: Record) -> int:
     """Which of a cascade's stages made the picture, 1 for the first."""
     upscale, stage = record["config"].get("upscale"), 1
     while upscale:

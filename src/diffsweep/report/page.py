@@ -1,48 +1,240 @@
-"""report.html: a sweep's table, contact sheet, settings and definitions on one page that opens from disk."""
+"""report.html: a sweep's pictures, tables and curves on one page that opens from disk, without a server or a network.
+
+The page holds everything but the pictures: the cells as one block of JSON, columns rather than rows, and the scripts in
+`html/`, on vendored libraries (`html/vendor/README.md`). Its content security policy names each script by its hash, so
+that nothing else runs, and lets it reach pictures alone. A text of the user's is escaped here, or set as text there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, reduce
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from diffsweep.report.command import added, around, override
+from diffsweep.report.comparison import Comparison, Split, compare, explained, variance_split
+from diffsweep.report.grid import REFERENCES, layout
 from diffsweep.report.table import Table, caption, cells
-from diffsweep.report.text import short, shown
+from diffsweep.report.text import digits, short, shown
+from diffsweep.sweep.store import Record, Store
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
+STYLES = ("vendor/tabulator_simple.min.css", "page.css")
+LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "vendor/tabulator.min.js")
+SCRIPTS = (*LIBRARIES, "state.js", "pictures.js", "panel.js", "tables.js", "curves.js", "start.js")
+MOST_COMPARED = 200  # comparisons, some 40 ms each
+MOST_LISTED = 100  # values of an axis
 COUNTED = ("cells", "model_loads", "model_calls", "model_rows", "padded_rows", "encodes", "rows", "sampling_seconds")
 
+Sweep = Mapping[str, Any]
+_NOTHING: Record = {"files": {}}  # what a failed cell has
 
-def page(sweep: Mapping[str, Any], frame: pd.DataFrame, table: Table, sheets: Sequence[str]) -> str:
-    """The page as HTML, every text of the user's escaped; pictures are named relative to the sweep's folder."""
-    header, lines = cells(table, str, limit=120)
-    failed = frame[frame["status"] == "failed"]
+
+def page(store: Store, sweep: Sweep, frame: pd.DataFrame, table: Table, images: Sequence[str]) -> str:
+    """The page as HTML. images: contact sheets and figures, named from the sweep's folder as all pictures are."""
+    records = [store.finished(cell["cell_id"]) for cell in sweep["cells"]]
+    failed = [cell for cell, record in zip(sweep["cells"], records, strict=True) if record is None]
+    reasons = dict(zip(frame["cell_id"], frame["reason"], strict=True)) if "reason" in frame else {}
+    comparisons = _comparisons(frame, table)
+    scripts = [_text(name) for name in SCRIPTS]
     return _template().render(
-        name=sweep["name"],
+        data=_data(sweep, frame, table, records),
+        policy=_policy(scripts),
+        styles=[_text(name) for name in STYLES],
+        scripts=scripts,
         command=sweep["command"],
         created=sweep["created"],
-        axes={axis: [short(shown(value), 80) for value in values] for axis, values in sweep["axes"].items()},
         number=len(frame),
         done=len(frame) - len(failed),
-        header=header,
-        lines=lines,
-        left=len(table.axes),
-        caption=caption(table),
-        sheets=sheets,
         notes=sweep["notes"],
-        failed=[(cell["cell_id"], cell["reason"]) for _, cell in failed.iterrows()],
-        definitions=frame.attrs["metrics"],
+        failed=[(_setting(cell["axes"]), cell["cell_id"], reasons[cell["cell_id"]]) for cell in failed],
+        axes={axis: _first(values) for axis, values in sweep["axes"].items()},
+        shared=dict(_flat(reduce(_common, (record["config"] for record in records if record)))) if any(records) else {},
+        caption=caption(table),
+        comparisons=comparisons,
+        explained=explained(comparisons) if comparisons else "",
+        splits=_splits(frame, table),
+        definitions=frame.attrs["metrics"] | {k: v["definition"] for k, v in frame.attrs.get("sets", {}).items()},
+        unavailable=frame.attrs.get("unavailable", {}),
         runs=[{"started": run["started"], **{key: run[key] for key in COUNTED}} for run in sweep["runs"]],
+        images=images,
+    )
+
+
+def _data(sweep: Sweep, frame: pd.DataFrame, table: Table, records: Sequence[Record | None]) -> dict[str, Any]:
+    """What the scripts read; a cell is its place in each list, a value its place in its axis, -1 where it has none."""
+    asked = (sweep.get("grid", {}).get(key) for key in ("rows", "cols"))
+    rows, cols, _ = layout(sweep["axes"], *(axis if axis in sweep["axes"] else None for axis in asked))
+    before, after = around(sweep)
+    kinds, at = _numbered([[name.removesuffix(".png") for name in (record or _NOTHING)["files"]] for record in records])
+    return {
+        "name": sweep["name"],
+        "rows": rows,
+        "cols": cols,
+        "before": before,
+        "after": after,
+        "axes": _axes(sweep),
+        "ids": [cell["cell_id"] for cell in sweep["cells"]],
+        "reasons": [None if pd.isna(r) else r for r in frame["reason"]] if "reason" in frame else [None] * len(frame),
+        "pictures": {"kinds": kinds, "at": at},
+        "references": {name: _digests(name, records) for name in REFERENCES},
+        "bases": {i: base for i, r in enumerate(records) if r and (base := r.get("facts", {}).get("base"))},
+        "measures": _measures(frame),
+        "table": _settings(table),
+    }
+
+
+def _axes(sweep: Sweep) -> list[dict[str, Any]]:
+    """Each axis: its values as texts, as numbers where they are, as words of the command, and each cell's value."""
+    found, prefixes, absent = [], added(sweep), object()
+    for axis in sweep["axes"]:
+        given = [cell["axes"].get(axis, absent) for cell in sweep["cells"]]
+        places: dict[str, int] = {}
+        values: list[Any] = []
+        at = []
+        for value in given:
+            place = -1 if value is absent else places.setdefault(json.dumps(value, sort_keys=True), len(values))
+            if place == len(values):
+                values.append(value)
+            at.append(place)
+        found.append(
+            {
+                "name": axis,
+                "values": [shown(value) for value in values],
+                "numbers": [_number(value) for value in values],
+                "words": [override(prefixes.get(axis, axis), value) for value in values],
+                "at": at,
+            }
+        )
+    return found
+
+
+def _measures(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Each metric with its values, then the model evaluations and the seconds."""
+    found = []
+    for name, definition in {**frame.attrs["metrics"], "nfe": {}, "seconds": {}}.items():
+        values = [_number(value) for value in frame[name].astype("Float64").astype(float)]
+        exact = f"{name}_exact"
+        found.append(
+            {
+                "name": name,
+                "direction": definition.get("direction"),
+                "places": 0 if name == "nfe" else digits(value for value in values if value is not None),
+                "values": values,
+                "exact": [i for i, there in enumerate(frame[exact]) if there] if exact in frame else [],
+            }
+        )
+    return found
+
+
+def _settings(table: Table) -> dict[str, Any]:
+    """The table's lines as shown, with the numbers to sort and to draw them by."""
+    header, lines = cells(table, str)
+    return {
+        "axes": list(table.axes),
+        "metrics": list(table.directions),
+        "header": header,
+        "rows": [
+            {
+                "texts": [text for text, _ in line],
+                "best": [i for i, (_, best) in enumerate(line) if best],
+                "numbers": [_number(value) for value in row.setting],
+                "stats": [[_number(v) for v in (stat.mean, stat.low, stat.high)] for stat in stats],
+                "nfe": _number(row.nfe),
+                "seconds": _number(row.seconds),
+            }
+            for row, line in zip(table.rows, lines, strict=True)
+            for stats in [[row.stats[name] for name in table.directions]]
+        ],
+    }
+
+
+def _comparisons(frame: pd.DataFrame, table: Table) -> list[Comparison]:
+    """Of every axis that makes a setting, on as many of the metrics as time allows."""
+    metrics = [name for name in table.directions if name in frame]
+    each = sum(n - 1 for axis in table.axes if 2 <= (n := frame[axis].nunique(dropna=False)) <= 10)
+    return compare(frame, metrics[: max(1, MOST_COMPARED // max(1, each))]) if metrics and each else []
+
+
+def _splits(frame: pd.DataFrame, table: Table) -> list[Split]:
+    return [split for name in table.directions if name in frame and (split := variance_split(frame, name))]
+
+
+def _digests(name: str, records: Iterable[Record | None]) -> list[int]:
+    """Which of its distinct contents a reference picture has in each cell, -1 for none."""
+    digests = [(record or _NOTHING)["files"].get(f"{name}.png") for record in records]
+    places = {digest: i for i, digest in enumerate(dict.fromkeys(filter(None, digests)))}
+    return [places.get(digest, -1) for digest in digests]
+
+
+def _numbered(lists: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[int]]:
+    """The distinct lists, and which of them each is."""
+    places = {names: i for i, names in enumerate(dict.fromkeys(map(tuple, lists)))}
+    return [list(names) for names in places], [places[tuple(names)] for names in lists]
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
+
+
+def _setting(axes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{axis}={short(shown(value), 60)}" for axis, value in axes.items())
+
+
+def _first(values: Sequence[Any]) -> list[str]:
+    more = [f"and {len(values) - MOST_LISTED} more"] if len(values) > MOST_LISTED else []
+    return [*(short(shown(value), 200) for value in values[:MOST_LISTED]), *more]
+
+
+def _common(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """What two configurations share."""
+    found = {}
+    for key, value in one.items():
+        if key in other and other[key] == value:
+            found[key] = value
+        elif isinstance(value, Mapping) and isinstance(other.get(key), Mapping):
+            found[key] = _common(value, other[key])
+    return found
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", shown(value)
+
+
+def _policy(scripts: Iterable[str]) -> str:
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src 'self' file: data:; "
+        "base-uri 'none'; form-action 'none'"
     )
 
 
 @lru_cache
+def _text(name: str) -> str:
+    return files("diffsweep.report").joinpath("html", name).read_text(encoding="utf-8")
+
+
+@lru_cache
 def _template() -> Template:
-    loader = PackageLoader("diffsweep.report", "")
+    loader = PackageLoader("diffsweep.report", "html")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template("page.html.jinja")
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return environment.get_template("report.html.jinja")

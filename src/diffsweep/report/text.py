@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
+
+from diffsweep.core.problems import did_you_mean
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 
@@ -35,10 +38,18 @@ def short(text: str, limit: int) -> str:
 def labels(values: Iterable[Any], limit: int) -> list[str]:
     """Short labels of distinct values; two that come out alike are numbered."""
     found = [short(shown(value), limit) for value in values]
-    return [
-        text if found.count(text) == 1 else f"{short(text, limit - 4)} #{found[: i + 1].count(text)}"
-        for i, text in enumerate(found)
-    ]
+    counts, seen = Counter(found), Counter[str]()
+    texts = []
+    for text in found:
+        seen[text] += 1
+        texts.append(text if counts[text] == 1 else f"{short(text, limit - 4)} #{seen[text]}")
+    return texts
+
+
+def no_axis(key: str, name: str, axes: Collection[str]) -> str:
+    """What is wrong with an axis that a sweep has not."""
+    there = f"it has {', '.join(axes)}" if axes else "it has none"
+    return f"{key}={name}: no such axis in this sweep; {there}{did_you_mean(name, axes)}"
 
 
 def digits(values: Iterable[float]) -> int:
@@ -47,19 +58,11 @@ def digits(values: Iterable[float]) -> int:
     return 0 if largest >= 1000 else 2 if largest >= 10 else 3 if largest >= 0.01 or largest == 0 else 5
 
 
+def fixed(value: float, places: int) -> str:
+    """With so many decimals, and no -0.00."""
+    return f"{value:z.{places}f}"
+
+
 def markdown(text: str) -> str:
     """A text that Markdown shows as it is, also within a table's cell."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", " ".join(text.split()))
-
-
-_LATEX = str.maketrans(
-    {character: f"\\{character}" for character in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}"}
-    | {"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "…": r"\ldots{}", "[": "{[}", "]": "{]}"}
-)
-
-
-def latex(text: str) -> str:
-    """A text that LaTeX sets as it is."""
-    return " ".join(text.split()).translate(_LATEX)

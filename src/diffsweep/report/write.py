@@ -1,4 +1,4 @@
-"""A sweep's files: results.parquet, results.csv, table.md, table.tex, the contact sheet and report.html."""
+"""A sweep's files: results.parquet, results.csv, table.md, table.tex, contact sheets, figures and report.html."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from typing import Any
 import pandas as pd
 
 from diffsweep.core.files import write_atomic
+from diffsweep.report.figure import write_figures
+from diffsweep.report.figure.trajectory import write_trajectory
 from diffsweep.report.frame import results
 from diffsweep.report.grid import write_grid
+from diffsweep.report.latex import to_latex
 from diffsweep.report.page import page
-from diffsweep.report.table import Table, summarise, to_latex, to_markdown, to_terminal
+from diffsweep.report.table import Table, summarise, to_markdown, to_terminal
 from diffsweep.sweep.store import Store
 
 MOST_SHOWN = 60  # settings in the terminal, and failures named there
@@ -47,9 +50,15 @@ def write_all(store: Store, sweep: Mapping[str, Any]) -> Report:
     contents = {"results.parquet": parquet.getvalue(), **{name: text.encode() for name, text in texts.items()}}
     for name, content in contents.items():
         write_atomic(folder / name, content)
-    sheets = write_grid(folder, store, sweep, **sweep.get("grid", {}))
-    write_atomic(folder / "report.html", page(sweep, frame, table, [sheet.name for sheet in sheets]).encode())
-    return Report(frame, table, folder, (*(folder / name for name in contents), *sheets, folder / "report.html"))
+    grid = sweep.get("grid", {})
+    there = [name for name in grid.get("metric") or () if name in frame.attrs["metrics"]]
+    sheets = write_grid(folder, store, sweep, **{**grid, "metric": there or None})
+    figures = [*write_figures(folder, sweep, frame, table), *write_trajectory(folder, store, sweep)]
+    images = [*sheets, *(figure for figure in figures if figure.suffix == ".png")]
+    names = [image.relative_to(folder).as_posix() for image in images]
+    write_atomic(folder / "report.html", page(store, sweep, frame, table, names).encode())
+    files = (*(folder / name for name in contents), *sheets, *figures, folder / "report.html")
+    return Report(frame, table, folder, files)
 
 
 def show(report: Report) -> None:
@@ -65,7 +74,8 @@ def show(report: Report) -> None:
         print("The sweep's command, run again, tries failed cells again.", file=sys.stderr)
     if len(report.frame) == 1 and not len(failed):
         print(report.folder.parents[1] / report.frame["image"][0])
-    print(f"{report.folder}/: report.html, {', '.join(file.name for file in report.files[:-1])}")
+    names = dict.fromkeys(file.relative_to(report.folder).parts[0] for file in report.files)
+    print(f"{report.folder}/: report.html, {', '.join(name for name in names if name != 'report.html')}")
 
 
 def print_table(table: Table) -> None:
@@ -77,7 +87,7 @@ def print_table(table: Table) -> None:
             raise BrokenPipeError
 
     console = Piped(width=None if sys.stdout.isatty() else max(shutil.get_terminal_size().columns, 120))
-    for part in to_terminal(table.first(MOST_SHOWN), console.width):
+    for part in to_terminal(table, console.width, MOST_SHOWN):
         console.print(part)
-    if len(table.rows) > MOST_SHOWN:
-        print(f"{len(table.rows) - MOST_SHOWN} more settings: table.md, results.csv")
+    if len(table.lines) > MOST_SHOWN:
+        print(f"{len(table.lines) - MOST_SHOWN} more settings: table.md, results.csv")

@@ -92,7 +92,8 @@ class Spaced:
             one_of("threshold", self.threshold, (CHECKPOINT, *KINDS)),
             within("threshold_ratio", self.threshold_ratio, 0, 1),
             within("threshold_max", self.threshold_max, 1),
-            f"steps={self.steps}: spacing={self.spacing} fixes {len(preset or ())} steps; leave steps out"
+            f"steps={self.steps}: spacing={self.spacing} fixes {len(preset or ())} steps; leave steps out, "
+            f"or choose another spacing, as {CHECKPOINT} or leading"
             if conflict
             else None,
         )

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.sweep.cell import AROUND, Cell, freeze, settings
 from diffsweep.sweep.parts import build, coerced, shown
+
+if TYPE_CHECKING:
+    from diffsweep.metric import Chosen
 
 Raw = tuple[Mapping[str, Any], Mapping[str, Any]]  # a composed configuration, and what it varies of its sweep
 MOST_NOTES = 5
@@ -33,8 +36,8 @@ class Plan:
     device: str
     rows: int | None
     threads: int | None
-    metrics: tuple[str, ...]
-    plugins: tuple[str, ...]
+    trajectory: int
+    metrics: Chosen
     tracker: Any
     grid: Mapping[str, Any]
     notes: tuple[str, ...]
@@ -151,21 +154,25 @@ def _engine(config: Mapping[str, Any]) -> dict[str, Any]:
     engine = dict(settings(config, "engine"))
     rows = None if engine.get("rows") == "auto" else engine.get("rows")
     engine["rows"] = rows if isinstance(rows, int) else None
-    values = _typed("engine", engine, {"rows": int | None, "threads": int | None})
+    values = _typed("engine", engine, {"rows": int | None, "threads": int | None, "trajectory": int})
     require(
         None if rows == engine["rows"] else f"engine.rows={rows}: must be auto or a whole number",
-        *(within(f"engine.{key}", value, 1) for key, value in values.items()),
+        *(
+            within(f"engine.{key}", values.get(key), least)
+            for key, least in (("rows", 1), ("threads", 1), ("trajectory", 0))
+        ),
     )
-    return {"rows": values.get("rows"), "threads": values.get("threads")}
+    return {"rows": values.get("rows"), "threads": values.get("threads"), "trajectory": values.get("trajectory", 0)}
 
 
 def _metrics(config: Mapping[str, Any]) -> dict[str, Any]:
-    from diffsweep.metric import find
+    from diffsweep.metric import Options, choose
 
-    values = _typed("metric", settings(config, "metric"), {"name": str, "names": tuple[str, ...]})
-    plugins = _plugins(config)
-    find(values.get("names", ()), plugins)
-    return {"metrics": values.get("names", ()), "plugins": plugins}
+    hints = {"name": str, "names": tuple[str, ...], "missing": str, "clip": str, "features": str, "references": str}
+    values = _typed("metric", settings(config, "metric"), hints)
+    values.pop("name", None)
+    names = values.pop("names", ())
+    return {"metrics": choose(names, Options(**values, plugins=_plugins(config)))}
 
 
 def _plugins(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -184,13 +191,25 @@ def _tracker(config: Mapping[str, Any]) -> dict[str, Any]:
 def _grid(axes: Mapping[str, Sequence[Any]], config: Mapping[str, Any]) -> dict[str, Any]:
     from diffsweep.report.grid import layout
 
-    grid = _typed("grid", settings(config, "grid"), {"rows": str | None, "cols": str | None})
-    held = {key for key, axis in grid.items() if axis not in axes and _there(config, axis)}
-    grid |= dict.fromkeys(held)  # an axis that this run holds at one value
+    several = tuple[str, ...] | None
+    hints = {"rows": str | None, "cols": str | None, "blocks": several, "metric": several}
+    grid = _typed("grid", settings(config, "grid"), hints)
+
+    def varies(axis: str | None) -> bool:
+        """False for an axis that this run holds at one value."""
+        return axis in axes or not _there(config, axis)
+
+    grid |= {key: None for key in ("rows", "cols") if not varies(grid.get(key))}
+    grid |= {"blocks": tuple(filter(varies, grid["blocks"]))} if grid.get("blocks") else {}
     try:
-        layout(axes, **grid)
+        layout(axes, **{key: value for key, value in grid.items() if key != "metric"})
     except BadInput as error:
         raise BadInput(f"grid.{message}" for message in error.messages) from None
+    metric = config.get("metric")
+    names = metric.get("names", ()) if isinstance(metric, Mapping) else ()
+    if wrong := [name for name in grid.get("metric") or () if name not in names]:
+        there = f"it measures {', '.join(names)}" if names else "it measures nothing"
+        raise BadInput(f"grid.metric={name}: not of this sweep; {there}{did_you_mean(name, names)}" for name in wrong)
     return {"grid": grid}
 
 

@@ -12,6 +12,7 @@ from diffsweep.sweep.cell import Cell
 
 GB = 1e9
 SPARE = 1.5e9  # bytes of a CUDA device for its context and its libraries' workspaces
+LARGER = "a device with more memory is needed"
 SMALL = 10  # times the size of its files: what a model takes on a processor at the very most
 
 
@@ -57,20 +58,19 @@ def memory(cells: Iterable[Cell], device: str, rows: Mapping[str, int], chosen: 
     free = available(device)
     if not device.startswith("cuda") and SMALL * sum(model.size() for model in models) < free:
         return dict(rows)
-    needs = [(key, model.needs(device)) for model, key in models.items()]
+    by_key = {key: model for model, key in models.items()}
+    needs = [(key, model.needs(device)) for key, model in by_key.items()]
     for key, need in needs:
         if need.text > free:
-            raise BadInput(
-                f"{key}: its text encoder takes {_gb(need.text)}, {_gb(free)} are free on {device}: "
-                f"{key}.text.load_in_8bit=true or {key}.text.device=cpu takes less there"
-            )
+            elsewhere = device.startswith("cuda") and hasattr(by_key[key], "text")
+            mends = f"{key}.text.device=cpu or {key}.text.load_in_8bit=true takes less there" if elsewhere else LARGER
+            raise BadInput(f"{key}: its text encoder takes {_gb(need.text)}, {_gb(free)} are free on {device}: {mends}")
     weights = sum(need.weights for _, need in needs)
     if weights > free:
         told = ", ".join(f"{key} {_gb(need.weights)}" for key, need in needs)
-        raise BadInput(
-            f"the weights take {_gb(weights)} ({told}), {_gb(free)} are free on {device}: choose a smaller model or "
-            "dtype=bfloat16"
-        )
+        halves = [f"{key}.dtype=bfloat16" for key, model in by_key.items() if model.dtype == "float32"]
+        mends = f"{' or '.join(halves)} takes half" if halves else f"choose a smaller model; {LARGER}"
+        raise BadInput(f"the weights take {_gb(weights)} ({told}), {_gb(free)} are free on {device}: {mends}")
     fitting = dict(rows)
     for key, need in needs:
         if need.row:

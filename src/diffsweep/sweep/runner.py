@@ -20,13 +20,13 @@ from uuid import uuid4
 
 from diffsweep.core.files import write_atomic
 from diffsweep.core.problems import BadInput
-from diffsweep.metric import score
+from diffsweep.metric import score, score_sets
 from diffsweep.sweep import preflight
 from diffsweep.sweep.cell import RECIPE, Cell
 from diffsweep.sweep.plan import Plan, Raw, axes_of, plan
 from diffsweep.sweep.provenance import provenance
 from diffsweep.sweep.store import Store, locked, to_json
-from diffsweep.sweep.work import to_pixels, work
+from diffsweep.sweep.work import STEP, Trajectory, to_pixels, work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,6 +107,7 @@ class Sweep:
         self.folder = whole.root / "sweeps" / whole.name
         self.failures: dict[str, str] = {}
         self.rows: dict[str, int] = {}
+        self.watched: dict[str, Trajectory] = {}
         self.earlier = self._earlier()
         self.this = _Run()
 
@@ -123,7 +124,7 @@ class Sweep:
         for note in self.plan.notes:
             say(f"note: {note}")
         distinct = {cell.id: cell for cell in self.plan.cells}
-        missing = [cell for cell in distinct.values() if not self.store.whole(cell.id)]
+        missing = [cell for cell in distinct.values() if not self._kept(cell)]
         kept = len(distinct) - len(missing)
         number = len(self.plan.cells)
         gone = {cell["cell_id"] for cell in self.earlier.get("cells", ())} - distinct.keys()
@@ -135,8 +136,16 @@ class Sweep:
         told = f"{number} cell{'s' * (number != 1)}, {kept} already stored, {len(missing)} to sample"
         say(f"{self.plan.name}: {told}{also}")
         if missing:
+            self.plan.metrics.ready()
             self._sample([*first.values(), *missing])
         self._report()
+
+    def _kept(self, cell: Cell) -> bool:
+        """Whether all that is asked for is stored."""
+        record = self.store.finished(cell.id)
+        if record is None or not self.plan.trajectory:
+            return record is not None
+        return record["facts"].get("trajectory", {}).get("asked") == self.plan.trajectory
 
     def _before(self, cell: Cell) -> Iterator[Cell]:
         """The cells that must be sampled before this one, from the last back."""
@@ -274,7 +283,10 @@ class Sweep:
 
     def work(self, cell: Cell, device: str, then: Sequence[Cell] = ()) -> Work:
         """A cell as work for the engine, which reads the picture it enlarges when it starts. then: what enlarges it."""
-        own = work(cell, device, self.store.pixels)
+        watch = None
+        if self.plan.trajectory:
+            watch = self.watched[cell.id] = Trajectory(cell, self.plan.trajectory)
+        own = work(cell, device, self.store.pixels, watch)
         return replace(own, steps=own.steps + max((len(next.visited) for next in then), default=0))
 
     def _fail_with(self, base: Cell, cell: Cell, later: dict[str, list[Cell]]) -> None:
@@ -286,11 +298,13 @@ class Sweep:
     def _finish(self, finished: Finished, engine: Engine, device: str) -> None:
         cell: Cell = finished.key
         error = finished.error
+        watched = self.watched.pop(cell.id, None)
         pictures: dict[str, np.ndarray] = {}
         facts: dict[str, Any] = {}
         if error is None:
             try:
                 tensors = {"image": finished.result.image, **finished.result.pictures}
+                tensors |= watched.pictures if watched else {}
                 model = engine.models[cell.asks]
                 pictures = {name: to_pixels(model.finish(tensor)) for name, tensor in tensors.items()}
                 facts = json.loads(to_json(finished.result.facts))
@@ -303,8 +317,14 @@ class Sweep:
             pictures["input"] = cell.pixels
         if cell.mask is not None:
             pictures["mask"] = cell.mask
+        self.this.cells += 1
+        if watched and self.store.whole(cell.id):  # stored before, without its trajectory or with another
+            steps = {name: picture for name, picture in pictures.items() if name.startswith(STEP)}
+            self.store.add(cell.id, steps, STEP, {"trajectory": watched.facts})
+            return
         base = self.store.record(cell.base.id) if cell.base else {"nfe": 0, "seconds": 0.0}
         facts |= {"base": cell.base.id} if cell.base else {}
+        facts |= {"trajectory": watched.facts} if watched else {}
         self.store.save(
             cell.id,
             pictures,
@@ -326,7 +346,6 @@ class Sweep:
                 },
             },
         )
-        self.this.cells += 1
 
     def document(self) -> dict[str, Any]:
         """What sweep.json holds."""
@@ -356,7 +375,9 @@ class Sweep:
             "rows": self.this.rows or self.earlier.get("rows"),
             "later_rows": self.this.later_rows or self.earlier.get("later_rows", {}),
             "grid": dict(self.plan.grid),
-            "metrics": list(dict.fromkeys([*self.plan.metrics, *there.get("metrics", ())])),
+            "metrics": list(dict.fromkeys([*self.plan.metrics.names, *there.get("metrics", ())])),
+            "unavailable": dict(self.plan.metrics.unavailable),
+            "sets": there.get("sets", {}),
             "notes": list(self.plan.notes),
             "runs": runs,
             "cells": cells,
@@ -370,9 +391,11 @@ class Sweep:
         from diffsweep.report.write import show, write_all
 
         done = list(dict.fromkeys(cell.id for cell in self.plan.cells if self.status(cell) == "done"))
-        score(self.store, done, self.plan.metrics, self.plan.plugins)
+        metrics, device = self.plan.metrics, self.this.device or self.plan.device
+        score(self.store, done, metrics.metrics, device)
         with locked(self.folder):  # the last of several processes that join writes what all of them made
             document = self.document()
+            document["sets"] = score_sets(self.store, document, metrics.of_sets, device)
             write_atomic(self.folder / "sweep.json", to_json(document))
             report = write_all(self.store, document)
         told = self.plan.tracker.log(self.store, document, report.files)

@@ -60,7 +60,7 @@ class Store:
     root: Path
 
     def folder(self, cell_id: str) -> Path:
-        return self.root / "cells" / cell_id[:2] / cell_id
+        return self.root / f"cells/{cell_id[:2]}/{cell_id}"
 
     def __contains__(self, cell_id: str) -> bool:
         """Whether the cell is finished: its record is there, and can be read."""
@@ -76,8 +76,7 @@ class Store:
     def finished(self, cell_id: str) -> Record | None:
         """The record of a cell, None unless every file that it lists is there."""
         record = self.get(cell_id)
-        there = record is not None and all((self.folder(cell_id) / name).is_file() for name in record["files"])
-        return record if there else None
+        return record if record and record["files"].keys() <= {*os.listdir(self.folder(cell_id))} else None
 
     def whole(self, cell_id: str) -> bool:
         """Whether the cell is finished and every file that its record lists is there."""
@@ -107,14 +106,7 @@ class Store:
         scratch = Path(tempfile.mkdtemp(prefix=f".{cell_id}.", dir=place.parent))
         try:
             os.chmod(scratch, 0o755)
-            files = {}
-            for name, pixels in pictures.items():
-                path = scratch / f"{name}.png"
-                with path.open("wb") as file:
-                    Image.fromarray(pixels).save(file, format="PNG")
-                    file.flush()
-                    os.fsync(file.fileno())
-                files[path.name] = sha256(path.read_bytes())
+            files = _written(scratch, pictures)
             write_atomic(scratch / "record.json", to_json({**record, "cell_id": cell_id, "files": files}))
             if place.exists() and not self.whole(cell_id):
                 shutil.rmtree(place)  # what a crash of an older kind left without a record
@@ -125,6 +117,17 @@ class Store:
                     raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def add(self, cell_id: str, pictures: Mapping[str, np.ndarray], instead: str, facts: Record) -> None:
+        """Further pictures for a finished cell, in place of those whose names begin with `instead`, and what its record
+        tells of them."""
+        record, place = self.record(cell_id), self.folder(cell_id)
+        gone = {name for name in record["files"] if name.startswith(instead)}
+        files = {name: digest for name, digest in record["files"].items() if name not in gone}
+        files |= _written(place, pictures)
+        self.amend(cell_id, {"files": files, "facts": {**record["facts"], **facts}})
+        for name in gone - files.keys():
+            (place / name).unlink(missing_ok=True)
 
     def amend(self, cell_id: str, changes: Record) -> None:
         """Replace top-level entries of a record (new metrics), atomically."""
@@ -139,6 +142,19 @@ class Store:
             for name, digest in files.items()
             if not (place / name).exists() or sha256((place / name).read_bytes()) != digest
         ]
+
+
+def _written(folder: Path, pictures: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Each picture as a PNG in the folder; the hashes by the files' names."""
+    files = {}
+    for name, pixels in pictures.items():
+        path = folder / f"{name}.png"
+        with path.open("wb") as file:
+            Image.fromarray(pixels).save(file, format="PNG")
+            file.flush()
+            os.fsync(file.fileno())
+        files[path.name] = sha256(path.read_bytes())
+    return files
 
 
 def finite(value: float) -> float | None:

@@ -17,20 +17,63 @@ if TYPE_CHECKING:
     from diffsweep.technique.job import Job
 
 
-def work(cell: Cell, device: str, pixels: Callable[[str], np.ndarray] | None = None) -> Work:
-    """A cell as work for the engine; its tensors are made when it starts. pixels: a stored picture by its cell's id."""
+STEP = "step_"  # begins the names of a trajectory's pictures
+
+
+class Trajectory:
+    """What is kept of a cell's way from noise: x and the clean image it implies, at `number` of its steps."""
+
+    def __init__(self, cell: Cell, number: int) -> None:
+        last = len(cell.visited) - 1
+        self.number = number
+        self.kept = {round(i * last / max(1, number - 1)) for i in range(number)} if last >= 0 else set()
+        self.step = 0
+        self.seen: list[tuple[int, Tensor, Tensor]] = []
+
+    def __call__(self, t: int, x: Tensor, clean: Tensor) -> None:
+        if self.step in self.kept:
+            self.seen.append((t, x, clean))
+        self.step += 1
+
+    @property
+    def pictures(self) -> dict[str, Tensor]:
+        """By the names they are stored under."""
+        return {
+            f"{STEP}{i:03}_{kind}": x
+            for i, (_, noisy, clean) in enumerate(self.seen)
+            for kind, x in (("noisy", noisy), ("clean", clean))
+        }
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"asked": self.number, "t": [t for t, _, _ in self.seen]}
+
+
+def work(
+    cell: Cell,
+    device: str,
+    pixels: Callable[[str], np.ndarray] | None = None,
+    watch: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> Work:
+    """A cell as work for the engine; its tensors are made when it starts. pixels: a stored picture by its cell's id.
+    watch: as the loop's."""
     from diffsweep.engine import Work
 
     def start() -> Program[Any]:
         if cell.base is None:
-            return cell.technique.program(job(cell, device))
+            return cell.technique.program(job(cell, device, None, watch))
         assert pixels is not None
-        return cell.upscale.program(cell.technique, job(cell, device, pixels(cell.base.id)))
+        return cell.upscale.program(cell.technique, job(cell, device, pixels(cell.base.id), watch))
 
     return Work(cell, start, len(cell.visited))
 
 
-def job(cell: Cell, device: str = "cpu", low: np.ndarray | None = None) -> Job:
+def job(
+    cell: Cell,
+    device: str = "cpu",
+    low: np.ndarray | None = None,
+    watch: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> Job:
     """What a technique is handed for a cell. low: the picture to enlarge, uint8 h w 3."""
     import torch
 
@@ -51,6 +94,7 @@ def job(cell: Cell, device: str = "cpu", low: np.ndarray | None = None) -> Job:
         view=cell.view,
         low=None if low is None else to_tensor(low, device),
         scale=cell.stage.side / cell.cascade[0].stage.side,
+        watch=watch,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -34,7 +34,7 @@ class Job:
     """One cell's ingredients. timesteps: all that the scheduler visits; image C H W, mask 1 H W where asked for.
 
     low: the picture that a super-resolution stage enlarges, C h w; scale: how much larger its own is than the first
-    stage's.
+    stage's. watch: as the loop's.
     """
 
     prompt: str
@@ -48,6 +48,7 @@ class Job:
     view: View | None = None
     low: Tensor | None = None
     scale: float = 1.0
+    watch: Callable[[int, Tensor, Tensor], None] | None = None
 
     def noise(self) -> Tensor:
         """The main stream's next draw, shaped as the picture."""
@@ -67,7 +68,7 @@ class Job:
     ) -> Generator[Any, Any, Tensor]:
         """The one loop, with this job's parts."""
         guidance = guidance or self.guidance.about(self.prompt)
-        return denoise(x, timesteps, guidance, self.scheduler, self.stage, self.streams, constraint)
+        return denoise(x, timesteps, guidance, self.scheduler, self.stage, self.streams, constraint, self.watch)
 
 
 class Technique(Protocol):

@@ -1,0 +1,55 @@
+"""What of a sweep's cells (`frame.results`) a command names: metrics, and axes that make a setting or repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from diffsweep.core.problems import BadInput, did_you_mean
+from diffsweep.metric.sets import replicates
+from diffsweep.report.text import no_axis
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Codes = NDArray[np.int64]
+
+
+def split_axes(frame: pd.DataFrame, over: Iterable[str] = ()) -> tuple[list[str], list[str]]:
+    """The axes that make a setting, and those whose values are inputs: replicates but the seed, and `over`."""
+    axes, over = list(frame.attrs["axes"]), list(over)
+    if wrong := [name for name in over if name not in axes]:
+        raise BadInput(no_axis("over", name, axes) for name in wrong)
+    repeated = replicates(axes)
+    inputs = [axis for axis in axes if axis != "seed" and (axis in repeated or axis in over)]
+    return [axis for axis in axes if axis != "seed" and axis not in inputs], inputs
+
+
+def measured(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> list[str]:
+    """The metrics of single pictures with values or exact pictures, of those named; BadInput for one it has not."""
+    definitions: Mapping[str, Any] = frame.attrs["metrics"]
+    known = [*definitions, *frame.attrs.get("sets", ())]
+    there = f"it has {', '.join(known)}" if known else "it has none"
+    if wrong := [name for name in metrics or () if name not in known]:
+        raise BadInput(
+            f"metric={name}: this sweep has no such numbers; {there}{did_you_mean(name, known)} "
+            f"(`diffsweep-results score SWEEP metric=...` computes more)"
+            for name in wrong
+        )
+    wanted = definitions if metrics is None else dict.fromkeys(metrics)
+    return [n for n in wanted if n in definitions and (frame[n].notna().any() or f"{n}_exact" in frame)]
+
+
+def levels(frame: pd.DataFrame, axes: Sequence[str]) -> Codes:
+    """Each row's level of these axes together, 0 for the first seen; all 0 without axes."""
+    if not len(axes):
+        return np.zeros(len(frame), dtype=np.int64)
+    return np.asarray(frame.groupby([*axes], sort=False, dropna=False).ngroup(), dtype=np.int64)
+
+
+def plain(value: Any) -> Any:
+    """A plain value from pandas' or numpy's."""
+    return None if pd.isna(value) else value.item() if hasattr(value, "item") else value

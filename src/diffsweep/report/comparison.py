@@ -1,0 +1,298 @@
+"""Settings against each other, fairly: paired differences, and where the noise is.
+
+Two values of an axis are compared over pairs that share seed, input and every other axis: the mean difference with the
+interval of `statistics.intervals`, and a signed-rank or sign test over independent units (the inputs, each averaged
+over its seeds; the seeds where inputs are held fixed), its p adjusted over all comparisons of a call (Holm 1979).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from diffsweep.core.problems import BadInput, did_you_mean, one_of
+from diffsweep.report.choice import levels, measured, plain, split_axes
+from diffsweep.report.statistics import FEW_INPUTS, TESTS, holm, intervals, p_value
+from diffsweep.report.text import digits, fixed, no_axis, short, shown
+
+if TYPE_CHECKING:
+    from diffsweep.report.choice import Codes
+    from diffsweep.report.statistics import Floats
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric at `value` of an axis less the same at `baseline`, over the n units (seed, input) that both have.
+
+    A unit is averaged over the other axes. `p` is over `units` independent ones, `adjusted` Holm's over the whole call,
+    `dropped` counts pairs of which one half has no value (failed, exact, not sampled), `nfe` is the model
+    evaluations a picture took on either side, `places` the decimals that suit the numbers.
+    """
+
+    metric: str
+    direction: str
+    axis: str
+    value: Any
+    baseline: Any
+    difference: float
+    low: float
+    high: float
+    p: float
+    adjusted: float
+    n: int
+    seeds: int
+    inputs: int
+    units: str
+    dropped: int
+    nfe: tuple[float, float]
+    places: int = 3
+
+    @property
+    def independent(self) -> int:
+        """How many units the test takes as independent."""
+        return self.inputs if self.units == "inputs" else self.seeds
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What a reader must know before believing it."""
+        found = []
+        if self.n and not math.isclose(*self.nfe):
+            found.append(f"model evaluations differ: {self.nfe[0]:g} against {self.nfe[1]:g}")
+        if self.dropped:
+            found.append(f"{self.dropped} {'pair' if self.dropped == 1 else 'pairs'} dropped")
+        return tuple(found)
+
+    @property
+    def estimate(self) -> str:
+        """`+0.021 [0.012, 0.030]`."""
+        if not self.n:
+            return "no common pairs"
+        ends = "" if math.isnan(self.low) else f" [{fixed(self.low, self.places)}, {fixed(self.high, self.places)}]"
+        return f"{self.difference:+z.{self.places}f}{ends}"
+
+    @property
+    def sentence(self) -> str:
+        """`guidance.scale 7 against 3: clip_score +0.021 [0.012, 0.030], n = 64, p = 0.002`, p being the adjusted."""
+        value, baseline = (short(shown(value), 60) for value in (self.value, self.baseline))
+        text = f"{self.axis} {value} against {baseline}: {self.metric} {self.estimate}"
+        text += f", n = {self.n}" + ("" if math.isnan(self.adjusted) else f", {p_text(self.adjusted)}")
+        return "; ".join([text, *self.flags])
+
+
+def p_text(p: float) -> str:
+    """`p = 0.031` or `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def compare(
+    frame: pd.DataFrame,
+    metrics: Sequence[str] | None = None,
+    axis: str | None = None,
+    baseline: str | None = None,
+    test: str = "wilcoxon",
+    over: Sequence[str] = (),
+) -> list[Comparison]:
+    """Each value of an axis against the baseline (its first value unless named), on every metric.
+
+    frame: a sweep's cells (`frame.results`). axis: by default every axis of 2 to 10 values that makes a setting. over:
+    axes whose values count as inputs. BadInput for a name, a value or a test that is not there.
+    """
+    wanted = [name for name in measured(frame, metrics) if frame[name].notna().any()]
+    settings, inputs = split_axes(frame, over)
+    if problem := one_of("test", test, TESTS):
+        raise BadInput(problem)
+    if axis is not None and axis not in (*settings, *inputs):
+        raise BadInput(no_axis("axis", axis, [*settings, *inputs]))
+    if baseline is not None and axis is None:
+        raise BadInput(f"baseline={baseline}: of which axis? axis=NAME says so; there are {', '.join(settings)}")
+    chosen = [axis] if axis else [name for name in settings if 2 <= frame[name].nunique(dropna=False) <= 10]
+    found = []
+    for name in chosen:
+        values = list(frame[name].drop_duplicates())
+        labels = [shown(plain(value)) for value in values]
+        if baseline is not None and baseline not in labels:
+            raise BadInput(f"baseline={baseline}: {name} has {', '.join(labels)}{did_you_mean(baseline, labels)}")
+        first = labels.index(baseline) if baseline is not None else 0
+        rest = [other for other in frame.attrs["axes"] if other not in (name, "seed")]
+        cells = _Cells(
+            levels(frame, [name]),
+            levels(frame, [*rest, "seed"]),
+            levels(frame, [other for other in inputs if other != name]),
+            levels(frame, ["seed"]),
+        )
+        nfe = cells.laid_out(frame["nfe"].astype("Float64"))
+        for metric in wanted:
+            numbers = cells.laid_out(frame[metric])
+            what = (metric, frame.attrs["metrics"][metric]["direction"], name)
+            for side in range(len(values)):
+                if side != first:
+                    pair = [plain(values[i]) for i in (side, first)]
+                    found.append(_compared(cells, numbers[[side, first]], nfe[[side, first]], test, *what, *pair))
+    adjusted = holm([comparison.p for comparison in found])
+    return [replace(comparison, adjusted=p) for comparison, p in zip(found, adjusted, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Where each cell lies: which value of the compared axis it has, and which pair, input and seed it belongs to."""
+
+    sides: Codes
+    pairs: Codes
+    inputs: Codes
+    seeds: Codes
+
+    def laid_out(self, column: pd.Series[Any]) -> Floats:
+        """Values of the compared axis x pairs, NaN where there is none."""
+        grid = np.full((self.sides.max() + 1, self.pairs.max() + 1), math.nan)
+        grid[self.sides, self.pairs] = column.to_numpy(dtype=float, na_value=math.nan)
+        return grid
+
+    def units(self) -> tuple[Codes, Codes]:
+        """Each pair's input and seed."""
+        _, first = np.unique(self.pairs, return_index=True)
+        return self.inputs[first], self.seeds[first]
+
+
+def _compared(
+    cells: _Cells,
+    numbers: Floats,
+    nfe: Floats,
+    test: str,
+    metric: str,
+    direction: str,
+    axis: str,
+    value: Any,
+    baseline: Any,
+) -> Comparison:
+    """The comparison that two rows of numbers allow, its p not adjusted yet."""
+    inputs, seeds = cells.units()
+    whole = np.isfinite(numbers).all(axis=0)
+    pairs = pd.DataFrame({"input": inputs[whole], "seed": seeds[whole], "by": (numbers[0] - numbers[1])[whole]})
+    mean = pairs.groupby(["input", "seed"])["by"].mean()
+    inputs, seeds = (mean.index.get_level_values(name).to_numpy() for name in ("input", "seed"))
+    n_inputs, n_seeds = len(set(inputs)), len(set(seeds))
+    units = "inputs" if n_inputs >= FEW_INPUTS or n_seeds == 1 < n_inputs else "seeds"
+    difference = low = high = p = math.nan
+    if len(mean):
+        difference = float(mean.mean())
+        low, high = (float(end[0]) for end in intervals(mean.to_numpy()[:, None], inputs, seeds))
+        p = p_value(mean.groupby(units.removesuffix("s")).mean().to_numpy(), test)
+    places = digits(numbers[np.isfinite(numbers)])
+    largest = max((abs(number) for number in (difference, low, high) if math.isfinite(number)), default=1.0)
+    return Comparison(
+        metric=metric,
+        direction=direction,
+        axis=axis,
+        value=value,
+        baseline=baseline,
+        difference=difference,
+        low=low,
+        high=high,
+        p=p,
+        adjusted=math.nan,
+        n=len(mean),
+        seeds=n_seeds,
+        inputs=n_inputs,
+        units=units,
+        dropped=int((~whole & np.isfinite(numbers).any(axis=0)).sum()),
+        nfe=(_mean(nfe[0][whole]), _mean(nfe[1][whole])),
+        places=places if largest == 0 or largest >= 10 ** (1 - places) else places + 2,
+    )
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def explained(comparisons: Sequence[Comparison], test: str = "wilcoxon") -> str:
+    """What the sentences' numbers are, and how small a p so few units allow."""
+    text = "Mean differences of pairs that share seed, input and all other axes, with 95 % bootstrap intervals; n units"
+    text += " (seed, input), each averaged over the other axes."
+    tested = [comparison for comparison in comparisons if not math.isnan(comparison.p)]
+    if not tested:
+        return text
+    fewest = min(tested, key=lambda comparison: comparison.independent)
+    over = " or ".join(sorted({comparison.units for comparison in tested}))
+    text += f" p: {TESTS[test]} over {over}, adjusted over {len(tested)} comparisons (Holm)."
+    least = 2.0 ** (1 - fewest.independent)
+    return f"{text} {fewest.independent} {fewest.units} allow no p below {least:.3g} before that."
+
+
+def to_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """A row a comparison, unrounded."""
+    numbers = ("difference", "low", "high", "p", "adjusted", "n", "seeds", "inputs", "units", "dropped")
+    return pd.DataFrame(
+        {
+            "metric": comparison.metric,
+            "axis": comparison.axis,
+            "value": shown(comparison.value),
+            "baseline": shown(comparison.baseline),
+            **{name: getattr(comparison, name) for name in numbers},
+            "nfe": comparison.nfe[0],
+            "baseline_nfe": comparison.nfe[1],
+            "sentence": comparison.sentence,
+        }
+        for comparison in comparisons
+    )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Shares of a metric's variance, which sum to 1. `clipped` names components estimated below 0 and taken as 0."""
+
+    metric: str
+    setting: float
+    input: float
+    seed: float
+    rest: float
+    n: int
+    clipped: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """`psnr varies by setting 64 %, seed 23 %, the rest 13 % (36 cells)`."""
+        shares = {"setting": self.setting, "input": self.input, "seed": self.seed, "the rest": self.rest}
+        told = ", ".join(f"{name} {share:.0%}".replace("%", " %") for name, share in shares.items() if share)
+        below = f"; {' and '.join(self.clipped)} estimated below 0, taken as 0" if self.clipped else ""
+        return f"{self.metric} varies by {told} ({self.n} cells{below})"
+
+
+def variance_split(frame: pd.DataFrame, metric: str, over: Sequence[str] = ()) -> Split | None:
+    """How much of a metric's variance is the setting's, the input's, the seed's, and the rest (their interplay, noise).
+
+    Variance components of the crossed design by the method of moments (Henderson's method 1, the analysis of variance
+    where no cell is missing). None where the design cannot tell them apart, as with one seed and one input.
+    """
+    axes, inputs = split_axes(frame, over)
+    cells = frame[frame[metric].notna()]
+    x = cells[metric].to_numpy(dtype=float)
+    codes = {"setting": levels(cells, axes), "input": levels(cells, inputs), "seed": levels(cells, ["seed"])}
+    codes = {name: code for name, code in codes.items() if len(np.unique(code)) > 1}
+    if len(x) < 2 or np.ptp(x) == 0:
+        return None
+    x = x - x.mean()
+    whole = np.zeros(len(x), dtype=int)
+    each = np.arange(len(x))
+    rows, sums = [], []
+    for code in (whole, *codes.values(), each):  # E of a sum of squares, linear in mean² and the components
+        sizes = np.bincount(code)
+        sums.append((np.bincount(code, x) ** 2 / np.maximum(sizes, 1)).sum())
+        rows.append([len(x), *(_shared(code, other) for other in codes.values()), len(np.unique(code))])
+    if np.linalg.matrix_rank(rows) < len(rows):
+        return None
+    _, *components = np.linalg.solve(np.array(rows, dtype=float), sums)
+    found = dict(zip([*codes, "rest"], components, strict=True))
+    kept = {name: max(float(component), 0.0) for name, component in found.items()}
+    shares = {name: kept.get(name, 0.0) / sum(kept.values()) for name in ("setting", "input", "seed", "rest")}
+    return Split(metric, **shares, n=len(x), clipped=tuple(name for name, component in found.items() if component < 0))
+
+
+def _shared(first: Codes, second: Codes) -> float:
+    """The sum over levels of both of n_both² / n_first."""
+    pairs, counts = np.unique(np.stack([first, second]), axis=1, return_counts=True)
+    return float((counts**2 / np.bincount(first)[pairs[0]]).sum())

@@ -1,0 +1,26 @@
+"""What a picture file was drawn from, as a mark within it: nothing is drawn again that shows the same already."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+KEY = "diffsweep"  # the mark's name among a PNG's texts
+
+
+def fingerprint(*parts: Any) -> str:
+    """A hash of this version and of all that is shown."""
+    return hashlib.sha256(f"{version('diffsweep')} {parts}".encode()).hexdigest()
+
+
+def drawn_as(path: Path) -> str | None:
+    """A PNG's mark; None where it has none or is not there."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get(KEY)
+    except OSError:
+        return None

@@ -1,0 +1,98 @@
+"""One cell's way from noise: what the sampler held at some of its steps, the clean picture that this implied, and how
+far that was from the end (and from the input, where there is one)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffsweep.core.problems import BadInput, did_you_mean
+from diffsweep.report.drawn import drawn_as, fingerprint
+from diffsweep.report.text import short, shown
+from diffsweep.sweep.store import Record, Store
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KINDS = ("noisy", "clean")
+MOST = 12  # steps side by side
+
+
+def write_trajectory(folder: Path, store: Store, sweep: Mapping[str, Any], cell: str | None = None) -> list[Path]:
+    """Write figures/trajectory_ID.pdf and .png of a cell (the beginning of its id), or of the first whose steps were
+    kept; nothing where none were. BadInput for a cell that the sweep has not, or whose steps were not kept."""
+    ids = dict.fromkeys(one["cell_id"] for one in sweep["cells"])
+    found = [i for i in ids if i.startswith(cell or "")]
+    if not found:
+        raise BadInput(f"cell={cell}: no such cell in this sweep, results.csv lists them{did_you_mean(str(cell), ids)}")
+    steps = {i: _steps(record) for i in found if (record := store.finished(i))}
+    chosen = next((i for i, own in steps.items() if own), None)
+    if chosen is None:
+        if cell is None:
+            return []
+        raise BadInput(f"cell={cell}: no steps were kept of it; the sweep again with engine.trajectory=8 keeps eight")
+    from diffsweep.report.figure.style import save, styled
+
+    axes = next(one["axes"] for one in sweep["cells"] if one["cell_id"] == chosen)
+    setting = ", ".join(f"{axis} = {short(shown(value), 40)}" for axis, value in axes.items())
+    heading = f"{sweep['name']}: {setting or chosen}"
+    files = [folder / "figures" / f"trajectory_{chosen}{suffix}" for suffix in (".pdf", ".png")]
+    mark = fingerprint("trajectory", heading, store.record(chosen)["files"])
+    if not (files[0].is_file() and drawn_as(files[1]) == mark):
+        with styled():
+            save(_draw(store, chosen, steps[chosen], heading), files, mark)
+    return files
+
+
+def _steps(record: Record) -> list[int]:
+    """The timesteps at which it was watched."""
+    return record.get("facts", {}).get("trajectory", {}).get("t", [])
+
+
+def distances(store: Store, cell_id: str, steps: int, other: str) -> list[float]:
+    """How far each step's clean picture is from another of the cell's: root mean square, in levels of 255."""
+    end = store.pixels(cell_id, other).astype(float)
+    seen = (store.pixels(cell_id, f"step_{i:03}_clean").astype(float) for i in range(steps))
+    return [float(np.sqrt(((x - end) ** 2).mean())) for x in seen]
+
+
+def _draw(store: Store, cell_id: str, steps: list[int], text: str) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from diffsweep.report.figure.data import spread
+    from diffsweep.report.figure.style import COLOURS, DASHES, MARKERS, PAGE, heading
+
+    columns = spread(range(len(steps)), MOST)
+    tile = PAGE / max(4, len(columns))
+    figure = Figure(figsize=(PAGE, 2 * tile + 2.4))
+    FigureCanvasAgg(figure)
+    layout = figure.add_gridspec(3, len(columns), height_ratios=[tile, tile, 1.6])
+    for row, kind in enumerate(KINDS):
+        for column, i in enumerate(columns):
+            panel = figure.add_subplot(layout[row, column])
+            panel.imshow(store.pixels(cell_id, f"step_{i:03}_{kind}"), interpolation="nearest")
+            panel.set(xticks=[], yticks=[])
+            panel.grid(False)
+            panel.spines[:].set_visible(False)
+            if kind == KINDS[0]:
+                panel.set_title(f"t = {steps[i]}")
+            if i == columns[0]:
+                panel.set_ylabel(f"{kind} image" if kind == "noisy" else "clean estimate")
+    curve = figure.add_subplot(layout[2, :])
+    files = store.record(cell_id)["files"]
+    ends = {"image": "the final image", "input": "the clean input"}
+    there = {name: told for name, told in ends.items() if f"{name}.png" in files}
+    size = store.pixels(cell_id).shape
+    for k, (name, told) in enumerate(there.items()):
+        if store.pixels(cell_id, name).shape == size:
+            far = distances(store, cell_id, len(steps), name)
+            curve.plot(steps, far, color=COLOURS[k], marker=MARKERS[k], linestyle=DASHES[k], label=f"from {told}")
+    curve.invert_xaxis()
+    curve.set(xlabel="timestep t", ylabel="clean estimate's distance\n(RMS, levels of 255)")
+    curve.legend()
+    heading(figure, f"{text}; {len(steps)} of its steps")
+    return figure
