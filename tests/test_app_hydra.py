@@ -117,6 +117,13 @@ def test_a_key_of_a_choice_that_is_swept_is_set_on_each(diffsweep, runner, words
     assert runner.calls[0].command == shlex.join(["diffsweep", "-m", *(word for word in words if word != "-m")])
 
 
+def test_an_empty_value_and_a_deletion_stay_as_they_are(diffsweep, runner, capsys) -> None:
+    assert diffsweep("-m", "upscale=tiny,if_m", "upscale.path=") == 0
+    assert {config["upscale"]["path"] for config, _ in runner.cells} == {""}
+    assert diffsweep("-m", "technique=inpaint,anagram", "~technique.nothing=3") == 2
+    assert "choice(" not in capsys.readouterr().err
+
+
 def test_a_key_that_one_of_the_choices_lacks_is_told_with_that_choice(diffsweep, runner, capsys) -> None:
     assert diffsweep("-m", "upscale=none,tiny", "upscale.noise_level=7") == 2
     assert capsys.readouterr().err.startswith("diffsweep: upscale.noise_level: no such key of upscale=none; ")

@@ -90,15 +90,15 @@ def test_a_pivot_of_another_statistic(command: Run, capsys: pytest.CaptureFixtur
     assert command("score", "inp", "metric=psnr") == 0
     psnr = pd.read_csv("outputs/sweeps/inp/results.csv").set_index(["seed", "mask.softness"])["psnr"]
     capsys.readouterr()
-    words = ("metric=psnr", "stat=median,best2", "rows=seed", "cols=mask.softness", "format=markdown")
+    words = ("metric=psnr", "stat=median,best1", "rows=seed", "cols=mask.softness", "format=markdown")
     assert command("table", "inp", *words) == 0
     header, _, *lines = capsys.readouterr().out.splitlines()
-    titles = [f"psnr {stat} ↑, mask.softness {softness}" for stat in ("median", "best of 2") for softness in (0, 2)]
+    titles = [f"psnr {stat} ↑, mask.softness {softness}" for stat in ("median", "best of 1") for softness in (0, 2)]
     assert header == f"| seed | {' | '.join(titles)} |"
     for seed in (0, 1):
         cells = lines[seed].replace("*", "").strip("|").split("|")
         values = [psnr[seed, softness] for softness in (0, 2)]
-        assert [cell.strip() for cell in cells] == [str(seed), *(f"{value:.2f}" for value in values), "–", "–"]
+        assert [cell.strip() for cell in cells] == [str(seed), *(f"{value:.2f}" for value in values * 2)]
 
 
 def test_compare_in_every_format(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +133,27 @@ def test_report_writes_what_is_missing(command: Run) -> None:
     assert command("report", "inp") == 0
     assert {file.name for file in Path("outputs/sweeps/inp").iterdir()} == files
     assert {file.name for file in Path("outputs/sweeps/inp/figures").iterdir()} == drawn
+
+
+def test_help_of_one_command_is_of_that_alone(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    from diffsweep import results
+
+    for name in results.COMMANDS:
+        text = results._help([name, "--help"])
+        assert text.startswith(f"diffsweep-results {name}\n\n  {name} SWEEP") and "output_dir=FOLDER" in text
+        others = [other for other in results.COMMANDS if other != name]
+        assert not [other for other in others if f"\n  {other} SWEEP" in text]
+    assert results._help(["--help"]) == results.HELP
+
+
+def test_what_no_cell_can_be_measured_by_is_told(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("score", "inp", "metric=clip_alignment,psnr") == 0
+    assert "clip_alignment: no cell has views" in capsys.readouterr().err
+    assert command("score", "inp", "metric=psnr", "device=banana") == 2
+    assert "device=banana: must be auto, cpu, cuda or cuda:N" in capsys.readouterr().err
+    assert command("score", "inp", "metric=clip", "clip=nowhere") == 2
+    told = capsys.readouterr().err
+    assert "clip=nowhere: no such folder" in told and "(missing=skip goes on without it)" in told
 
 
 def test_verify_finds_what_changed(command: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,7 @@ from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.paths import shipped
 
 Cell = tuple[dict[str, Any], dict[str, Any]]
+QUOTES = "''"  # an empty text
 _SETTINGS = ("sweeps", "sweep", "output_dir", "device", "plugins", "engine", "grid", "metric", "tracker")  # never axes
 
 
@@ -159,10 +160,12 @@ def _of_swept_choices(words: Sequence[str]) -> list[str]:
 
     def held(word: str) -> bool:
         override = read.get(word)
-        within = override is not None and override.key_or_group.startswith(places) and override.value() is not None
-        return within and not read[word].is_sweep_override()
+        if override is None or override.is_delete() or override.is_sweep_override():
+            return False
+        return override.key_or_group.startswith(places) and override.value() is not None
 
-    return ["{}=choice({})".format(*word.split("=", 1)) if held(word) else word for word in words]
+    pairs = [(word, *word.partition("=")[::2]) for word in words]
+    return [f"{key}=choice({value or QUOTES})" if held(word) else word for word, key, value in pairs]
 
 
 def explain(error: BaseException) -> str:

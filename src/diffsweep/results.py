@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from diffsweep.core.device import known
 from diffsweep.core.problems import BadInput, did_you_mean, one_of, require
 from diffsweep.paths import shipped
 
@@ -37,7 +39,8 @@ diffsweep-results: tables, sheets and reports of stored sweeps
                                     draw figures, each as PDF and PNG; without a kind every one that the sweep allows.
                                     trajectory: a cell's steps, where engine.trajectory=N kept some
   report SWEEP                      write every file of the sweep again; report.html opens in a browser, from disk
-  score SWEEP [metric=NAMES] [clip=...] [features=clip|inception] [references=inputs|world|FOLDER] [missing=skip]
+  score SWEEP [metric=NAMES] [clip=...] [features=clip|inception] [references=inputs|world|FOLDER]
+        [missing=skip] [device=auto|cpu|cuda:N]
                                     measure the stored pictures (default: metric=default), then write the files again
   verify SWEEP                      compare every stored file with its recorded hash
   export SWEEP to=FOLDER|FILE.zip   the sweep and its cells alone, to send or to keep
@@ -143,7 +146,8 @@ def compare(stored: Stored, keys: Mapping[str, str]) -> int:
         return 0
     splits = [comparison.variance_split(frame, name, over) for name in dict.fromkeys(one.metric for one in found)]
     blocks = [
-        [one.sentence for one in found] or ["No axis of 2 to 10 values; axis=NAME compares one of more"],
+        [one.sentence for one in found]
+        or [_refused(frame) or "No axis of 2 to 10 values; axis=NAME compares one of more"],
         [comparison.explained(found, own.get("test", "wilcoxon"))],
         [split.sentence for split in splits if split],
     ]
@@ -187,10 +191,17 @@ def figure(stored: Stored, keys: Mapping[str, str]) -> int:
     over = keys["over"].split(",") if "over" in keys else ()
     files = write_figures(stored.folder, stored.sweep, frame, None, keys.get("kind"), metrics, over, **chosen)
     if not files:
-        raise BadInput("nothing to draw: this sweep has no axis beside the seed and the input, or nothing was measured")
+        nothing = "this sweep has no axis beside the seed and the input, or nothing was measured"
+        raise BadInput(f"nothing to draw: {_refused(frame) or nothing}")
     for file in files:
         print(file)
     return 0
+
+
+def _refused(frame: Any) -> str:
+    """The metrics whose numbers are of two definitions."""
+    mends = (f"{n}: measured by two definitions (score SWEEP metric={n} mends it)" for n in frame.attrs["refused"])
+    return "; ".join(mends)
 
 
 def report(stored: Stored, keys: Mapping[str, str]) -> int:
@@ -202,27 +213,40 @@ def report(stored: Stored, keys: Mapping[str, str]) -> int:
 
 def score(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.core.files import write_atomic
-    from diffsweep.metric import Options, choose, score_sets
+    from diffsweep.metric import NEEDS, Options, choose, lacking, score_sets
     from diffsweep.metric import score as measure
     from diffsweep.sweep.store import locked, to_json
 
     own = {key: keys[key] for key in ("missing", "clip", "features", "references") if key in keys}
     plugins = tuple(filter(None, keys.get("plugins", "").split(",")))
-    chosen = choose(_metrics(keys.get("metric", "default")), Options(**own, plugins=plugins))
+    try:
+        chosen = choose(_metrics(keys.get("metric", "default")), Options(**own, plugins=plugins))
+    except BadInput as error:  # its keys are those of a sweep's `metric` block
+        names = re.compile(r"metric\.(missing|clip|features|references|names)\b")
+        raise BadInput(names.sub(lambda m: m[1].replace("names", "metric"), text) for text in error.messages) from None
     for name, reason in chosen.unavailable.items():
         print(f"{name}: not measured: {reason}", file=sys.stderr)
     chosen.ready()
-    device = keys.get("device", "auto")
-    changed = measure(stored.store, stored.cell_ids, chosen.metrics, device)
+    device, failed = keys.get("device", "auto"), dict[str, str]()
+    require(known(device))
+    changed = measure(stored.store, stored.cell_ids, chosen.metrics, device, failed)
     print(
         f"{changed} of {len(stored.cell_ids)} cells measured; the others have these numbers, or lack what they need",
         file=sys.stderr,
     )
+    records = [stored.store.record(cell_id) for cell_id in stored.cell_ids]
+    for metric in chosen.metrics:
+        if records and all(lacking(record, metric) for record in records):
+            lacks = " and ".join(sorted(NEEDS[need] for need in lacking(records[0], metric)))
+            print(f"{metric.name}: no cell has {lacks}", file=sys.stderr)
+    for name, reason in failed.items():
+        print(f"{name}: not measured: {reason}", file=sys.stderr)
     with locked(stored.folder):  # a run may have added cells meanwhile
         sweep = json.loads((stored.folder / "sweep.json").read_bytes())
         sweep["metrics"] = list(dict.fromkeys([*sweep.get("metrics", ()), *chosen.names]))
-        sweep["unavailable"] = {**sweep.get("unavailable", {}), **chosen.unavailable}
-        sweep["sets"] = score_sets(stored.store, sweep, chosen.of_sets, device)
+        sweep["sets"] = score_sets(stored.store, sweep, chosen.of_sets, device, failed)
+        before = {k: why for k, why in sweep.get("unavailable", {}).items() if k not in chosen.names}
+        sweep["unavailable"] = {**before, **chosen.unavailable, **failed}
         write_atomic(stored.folder / "sweep.json", to_json(sweep))
     return report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), keys)
 
@@ -349,11 +373,21 @@ def _keys(words: Iterable[str], allowed: Sequence[str]) -> dict[str, str]:
     return dict(pairs)
 
 
+def _help(words: Sequence[str]) -> str:
+    """What there is to know of the command that is named, or of all."""
+    _, commands, *rest = HELP.split("\n\n")
+    for name in COMMANDS:
+        if name in words:
+            own = re.findall(rf"^  {name} .*\n(?:(?!  \w).*\n?)*", commands + "\n", flags=re.MULTILINE)
+            return "\n".join([f"diffsweep-results {name}", "", *(text.rstrip() for text in own), "", *rest[1:2], ""])
+    return HELP
+
+
 def main() -> int:
     """The console entry; returns the exit code."""
     words = sys.argv[1:]
     if not words or any(word in ("-h", "--help", "help") for word in words):
-        print(HELP, end="")
+        print(_help(words), end="")
         return 0 if words else 2
     if "--version" in words:
         print(f"diffsweep {version('diffsweep')}")

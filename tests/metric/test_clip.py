@@ -142,3 +142,44 @@ def test_a_cell_stores_what_its_metrics_need(
         seen = [Store(tmp_path).pixels(cell["cell_id"], f"view_{k}") for k in (0, 1)]
         expected = min(map(cosine, seen, record["config"]["prompt"]))
         assert record["metrics"]["clip_alignment"]["value"] == pytest.approx(expected, abs=1e-5)
+
+
+# -- what is no CLIP, or not a whole one -------------------------------------------------------------------------------
+def test_a_prompt_that_is_too_long_is_cut() -> None:
+    long = "a photo of a dog " + "and a skull and an owl and a campfire " * 20
+    (score,) = ClipScore()(Batch(DOG[None], prompts=(long,)))
+    assert score.value is not None and score.value > 0
+
+
+def copied(folder: Path) -> Path:
+    folder.mkdir()
+    for file in Clip().source.root.iterdir():
+        if file.name != "SHA256SUMS":
+            (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def test_another_kind_of_model_is_told(tmp_path: Path) -> None:
+    folder = copied(tmp_path / "siglip")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "siglip"}))
+    with pytest.raises(BadInput, match=r"not a CLIP; its config\.json tells model_type siglip"):
+        Clip(str(folder)).fingerprint()
+
+
+def test_weights_that_lack_tensors_are_never_made_up(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = copied(tmp_path / "half")
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("vision_model")}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BadInput, match=r"of its tensors are missing or of another shape, vision_model\."):
+        Clip(str(folder)).network()
+
+
+def test_weights_of_other_tools_beside_it_do_not_count(tmp_path: Path) -> None:
+    folder = copied(tmp_path / "both")
+    before = Clip(str(folder)).fingerprint()
+    (folder / "open_clip_model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    assert Clip(str(folder)).fingerprint() == before

@@ -18,11 +18,8 @@ def coloured(grey: np.ndarray) -> np.ndarray:
     return np.repeat(grey[None, ..., None], 3, axis=-1).astype(np.uint8)
 
 
-FLAT = np.full((1, SIDE, SIDE, 3), 77, np.uint8)
-
-
-def seam(image: np.ndarray, mask: np.ndarray = MASK, reference: np.ndarray = FLAT) -> float | None:
-    return Seam()(Batch(image, reference, mask))[0].value
+def seam(image: np.ndarray, mask: np.ndarray = MASK) -> float | None:
+    return Seam()(Batch(image, masks=mask))[0].value
 
 
 def test_a_flat_patch_on_a_flat_ground_has_its_step_as_seam() -> None:
@@ -38,32 +35,23 @@ def test_a_patch_on_a_ramp_has_its_own_step_as_seam() -> None:
     assert seam(coloured(RAMP + np.where(MASK[0] > 0, 40, 0))) == 40
 
 
-def test_an_edge_that_the_input_has_there_is_no_seam() -> None:
-    patch = coloured(np.where(MASK[0] > 0, 150, 110))
-    assert seam(patch, reference=patch) == 0
-    assert seam(FLAT, reference=patch) == -40  # an edge that was there is gone
-
-
 def test_the_seam_is_that_of_its_definition_pixel_by_pixel() -> None:
     rng = np.random.default_rng(8)
     image = rng.integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
     mask = np.where(rng.random((1, SIDE, SIDE)) < 0.4, 200, 60).astype(np.uint8)
-    other = rng.integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
-    m = mask[0] >= 128
-    jumps: dict[str, list[np.ndarray]] = {"image": [], "other": []}
+    x, m = image[0].astype(float), mask[0] >= 128
+    jumps = []
     for i in range(SIDE):
         for j in range(1, SIDE - 2):
-            for name, x in (("image", image[0].astype(float)), ("other", other[0].astype(float))):
-                for y, inside in ((x[i], m[i]), (x[:, i], m[:, i])):
-                    if inside[j] != inside[j + 1]:
-                        a, b, c, d = y[j - 1 : j + 3]
-                        jumps[name].append(abs((c - b) - ((b - a) + (d - c)) / 2))
-    expected = np.mean(jumps["image"]) - np.mean(jumps["other"])
-    assert seam(image, mask, other) == pytest.approx(expected, abs=1e-6)
+            for y, inside in ((x[i], m[i]), (x[:, i], m[:, i])):
+                if inside[j] != inside[j + 1]:
+                    a, b, c, d = y[j - 1 : j + 3]
+                    jumps.append(abs((c - b) - ((b - a) + (d - c)) / 2))
+    assert seam(image, mask) == pytest.approx(np.mean(jumps), abs=1e-6)
 
 
 def test_a_mask_without_a_contour_has_no_seam_and_says_why() -> None:
-    (score,) = Seam()(Batch(coloured(RAMP), FLAT, np.full_like(MASK, 255)))
+    (score,) = Seam()(Batch(coloured(RAMP), masks=np.full_like(MASK, 255)))
     assert score.value is None and score.reason == "the mask has no contour within the picture"
 
 

@@ -468,3 +468,77 @@ def test_a_cell_with_unknown_metrics_is_refused_before_anything_is_sampled(confi
 
     with pytest.raises(BadInput, match=r"^metric\.names: no metric 'snr'; .*did you mean 'psnr'"):
         plan([(config(metric__names=["snr"]), {})])
+
+
+FAILING = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from diffsweep.metric import Score
+
+
+@dataclass(frozen=True)
+class Bad:
+    name: ClassVar = "{name}"
+    needs: ClassVar = frozenset()
+    direction: ClassVar = "higher"
+
+    def definition(self):
+        return {{"metric": "bad", "direction": "higher"}}
+
+    def __call__(self, batch):
+        {does}
+
+
+METRICS = (Bad(),)
+"""
+
+
+def failing(tmp_path: Path, package: str, name: str, does: str) -> tuple[str, ...]:
+    folder = tmp_path / "site" / package / "metric"
+    folder.mkdir(parents=True)
+    (folder / "bad.py").write_text(FAILING.format(name=name, does=does))
+    return (package,)
+
+
+def test_a_metric_that_fails_is_told_and_the_others_are_measured(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins = failing(tmp_path, "measured_badly", "bad", 'raise RuntimeError("out of\\n memory")')
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    failed: dict[str, str] = {}
+    metrics = choose(["bad", "psnr"], Options(plugins=plugins)).metrics
+    assert measure(store, IDS, metrics, "cpu", failed) == 2
+    assert failed == {"bad": "RuntimeError: out of memory"}
+    assert set(stored(store, IDS[0])) == {"psnr"}
+    with pytest.raises(RuntimeError):
+        measure(store, IDS, metrics, "cpu")
+
+
+def test_a_number_that_is_none_is_stored_with_that_reason(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins = failing(tmp_path, "measured_nan", "nan", 'return [Score(float("nan"))] * len(batch.images)')
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert score(store, IDS, ["nan"], plugins) == 3
+    entry = store.record(IDS[0])["metrics"]["nan"]
+    assert (entry["value"], entry["reason"]) == (None, "the metric gave nan")
+
+
+def test_a_device_that_is_not_there_is_told_where_something_is_to_be_measured(store: Store) -> None:
+    with pytest.raises(BadInput, match=r"^device=cuda:99: "):
+        measure(store, IDS, choose(["psnr"]).metrics, "cuda:99")
+    score(store, IDS, ["psnr"])
+    assert measure(store, IDS, choose(["psnr"]).metrics, "cuda:99") == 0
+
+
+def test_processes_that_measure_one_store_lose_nothing(store: Store) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def merged(number: int) -> None:
+        for k in range(20):
+            store.merge(IDS[0], "metrics", {f"m{number}_{k}": {"value": 1.0, "definition": {}}})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(merged, range(4)))
+    assert len(stored(store, IDS[0])) == 80

@@ -208,3 +208,10 @@ def test_options_are_checked(options: dict[str, str], message: str) -> None:
     with pytest.raises(BadInput) as refused:
         Options(**options)  # type: ignore[arg-type]
     assert refused.value.messages == [message]
+
+
+def test_damaged_weights_are_told_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    ALEXNET.path.parent.mkdir(parents=True)
+    ALEXNET.path.write_bytes(b"cut short")
+    assert "are damaged; without it, `python -c" in str(ALEXNET.missing())

@@ -175,3 +175,89 @@ def test_a_set_that_lacks_what_is_needed_has_no_number_and_says_why(tmp_path: Pa
     store, sweep = swept(tmp_path)
     (entry, _) = score_sets(store, sweep, [chosen("fid")])["fid"]["values"]
     assert entry["value"] is None and entry["reason"] == "pictures without reference"
+
+
+def test_numbers_of_pictures_that_are_no_more_are_dropped(tmp_path: Path) -> None:
+    """Also of metrics that are not asked for again: seeds that came or went, pictures that are others."""
+    store, sweep = swept(tmp_path)
+    sweep["sets"] = score_sets(store, sweep, [Diversity("pixels")])
+    fewer = sweep | {"cells": sweep["cells"][1:]}
+    (left,) = score_sets(store, fewer, [])["diversity_pixels"]["values"]
+    assert left["axes"] == {"guidance.scale": 7.0}
+    other = store.record(sweep["cells"][0]["cell_id"])["files"] | {"image.png": "0" * 64}
+    store.amend(sweep["cells"][0]["cell_id"], {"files": other})
+    (left,) = score_sets(store, sweep, [])["diversity_pixels"]["values"]
+    assert left["axes"] == {"guidance.scale": 7.0}
+    assert len(score_sets(store, sweep, [Diversity("pixels")])["diversity_pixels"]["values"]) == 2
+
+
+def test_two_settings_of_the_same_pictures_have_both_their_number(tmp_path: Path) -> None:
+    store, sweep = swept(tmp_path)
+    for first, second in zip(sweep["cells"][:4], sweep["cells"][4:], strict=True):
+        second["cell_id"] = first["cell_id"]
+    sets = score_sets(store, sweep, [Diversity("pixels")])
+    for found in (sets, score_sets(store, {**sweep, "sets": sets}, [])):
+        first, second = found["diversity_pixels"]["values"]
+        assert first["value"] == second["value"] and first["axes"] != second["axes"]
+
+
+def test_what_had_no_number_is_tried_again(tmp_path: Path) -> None:
+    store, sweep = swept(tmp_path)
+    file = store.folder(sweep["cells"][0]["cell_id"]) / "image.png"
+    content = file.read_bytes()
+    file.write_bytes(b"no picture")
+    sweep["sets"] = score_sets(store, sweep, [Diversity("pixels")])
+    (entry, _) = sweep["sets"]["diversity_pixels"]["values"]
+    assert (entry["value"], entry["reason"]) == (None, "pictures that cannot be read")
+    file.write_bytes(content)
+    (entry, _) = score_sets(store, sweep, [Diversity("pixels")])["diversity_pixels"]["values"]
+    assert entry["value"] > 0 and "reason" not in entry
+
+
+def test_an_axis_that_a_cell_lacks_is_none(tmp_path: Path) -> None:
+    store, sweep = swept(tmp_path)
+    sweep["axes"]["prompt"] = ["a dog"]
+    (entry, _) = score_sets(store, sweep, [Diversity("pixels")])["diversity_pixels"]["values"]
+    assert entry["axes"] == {"guidance.scale": 1.0, "prompt": None}
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(8, 5, 40), (30, 12, 6), (5, 60, 24)])
+def test_fid_and_kid_at_any_numbers_and_widths(n: int, m: int, d: int) -> None:
+    """Against scipy's matrix root and, for equal numbers, torchmetrics' own."""
+    import torch
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.kid import poly_mmd
+
+    from diffsweep.metric import distribution
+
+    rng = np.random.default_rng(n)
+    x, y = rng.normal(size=(n, d)), rng.normal(0.3, 1.4, size=(m, d))
+    a, b = torch.from_numpy(x), torch.from_numpy(y)
+    assert distribution.fid(a, b) == pytest.approx(fid(x, y), rel=1e-5, abs=1e-5)
+    features: Any = torch.nn.Identity()
+    features.num_features = d
+    theirs = FrechetInceptionDistance(features).set_dtype(torch.float64)
+    theirs.update(a, real=True)
+    theirs.update(b, real=False)
+    assert distribution.fid(a, b) == pytest.approx(theirs.compute().item(), rel=1e-4, abs=1e-4)
+
+    def kernel(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        return (p @ q.T / d + 1) ** 3
+
+    terms = [(kernel(z, z).sum() - np.trace(kernel(z, z))) / (len(z) * (len(z) - 1)) for z in (x, y)]
+    assert distribution.kid(a, b) == pytest.approx(sum(terms) - 2 * kernel(x, y).mean())
+    few = min(n, m)
+    assert distribution.kid(a[:few], b[:few]) == pytest.approx(poly_mmd(a[:few], b[:few]).item())
+
+
+def test_a_folder_that_changed_is_read_again(tmp_path: Path) -> None:
+    for number, pixels in enumerate(OTHERS):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    before = chosen("fid", references=str(tmp_path)).together(Batch(IMAGES))
+    Image.fromarray(IMAGES[0]).save(tmp_path / "0.png")
+    after = chosen("fid", references=str(tmp_path)).together(Batch(IMAGES))
+    expected = fid(embedded(np.stack([IMAGES[0], *OTHERS[1:]])), embedded(IMAGES))
+    assert before.value != after.value == pytest.approx(expected, abs=1e-4)
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    with pytest.raises(BadInput, match=r"metric\.references: .*1\.png cannot be read"):
+        choose(["fid"], Options(references=str(tmp_path)))

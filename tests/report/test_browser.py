@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from diffsweep.metric.sets import settings
 from diffsweep.report.command import command
 from diffsweep.report.write import write_all
 from diffsweep.sweep.store import Store
@@ -291,8 +292,10 @@ def test_the_tables_sort_and_filter(made_page: Callable[..., Page]) -> None:
 
 
 def test_curves_and_points(made: Made, opened: Opened) -> None:
-    values = [{"axes": {"guidance.scale": scale}, "value": scale, "reason": None, "cells": 3} for scale in (1.0, 7.0)]
-    store, sweep = made(sets={"fid": {"definition": {"metric": "FID", "direction": "lower"}, "values": values}})
+    store, sweep = made()
+    there = settings(sweep, store.finished)
+    values = [{"of": s.mark, "axes": s.axes, "value": s.axes["guidance.scale"], "cells": 3} for s in there]
+    sweep["sets"] = {"fid": {"definition": {"metric": "FID", "direction": "lower"}, "values": values}}
     page = opened(write_all(store, sweep).folder / "report.html", "tab=curves")
     expect(page.locator("#plots svg [aria-label=dot] circle")).to_have_count(2)  # a mean a scale
     expect(page.locator("#plots svg [aria-label=rule] line")).to_have_count(1)  # one value has no interval
@@ -339,7 +342,7 @@ def test_nothing_of_a_users_runs(made: Made, opened: Opened, scheme: str) -> Non
     for along in ("guidance.scale", MARKUP):
         page.get_by_role("tab", name="Curves").click()
         page.get_by_label("along", exact=True).select_option(along)
-        page.locator("#plots svg circle").first.hover()
+        page.locator("#plots svg g[aria-label=dot] > *").first.hover()
         page.wait_for_timeout(100)
     assert page.evaluate("window.ran") is None
     assert page.locator("[onerror], [onload], img[src=x]").count() == 0

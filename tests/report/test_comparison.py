@@ -181,6 +181,19 @@ def test_a_row_a_comparison_unrounded() -> None:
     assert row["sentence"] == found[0].sentence
 
 
+def test_a_number_of_a_whole_setting_has_no_pairs() -> None:
+    frame = cells(AXES, lambda **_: 0.0)
+    frame.attrs["sets"] = {"fid": {"definition": {"direction": "lower"}, "values": []}}
+    with pytest.raises(BadInput, match="metric=fid: a number of a whole setting, which has no pairs"):
+        compare(frame, ["fid"])
+
+
+def test_a_metric_that_never_varies_is_compared_where_it_is_named() -> None:
+    frame = cells(AXES, lambda **_: 0.0)
+    assert compare(frame) == []
+    assert [one.difference for one in compare(frame, ["clip"])] == [0.0]
+
+
 @pytest.mark.parametrize(
     "named, message",
     [

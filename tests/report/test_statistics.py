@@ -138,3 +138,10 @@ def test_tests_of_no_difference() -> None:
     assert p_value(differences, "sign") == pytest.approx(2 * (1 + 6) / 2**6)  # one of six is below zero
     assert p_value(np.zeros(5), "wilcoxon") == p_value(np.zeros(5), "sign") == 1
     assert p_value(np.arange(1.0, 9.0), "wilcoxon") == pytest.approx(2 / 2**8)
+
+
+def test_inputs_that_are_held_fixed_may_each_be_constant() -> None:
+    """Nothing varies from seed to seed: no interval, and no warning of 0 / 0."""
+    values = np.array([1.0, 1.0, 1.0, 4.0, 4.0, 4.0])[:, None]
+    low, high = intervals(values, np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 2, 0, 1, 2]))
+    assert np.isnan(low).all() and np.isnan(high).all()

@@ -193,8 +193,8 @@ def test_other_statistics_and_what_they_are_called() -> None:
         assert numbers == pytest.approx(list(expected))
     assert "95 % interval" not in caption(table) and "all choices of them (unbiased)" in caption(table)
     assert list(to_frame(table)["clip_q95"]) == pytest.approx(list(by.quantile(0.95)))
-    more = summarise(frame, stats=["best7"])
-    assert [column.text(0) for column in more.columns] == ["–"]
+    with pytest.raises(BadInput, match="stat=best7: no setting has so many seeds; the most are 6"):
+        summarise(frame, stats=["best7"])
 
 
 def test_best_is_bold_with_its_ties_and_the_second_known() -> None:
@@ -264,12 +264,39 @@ def test_a_number_of_a_set_stands_in_its_row() -> None:
     fids = table.columns[-1]
     assert [fids.text(line) for line in range(3)] == ["31.50", "28.25", "–"] and fids.ranks == {1: 1}
     assert "fid: no value in places (fewer than 2 pictures)." in caption(table)
-    assert "lpips: not measured (no weights)." in caption(table)
-    assert "fid: one number of all pictures of a setting, without an interval." in caption(table)
+    assert table.absent == ("lpips: not measured (no weights)",) and "lpips" not in caption(table)
+    assert "lpips: not measured (no weights)." in to_markdown(table).replace("\\", "")
+    assert "\n% lpips: not measured (no weights)\n" in to_latex(table)  # of no use in a paper
+    assert summarise(frame, ["clip"]).absent == ()
+    assert "fid: one number of all of a setting's pictures (10 pictures), without an interval." in caption(table)
     assert r"* fid: FID, inception" in to_markdown(table)
     assert [column.metric for column in summarise(frame, ["fid"]).columns] == ["fid"]
     apart = summarise(frame, rows=["input.id"])
     assert apart.columns[-1].text(0) == "–" and "fid: a number of a whole setting's pictures" in caption(apart)
+
+
+def test_numbers_of_sets_of_several_sizes_are_not_ranked() -> None:
+    frame = frame_of({"guidance.scale": [1, None], "seed": [0, 1, 2]})
+    values = [{"axes": {"guidance.scale": g}, "value": v, "cells": n} for g, v, n in ((1, 0.7, 12), (None, 1.5, 3))]
+    frame.attrs["sets"] = {"fid": {"definition": {"metric": "FID", "direction": "lower"}, "values": values}}
+    fid = summarise(frame).columns[-1]
+    assert [fid.text(line) for line in (0, 1)] == ["0.700 (n = 12)", "1.500 (n = 3)"] and fid.ranks == {}
+
+
+def test_settings_that_are_written_alike_have_their_own_numbers_of_sets() -> None:
+    frame = frame_of({"guidance.scale": [1.00000001, 1.00000002], "seed": [0, 1]})
+    values = [
+        {"axes": {"guidance.scale": g}, "value": v, "cells": 2} for g, v in ((1.00000001, 4.0), (1.00000002, 5.0))
+    ]
+    frame.attrs["sets"] = {"fid": {"definition": {"metric": "FID", "direction": "lower"}, "values": values}}
+    assert [row.stats["fid"].mean for row in summarise(frame).rows] == [4.0, 5.0]
+
+
+def test_an_interval_of_few_is_told() -> None:
+    def told(seeds: int) -> bool:
+        return "of two or three" in caption(summarise(frame_of({"guidance.scale": [1, 3], "seed": list(range(seeds))})))
+
+    assert [told(seeds) for seeds in (1, 2, 3, 4)] == [False, True, True, False]
 
 
 def test_markdown_and_the_terminal_hold_the_numbers_of_the_csv() -> None:

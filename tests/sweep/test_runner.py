@@ -648,3 +648,38 @@ def test_what_has_no_steps_has_no_trajectory_and_is_not_sampled_again(run: Run, 
 def test_a_trajectory_is_not_below_none(run: Run) -> None:
     with pytest.raises(BadInput, match=r"engine\.trajectory=-1: must be at least 0"):
         run(engine__trajectory=-1)
+
+
+# -- metrics of sets ---------------------------------------------------------------------------------------------------
+def test_a_sets_number_is_of_the_cells_that_the_sweep_has_now(run: Run) -> None:
+    names = {"metric__names": ("diversity_pixels",)}
+    (before,) = document(run(seed=[0, 1, 2], **names).folder)["sets"]["diversity_pixels"]["values"]
+    assert before["cells"] == 3 and before["axes"] == {}
+    assert document(run(seed=[0, 1, 2]).folder)["sets"]["diversity_pixels"]["values"] == [before]
+    assert document(run(seed=[5, 6]).folder)["sets"]["diversity_pixels"]["values"] == []
+    (after,) = document(run(seed=[5, 6], **names).folder)["sets"]["diversity_pixels"]["values"]
+    assert after["cells"] == 2 and after["value"] != before["value"]
+
+
+def test_a_metric_that_fails_leaves_the_sweep_whole(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffsweep.metric.psnr import Psnr
+
+    def fail(self: Psnr, batch: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(Psnr, "__call__", fail)
+    outcome = run(technique="image_to_image", model__size=16, metric__names=("psnr", "ssim"), seed=[0])
+    assert outcome.statuses == ["done"] and set(records(outcome)[0]["metrics"]) == {"ssim"}
+    assert document(outcome.folder)["unavailable"] == {"psnr": "RuntimeError: no memory"}
+    assert "psnr: not measured (RuntimeError: no memory)" in (outcome.folder / "table.md").read_text()
+    monkeypatch.undo()
+    again = run(technique="image_to_image", model__size=16, metric__names=("psnr", "ssim"), seed=[0])
+    assert document(again.folder)["unavailable"] == {} and set(records(again)[0]["metrics"]) == {"psnr", "ssim"}
+
+
+def test_of_joined_cells_the_last_of_the_same_axes_counts(swept: Callable[..., list[Raw]]) -> None:
+    for steps in (2, 3):
+        for cell in swept(seed=[0, 1], scheduler__steps=steps):
+            outcome = run_sweep([cell], "joined", joins=True)
+    assert [cell["seed"] for cell in document(outcome.folder)["cells"]] == [0, 1]
+    assert [len(record["timesteps"]) for record in records(outcome)] == [3, 3]

@@ -5,9 +5,10 @@ them needs no torch: that, and torchmetrics, are imported where something is com
 """
 
 from diffsweep.metric.batch import Batch, Metric, Score, SetMetric
-from diffsweep.metric.scoring import Chosen, Options, choose, known, lacking, score, score_sets
+from diffsweep.metric.scoring import NEEDS, Chosen, Options, choose, known, lacking, score, score_sets
 
 __all__ = [
+    "NEEDS",
     "Batch",
     "Chosen",
     "Metric",

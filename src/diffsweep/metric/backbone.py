@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,13 +32,18 @@ class Backbone:
         """What stands in the way, and what mends it; None where nothing does."""
         if self.package and find_spec(self.package.replace("-", "_")) is None:
             return f"the package {self.package} is not installed; `pip install {self.package}` mends it"
-        if self.path.is_file():
-            return None
         path = str(self.path).replace(str(Path.home()), "~")
-        return f"the weights of {self.name} are not at {path}; `python -c '{self.fetch}'` fetches them"
+        if not self.path.is_file():
+            return f"the weights of {self.name} are not at {path}; `python -c '{self.fetch}'` fetches them"
+        if not hashed(self.path).startswith(self.path.stem.rpartition("-")[2]):  # torch.hub's files bear their hash
+            return (
+                f"the weights of {self.name} at {path} are damaged; without it, `python -c '{self.fetch}'` fetches them"
+            )
+        return None
 
     def definition(self) -> dict[str, str]:
-        return {"network": self.name, "weights": hashed(self.path)}
+        told = {"network": self.name, "weights": hashed(self.path)}
+        return told | ({"features_package": f"{self.package} {version(self.package)}"} if self.package else {})
 
 
 def _torchvision(name: str, file: str) -> Backbone:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROWS = 16  # pictures a call of a network
+ROWS, PIXELS = 16, 16 * 256 * 256  # pictures and pixels a call of a network, at most
 
 # The regions of a mask m in [0, 1] (stored as 0 to 255; 1 = regenerate). They share no pixel.
 REGIONS = {
@@ -36,6 +37,7 @@ class Batch:
     lows: np.ndarray | None = None
     inputs: tuple[str, ...] | None = None
     device: str = "cpu"
+    kept: dict[str, Any] = field(default_factory=dict)  # what one metric has computed for the next
 
     def region(self, name: str | None) -> np.ndarray:
         """bool B H W: the pixels of a region; all of them for None."""
@@ -53,6 +55,11 @@ class Score:
     value: float | None
     exact: bool = False
     reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.value is not None and not math.isfinite(self.value):
+            object.__setattr__(self, "reason", f"the metric gave {self.value}")
+            object.__setattr__(self, "value", None)
 
     def entry(self, definition: dict[str, Any] | None = None) -> dict[str, Any]:
         """What is stored of it."""
@@ -91,12 +98,13 @@ class SetMetric(Described, Protocol):
 
 def in_calls(call: Callable[..., Tensor], *stacks: np.ndarray) -> Tensor:
     """What `call` makes of B H W 3, in calls of one shape, the last padded: a row's bits owe nothing to its neighbours,
-    nor to their number."""
+    nor to their number. Fewer rows a call where pictures are large."""
     import torch
 
-    number, answers = len(stacks[0]), []
-    for start in range(0, number, ROWS):
-        rows = np.arange(start, start + ROWS).clip(max=number - 1)
+    number, height, width = stacks[0].shape[:3]
+    at_once, answers = max(1, min(ROWS, PIXELS // (height * width))), []
+    for start in range(0, number, at_once):
+        rows = np.arange(start, start + at_once).clip(max=number - 1)
         answers.append(call(*(stack[rows] for stack in stacks))[: number - start])
     return torch.cat(answers)
 

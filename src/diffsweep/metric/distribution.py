@@ -7,10 +7,10 @@ kid   squared maximum mean discrepancy under a cubic kernel (Binkowski et al. 20
 from __future__ import annotations
 
 import hashlib
-import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FEATURES = ("clip", "inception")
 WORLD = 4  # held-out renders of each scene in each style
-SUBSET, SUBSETS = 1000, 100  # KID's, as its authors chose them; small sets are taken whole, once
+AT_ONCE = 64  # pictures held at once
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -52,7 +52,7 @@ class Distribution:
     def definition(self) -> dict[str, Any]:
         formula = {
             "fid": "FID: Frechet distance of two Gaussians",
-            "kid": f"KID: squared MMD, cubic kernel, at most {SUBSETS} subsets of {SUBSET}",
+            "kid": "KID: squared MMD, cubic kernel, unbiased, over all pairs",
         }
         network = INCEPTION.definition() if self.features == "inception" else self.clip.definition()
         return {
@@ -60,31 +60,32 @@ class Distribution:
             "direction": self.direction,
             **network,
             "features": self.features,
-            "references": self._told(),
-            "distance": f"torchmetrics {version('torchmetrics')}",
+            "references": self.reference_set,
         }
 
-    def _told(self) -> str:
+    @property
+    def reference_set(self) -> str:
+        """What it is, in words that are others where it is another."""
         if self.references == "inputs":
             return "the clean inputs of the same cells, each once"
         if self.references == "world":
-            return f"held-out pictures of the drawn world, {WORLD} of each scene in each style"
+            drawn = f"held-out pictures of the drawn world, {WORLD} of each scene in each style"
+            return f"{drawn}, as diffsweep {version('diffsweep')} draws them"
         files = _files(self.references)
-        digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files))
-        return f"{len(files)} pictures, SHA-256 {digest.hexdigest()}"
+        return f"{len(files)} pictures, SHA-256 {_digest(tuple((str(f), f.stat().st_mtime_ns) for f in files))}"
 
     def together(self, batch: Batch) -> Score:
         real = self._real(batch)
         fake = self.embedded(batch.images, batch.device)
         if min(len(real), len(fake)) < 2:
             return Score(None, reason=f"two pictures and two references are needed, not {len(fake)} and {len(real)}")
-        return Score(round(_distance(self.name, real, fake), 6))
+        return Score(float(f"{(fid if self.name == 'fid' else kid)(real, fake):.8g}"))
 
     def _real(self, batch: Batch) -> Tensor:
         if self.references == "inputs":
             assert batch.references is not None
             return self.embedded(np.unique(batch.references, axis=0), batch.device)
-        return _embedded(self, batch.images.shape[1], batch.device)
+        return _embedded(replace(self, name="fid"), self.reference_set, batch.images.shape[1], batch.device)
 
     def embedded(self, pictures: np.ndarray, device: str) -> Tensor:
         """B D float64 from uint8 B H W 3."""
@@ -93,17 +94,19 @@ class Distribution:
 
 
 @lru_cache(maxsize=4)
-def _embedded(metric: Distribution, side: int, device: str) -> Tensor:
-    """The reference set that does not depend on the cells. side: of the drawn world's pictures, in pixels."""
+def _embedded(metric: Distribution, reference_set: str, side: int, device: str) -> Tensor:
+    """A reference set that does not depend on the cells. side: of the drawn world's pictures, in pixels."""
     import torch
 
-    if metric.references != "world":
-        pictures = (np.asarray(Image.open(file).convert("RGB"))[None] for file in _files(metric.references))
-        return torch.cat([metric.embedded(picture, device) for picture in pictures])
-    from diffsweep.world import SCENES, STYLES, picture
+    if metric.references == "world":
+        from diffsweep.world import SCENES, STYLES, picture
 
-    drawn = [picture(s, style, 2 * n + 1, side).pixels for n in range(WORLD) for s in SCENES for style in STYLES]
-    return metric.embedded(np.stack(drawn), device)
+        drawn = [picture(s, style, 2 * n + 1, side).pixels for n in range(WORLD) for s in SCENES for style in STYLES]
+        return metric.embedded(np.stack(drawn), device)
+    pictures = (np.asarray(Image.open(file).convert("RGB")) for file in _files(metric.references))
+    runs = (list(run) for _, run in groupby(pictures, key=lambda pixels: pixels.shape))
+    parts = (run[i : i + AT_ONCE] for run in runs for i in range(0, len(run), AT_ONCE))
+    return torch.cat([metric.embedded(np.stack(part), device) for part in parts])
 
 
 def _files(folder: str) -> list[Path]:
@@ -116,6 +119,20 @@ def _files(folder: str) -> list[Path]:
     return files
 
 
+@lru_cache(maxsize=4)
+def _digest(files: tuple[tuple[str, int], ...]) -> str:
+    """SHA-256 of the files' contents; BadInput for one that is no picture. files: paths, with when they changed."""
+    whole = hashlib.sha256()
+    for name, _ in files:
+        try:
+            with Image.open(name) as image:
+                image.verify()
+        except (OSError, SyntaxError) as error:
+            raise BadInput(f"metric.references: {name} cannot be read ({error})") from error
+        whole.update(hashlib.sha256(Path(name).read_bytes()).digest())
+    return whole.hexdigest()
+
+
 @lru_cache(maxsize=2)
 def _inception(device: str) -> Any:
     """B 2048 from uint8 B H W 3."""
@@ -126,26 +143,30 @@ def _inception(device: str) -> Any:
     return lambda pixels: network(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device))
 
 
-def _distance(name: str, real: Tensor, fake: Tensor) -> float:
-    import torch
-    from torchmetrics.image.fid import FrechetInceptionDistance
-    from torchmetrics.image.kid import KernelInceptionDistance
+def fid(x: Tensor, y: Tensor) -> float:
+    """Heusel et al. (6): |mean x - mean y|^2 + tr(A + B - 2 sqrt(A B)), A and B the covariances; x, y: N D float64.
 
-    features: Any = torch.nn.Identity()
-    features.num_features = real.shape[1]
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all")
-        torch.manual_seed(0)  # of KID's subsets
-        if name == "fid":
-            metric: Any = FrechetInceptionDistance(features).set_dtype(torch.float64)
-        else:
-            size = min(len(real), len(fake), SUBSET)
-            whole = size == len(real) == len(fake)
-            metric = KernelInceptionDistance(features, subsets=1 if whole else SUBSETS, subset_size=size)
-        metric.update(real, real=True)
-        metric.update(fake, real=False)
-        result = metric.compute()
-    return (result[0] if name == "kid" else result).item()
+    tr sqrt(A B) is the nuclear norm of X^T Y / sqrt((n - 1) (m - 1)) for centred X, Y, whose QR keeps it small.
+    """
+    import torch
+
+    centred = [(z - z.mean(0)) / (len(z) - 1) ** 0.5 for z in (x, y)]
+    r, s = (torch.linalg.qr(z, mode="r").R for z in centred)
+    spread = sum((z**2).sum() for z in centred) - 2 * torch.linalg.svdvals(r @ s.mT).sum()
+    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + spread)
+
+
+def kid(x: Tensor, y: Tensor) -> float:
+    """Binkowski et al. (4), unbiased, over all pairs, with the kernel (x.y / D + 1)^3; x, y: N D float64."""
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.mT / a.shape[1] + 1) ** 3
+
+    def within(z: Tensor) -> Tensor:
+        pairs = kernel(z, z)
+        return (pairs.sum() - pairs.diagonal().sum()) / (len(z) * (len(z) - 1))
+
+    return float(within(x) + within(y) - 2 * kernel(x, y).mean())
 
 
 METRICS = (Distribution("fid"), Distribution("kid"))

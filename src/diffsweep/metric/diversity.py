@@ -41,12 +41,12 @@ class Diversity:
         return LPIPS.missing() if self.kind == "lpips" else None
 
     def definition(self) -> dict[str, Any]:
-        own = {"lpips": LPIPS.backbone.definition, "clip": self.clip.definition}.get(self.kind, dict)()
+        own = {"lpips": LPIPS.definition, "clip": self.clip.definition}.get(self.kind, dict)()
         return {
+            **own,
             "metric": f"diversity over seeds: {KINDS[self.kind]}",
             "direction": self.direction,
             "pooling": "mean over all pairs of seeds, then over inputs",
-            **own,
         }
 
     def together(self, batch: Batch) -> Score:

@@ -41,11 +41,11 @@ class Drift:
 @dataclass(frozen=True)
 class Seam:
     """How visible the line is: how far the step across it departs from the steps beside it, along the same row or
-    column, beyond what it does in the clean input. A smooth ramp has none, nor an edge that the input has there."""
+    column. A smooth ramp has none; what the clean input has there is what its own content makes."""
 
     name: ClassVar[str] = "seam"
     direction: ClassVar[Direction] = "lower"
-    needs: ClassVar[frozenset[str]] = frozenset({"reference", "mask"})
+    needs: ClassVar[frozenset[str]] = frozenset({"mask"})
 
     def definition(self) -> dict[str, Any]:
         return {
@@ -54,14 +54,14 @@ class Seam:
             "pictures": "as stored: 8 bit, RGB",
             "contour": "between neighbours, one of m >= 1/2 and one below",
             "jump": "|(b - a) - ((a - a') + (b' - b)) / 2| for a', a, b, b' in a row or column, the contour between a "
-            "and b; averaged over contour and channels, less the clean input's",
+            "and b; averaged over contour and channels",
         }
 
     def __call__(self, batch: Batch) -> list[Score]:
-        assert batch.masks is not None and batch.references is not None
+        assert batch.masks is not None
         scores = []
-        for image, reference, mask in zip(batch.images, batch.references, batch.masks >= 128, strict=True):
-            jumps = _jumps(image.astype(float), mask) - _jumps(reference.astype(float), mask)
+        for image, mask in zip(batch.images.astype(float), batch.masks >= 128, strict=True):
+            jumps = _jumps(image, mask)
             none = Score(None, reason="the mask has no contour within the picture")
             scores.append(Score(round(float(jumps.mean()), 6)) if jumps.size else none)
         return scores

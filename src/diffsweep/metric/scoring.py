@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffsweep.core.device import present
 from diffsweep.core.packages import modules
 from diffsweep.core.problems import BadInput, did_you_mean, one_of, require
 from diffsweep.metric.batch import Batch, Described, Metric, Score, SetMetric
 from diffsweep.metric.distribution import FEATURES
-from diffsweep.metric.sets import replicates
+from diffsweep.metric.sets import current, settings
 from diffsweep.model.clip import Clip
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ AT_ONCE = 64  # pictures a batch
 # what a cell stores of what a metric may need; of views there are several
 FILES = {"reference": "input.png", "mask": "mask.png", "low": "low.png", "views": "view_0.png"}
 MISSING = ("refuse", "skip")
+# what each need is called
+NEEDS = {"reference": "a clean input", "mask": "a mask", "prompt": "a prompt", "low": "bands", "views": "views"}
 
 
 @dataclass(frozen=True)
@@ -119,73 +122,94 @@ def lacking(record: dict[str, Any], metric: Described) -> frozenset[str]:
     return metric.needs - there - ({"prompt"} if _prompts(record) else set())
 
 
-def score(store: Store, cell_ids: Iterable[str], metrics: Iterable[Metric], device: str = "auto") -> int:
+def score(
+    store: Store,
+    cell_ids: Iterable[str],
+    metrics: Iterable[Metric],
+    device: str = "auto",
+    failed: dict[str, str] | None = None,
+) -> int:
     """Compute what is missing and write it into the records; the number of cells that changed.
 
     A number of the same definition is kept. A cell that lacks what a metric needs goes without it, and one whose
-    pictures cannot be read is left as it is (`verify` tells). Where nothing is missing, torch is not imported.
+    pictures cannot be read is left as it is (`verify` tells). A metric that fails is left out, its error in `failed`
+    by its name. Where nothing is missing, torch is not imported. BadInput for a device that is not there.
     """
     definitions = {metric: _plain(metric.definition()) for metric in metrics}
     ids = list(dict.fromkeys(cell_ids))
-    changed = 0
+    changed: set[str] = set()
     with _bar(len(ids)) as bar:
         missing = _missing(store, _counted(ids, bar), definitions)
         while chunk := list(islice(missing, AT_ONCE)):
-            for own, batch_ids, batch in _batches(store, chunk, device):
+            for own, batch_ids, batch in _batches(store, chunk, present(device)):
                 entries: dict[str, dict[str, Any]] = defaultdict(dict)
                 for metric in own:
-                    for cell_id, result in zip(batch_ids, _scores(metric, batch), strict=True):
-                        entries[cell_id][metric.name] = result.entry(definitions[metric])
+                    with _told(metric, failed):
+                        for cell_id, result in zip(batch_ids, _scores(metric, batch), strict=True):
+                            entries[cell_id][metric.name] = result.entry(definitions[metric])
                 for cell_id, new in entries.items():
-                    store.amend(cell_id, {"metrics": {**store.record(cell_id)["metrics"], **new}})
-                changed += len(entries)
-    return changed
+                    store.merge(cell_id, "metrics", new)
+                changed |= entries.keys()
+    return len(changed)
 
 
 def score_sets(
-    store: Store, sweep: Mapping[str, Any], metrics: Iterable[SetMetric], device: str = "auto"
+    store: Store,
+    sweep: Mapping[str, Any],
+    metrics: Iterable[SetMetric],
+    device: str = "auto",
+    failed: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """What sweep.json holds as `sets`: by metric its definition and a number a setting, those of now and before.
 
-    A number is kept where the definition is the same and the setting's pictures are.
+    A number is kept where the definition is the same and the setting's pictures are; failed: as of `score`.
     """
-    sets = dict(sweep.get("sets", {}))
-    groups: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {}
-    repeated = replicates(sweep["axes"])
-    for cell in sweep["cells"]:
-        setting = {axis: value for axis, value in cell["axes"].items() if axis not in repeated}
-        source = json.dumps([cell["axes"][axis] for axis in repeated if axis != "seed" and axis in cell["axes"]])
-        if store.whole(cell["cell_id"]):
-            groups.setdefault(json.dumps(setting), (setting, []))[1].append((cell["cell_id"], source))
+    there = settings(sweep, store.finished)
+    sets = current(sweep.get("sets", {}), there)
     for metric in metrics:
         definition = _plain(metric.definition())
-        there = sets.get(metric.name, {})
-        kept = {entry["of"]: entry for entry in there.get("values", ()) if there["definition"] == definition}
+        before = sets.get(metric.name, {"definition": None, "values": ()})
+        same = before["values"] if before["definition"] == definition else ()
+        kept = {entry["of"]: entry for entry in same if entry["value"] is not None}
         values = []
-        for setting, cells in groups.values():
-            cells = list(dict.fromkeys(cells))
-            mark = hashlib.sha256(json.dumps(cells).encode()).hexdigest()
-            if mark not in kept:
-                result = _together(store, metric, cells, device)
-                kept[mark] = {"of": mark, "cells": len(cells), **result.entry()}
-            values.append({**kept[mark], "axes": setting})
+        for setting in there:
+            mark = setting.mark
+            if setting.cells and mark not in kept:
+                with _told(metric, failed):
+                    result = _together(store, metric, setting.cells, device).entry()
+                    kept[mark] = {"of": mark, "cells": len(setting.cells), **result}
+            if mark in kept:
+                values.append({**kept[mark], "axes": setting.axes})
         sets[metric.name] = {"definition": definition, "values": values}
     return sets
 
 
-def _together(store: Store, metric: SetMetric, cells: Sequence[tuple[str, str]], device: str) -> Score:
-    records = [store.record(cell_id) for cell_id, _ in cells]
+@contextmanager
+def _told(metric: Described, failed: dict[str, str] | None) -> Iterator[None]:
+    """One metric's error is no other's: it is told, not raised."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        if failed is None:
+            raise
+        failed.setdefault(metric.name, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def _together(store: Store, metric: SetMetric, cells: Mapping[str, str], device: str) -> Score:
+    records = [store.record(cell_id) for cell_id in cells]
     if lacks := frozenset().union(*(lacking(record, metric) for record in records)):
         return Score(None, reason=f"pictures without {' and '.join(sorted(lacks))}")
     wanted = {"image"} | {FILES[need].removesuffix(".png") for need in metric.needs & FILES.keys()}
     try:
-        pictures = [{name: store.pixels(cell_id, name) for name in wanted} for cell_id, _ in cells]
+        pictures = [{name: store.pixels(cell_id, name) for name in wanted} for cell_id in cells]
     except OSError:
         return Score(None, reason="pictures that cannot be read")
     if len({tuple(p.shape for p in own.values()) for own in pictures}) > 1:
         return Score(None, reason="pictures of several sizes")
     stacks = {name: np.stack([own[name] for own in pictures]) for name in wanted}
-    batch = Batch(stacks["image"], stacks.get("input"), inputs=tuple(i for _, i in cells), device=_device(device))
+    batch = Batch(stacks["image"], stacks.get("input"), inputs=tuple(cells.values()), device=present(device))
     return metric.together(batch)
 
 
@@ -205,14 +229,6 @@ def _counted(ids: Iterable[str], bar: Any) -> Iterator[str]:
     for cell_id in ids:
         yield cell_id
         bar.update()
-
-
-def _device(asked: str) -> str:
-    import torch
-
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return asked
 
 
 Missing = tuple[str, tuple[Metric, ...]]
@@ -263,7 +279,7 @@ def _batches(
                 asked,
                 np.stack(views, axis=1) if views else None,
                 stacks.get("low"),
-                device=_device(device),
+                device=device,
             ),
         )
 

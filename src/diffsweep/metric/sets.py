@@ -1,10 +1,53 @@
-"""Metrics of a set: numbers of a setting's pictures together, where no single picture has one."""
+"""Settings: the cells of a sweep that repeat each other, whose pictures some metrics judge together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 def replicates(axes: Iterable[str]) -> list[str]:
     """Those axes that repeat a setting rather than make another: the seed, and what the input is."""
     return [axis for axis in axes if axis in ("seed", "input") or axis.startswith("input.")]
+
+
+@dataclass
+class Setting:
+    """axes: what makes it; cells: the ids of those that are stored, each with a name of its input."""
+
+    axes: dict[str, Any]
+    cells: dict[str, str] = field(default_factory=dict)
+    pictures: list[Any] = field(default_factory=list)
+
+    @property
+    def mark(self) -> str:
+        """Stands for its pictures: another where any of them is another, or came, or is gone."""
+        return hashlib.sha256(json.dumps([self.cells, self.pictures]).encode()).hexdigest()
+
+
+def settings(sweep: Mapping[str, Any], record: Callable[[str], dict[str, Any] | None]) -> list[Setting]:
+    """A sweep's settings (sweep: what sweep.json holds; record: a finished cell's, by its id), in order."""
+    axes, repeated = list(sweep["axes"]), replicates(sweep["axes"])
+    found: dict[str, Setting] = {}
+    for cell in sweep["cells"]:
+        whole = {axis: cell["axes"].get(axis) for axis in axes}
+        own = {axis: value for axis, value in whole.items() if axis not in repeated}
+        setting = found.setdefault(json.dumps(own), Setting(own))
+        cell_id, there = cell["cell_id"], record(cell["cell_id"])
+        if there is not None and cell_id not in setting.cells:
+            setting.cells[cell_id] = json.dumps([whole[axis] for axis in repeated if axis != "seed"])
+            setting.pictures.append([there["files"].get(name) for name in ("image.png", "input.png")])
+    return list(found.values())
+
+
+def current(sets: Mapping[str, Any], there: Iterable[Setting]) -> dict[str, Any]:
+    """Of sweep.json's `sets` the numbers that are of the pictures as they are."""
+    marked = [(setting.mark, setting.axes) for setting in there if setting.cells]
+    found = {}
+    for name, one in sets.items():
+        of = {entry["of"]: entry for entry in one["values"]}
+        found[name] = {**one, "values": [{**of[mark], "axes": axes} for mark, axes in marked if mark in of]}
+    return found

@@ -6,7 +6,6 @@ The map's window reaches 5 pixels around each pixel: the known region's rim also
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -59,9 +58,14 @@ class Ssim:
         ]
 
 
-@lru_cache(maxsize=1)
 def _maps(batch: Batch) -> np.ndarray:
     """The similarity at each pixel and channel, B H W 3; kept for the regions that ask next."""
+    if "ssim" not in batch.kept:
+        batch.kept["ssim"] = _computed(batch)
+    return batch.kept["ssim"]
+
+
+def _computed(batch: Batch) -> np.ndarray:
     import torch
     from torchmetrics.functional.image import structural_similarity_index_measure
 

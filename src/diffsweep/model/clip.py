@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffsweep.core.problems import BadInput
-from diffsweep.model.source import EMBEDDED, Source
+from diffsweep.model.source import EMBEDDED, TENSORS, Source
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +33,9 @@ class Clip:
     def fingerprint(self) -> str:
         """SHA-256 over the folder's weights and configurations; BadInput where they are missing or damaged."""
         self.source.require((), "a CLIP", "transformers")
+        kind = self.source.config(".", "config.json").get("model_type") if self.files() else None
+        if kind != "clip":
+            raise BadInput(f"{self.key}={self.path}: not a CLIP; its config.json tells model_type {kind}")
         return self.source.digest(self.files())
 
     def definition(self) -> dict[str, Any]:
@@ -46,7 +49,9 @@ class Clip:
         }
 
     def files(self) -> list[str]:
-        return self.source.files((".",), (".",))
+        """Those of transformers' layout; other tools' weights may lie beside them."""
+        names = self.source.files((".",), (".",))
+        return [name for name in names if TENSORS not in name or name.startswith("model")]
 
     def fetch(self) -> Path:
         """The folder, its files downloaded where they are not there."""
@@ -69,9 +74,12 @@ class Network:
         transformers_logging.disable_progress_bar()
         root, self.device = clip.fetch(), device
         try:
-            model: Any = CLIPModel.from_pretrained(
-                root, use_safetensors=True, dtype=torch.float32, local_files_only=True
+            loaded: Any = CLIPModel.from_pretrained(
+                root, use_safetensors=True, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
+            model, report = loaded
+            if lacks := [*report["missing_keys"], *report["mismatched_keys"]]:
+                raise ValueError(f"{len(lacks)} of its tensors are missing or of another shape, {lacks[0]} among them")
             self.processor: Any = CLIPProcessor.from_pretrained(root, local_files_only=True)
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise BadInput(f"{clip.key}={clip.path}: the checkpoint cannot be loaded: {error}") from error
@@ -94,7 +102,8 @@ class Network:
 
         for text in dict.fromkeys(texts):
             if text not in self.texts:
-                tokens = self.processor.tokenizer([text], truncation=True, return_tensors="pt").to(self.device)
+                cut = {"truncation": True, "max_length": self.model.config.text_config.max_position_embeddings}
+                tokens = self.processor.tokenizer([text], return_tensors="pt", **cut).to(self.device)
                 self.texts[text] = _unit(self.model.get_text_features(**tokens).pooler_output)[0]
         return torch.stack([self.texts[text] for text in texts])
 

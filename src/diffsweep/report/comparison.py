@@ -102,7 +102,9 @@ def compare(
     frame: a sweep's cells (`frame.results`). axis: by default every axis of 2 to 10 values that makes a setting. over:
     axes whose values count as inputs. BadInput for a name, a value or a test that is not there.
     """
-    wanted = [name for name in measured(frame, metrics) if frame[name].notna().any()]
+    if together := [name for name in metrics or () if name in frame.attrs.get("sets", ())]:
+        raise BadInput(f"metric={name}: a number of a whole setting, which has no pairs" for name in together)
+    wanted = [name for name in measured(frame, metrics) if frame[name].nunique() > (metrics is None)]
     settings, inputs = split_axes(frame, over)
     if problem := one_of("test", test, TESTS):
         raise BadInput(problem)

@@ -7,10 +7,18 @@ from typing import Any
 
 import pandas as pd
 
+from diffsweep.metric.sets import current, settings
 from diffsweep.report.text import shown
 from diffsweep.sweep.store import Record, Store
 
 Sweep = Mapping[str, Any]  # what sweep.json holds
+
+
+class Kept(dict[str, Any]):
+    """A part of `attrs` that pandas need not copy at each operation."""
+
+    def __deepcopy__(self, memo: object) -> Kept:
+        return self
 
 
 def results(store: Store, sweep: Sweep) -> pd.DataFrame:
@@ -53,7 +61,8 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
         for cell, record in zip(cells, records, strict=True)
     )
     frame = pd.DataFrame(columns)
-    sets = sweep.get("sets", {})
+    by_id = dict(zip((cell["cell_id"] for cell in cells), records, strict=True))
+    sets = Kept(current(sweep["sets"], settings(sweep, by_id.get)) if sweep.get("sets") else {})
     gone = {k: why for k, why in sweep.get("unavailable", {}).items() if k not in definitions and k not in sets}
     frame.attrs = {"axes": list(sweep["axes"]), "metrics": definitions, "reasons": reasons, "refused": refused}
     frame.attrs |= {"unavailable": gone, "sets": sets}

@@ -84,7 +84,7 @@ def to_latex(table: Table, name: str = "results") -> str:
     tall = sum(max((math.ceil(len(shown(value)) / LONGEST) for value in line), default=1) for line in table.lines)
     each = max(1, PAGE // (tall + 4))
     floats = [tabulars[i : i + each] for i in range(0, len(tabulars), each)]
-    found = [r"% needs \usepackage{booktabs} and \usepackage{siunitx}, version 3"]
+    found = [r"% needs \usepackage{booktabs} and \usepackage{siunitx}, version 3", *(f"% {x}" for x in table.absent)]
     for i, some in enumerate(floats):
         found += [
             r"\begin{table}",

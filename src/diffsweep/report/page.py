@@ -22,7 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from diffsweep.report.command import added, around, override
 from diffsweep.report.comparison import Comparison, Split, compare, explained, variance_split
 from diffsweep.report.grid import REFERENCES, layout
-from diffsweep.report.table import Table, caption, cells
+from diffsweep.report.table import Table, cells, full_caption
 from diffsweep.report.text import digits, short, shown
 from diffsweep.sweep.store import Record, Store
 
@@ -60,7 +60,7 @@ def page(store: Store, sweep: Sweep, frame: pd.DataFrame, table: Table, images: 
         failed=[(_setting(cell["axes"]), cell["cell_id"], reasons[cell["cell_id"]]) for cell in failed],
         axes={axis: _first(values) for axis, values in sweep["axes"].items()},
         shared=dict(_flat(reduce(_common, (record["config"] for record in records if record)))) if any(records) else {},
-        caption=caption(table),
+        caption=full_caption(table),
         comparisons=comparisons,
         explained=explained(comparisons) if comparisons else "",
         splits=_splits(frame, table),

@@ -225,7 +225,8 @@ def _wrapped(text: str, tile: int, least: int = 8) -> tuple[str, ...]:
     width, most = max(least, tile // 7), max(1, tile // LEADING)
     if len(text) <= width:
         return (text,) if text else ()
-    return tuple(textwrap.wrap(short(text, width * most - most * 3), width, max_lines=most, placeholder="…"))
+    loose = short(text, width * most - most * 3).replace("_", "_ ")  # long_names break there
+    return tuple(line.replace("_ ", "_") for line in textwrap.wrap(loose, width, max_lines=most, placeholder="…"))
 
 
 @lru_cache

@@ -86,7 +86,7 @@ def intervals(values: Floats, inputs: Codes, seeds: Codes) -> tuple[Floats, Floa
     weights = np.prod([_draws(int(levels.max()) + 1)[:, levels] for levels in factors], axis=0)
     weights = weights[weights.any(axis=1)]
     weights /= weights.sum(axis=1, keepdims=True)
-    varies = np.flatnonzero(np.ptp(values, axis=0) > 0)
+    varies = np.flatnonzero(np.ptp(deviations, axis=0) > 0)
     for some in np.array_split(varies, math.ceil(len(varies) / 2000)) if len(varies) else []:  # memory
         drawn = deviations[:, some].T.astype(np.float32) @ weights.T
         wider = np.sqrt(variance[some]) / drawn.std(axis=1) * stdtrit(freedom[some], 0.975) / stdtrit(np.inf, 0.975)

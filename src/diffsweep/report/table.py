@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -75,7 +75,7 @@ class Column:
 
         Empty where all are equal, and where exact and other pictures are mixed: there is no number to compare then.
         """
-        if len(self.stats) < 2 or any(stat.exact and stat.n for stat in self.stats):
+        if len(self.stats) < 2 or any(stat.exact and stat.n for stat in self.stats) or self.uneven:
             return {}
         exact = {line: 1 for line, stat in enumerate(self.stats) if stat.exact}
         if exact:
@@ -86,6 +86,11 @@ class Column:
         order = sorted(set(numbers.values()), reverse=self.direction == "higher")[: 2 if len(numbers) > 2 else 1]
         return {i: order.index(value) + 1 for i, value in numbers.items() if value in order}
 
+    @property
+    def uneven(self) -> bool:
+        """Whether a metric of sets, whose value depends on their size, is of sets of several sizes."""
+        return len({stat.n for stat in self.stats if stat.n and not stat.values}) > 1
+
     def estimate(self, line: int) -> str:
         """`28.31`, `exact` or `–`."""
         if math.isnan(value := self.numbers[line]):
@@ -93,7 +98,7 @@ class Column:
         return fixed(value, self.places)
 
     def beside(self, line: int) -> str:
-        """`[27.02, 29.55]`, `(2 exact)`, `(n = 3)` where some cells have no value, or nothing."""
+        """`[27.02, 29.55]`, `(2 exact)`, `(n = 3)` where cells have no value or sets differ in size, or nothing."""
         stat = self.stats[line]
         if math.isnan(self.numbers[line]):
             return ""
@@ -102,7 +107,7 @@ class Column:
             [
                 *([f"[{', '.join(ends)}]"] if self.stat == "mean" and not math.isnan(stat.low) else []),
                 *([f"({stat.exact} exact)"] if stat.exact else []),
-                *([f"(n = {stat.n})"] if stat.values and stat.n + stat.exact < self.done[line] else []),
+                *([f"(n = {stat.n})"] if self.uneven or stat.n + stat.exact < self.done[line] else []),
             ]
         )
 
@@ -115,7 +120,8 @@ class Table:
     """Settings in the sweep's order; `directions` names the metrics that have numbers, in order.
 
     `across`: the last of the axes, where they are laid out as columns. `stats`: the statistics shown. `inputs`: the
-    axes whose values are averaged over, beside the seeds. `notes`: what else a reader must know.
+    axes whose values are averaged over, beside the seeds. `notes`: what else a reader must know. `absent`: metrics
+    without numbers, and why.
     """
 
     axes: tuple[str, ...]
@@ -126,6 +132,7 @@ class Table:
     stats: tuple[str, ...] = ("mean",)
     inputs: tuple[str, ...] = ()
     definitions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
 
     @property
     def down(self) -> tuple[str, ...]:
@@ -185,7 +192,7 @@ def summarise(
     metrics, stats: which, in order. rows: the axes to sort by, first; cols: those laid out as columns; all other axes
     of a setting are lines too. Seed and inputs are averaged over unless named there. over: axes that count as inputs.
     """
-    there = measured(frame, metrics)
+    there, stats = measured(frame, metrics), tuple(dict.fromkeys(stats))
     axes, inputs = _arranged(frame, stats, rows, cols, over)
     groups, order = levels(frame, axes), np.arange(len(frame))
     if rows or cols:  # sorted by each axis in turn, in the order in which its values come in the sweep
@@ -213,17 +220,22 @@ def summarise(
                 len(np.unique(codes[0][finished])),
             )
         )
+    most = max((stat.seeds for found in stats_of.values() for stat in found), default=0)
+    for stat in stats:
+        if most and stat.startswith("best") and int(stat[4:] or 0) > most:
+            raise BadInput(f"stat={stat}: no setting has so many seeds; the most are {most}")
     definitions = {**frame.attrs["metrics"], **{k: v["definition"] for k, v in frame.attrs.get("sets", {}).items()}}
     shown_metrics = [name for name in metrics or definitions if name in stats_of or name in sets]
     return Table(
         tuple(axes),
         tuple(table_rows),
         {name: definitions[name]["direction"] for name in shown_metrics},
-        (*_notes(frame, metrics, there), *notes),
+        (*_notes(frame), *notes),
         tuple(cols),
         tuple(stats),
         tuple(inputs),
         {name: definitions[name] for name in shown_metrics},
+        tuple(_absent(frame, metrics, there)),
     )
 
 
@@ -286,46 +298,58 @@ def _sets(
     frame: pd.DataFrame, metrics: Sequence[str] | None, axes: Sequence[str], members: Sequence[Any]
 ) -> tuple[dict[str, list[Stat]], list[str]]:
     """The metrics of whole sets of pictures, in the rows that are such sets, and what is to be said of them."""
-    whole = {axis: [shown(plain(value)) for value in frame[axis]] for axis in axes}
-    settings = [{axis: whole[axis][cells[0]] for axis in axes} for cells in members]
+    columns = {axis: frame[axis].tolist() for axis in axes}
+    settings = [_place({axis: plain(columns[axis][cells[0]]) for axis in axes}) for cells in members]
     found, notes = {}, []
     for name, measure in frame.attrs.get("sets", {}).items():
         if metrics is not None and name not in metrics:
             continue
-        of = {tuple(sorted((k, shown(v)) for k, v in entry["axes"].items())): entry for entry in measure["values"]}
-        entries = [of.get(tuple(sorted(setting.items()))) for setting in settings]
+        of = {_place(entry["axes"]): entry for entry in measure["values"]}
+        entries = [of.get(setting) for setting in settings]
         found[name] = [
             NONE if not entry or entry["value"] is None else Stat(float(entry["value"]), math.nan, int(entry["cells"]))
             for entry in entries
         ]
         if not any(entries):
             notes.append(f"{name}: a number of a whole setting's pictures, and no row here is one")
-        reasons = sorted({entry["reason"] for entry in entries if entry and entry["value"] is None and entry["reason"]})
+        reasons = sorted(
+            {entry["reason"] for entry in entries if entry and entry["value"] is None and entry.get("reason")}
+        )
         if reasons:
             notes.append(f"{name}: no value in places ({'; '.join(reasons)})")
     return found, notes
 
 
-def _notes(frame: pd.DataFrame, metrics: Sequence[str] | None, there: Sequence[str]) -> Iterator[str]:
-    """What is missing and why, and which stage the pictures are of."""
-    reasons = frame.attrs["reasons"]
-    for name in frame.attrs["metrics"]:
-        if name not in there and (metrics is None or name in metrics):
-            yield f"{name}: no value ({'; '.join(reasons[name])})"
+def _notes(frame: pd.DataFrame) -> Iterator[str]:
+    """Which stage the pictures are of, and what cannot be compared."""
     stages = sorted(frame["stage"].dropna().unique())
     if stages[-1:] > [1]:
         yield f"Pictures of stage {' and '.join('I' * int(stage) for stage in stages)}"
     for name in frame.attrs.get("refused", ()):
         mend = f"`diffsweep-results score SWEEP metric={name}` mends it"
         yield f"{name}: measured by two definitions, so not compared; {mend}"
+
+
+def _absent(frame: pd.DataFrame, metrics: Sequence[str] | None, there: Sequence[str]) -> Iterator[str]:
+    """The metrics that have no numbers, and why."""
+    for name in frame.attrs["metrics"]:
+        if name not in there and (metrics is None or name in metrics):
+            yield f"{name}: no value ({'; '.join(frame.attrs['reasons'][name])})"
     for name, reason in frame.attrs.get("unavailable", {}).items():
-        yield f"{name}: not measured ({reason})"
+        if metrics is None or name in metrics:
+            yield f"{name}: not measured ({reason})"
 
 
 def _mean(values: Any) -> float:
     """NaN where there is no value."""
     there = values[np.isfinite(values)]
     return float(there.mean()) if len(there) else math.nan
+
+
+def _place(setting: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """A setting by its values, whole: numbers as they are, all else as the frame tells it."""
+    number = (int, float)
+    return tuple(sorted((k, repr(float(v)) if type(v) in number else shown(v)) for k, v in setting.items()))
 
 
 def caption(table: Table) -> str:
@@ -339,8 +363,23 @@ def caption(table: Table) -> str:
         text.append("Pictures equal to their reference (exact) are counted and left out.")
     whole = [n for n in table.directions if any(row.stats[n].n and not row.stats[n].values for row in table.rows)]
     if whole:
-        text.append(f"{', '.join(whole)}: one number of all pictures of a setting, without an interval.")
+        sizes = [row.stats[name].n for name in whole for row in table.rows if row.stats[name].n]
+        number = _counted("picture", sizes)
+        text.append(f"{', '.join(whole)}: one number of all of a setting's pictures ({number}), without an interval.")
+    if any(_few(stat) for stat in stats):
+        text.append("An interval of two or three is wide, and may leave what a metric can be.")
     return " ".join([*text, *(f"{note}." for note in table.notes)])
+
+
+def full_caption(table: Table) -> str:
+    """The caption, and which metrics have no numbers."""
+    return " ".join([caption(table), *(f"{note}." for note in table.absent)])
+
+
+def _few(stat: Stat) -> bool:
+    """Whether its interval stands on two or three draws alone."""
+    drawn = stat.inputs if stat.seeds == 1 else stat.seeds
+    return not math.isnan(stat.low) and drawn <= 3
 
 
 def _sentence(table: Table, stats: Sequence[Stat]) -> str:
@@ -440,7 +479,9 @@ def to_markdown(table: Table) -> str:
     rule = ["---" if i < len(table.down) else "---:" for i in range(len(header))]
     body = [[f"**{text}**" if best else text for text, best in line] for line in lines]
     rows = [f"| {' | '.join(line)} |" for line in [header, rule, *body]]
-    return "\n".join([*rows, "", markdown(caption(table)), "", *(f"* {markdown(text)}" for text in defined(table)), ""])
+    return "\n".join(
+        [*rows, "", markdown(full_caption(table)), "", *(f"* {markdown(text)}" for text in defined(table)), ""]
+    )
 
 
 def defined(table: Table) -> list[str]:
@@ -449,7 +490,8 @@ def defined(table: Table) -> list[str]:
     for name, definition in table.definitions.items():
         region, network = definition.get("region", ""), definition.get("network")
         parts = [definition.get("metric", name), *([region] if not region.startswith("the whole") else [])]
-        found.append(f"{name}: {', '.join(filter(None, [*parts, network]))}")
+        against = f"against {definition['references']}" if "references" in definition else None
+        found.append(f"{name}: {', '.join(filter(None, [*parts, network, against]))}")
     return found
 
 
@@ -517,7 +559,7 @@ def to_terminal(table: Table, width: int, most: int = 10**6) -> Iterator[Rendera
         for i in range(len(lines)):
             rich.add_row(*(Text.assemble(found[column][1][i]) for column in chosen))
         yield rich
-    yield Text(caption(table), style="dim")
+    yield Text(full_caption(table), style="dim")
 
 
 def fitting(sizes: Sequence[float], titles: Sequence[str], first: int, width: float) -> Iterator[list[int]]:

@@ -53,9 +53,11 @@ def no_axis(key: str, name: str, axes: Collection[str]) -> str:
 
 
 def digits(values: Iterable[float]) -> int:
-    """Decimals that suit a column: 28.31 dB, 0.853, 0.00123."""
+    """Decimals that suit a column: 28.31 dB, 0.853, 0.00123, 0.0000220."""
     largest = max((abs(v) for v in values if math.isfinite(v)), default=1.0)
-    return 0 if largest >= 1000 else 2 if largest >= 10 else 3 if largest >= 0.01 or largest == 0 else 5
+    if 0 < largest < 0.01:
+        return 2 - math.floor(math.log10(largest))
+    return 0 if largest >= 1000 else 2 if largest >= 10 else 3
 
 
 def fixed(value: float, places: int) -> str:

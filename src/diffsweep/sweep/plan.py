@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.core.device import known
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.sweep.cell import AROUND, Cell, freeze, settings
 from diffsweep.sweep.parts import build, coerced, shown
@@ -226,6 +227,6 @@ def _device(config: Mapping[str, Any]) -> dict[str, Any]:
     device = config.get("device", "auto")
     if isinstance(device, int):
         device = str(device)
-    if isinstance(device, str) and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise BadInput(f"device={device}: must be auto, cpu, cuda or cuda:N")
+    if isinstance(device, str):
+        require(known(device))
     return {"device": device}

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from diffsweep.core.device import present
 from diffsweep.core.problems import BadInput
 from diffsweep.sweep.cell import Cell
 
@@ -18,19 +19,12 @@ SMALL = 10  # times the size of its files: what a model takes on a processor at 
 
 def device(asked: str, cells: Iterable[Cell]) -> str:
     """The device that `auto` means; BadInput where one that is asked for is not there."""
-    import torch
-
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    found = f"torch finds {there}" if there else "no CUDA device is available to torch"
-    if asked == "auto":
-        asked = "cuda" if there else "cpu"
-    if asked.startswith("cuda") and int(asked.partition(":")[2] or 0) >= there:
-        raise BadInput(f"device={asked}: {found}; device=cpu runs on the processor")
+    found = present(asked)
     for cell in cells:
         text = getattr(cell.asked, "text", None)
-        if text is not None and text.device == "cuda" and not there:
-            raise BadInput(f"{cell.key}.text.device=cuda: {found}; null is the model's device")
-    return asked
+        if text is not None and text.device == "cuda":
+            present("cuda", f"{cell.key}.text.device", "null is the model's device")
+    return found
 
 
 def disk(cells: Iterable[Cell]) -> None:

@@ -108,6 +108,7 @@ class Sweep:
         self.failures: dict[str, str] = {}
         self.rows: dict[str, int] = {}
         self.watched: dict[str, Trajectory] = {}
+        self.unmeasured: dict[str, str] = {}  # metrics that failed, with their errors
         self.earlier = self._earlier()
         self.this = _Run()
 
@@ -136,7 +137,6 @@ class Sweep:
         told = f"{number} cell{'s' * (number != 1)}, {kept} already stored, {len(missing)} to sample"
         say(f"{self.plan.name}: {told}{also}")
         if missing:
-            self.plan.metrics.ready()
             self._sample([*first.values(), *missing])
         self._report()
 
@@ -174,6 +174,7 @@ class Sweep:
         room = self._fitting(device)
         for cells in by_model.values():
             room = preflight.memory(cells, device, room, chosen=self.plan.rows is not None)
+        self.plan.metrics.ready()
         self.rows = self._as_recorded(room)
         self._note_rows()
         self._write()
@@ -364,8 +365,8 @@ class Sweep:
             for cell in self.plan.cells
         ]
         if self.joins:
-            own = [(cell["cell_id"], cell["axes"]) for cell in cells]
-            others = (cell for cell in there.get("cells", ()) if (cell["cell_id"], cell["axes"]) not in own)
+            own = [cell["axes"] for cell in cells]
+            others = (cell for cell in there.get("cells", ()) if cell["axes"] not in own)
             cells = [*others, *cells]
         return {
             "name": self.plan.name,
@@ -392,10 +393,11 @@ class Sweep:
 
         done = list(dict.fromkeys(cell.id for cell in self.plan.cells if self.status(cell) == "done"))
         metrics, device = self.plan.metrics, self.this.device or self.plan.device
-        score(self.store, done, metrics.metrics, device)
+        score(self.store, done, metrics.metrics, device, self.unmeasured)
         with locked(self.folder):  # the last of several processes that join writes what all of them made
             document = self.document()
-            document["sets"] = score_sets(self.store, document, metrics.of_sets, device)
+            document["sets"] = score_sets(self.store, document, metrics.of_sets, device, self.unmeasured)
+            document["unavailable"] |= self.unmeasured
             write_atomic(self.folder / "sweep.json", to_json(document))
             report = write_all(self.store, document)
         told = self.plan.tracker.log(self.store, document, report.files)

@@ -121,16 +121,23 @@ class Store:
     def add(self, cell_id: str, pictures: Mapping[str, np.ndarray], instead: str, facts: Record) -> None:
         """Further pictures for a finished cell, in place of those whose names begin with `instead`, and what its record
         tells of them."""
-        record, place = self.record(cell_id), self.folder(cell_id)
-        gone = {name for name in record["files"] if name.startswith(instead)}
-        files = {name: digest for name, digest in record["files"].items() if name not in gone}
-        files |= _written(place, pictures)
-        self.amend(cell_id, {"files": files, "facts": {**record["facts"], **facts}})
-        for name in gone - files.keys():
-            (place / name).unlink(missing_ok=True)
+        place = self.folder(cell_id)
+        with locked(place):
+            record = self.record(cell_id)
+            gone = {name for name in record["files"] if name.startswith(instead)}
+            files = {name: digest for name, digest in record["files"].items() if name not in gone}
+            files |= _written(place, pictures)
+            self.amend(cell_id, {"files": files, "facts": {**record["facts"], **facts}})
+            for name in gone - files.keys():
+                (place / name).unlink(missing_ok=True)
+
+    def merge(self, cell_id: str, entry: str, new: Record) -> None:
+        """More within one entry of a record, beside what other processes write there."""
+        with locked(self.folder(cell_id)):
+            self.amend(cell_id, {entry: {**self.record(cell_id).get(entry, {}), **new}})
 
     def amend(self, cell_id: str, changes: Record) -> None:
-        """Replace top-level entries of a record (new metrics), atomically."""
+        """Replace top-level entries of a record, atomically."""
         write_atomic(self.folder(cell_id) / "record.json", to_json({**self.record(cell_id), **changes}))
 
     def verify(self, cell_id: str) -> list[str]:

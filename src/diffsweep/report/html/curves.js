@@ -44,7 +44,7 @@ function colorScale(by, there) {
   const short = (text) => (text.length > 40 ? `${text.slice(0, 39)}…` : text);
   const common = { type: "ordinal", legend: domain.length <= 12, domain, label: by, tickFormat: short };
   if (!isNumeric(axis)) return { ...common, scheme: domain.length <= 10 ? "observable10" : "turbo" };
-  const [from, to] = dark() ? [0.3, 1] : [0, 0.85];
+  const [from, to] = dark() ? [0.45, 1] : [0, 0.85];
   return {
     ...common,
     range: domain.map((_, k) => d3.interpolateViridis(from + ((to - from) * k) / Math.max(1, domain.length - 1))),
@@ -92,7 +92,7 @@ function curve(x, y, by) {
   const [few, many] = [number <= 6, number > 40];
   const stroke = by ? "by" : "currentColor";
   const marks = [
-    few ? Plot.areaY(banded, { x: "x", y1: "low", y2: "high", z: "line", fill: stroke, fillOpacity: 0.15 }) : null,
+    few ? Plot.areaY(banded, { x: "x", y1: "low", y2: "high", z: "line", fill: stroke, fillOpacity: 0.1 }) : null,
     Plot.ruleX(banded, { x: "x", y1: "low", y2: "high", stroke, strokeOpacity: few ? 0.7 : 0.3 }),
     Plot.lineY(points, {
       x: "x",
@@ -103,7 +103,7 @@ function curve(x, y, by) {
       strokeOpacity: many ? 0.5 : 1,
       sort: "x",
     }),
-    Plot.dot(points, { x: "x", y: "mean", fill: stroke, r: many ? 1.5 : 3.5 }),
+    Plot.dot(points, { x: "x", y: "mean", fill: stroke, symbol: by ? "by" : "circle", r: many ? 1.5 : 4 }),
     Plot.tip(
       points,
       Plot.pointer({

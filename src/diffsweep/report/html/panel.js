@@ -61,7 +61,7 @@ function thumbnails(i) {
       "button",
       { ariaPressed: String(name === chosen[0]), onclick: () => ((chosen[0] = name), showPanel()) },
       h("img", { loading: "lazy", alt: "", src }),
-      h("span", {}, name),
+      h("span", {}, name.replace(/^step_0*(\d)/, "$1")),
     ),
   );
   return h("div", { className: "thumbs" }, ...thumbs);

@@ -1,0 +1,26 @@
+"""Where something runs: `auto`, `cpu`, `cuda` or `cuda:N`."""
+
+from __future__ import annotations
+
+import re
+
+from diffsweep.core.problems import BadInput
+
+
+def known(asked: str) -> str | None:
+    """A problem unless it names a device."""
+    good = re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked)
+    return None if good else f"device={asked}: must be auto, cpu, cuda or cuda:N"
+
+
+def present(asked: str, key: str = "device", instead: str = "device=cpu runs on the processor") -> str:
+    """The device that `auto` means, or the one that is asked for; BadInput where it is not there. Imports torch."""
+    import torch
+
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "auto":
+        return "cuda" if there else "cpu"
+    if asked.startswith("cuda") and int(asked.partition(":")[2] or 0) >= there:
+        found = f"torch finds {there}" if there else "no CUDA device is available to torch"
+        raise BadInput(f"{key}={asked}: {found}; {instead}")
+    return asked
