@@ -115,11 +115,13 @@ function curve(x, y, by) {
     ),
   ];
   const ticks = axisOf.get(x).numbers.length <= 12 ? { ticks: axisOf.get(x).numbers } : {};
+  const color = colorScale(by, new Set(points.map((point) => point.by)));
   const figure = Plot.plot(
     look({
       x: { label: x, tickFormat: "~g", ...ticks },
       y: { label: y },
-      color: colorScale(by, new Set(points.map((point) => point.by))),
+      color,
+      ...(by ? { symbol: { type: "ordinal", domain: color.domain } } : {}),
       marks,
     }),
   );
