@@ -114,7 +114,8 @@ def opened(name: str, output_dir: str) -> Stored:
 def table(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report.frame import results
     from diffsweep.report.latex import to_latex
-    from diffsweep.report.table import summarise, to_frame, to_markdown
+    from diffsweep.report.layout import to_frame, to_markdown
+    from diffsweep.report.table import summarise
     from diffsweep.report.write import print_table
 
     form = _format(keys, ("terminal", "markdown", "latex", "csv"))

@@ -55,6 +55,8 @@ def opened(browser: Browser) -> Iterator[Opened]:
         page.on("dialog", lambda dialog: troubles.append(dialog.message))
         page.on("request", lambda asked: None if asked.url.startswith("file://") else troubles.append(asked.url))
         page.goto(f"{file.as_uri()}#{place}")
+        expect(page.locator("[role=tab][aria-selected=true]")).to_have_count(1)
+        expect(page.locator("#count")).not_to_be_empty()  # drawn
         return page
 
     yield open_

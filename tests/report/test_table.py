@@ -17,9 +17,11 @@ import pytest
 from scipy import stats as scipy_stats
 
 from diffsweep.core.problems import BadInput
+from diffsweep.report.caption import caption
 from diffsweep.report.frame import results
 from diffsweep.report.latex import to_latex
-from diffsweep.report.table import Table, caption, summarise, to_frame, to_markdown, to_terminal
+from diffsweep.report.layout import to_frame, to_markdown, to_terminal
+from diffsweep.report.table import Table, summarise
 from diffsweep.report.text import markdown
 
 Made = Callable[..., Any]

@@ -11,7 +11,9 @@ import unicodedata
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-from diffsweep.report.table import Column, Table, caption, costs, counts, defined, fitting
+from diffsweep.report.caption import caption, defined
+from diffsweep.report.layout import costs, counts, fitting
+from diffsweep.report.table import Column, Table
 from diffsweep.report.text import fixed, shown
 
 LINE, PAGE = 72, 40  # what a page of an article holds: characters a line, lines, about

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from diffsweep.report.caption import full_caption
 from diffsweep.report.command import added, around, override
 from diffsweep.report.comparison import Comparison, Split, compare, explained, variance_split
 from diffsweep.report.grid import REFERENCES, layout
-from diffsweep.report.table import Table, cells, full_caption
+from diffsweep.report.layout import cells
+from diffsweep.report.table import Table
 from diffsweep.report.text import digits, short, shown
 from diffsweep.sweep.store import Record, Store
 

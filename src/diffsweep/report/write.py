@@ -18,8 +18,9 @@ from diffsweep.report.figure.trajectory import write_trajectory
 from diffsweep.report.frame import results
 from diffsweep.report.grid import write_grid
 from diffsweep.report.latex import to_latex
+from diffsweep.report.layout import to_markdown, to_terminal
 from diffsweep.report.page import page
-from diffsweep.report.table import Table, summarise, to_markdown, to_terminal
+from diffsweep.report.table import Table, summarise
 from diffsweep.sweep.store import Store
 
 MOST_SHOWN = 60  # settings in the terminal, and failures named there

@@ -1,0 +1,93 @@
+"""What a table's numbers are, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from diffsweep.report.statistics import FEW_INPUTS, Stat
+from diffsweep.report.table import Table, called
+
+
+def caption(table: Table) -> str:
+    """What the numbers are, in a few sentences: which statistic, of how many seeds and inputs, with which interval."""
+    stats = [row.stats[name] for row in table.rows for name in table.directions]
+    text = [_sentence(table, stats), *(_told(stat) for stat in table.stats if stat != "mean")]
+    failed, cells = sum(row.failed for row in table.rows), sum(row.failed + row.done for row in table.rows)
+    if failed:
+        text.append(f"Failed cells, {share(failed, cells)} of {cells}, are in no number.")
+    if any(stat.exact for stat in stats):
+        text.append("Pictures equal to their reference (exact) are counted and left out.")
+    whole = [n for n in table.directions if any(row.stats[n].n and not row.stats[n].values for row in table.rows)]
+    if whole:
+        sizes = [row.stats[name].n for name in whole for row in table.rows if row.stats[name].n]
+        number = counted("picture", sizes)
+        text.append(f"{', '.join(whole)}: one number of all of a setting's pictures ({number}), without an interval.")
+    if any(_few(stat) for stat in stats):
+        text.append("An interval of two or three is wide, and may leave what a metric can be.")
+    return " ".join([*text, *(f"{note}." for note in table.notes)])
+
+
+def full_caption(table: Table) -> str:
+    """The caption, and which metrics have no numbers."""
+    return " ".join([caption(table), *(f"{note}." for note in table.absent)])
+
+
+def _few(stat: Stat) -> bool:
+    """Whether its interval stands on two or three draws alone."""
+    drawn = stat.inputs if stat.seeds == 1 else stat.seeds
+    return not math.isnan(stat.low) and drawn <= 3
+
+
+def _sentence(table: Table, stats: Sequence[Stat]) -> str:
+    """`Mean over 4 seeds, with a 95 % interval (bootstrap over seeds).`"""
+    over = counted("seed", [row.seeds for row in table.rows])
+    if any(row.inputs > 1 for row in table.rows):
+        axes = f" ({', '.join(table.inputs)})"
+        over += f" and {counted('input', [row.inputs for row in table.rows])}{axes}"
+    if "mean" not in table.stats:
+        return f"Over {over} a setting."
+    drawn = {_drawn(stat) for stat in stats if not math.isnan(stat.low)}
+    interval = f", with a 95 % interval (bootstrap over {' or '.join(sorted(drawn))})" if drawn else ""
+    return f"Mean over {over} a setting{interval}."
+
+
+def counted(what: str, numbers: Sequence[int]) -> str:
+    """`4 seeds`, `1 to 3 inputs`."""
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    return f"{low if low == high else f'{low} to {high}'} {what}{'' if high == 1 else 's'}"
+
+
+def _drawn(stat: Stat) -> str:
+    """What the interval's bootstrap draws, as `statistics.intervals` does."""
+    if stat.inputs == 1:
+        return "seeds"
+    if stat.seeds == 1:
+        return "inputs"
+    return "seeds, for these inputs" if stat.inputs < FEW_INPUTS else "seeds and inputs"
+
+
+def _told(stat: str) -> str:
+    """What a statistic's short name means."""
+    if stat.startswith("best"):
+        k = called(stat).removeprefix("best of ")
+        return f"Best of {k}: the best of {k} seeds, " + (
+            "which grows with their number." if k == "all" else "its mean over all choices of them (unbiased)."
+        )
+    return f"{stat}: the {int(stat[1:])} % quantile." if stat.startswith("q") else "Median over all cells."
+
+
+def defined(table: Table) -> list[str]:
+    """What each metric is: `psnr: PSNR against the clean input, in dB`, with the region and network it has."""
+    found = []
+    for name, definition in table.definitions.items():
+        region, network = definition.get("region", ""), definition.get("network")
+        parts = [definition.get("metric", name), *([region] if not region.startswith("the whole") else [])]
+        against = f"against {definition['references']}" if "references" in definition else None
+        found.append(f"{name}: {', '.join(filter(None, [*parts, network, against]))}")
+    return found
+
+
+def share(number: int, of: int) -> str:
+    """`1 (33 %)`, or `0`."""
+    return f"{number} ({100 * number / of:.0f} %)" if number else "0"
