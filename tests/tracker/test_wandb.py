@@ -7,11 +7,11 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -22,17 +22,24 @@ from wandb.util import get_core_path
 
 from diffsweep.core.problems import BadInput
 from diffsweep.paths import shipped
+from diffsweep.report.frame import results
+from diffsweep.report.table import summarise
+from diffsweep.report.write import Report
 from diffsweep.sweep.parts import build
 from diffsweep.sweep.store import Store
 from diffsweep.tracker.none import NoTracker
-from diffsweep.tracker.wandb import Wandb, common, run_id
+from diffsweep.tracker.said import common, run_id
+from diffsweep.tracker.wandb import Wandb
 
 KEY = "0123456789abcdef" * 2 + "01234567"
 REFUSING = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": KEY, "WANDB_INIT_TIMEOUT": "1"}
-OFFLINE = Wandb(mode="offline")
+OFFLINE = Wandb(mode="offline", granularity="sweep")
+CELLS = Wandb(mode="offline", granularity="cell")
+BOTH = Wandb(mode="offline", granularity="both")
+FILES = "results.csv", "grid.png", "grid_2.png", "figures/curve.png", "report.html"
 PSNR = {"direction": "higher", "data_range": 1.0}
 
-Finished = tuple[Store, dict[str, Any], list[Path]]
+Finished = tuple[Store, dict[str, Any], Report]
 
 
 def away(patch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -97,10 +104,16 @@ def swept(root: Path, scales: int = 2) -> Finished:
     folder = store.root / "sweeps" / "scales"
     folder.mkdir(parents=True)
     picture = (store.folder(cells[0]["cell_id"]) / "image.png").read_bytes()
-    files = {"grid.png": picture, "grid_2.png": picture, "report.html": b"<p>"}
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    return store, sweep, [folder / name for name in files]
+    for name in FILES:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(picture if name.endswith("png") else b"<p>")
+    return store, sweep, reported(store, sweep)
+
+
+def reported(store: Store, sweep: dict[str, Any], meanwhile: Callable[[], object] = lambda: None) -> Report:
+    """What the runner hands over; to look at the files while the run is open does `meanwhile`."""
+    folder, frame = store.root / "sweeps" / "scales", results(store, sweep)
+    return Report(frame, summarise(frame), folder, Files([folder / name for name in FILES], meanwhile))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -134,19 +147,18 @@ def tree(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-@dataclass(frozen=True)
-class Files(Sequence[Path]):
-    """A sweep's files; to look at them, which is done while the run is open, does `meanwhile`."""
+class Files(list[Path]):
+    """A sweep's files. They are looked at before a run is opened, and while it is: then `meanwhile` is done."""
 
-    paths: list[Path]
-    meanwhile: Callable[[], object]
+    def __init__(self, paths: list[Path], meanwhile: Callable[[], object]) -> None:
+        super().__init__(paths)
+        self.meanwhile, self.times = meanwhile, 0
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: Any) -> Any:
-        self.meanwhile()
-        return self.paths[i]
+    def __iter__(self) -> Iterator[Path]:
+        self.times += 1
+        if self.times % 2 == 0:
+            self.meanwhile()
+        return super().__iter__()
 
 
 def raising(error: BaseException) -> None:
@@ -171,10 +183,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     root = tmp_path_factory.mktemp("told")
     with pytest.MonkeyPatch.context() as patch:
         away(patch, root / "home")
-        store, sweep, files = swept(root)
+        store, sweep, _ = swept(root)
         before = tree(root)
-        tracker = Wandb(project="priors", mode="offline", tags=("paper",))
-        line = tracker.log(store, sweep, Files(files, lambda: print("not for the record")))
+        tracker = Wandb(project="priors", mode="offline", granularity="sweep", tags=("paper",))
+        line = tracker.log(store, sweep, reported(store, sweep, lambda: print("not for the record")))
         after = tree(root)
     (run,) = runs(store)
     records = [json.loads(text) for text in inspected(run).splitlines()]
@@ -233,7 +245,7 @@ def test_pictures_are_media_of_the_run_with_captions_and_the_stores_bytes(told: 
 def test_the_runs_folder_is_complete_in_itself(told: Told) -> None:
     """So that it can be moved to another machine and sent from there: no file is named that lies outside."""
     named = [file["path"] for record in told.records for file in record.get("files", {}).get("files", ())]
-    assert len(named) == 6  # three pictures, two sheets, a table
+    assert len(named) == 10  # three pictures, two sheets, a figure, three tables, the page
     assert all((told.run / "files" / name).is_file() for name in named)
     assert not [record for record in told.records if "artifact" in record["type"]]
     (log,) = told.run.glob("*.wandb")
@@ -254,12 +266,13 @@ def test_nothing_is_written_outside_of_the_sweeps_folder(told: Told) -> None:
 
 
 def test_a_sweep_told_again_is_the_same_run_with_todays_numbers(finished: Finished) -> None:
-    store, sweep, files = finished
-    OFFLINE.log(store, sweep, files)
+    store, sweep, report = finished
+    OFFLINE.log(store, sweep, report)
     (first,) = runs(store)
     for i in range(3):
         store.amend(f"{i:020x}", {"metrics": {"psnr": {"value": 10.0, "definition": PSNR}}})
-    OFFLINE.log(store, sweep | {"command": "diffsweep -m +sweeps=scales"}, files)
+    sweep |= {"command": "diffsweep -m +sweeps=scales"}
+    OFFLINE.log(store, sweep, reported(store, sweep))
     (second,) = runs(store)
     found = summary(second)
     assert first != second
@@ -276,11 +289,11 @@ def test_two_sweeps_are_two_runs(finished: Finished) -> None:
 def test_without_a_key_the_run_is_offline_with_one_warning(
     finished: Finished, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    line = Wandb().log(*finished)
+    line = Wandb(granularity="sweep").log(*finished)
     out, err = capfd.readouterr()
     (run,) = runs(finished[0])
     assert line == f"wandb: offline run; wandb sync {run}"
-    assert not out and re.fullmatch(r"warning: wandb: No API key .*; the run is written offline\n", err)
+    assert not out and re.fullmatch(r"warning: wandb: No API key .*; what is not logged is written offline\n", err)
 
 
 def test_a_server_that_refuses_costs_one_warning_and_the_key_is_written_nowhere(
@@ -288,23 +301,38 @@ def test_a_server_that_refuses_costs_one_warning_and_the_key_is_written_nowhere(
 ) -> None:
     for name, value in REFUSING.items():
         monkeypatch.setenv(name, value)
-    line = Wandb(mode="online").log(*finished)
+    line = Wandb(mode="online", granularity="sweep").log(*finished)
     out, err = capfd.readouterr()
     (run,) = runs(finished[0])
     assert line == f"wandb: offline run; wandb sync {run}"
-    assert not out and re.fullmatch(r"warning: wandb: .*refused.*; the run is written offline\n", err)
+    assert not out and re.fullmatch(r"warning: wandb: .*refused.*; what is not logged is written offline\n", err)
     assert len(list((run / "files" / "media" / "images").glob("samples_*.png"))) == 3
     everything = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in everything if KEY.encode() in path.read_bytes()]
 
 
 class Server(ThreadingHTTPServer):
-    """A loopback stand-in for wandb's server: it lets a run begin, then takes what comes, or answers 500."""
+    """A loopback stand-in for wandb's server. It takes all that comes, or only lets a run begin and answers 500 from
+    then on, or answers nothing but 500, or stalls: takes what comes and never answers."""
 
-    def __init__(self, lasting: bool) -> None:
+    def __init__(self, answers: str) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.lasting = lasting
+        self.answers = answers
         self.taken: list[tuple[str, bytes]] = []
+        self.over = Event()
+
+    def asked(self, what: str) -> list[dict[str, Any]]:
+        """The variables of each GraphQL question of this name."""
+        asked = [json.loads(body) for path, body in self.taken if path == "/graphql"]
+        return [question["variables"] for question in asked if what in question["query"]]
+
+    def streamed(self, run_id: str, file: str) -> list[dict[str, Any]]:
+        """The lines of a run's file as the server holds them: each goes to its place."""
+        lines: dict[int, str] = {}
+        for path, body in self.taken:
+            sent = json.loads(body).get("files", {}).get(file) if path.endswith(f"/{run_id}/file_stream") else None
+            lines |= dict(enumerate(sent["content"], start=sent["offset"])) if sent else {}
+        return [json.loads(lines[i]) for i in sorted(lines)]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -312,19 +340,23 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.taken.append((self.path, body))
+        if self.server.answers == "nothing":
+            self.server.over.wait()
+            return
+        if self.path == "/graphql" or self.path.startswith("/files/"):
+            self.server.taken.append((self.path, body))
+        else:
+            self.server.taken.append((self.path, b"{}"))
         asked = json.loads(body) if self.path == "/graphql" else {"query": ""}
         project = {"id": "1", "name": "diffsweep", "entity": {"id": "2", "name": "me"}}
         data: dict[str, Any] = {}
-        if "query RunResumeStatus" in asked["query"]:
-            data = {"model": {**project, "bucket": None}}
-        elif "mutation UpsertBucket" in asked["query"]:
+        if "mutation UpsertBucket" in asked["query"] and self.server.answers != "500":
             bucket = {"id": "3", "name": asked["variables"]["name"], "project": project}
             data = {"upsertBucket": {"bucket": bucket, "inserted": True}}
-        elif self.server.lasting and "mutation CreateRunFiles" in asked["query"]:
+        elif "mutation CreateRunFiles" in asked["query"] and self.server.answers == "all":
             data = {"createRunFiles": {"runID": "3", "uploadHeaders": [], "files": []}}
         answer = json.dumps({"data": data}).encode()
-        self.send_response(200 if data or self.server.lasting else 500)
+        self.send_response(200 if data or self.server.answers == "all" else 500)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
@@ -333,11 +365,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], Server]]:
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Server]]:
     started: list[Server] = []
 
-    def start(lasting: bool) -> Server:
-        server = Server(lasting)
+    def start(answers: str) -> Server:
+        server = Server(answers)
         Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -347,15 +379,16 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], Server
     yield start
     wandb.teardown()
     for server in started:
+        server.over.set()
         server.shutdown()
         server.server_close()
 
 
 def test_with_a_key_and_a_server_the_run_is_online(
-    serving: Callable[[bool], Server], finished: Finished, capfd: pytest.CaptureFixture[str]
+    serving: Callable[[str], Server], finished: Finished, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    server = serving(True)
-    line = Wandb().log(*finished)
+    server = serving("all")
+    line = Wandb(granularity="sweep").log(*finished)
     assert line == f"wandb: http://127.0.0.1:{server.server_port}/me/diffsweep/runs/{run_id(finished[1])}"
     assert capfd.readouterr() == ("", "")
     sent = [body for path, body in server.taken if path != "/graphql"]
@@ -364,19 +397,22 @@ def test_with_a_key_and_a_server_the_run_is_online(
 
 
 def test_a_server_that_fails_halfway_costs_one_warning(
-    serving: Callable[[bool], Server],
+    serving: Callable[[str], Server],
     finished: Finished,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    serving(False)
+    serving("beginning")
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")
     before = dict(os.environ)
-    line = Wandb().log(*finished)
+    line = Wandb(granularity="sweep").log(*finished)
     (run,) = runs(finished[0])
     assert line == f"wandb: offline run; wandb sync {run}"
     assert dict(os.environ) == before
-    assert capfd.readouterr() == ("", "warning: wandb: Timed out finishing run; the run is written offline\n")
+    assert capfd.readouterr() == (
+        "",
+        "warning: wandb: Timed out finishing run; what is not logged is written offline\n",
+    )
 
 
 def test_wandb_mode_counts_where_no_mode_is_given(
@@ -384,17 +420,17 @@ def test_wandb_mode_counts_where_no_mode_is_given(
 ) -> None:
     before = tree(finished[0].root)
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert Wandb().log(*finished) is None
+    assert Wandb(granularity="sweep").log(*finished) is None
     assert tree(finished[0].root) == before
-    assert Wandb(mode="offline").log(*finished)
+    assert OFFLINE.log(*finished)
     (run,) = runs(finished[0])
     assert run.name.startswith("offline-run-")
     assert capfd.readouterr() == ("", "")
 
 
 def test_many_pictures_are_thinned_evenly_and_the_line_says_so(tmp_path: Path) -> None:
-    store, sweep, files = swept(tmp_path, scales=60)
-    line = OFFLINE.log(store, sweep, files)
+    store, sweep, report = swept(tmp_path, scales=60)
+    line = OFFLINE.log(store, sweep, report)
     (run,) = runs(store)
     samples = summary(run)["summary"]["samples"]
     assert line is not None and line.endswith(" (100 of 119 pictures)")
@@ -405,7 +441,8 @@ def test_many_pictures_are_thinned_evenly_and_the_line_says_so(tmp_path: Path) -
 
 def test_a_sweep_without_pictures_is_logged(finished: Finished) -> None:
     store, sweep, _ = finished
-    assert OFFLINE.log(store, sweep | {"cells": sweep["cells"][-1:]}, []) is not None
+    sweep |= {"cells": sweep["cells"][-1:]}
+    assert OFFLINE.log(store, sweep, replace(reported(store, sweep), files=())) is not None
     (run,) = runs(store)
     found = summary(run)
     assert set(found["config"]) == {"axes", "command"}
@@ -425,10 +462,10 @@ def test_a_service_that_dies_costs_one_warning(finished: Finished, capfd: pytest
                 process.kill()
                 killed.append(process.wait())
 
-    store, sweep, files = finished
-    assert OFFLINE.log(store, sweep, Files(files, kill)) is not None
+    store, sweep, _ = finished
+    assert OFFLINE.log(store, sweep, reported(store, sweep, kill)) is not None
     out, err = capfd.readouterr()
-    assert killed and not out and re.fullmatch(r"warning: wandb: .*; the run is written offline\n", err)
+    assert killed and not out and re.fullmatch(r"warning: wandb: .*; what is not logged is written offline\n", err)
     (run,) = runs(store)
     assert summary(run)["state"] == "finished"
 
@@ -436,17 +473,17 @@ def test_a_service_that_dies_costs_one_warning(finished: Finished, capfd: pytest
 @pytest.mark.parametrize("error", [OSError("no space\nleft"), SystemExit(2)], ids=["error", "exit"])
 def test_an_error_is_one_warning(error: BaseException, finished: Finished, capfd: pytest.CaptureFixture[str]) -> None:
     """wandb itself ends the program where its service has ended with an exit code."""
-    store, sweep, files = finished
-    assert OFFLINE.log(store, sweep, Files(files, lambda: raising(error))) is None
+    store, sweep, _ = finished
+    assert OFFLINE.log(store, sweep, reported(store, sweep, lambda: raising(error))) is None
     name, text = type(error).__name__, " ".join(str(error).split())
     warning = f"warning: wandb: the sweep is stored, but not logged: {name}: {text}\n"
     assert capfd.readouterr() == ("", warning)
 
 
 def test_an_interrupt_goes_through_and_the_run_has_failed(finished: Finished) -> None:
-    store, sweep, files = finished
+    store, sweep, _ = finished
     with pytest.raises(KeyboardInterrupt):
-        OFFLINE.log(store, sweep, Files(files, lambda: raising(KeyboardInterrupt())))
+        OFFLINE.log(store, sweep, reported(store, sweep, lambda: raising(KeyboardInterrupt())))
     (run,) = runs(store)
     assert summary(run)["exit_code"] == 1
 

@@ -400,7 +400,7 @@ class Sweep:
             document["unavailable"] |= self.unmeasured
             write_atomic(self.folder / "sweep.json", to_json(document))
             report = write_all(self.store, document)
-        told = self.plan.tracker.log(self.store, document, report.files)
+        told = self.plan.tracker.log(self.store, document, report)
         show(report)
         if told:
             say(told)

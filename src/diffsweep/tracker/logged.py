@@ -1,0 +1,84 @@
+"""What was logged of a sweep: `wandb/logged.json` in its folder, an entry a run.
+
+An entry holds a hash of all that the run says and of where it belongs, the folder that wandb made for it, and its
+address where it is online. `wandb sync` leaves a mark in a folder that it has sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffsweep.core.files import write_atomic
+from diffsweep.sweep.store import locked, to_json
+from diffsweep.tracker.said import Said
+
+FOLDER = re.compile(r"(?:offline-)?run-\d+_\d+-(.+)")  # wandb's, with the run's id
+
+
+@dataclass
+class Logged:
+    """place: server, entity and project. online: whether a run that lies here alone counts as not logged yet."""
+
+    folder: Path
+    place: str
+    tags: Sequence[str]
+    online: bool
+    entries: dict[str, dict[str, Any]]  # by run id
+    folders: dict[str, set[str]]
+
+    @classmethod
+    @contextmanager
+    def of(cls, folder: Path, place: str, tags: Sequence[str], online: bool) -> Iterator[Logged]:
+        """As the last time left it; kept again however this time ends."""
+        with locked(folder):
+            try:
+                entries = json.loads((folder / "logged.json").read_bytes())
+            except (OSError, ValueError):
+                entries = {}
+            folders = defaultdict(set)
+            for path in folder.glob("*run-*"):
+                if found := FOLDER.fullmatch(path.name):
+                    folders[found[1]].add(path.name)
+            logged = cls(folder, place, tags, online, entries, folders)
+            try:
+                yield logged
+            finally:
+                (folder / "latest-run").unlink(missing_ok=True)  # `wandb sync FOLDER` would send that run twice
+                write_atomic(folder / "logged.json", to_json(entries))
+
+    def has(self, said: Said) -> bool:
+        """Whether the run says this already."""
+        entry = self.entries.get(said.id, {})
+        if entry.get("said") != self._hash(said):
+            return False
+        return self._sent(entry) or (not self.online and (self.folder / entry["folder"]).is_dir())
+
+    def note(self, said: Said, folder: str, url: str | None) -> None:
+        """A run that is finished, in this folder; what earlier times, or a server out of reach, left of it goes."""
+        self.entries[said.id] = {"said": self._hash(said), "folder": folder, "url": url}
+        for other in self.folders[said.id] - {folder}:
+            shutil.rmtree(self.folder / other, ignore_errors=True)
+        self.folders[said.id] = {folder}
+
+    def url(self, run_id: str) -> str | None:
+        return self.entries.get(run_id, {}).get("url")
+
+    def waiting(self) -> list[str]:
+        """The folders of runs that were not sent yet."""
+        entries = self.entries.values()
+        return [e["folder"] for e in entries if not self._sent(e) and (self.folder / e["folder"]).is_dir()]
+
+    def _sent(self, entry: dict[str, Any]) -> bool:
+        return bool(entry.get("url")) or any((self.folder / entry.get("folder", "-")).glob("*.wandb.synced"))
+
+    def _hash(self, said: Said) -> str:
+        return hashlib.sha256(f"{self.place} {self.tags} {said.name} {said.content}".encode()).hexdigest()
