@@ -21,7 +21,7 @@ from diffsweep.core.files import write_atomic
 from diffsweep.sweep.store import locked, to_json
 from diffsweep.tracker.said import Said
 
-FOLDER = re.compile(r"(?:offline-)?run-\d+_\d+-(.+)")  # wandb's, with the run's id
+FOLDER = re.compile(r"(?:offline-)?run-\d+_\d+-((.+?)(?:-\d+)?)")  # ends in the run's id; a second one adds a number
 
 
 @dataclass
@@ -47,12 +47,14 @@ class Logged:
             folders = defaultdict(set)
             for path in folder.glob("*run-*"):
                 if found := FOLDER.fullmatch(path.name):
-                    folders[found[1]].add(path.name)
-            logged = cls(folder, place, tags, online, entries, folders)
+                    for name in found.groups():
+                        folders[name].add(path.name)
             try:
-                yield logged
+                yield cls(folder, place, tags, online, entries, folders)
             finally:
-                (folder / "latest-run").unlink(missing_ok=True)  # `wandb sync FOLDER` would send that run twice
+                for path in (*folder.iterdir(), *folder.glob("*run-*/logs/*")):
+                    if path.is_symlink():  # to the latest run, which `wandb sync` would send twice, and to nowhere
+                        path.unlink()
                 write_atomic(folder / "logged.json", to_json(entries))
 
     def has(self, said: Said) -> bool:

@@ -77,7 +77,7 @@ class Wandb:
                 return self._log(store, sweep, report, self.mode)
             except Exception as error:  # no key, no answer, an answer that ceased, a service that died
                 line = self._log(store, sweep, report, "offline")
-                _warn(f"{str(error).rstrip('.')}; what is not logged is written offline")
+                _warn(f"{str(error).rstrip('.')}; the rest is written offline")
                 return line
         except (Exception, SystemExit) as error:  # wandb exits with its service's exit code
             _warn(f"the sweep is stored, but not logged: {type(error).__name__}: {error}")
