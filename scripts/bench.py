@@ -411,8 +411,8 @@ print("whole", time.perf_counter() - began)
             )
     return f"""# What tracker=wandb adds
 
-Offline, after the last model call; PSNR and SSIM measured. The import of wandb and the start of its service are in: they
-take the same however many cells there are.
+Offline, after the last model call; PSNR and SSIM measured. The import of wandb and the start of its service are in:
+they take the same however many cells there are.
 
 | sweep | granularity | whole command s | logging s | min to max | s a cell | share |
 |---|---|---|---|---|---|---|

@@ -16,8 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.problems import one_of, require
@@ -69,6 +71,10 @@ class Wandb:
             None if self.granularity is None else one_of("granularity", self.granularity, GRANULARITIES),
             *(f"tags: {tag!r} must be 1 to 64 characters" for tag in self.tags if not 1 <= len(tag) <= 64),
         )
+
+    def prepare(self) -> None:
+        """Import what takes two seconds while the model is at work."""
+        Thread(target=import_module, args=("wandb.sdk.launch.inputs.internal",), daemon=True).start()
 
     def log(self, store: Store, sweep: Mapping[str, Any], report: Report) -> str | None:
         """Log a finished sweep; one line that says where it is, or None where it is nowhere."""
