@@ -778,6 +778,13 @@ def test_online_a_run_is_told_in_place_of_the_one_before(serving: Callable[[str]
     assert set(named) == {run_id(sweep), *(f"{i:020x}-{run_id(sweep)[:8]}" for i in range(3))}
 
 
+def test_a_sweep_of_failed_cells_has_no_runs_of_cells(finished: Finished) -> None:
+    store, sweep, _ = finished
+    sweep |= {"cells": sweep["cells"][-1:]}
+    assert CELLS.log(store, sweep, reported(store, sweep)) == "wandb: no run, as no cell is finished"
+    assert not runs(store)
+
+
 @pytest.mark.parametrize(
     "granularity, cells, expected", [(None, 3, 4), (None, 101, 1), ("cell", 3, 3), ("sweep", 3, 1)]
 )

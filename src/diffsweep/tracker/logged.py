@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,10 +74,10 @@ class Logged:
     def url(self, run_id: str) -> str | None:
         return self.entries.get(run_id, {}).get("url")
 
-    def waiting(self) -> list[str]:
-        """The folders of runs that were not sent yet."""
-        entries = self.entries.values()
-        return [e["folder"] for e in entries if not self._sent(e) and (self.folder / e["folder"]).is_dir()]
+    def waiting(self, run_ids: Iterable[str]) -> list[str]:
+        """The folders of those runs that were not sent yet."""
+        entries = [self.entries[run_id] for run_id in run_ids]
+        return [entry["folder"] for entry in entries if not self._sent(entry)]
 
     def _sent(self, entry: dict[str, Any]) -> bool:
         return bool(entry.get("url")) or any((self.folder / entry.get("folder", "-")).glob("*.wandb.synced"))

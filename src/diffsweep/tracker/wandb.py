@@ -143,11 +143,13 @@ def _where(whole: Sequence[Said], cells: Sequence[Said], logged: Logged) -> str:
     """One line: where the runs are, and what of the sweep they have not."""
     own = logged.folder
     cut = "".join(said.cut for said in whole)
-    waiting = logged.waiting()
+    waiting = logged.waiting(said.id for said in (*whole, *cells))
     if len(waiting) == 1:
         return f"wandb: offline run; wandb sync {shlex.quote(str(own / waiting[0]))}{cut}"
     if waiting:
         return f"wandb: {len(waiting)} offline runs; wandb sync {shlex.quote(str(own))}{cut}"
+    if not whole and not cells:
+        return "wandb: no run, as no cell is finished"
     urls = [url for said in (*whole, *cells[:1]) if (url := logged.url(said.id))]
     place = urls[0] if whole and urls else urls[0].rpartition("/runs/")[0] if urls else "sent by wandb sync"
     also = f", and {len(cells)} of its cells" if whole and cells else f", {len(cells)} runs" if cells else ""
