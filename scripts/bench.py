@@ -5,6 +5,7 @@
     python scripts/bench.py overhead    everything around the model, over the bare UNet for the same rows
     python scripts/bench.py plan        planning 10,000 cells; a finished sweep of 1,000 again; padding of a mixed one
     python scripts/bench.py results     scoring 1,000 pictures; table, figures and report of 10,000 cells; --help
+    python scripts/bench.py tracker     what tracker=wandb adds to a sweep, offline
 
 Work is counted first (model rows, calls, encodes, loads), then timed. Each prints a page in Markdown; --write keeps it
 in benchmarks/ under today's date.
@@ -376,7 +377,59 @@ sweep of 10,000 cells (100 guidance scales x 100 seeds) with three metrics; whol
 """
 
 
-BENCHES = {"sweep": bench_sweep, "overhead": bench_overhead, "plan": bench_plan, "results": bench_results}
+def bench_tracker(args: argparse.Namespace) -> str:
+    probe = """
+import sys, time
+began = time.perf_counter()
+from diffsweep import app
+from diffsweep.tracker.wandb import Wandb
+log = Wandb.log
+def timed(*arguments):
+    start = time.perf_counter()
+    told = log(*arguments)
+    print("logged", time.perf_counter() - start)
+    return told
+Wandb.log = timed
+app.main()
+print("whole", time.perf_counter() - began)
+"""
+    own = [f"seed={','.join(map(str, SEEDS))}", f"guidance.scale={','.join(map(str, SCALES))}", "device=cpu"]
+    own += [f"scheduler.steps={STEPS}", "technique=image_to_image", "tracker=wandb", "tracker.mode=offline"]
+    many = ["model=analytic", "seed=range(0,100)", "guidance.scale=1,3,5", "scheduler.steps=2", *own[2:3], *own[4:]]
+    lines = []
+    for name, words in (("16 cells of the embedded model", own), ("300 cells of model=analytic", many)):
+        for granularity in ("cell", "sweep"):
+            logged, whole = [], []
+            for _ in range(args.rounds):
+                with tempfile.TemporaryDirectory() as place:
+                    line = [sys.executable, "-c", probe, "-m", *words, f"tracker.granularity={granularity}"]
+                    output = command(*line, folder=Path(place))[1]
+                logged.append(float(output.rpartition("logged ")[2].split()[0]))
+                whole.append(float(output.rpartition("whole ")[2].split()[0]))
+            seconds, cells = statistics.median(logged), int(name.split()[0])
+            lines.append(
+                f"| {name} | {granularity} | {statistics.median(whole):.1f} | {seconds:.2f} "
+                f"| {min(logged):.2f} to {max(logged):.2f} | {seconds / cells:.3f} "
+                f"| {seconds / statistics.median(whole):.1%} |"
+            )
+    return f"""# What tracker=wandb adds
+
+Offline, after the last model call; PSNR and SSIM measured. The import of wandb and the start of its service are in:
+they take the same however many cells there are.
+
+| sweep | granularity | whole command s | logging s | min to max | s a cell | share |
+|---|---|---|---|---|---|---|
+{NEWLINE.join(lines)}
+"""
+
+
+BENCHES = {
+    "sweep": bench_sweep,
+    "overhead": bench_overhead,
+    "plan": bench_plan,
+    "results": bench_results,
+    "tracker": bench_tracker,
+}
 
 
 def main() -> None:

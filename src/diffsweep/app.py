@@ -6,6 +6,7 @@ cell is a pair (resolved plain config, the axes it varies), and `diffsweep.sweep
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -44,6 +45,30 @@ class CellFailed(RuntimeError):
 
 class Stopped(KeyboardInterrupt):
     """SIGTERM, as an interrupt: finished cells stay."""
+
+
+class Status(str):
+    """`done` or `failed`; as a number, what an optimising sweeper is after: the cell's value of the sweep's first
+    metric, ValueError where it has none."""
+
+    folder: Path
+    place: int  # in sweep.json, in `folder`
+
+    def __new__(cls, text: str, folder: Path, place: int) -> Status:
+        status = super().__new__(cls, text)
+        status.folder, status.place = folder, place
+        return status
+
+    def __float__(self) -> float:
+        from diffsweep.sweep.store import Store
+
+        sweep = json.loads((self.folder / "sweep.json").read_bytes())
+        cell_id, metrics = sweep["cells"][self.place]["cell_id"], sweep["metrics"] or [None]
+        record = Store(self.folder.parents[1]).get(cell_id) or {"metrics": {}}
+        value = record["metrics"].get(metrics[0], {}).get("value")
+        if self == "failed" or value is None:
+            raise ValueError(f"cell {cell_id}: {self}, no {metrics[0] or 'metric'}")
+        return float(value)
 
 
 class Task:
@@ -95,15 +120,16 @@ class Task:
             config = config | {"sweep": {**config.get("sweep", {}), "name": name}}
         return config, axes
 
-    def many(self, cells: list[Cell], joins: bool = False) -> list[str]:
-        """Run the cells; their statuses, "done" or "failed". joins: beside those that other processes run."""
+    def many(self, cells: list[Cell], joins: bool = False) -> list[Status]:
+        """Run the cells; their statuses. joins: beside those that other processes run."""
         from diffsweep.sweep.runner import run_sweep  # heavy: imported once there is something to run
 
         name = _at(cells[0][0], "sweep.name") or self.name
         outcome = run_sweep(cells, name, self.command, () if joins else self.launched, joins)
+        before = len(self.launched)
         self.name, self.launched = outcome.folder.name, [*self.launched, *cells]
         self.failed += outcome.failed
-        return list(outcome.statuses)
+        return [Status(text, outcome.folder, before + i) for i, text in enumerate(outcome.statuses)]
 
 
 task = Task()  # importable, so that other launchers can send it to their processes

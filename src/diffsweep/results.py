@@ -44,8 +44,8 @@ diffsweep-results: tables, sheets and reports of stored sweeps
                                     measure the stored pictures (default: metric=default), then write the files again
   verify SWEEP                      compare every stored file with its recorded hash
   export SWEEP to=FOLDER|FILE.zip   the sweep and its cells alone, to send or to keep
-  sync SWEEP [project=...] [entity=...] [mode=online|offline]
-                                    log a stored sweep to Weights & Biases
+  sync SWEEP [project=...] [entity=...] [mode=online|offline] [granularity=cell|sweep|both]
+                                    log a stored sweep to Weights & Biases, or what is missing there
 
   list                              the sweeps there are
 
@@ -320,7 +320,7 @@ def sync(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.sweep.parts import build
 
     tracker = build("tracker", {"name": "wandb", **{k: v for k, v in keys.items() if k not in COMMON}})
-    if told := tracker.log(stored.store, stored.sweep, write_all(stored.store, stored.sweep).files):
+    if told := tracker.log(stored.store, stored.sweep, write_all(stored.store, stored.sweep)):
         print(told)
     return 0
 
@@ -340,7 +340,7 @@ COMMANDS = {
     "score": Command(score, ("metric", "clip", "features", "references", "missing", "device", "plugins")),
     "verify": Command(verify),
     "export": Command(export, ("to",)),
-    "sync": Command(sync, ("project", "entity", "mode")),
+    "sync": Command(sync, ("project", "entity", "mode", "granularity")),
 }
 
 

@@ -246,6 +246,8 @@ class Sweep:
             self._load(engine, by_stage)
             bar.set_description_str(f"{self.this.cells}/{total} cells", refresh=False)
             bar.unpause()  # time left is told by sampling, not by loading
+            if hasattr(self.plan.tracker, "prepare"):
+                self.plan.tracker.prepare()
             works = (self.work(cell, device, then=later.get(cell.id, ())) for cell in ready)
             for finished in engine.run(works, bar.update):
                 self._finish(finished, engine, device)
@@ -400,7 +402,7 @@ class Sweep:
             document["unavailable"] |= self.unmeasured
             write_atomic(self.folder / "sweep.json", to_json(document))
             report = write_all(self.store, document)
-        told = self.plan.tracker.log(self.store, document, report.files)
+        told = self.plan.tracker.log(self.store, document, report)
         show(report)
         if told:
             say(told)

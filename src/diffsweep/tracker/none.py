@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from diffsweep.report.write import Report
 from diffsweep.sweep.store import Store
 
 
 @dataclass(frozen=True)
 class NoTracker:
-    def log(self, store: Store, sweep: Mapping[str, Any], files: Sequence[Path]) -> str | None:
+    def log(self, store: Store, sweep: Mapping[str, Any], report: Report) -> str | None:
         return None

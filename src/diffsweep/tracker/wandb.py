@@ -1,37 +1,42 @@
-"""Weights & Biases: one run a sweep, with its configuration, a table of scalars, pictures, and each metric's mean.
+"""Weights & Biases: a run a cell, a run a sweep, or both.
 
-The run's id follows from the sweep, so that a sweep told again is the same run, and its folder lies in the sweep's own
-and needs nothing outside of it. Without a key, or out of reach of the server, the run is written there for `wandb
-sync`. Whatever wandb runs into is a warning: the sweep itself is stored already.
+A run's id follows from its sweep and cell, and `logged` remembers what each said: a sweep told again updates its runs,
+and says nothing twice. Their folders lie in the sweep's own and need nothing outside of it. Without a key, or out of
+reach of the server, they are written there for `wandb sync`. Whatever wandb runs into is a warning: the sweep itself is
+stored already.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.problems import one_of, require
-from diffsweep.report.frame import results
-from diffsweep.report.text import short, shown
-from diffsweep.sweep.store import Store
+from diffsweep.tracker.logged import Logged
+from diffsweep.tracker.said import Said, of_cell, of_sweep, stored
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from wandb import Run, Table
+    from wandb import Run, Settings
+
+    from diffsweep.report.write import Report
+    from diffsweep.sweep.store import Store
 
 MODES = ("online", "offline", "disabled")
-MOST_PICTURES = 100  # wandb itself keeps 108 of a list, and 10,000 rows of a table
-MOST_ROWS = 10_000
+GRANULARITIES = ("cell", "sweep", "both")
+MOST_RUNS = 100  # cells that have runs of their own where nothing else is asked for
+LOCAL = ("offline", "dryrun")  # what WANDB_MODE may say, and no server is asked
+OPEN = 4  # runs at a time: most of one is waiting
 PRIVATE = {  # neither the terminal, the code, nor the machine is recorded
     "console": "off",
     "save_code": False,
@@ -46,130 +51,115 @@ SERVICE = {"WANDB_ERROR_REPORTING": "false", "WANDB_FINISH_TIMEOUT": "120", "WAN
 
 @dataclass(frozen=True)
 class Wandb:
-    """project, entity, tags: where the run belongs. mode: null is WANDB_MODE, else online where there is a key."""
+    """project, entity, tags: where the runs belong; null or empty is what WANDB_PROJECT and the others say.
 
-    project: str = "diffsweep"
+    mode: null is WANDB_MODE, else online where there is a key. granularity: null is both for up to `MOST_RUNS` cells,
+    else sweep. Under `wandb agent` there is one run, the agent's, and it is the sweep's.
+    """
+
+    project: str | None = None
     entity: str | None = None
     mode: str | None = None
+    granularity: str | None = None
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        named = re.fullmatch(r"[^/\\#?%:]{1,128}", self.project)
+        named = self.project is None or re.fullmatch(r"[^/\\#?%:]{1,128}", self.project)
         require(
             None if named else f"project={self.project}: must be 1 to 128 characters, none of them / \\ # ? % :",
             None if self.mode is None else one_of("mode", self.mode, MODES),
+            None if self.granularity is None else one_of("granularity", self.granularity, GRANULARITIES),
             *(f"tags: {tag!r} must be 1 to 64 characters" for tag in self.tags if not 1 <= len(tag) <= 64),
         )
 
-    def log(self, store: Store, sweep: Mapping[str, Any], files: Sequence[Path]) -> str | None:
+    def prepare(self) -> None:
+        """Import what takes two seconds while the model is at work."""
+        Thread(target=import_module, args=("wandb.sdk.launch.inputs.internal",), daemon=True).start()
+
+    def log(self, store: Store, sweep: Mapping[str, Any], report: Report) -> str | None:
         """Log a finished sweep; one line that says where it is, or None where it is nowhere."""
         try:
             try:
-                return self._log(store, sweep, files, self.mode)
+                return self._log(store, sweep, report, self.mode)
             except Exception as error:  # no key, no answer, an answer that ceased, a service that died
-                line = self._log(store, sweep, files, "offline")
-                _warn(f"{str(error).rstrip('.')}; the run is written offline")
+                line = self._log(store, sweep, report, "offline")
+                _warn(f"{str(error).rstrip('.')}; the rest is written offline")
                 return line
         except (Exception, SystemExit) as error:  # wandb exits with its service's exit code
             _warn(f"the sweep is stored, but not logged: {type(error).__name__}: {error}")
             return None
 
-    def _log(self, store: Store, sweep: Mapping[str, Any], files: Sequence[Path], mode: Any) -> str | None:
-        import wandb
-
-        folder = store.root / "sweeps" / sweep["name"]
-        frame = results(store, sweep)
-        there = [cell for cell in sweep["cells"] if _picture(store, cell).exists()]
-        n = min(len(there), MOST_PICTURES)
-        chosen = [there[i * len(there) // n] for i in range(n)]
-        with _opened(
-            project=self.project,
-            entity=self.entity,
-            mode=mode,
-            tags=self.tags,
-            id=run_id(sweep),
-            name=sweep["name"],
-            config=config(store, sweep),
-            dir=str(folder.resolve()),
-            resume="allow",
-        ) as run:
-            if run.disabled:
+    def _log(self, store: Store, sweep: Mapping[str, Any], report: Report, asked: str | None) -> str | None:
+        with _service() as settings:
+            mode = asked or settings.mode
+            if mode == "disabled":
                 return None
-            run.log(
-                {
-                    "results": _table(frame, run),
-                    "samples": [wandb.Image(str(_picture(store, c)), caption=_caption(c)) for c in chosen],
-                    **{path.stem: wandb.Image(str(path)) for path in files if path.match("grid*.png")},
+            project = self.project or settings.project or "diffsweep"
+            place = f"{settings.base_url} {self.entity or settings.entity} {project}"
+            with Logged.of(report.folder / "wandb", place, self.tags, mode not in LOCAL) as logged:
+                arguments = {
+                    "project": project,
+                    "entity": self.entity,
+                    "tags": self.tags or None,
+                    "mode": mode,
+                    "group": os.environ.get("WANDB_RUN_GROUP") or sweep["name"],
+                    "dir": str(report.folder.resolve()),
                 }
-            )
-            run.summary.update(_summary(frame))
-            own = folder / "wandb" / Path(run.dir).parent.name
-            place = f"offline run; wandb sync {shlex.quote(str(own))}" if run.offline else run.url
-        for other in own.parent.glob(f"*run-*-{run.id}*"):
-            if other.name != own.name:
-                shutil.rmtree(other, ignore_errors=True)  # of an earlier time, or of a server that was out of reach
-        counts = ((MOST_ROWS, len(frame), "rows"), (MOST_PICTURES, len(there), "pictures"))
-        cut = [f"{most} of {count} {what}" for most, count, what in counts if count > most]
-        return f"wandb: {place}" + (f" ({', '.join(cut)})" if cut else "")
+                whole, cells = self._runs(store, sweep, report)
+                for said in whole:  # first: a server that does not answer is waited for once
+                    _tell(said, logged, arguments)
+                _tell_several(cells, logged, arguments)
+                return _where(whole, cells, logged)
+
+    def _runs(self, store: Store, sweep: Mapping[str, Any], report: Report) -> tuple[list[Said], list[Said]]:
+        """The sweep's run, and those of its cells, as asked for."""
+        if "WANDB_SWEEP_ID" in os.environ:
+            return [of_sweep(store, sweep, report, os.environ.get("WANDB_RUN_ID"))], []
+        chosen = self.granularity or ("both" if len(sweep["cells"]) <= MOST_RUNS else "sweep")
+        whole = [of_sweep(store, sweep, report)] if chosen != "cell" else []
+        return whole, [of_cell(store, sweep, cell) for cell in stored(store, sweep)] if chosen != "sweep" else []
 
 
-def run_id(sweep: Mapping[str, Any]) -> str:
-    """The same for a sweep however often, and wherever, it is told."""
-    return hashlib.sha256(f"{sweep['name']} {sweep['created']}".encode()).hexdigest()[:16]
+def _tell(said: Said, logged: Logged, arguments: Mapping[str, Any]) -> None:
+    """One run, unless it is there and says the same."""
+    if logged.has(said):
+        return
+    with _opened(**arguments, **said.arguments) as run:
+        said.say(run)
+        folder, url = Path(run.dir).parent.name, None if run.offline else run.url
+    logged.note(said, folder, url)
 
 
-def config(store: Store, sweep: Mapping[str, Any]) -> dict[str, Any]:
-    """What all cells have in common, nested; the axes with their values; the command."""
-    records = [store.record(cell["cell_id"]) for cell in sweep["cells"] if cell["cell_id"] in store]
-    same = common([record["config"] for record in records])
-    return {**same, "axes": dict(sweep["axes"]), "command": sweep["command"]}
+def _tell_several(cells: Sequence[Said], logged: Logged, arguments: Mapping[str, Any]) -> None:
+    pool = ThreadPoolExecutor(OPEN)
+    try:
+        for _ in pool.map(lambda said: _tell(said, logged, arguments), cells):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def common(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The entries that are equal in all of them, to any depth."""
-    found: dict[str, Any] = {}
-    for key, value in mappings[0].items() if mappings else ():
-        values = [mapping[key] for mapping in mappings if key in mapping]
-        if len(values) < len(mappings):
-            continue
-        if all(other == value for other in values):
-            found[key] = value
-        elif all(isinstance(other, Mapping) for other in values) and (inner := common(values)):
-            found[key] = inner
-    return found
-
-
-def _table(frame: pd.DataFrame, run: Run) -> Table:
-    """A row a cell. Bound by hand: else wandb makes an artifact of it too, staged outside of the run's folder."""
-    import wandb
-
-    cells = frame.head(MOST_ROWS).astype(object)
-    rows: list[Any] = cells.where(cells.notna(), None).to_numpy().tolist()
-    table = wandb.Table(columns=list(map(str, frame)), data=rows)
-    table.bind_to_run(run, "results", run.step)  # type: ignore[no-untyped-call]
-    return table
-
-
-def _picture(store: Store, cell: Mapping[str, Any]) -> Path:
-    return store.folder(cell["cell_id"]) / "image.png"
-
-
-def _caption(cell: Mapping[str, Any]) -> str:
-    values = {**cell["axes"], "seed": cell["seed"]}
-    return ", ".join(f"{axis} = {short(shown(value), 60)}" for axis, value in values.items())
-
-
-def _summary(frame: pd.DataFrame) -> dict[str, float]:
-    """Each metric's mean over the cells that have a value, and how many cells there are."""
-    counts = {"cells": len(frame), "failed": int((frame["status"] == "failed").sum())}
-    means = {name: float(frame[name].mean()) for name in frame.attrs["metrics"] if frame[name].notna().any()}
-    return {**counts, **means}
+def _where(whole: Sequence[Said], cells: Sequence[Said], logged: Logged) -> str:
+    """One line: where the runs are, and what of the sweep they have not."""
+    own = logged.folder
+    cut = "".join(said.cut for said in whole)
+    waiting = logged.waiting(said.id for said in (*whole, *cells))
+    if len(waiting) == 1:
+        return f"wandb: offline run; wandb sync {shlex.quote(str(own / waiting[0]))}{cut}"
+    if waiting:
+        return f"wandb: {len(waiting)} offline runs; wandb sync {shlex.quote(str(own))}{cut}"
+    if not whole and not cells:
+        return "wandb: no run, as no cell is finished"
+    urls = [url for said in (*whole, *cells[:1]) if (url := logged.url(said.id))]
+    place = urls[0] if whole and urls else urls[0].rpartition("/runs/")[0] if urls else "sent by wandb sync"
+    also = f", and {len(cells)} of its cells" if whole and cells else f", {len(cells)} runs" if cells else ""
+    return f"wandb: {place}{also}{cut}"
 
 
 @contextmanager
-def _opened(**arguments: Any) -> Iterator[Run]:
-    """A run, and wandb's service as long as it needs one: silent, so asking for no key, with its own log (which it
-    writes to a cache) not kept and its own errors not reported. wandb's `with` would print a stack trace."""
+def _service() -> Iterator[Settings]:
+    """wandb's service as long as it is needed, and the settings it found: silent, so asking for no key, with its own
+    log (which it writes to a cache) not kept and its own errors not reported."""
     import wandb
 
     with TemporaryDirectory(prefix="diffsweep-", ignore_cleanup_errors=True) as cache:
@@ -177,19 +167,27 @@ def _opened(**arguments: Any) -> Iterator[Run]:
         own = {name: value for name, value in wanted.items() if name not in os.environ}
         os.environ.update(own)
         try:
-            wandb.setup(wandb.Settings(silent=True))
-            run = wandb.init(**arguments, reinit="create_new", settings=dict(PRIVATE))
-            failed = 1
-            try:
-                yield run
-                failed = 0
-            finally:
-                run.finish(exit_code=failed)
+            yield wandb.setup(wandb.Settings(silent=True)).settings
         finally:
             for name in own:
                 del os.environ[name]
             if wandb.run is None:  # none that the caller has open
                 wandb.teardown()
+
+
+@contextmanager
+def _opened(**arguments: Any) -> Iterator[Run]:
+    """A run, in place of one of its id: not resumed, which would repeat its steps. wandb's own `with` would print a
+    stack trace."""
+    import wandb
+
+    run = wandb.init(**arguments, resume=None, reinit="create_new", settings=dict(PRIVATE))
+    failed = 1
+    try:
+        yield run
+        failed = 0
+    finally:
+        run.finish(exit_code=failed)
 
 
 def _warn(text: str) -> None:

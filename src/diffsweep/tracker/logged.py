@@ -1,0 +1,86 @@
+"""What was logged of a sweep: `wandb/logged.json` in its folder, an entry a run.
+
+An entry holds a hash of all that the run says and of where it belongs, the folder that wandb made for it, and its
+address where it is online. `wandb sync` leaves a mark in a folder that it has sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffsweep.core.files import write_atomic
+from diffsweep.sweep.store import locked, to_json
+from diffsweep.tracker.said import Said
+
+FOLDER = re.compile(r"(?:offline-)?run-\d+_\d+-((.+?)(?:-\d+)?)")  # ends in the run's id; a second one adds a number
+
+
+@dataclass
+class Logged:
+    """place: server, entity and project. online: whether a run that lies here alone counts as not logged yet."""
+
+    folder: Path
+    place: str
+    tags: Sequence[str]
+    online: bool
+    entries: dict[str, dict[str, Any]]  # by run id
+    folders: dict[str, set[str]]
+
+    @classmethod
+    @contextmanager
+    def of(cls, folder: Path, place: str, tags: Sequence[str], online: bool) -> Iterator[Logged]:
+        """As the last time left it; kept again however this time ends."""
+        with locked(folder):
+            try:
+                entries = json.loads((folder / "logged.json").read_bytes())
+            except (OSError, ValueError):
+                entries = {}
+            folders = defaultdict(set)
+            for path in folder.glob("*run-*"):
+                if found := FOLDER.fullmatch(path.name):
+                    for name in found.groups():
+                        folders[name].add(path.name)
+            try:
+                yield cls(folder, place, tags, online, entries, folders)
+            finally:
+                for path in (*folder.iterdir(), *folder.glob("*run-*/logs/*")):
+                    if path.is_symlink():  # to the latest run, which `wandb sync` would send twice, and to nowhere
+                        path.unlink()
+                write_atomic(folder / "logged.json", to_json(entries))
+
+    def has(self, said: Said) -> bool:
+        """Whether the run says this already."""
+        entry = self.entries.get(said.id, {})
+        if entry.get("said") != self._hash(said):
+            return False
+        return self._sent(entry) or (not self.online and (self.folder / entry["folder"]).is_dir())
+
+    def note(self, said: Said, folder: str, url: str | None) -> None:
+        """A run that is finished, in this folder; what earlier times, or a server out of reach, left of it goes."""
+        self.entries[said.id] = {"said": self._hash(said), "folder": folder, "url": url}
+        for other in self.folders[said.id] - {folder}:
+            shutil.rmtree(self.folder / other, ignore_errors=True)
+        self.folders[said.id] = {folder}
+
+    def url(self, run_id: str) -> str | None:
+        return self.entries.get(run_id, {}).get("url")
+
+    def waiting(self, run_ids: Iterable[str]) -> list[str]:
+        """The folders of those runs that were not sent yet."""
+        entries = [self.entries[run_id] for run_id in run_ids]
+        return [entry["folder"] for entry in entries if not self._sent(entry)]
+
+    def _sent(self, entry: dict[str, Any]) -> bool:
+        return bool(entry.get("url")) or any((self.folder / entry.get("folder", "-")).glob("*.wandb.synced"))
+
+    def _hash(self, said: Said) -> str:
+        return hashlib.sha256(f"{self.place} {self.tags} {said.name} {said.content}".encode()).hexdigest()

@@ -1,0 +1,248 @@
+"""What the runs of a sweep say: the sweep's own, and one a cell."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from diffsweep.report.choice import levels, measured, plain, split_axes
+from diffsweep.report.comparison import compare, to_frame
+from diffsweep.report.layout import to_frame as settings_of
+from diffsweep.report.statistics import intervals
+from diffsweep.report.text import short, shown
+from diffsweep.sweep.store import Record, Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    from wandb import Run, Table
+
+    from diffsweep.report.write import Report
+
+MOST_PICTURES = 100  # wandb itself keeps 108 of a list, and 10,000 rows of a table
+MOST_ROWS = 10_000
+MOST_COMPARED = 200  # comparisons, some 10 ms each
+STEP = re.compile(r"step_(\d+)_(\w+)")  # a picture of a cell's way from noise
+
+Sweep = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Said:
+    """One run: who it is, a hash of all that it says, how it says that, and what there is no room for (cut)."""
+
+    id: str
+    name: str
+    job_type: str
+    config: dict[str, Any]
+    content: str
+    say: Callable[[Run], None]
+    cut: str = ""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As `wandb.init` takes them."""
+        return {"id": self.id, "name": self.name, "job_type": self.job_type, "config": self.config}
+
+
+def run_id(sweep: Sweep) -> str:
+    """The same for a sweep however often, and wherever, it is told."""
+    return hashlib.sha256(f"{sweep['name']} {sweep['created']}".encode()).hexdigest()[:16]
+
+
+def of_cell(store: Store, sweep: Sweep, cell: Mapping[str, Any]) -> Said:
+    """A finished cell: its configuration, numbers and pictures."""
+    cell_id, record = cell["cell_id"], store.record(cell["cell_id"])
+    technique = record["config"]["technique"]["name"]
+    files = store.folder(cell_id).relative_to(store.root).as_posix()
+    config = {**record["config"], "sweep": sweep["name"], "cell_id": cell_id, "files": files}
+    axes = {axis.rpartition(".")[2]: value for axis, value in cell["axes"].items()} or {"technique": technique}
+    named = " ".join(f"{axis}={short(shown(value), 30)}" for axis, value in {**axes, "seed": cell["seed"]}.items())
+    asked = {name: entry for name, entry in record["metrics"].items() if name in sweep["metrics"]}
+    numbers = {name: entry["value"] for name, entry in asked.items() if entry["value"] is not None}
+    numbers |= {f"{name}_exact": True for name, entry in asked.items() if entry.get("exact")}
+    numbers |= {"nfe": record["nfe"], "seconds": record["seconds"]}
+    return Said(
+        id=f"{cell_id}-{run_id(sweep)[:8]}",
+        name=short(named, 80),
+        job_type=technique,
+        config=config,
+        content=_hash(named, config, numbers, record["files"]),
+        say=partial(_say_cell, store, cell, record, numbers),
+    )
+
+
+def _say_cell(
+    store: Store,
+    cell: Mapping[str, Any],
+    record: Record,
+    numbers: Mapping[str, Any],
+    run: Run,
+) -> None:
+    """A step for each that was kept of its way from noise, then its pictures beside each other."""
+    import wandb
+
+    pictures: dict[str, Any] = {}
+    steps: dict[int, dict[str, Any]] = {}
+    times = record.get("facts", {}).get("trajectory", {}).get("t", ())
+    for file in sorted(record["files"]):
+        name, path = file.removesuffix(".png"), str(store.folder(cell["cell_id"]) / file)
+        if found := STEP.fullmatch(name):
+            step = int(found[1])
+            caption = f"t = {times[step]}, {caption_of(cell)}"
+            steps.setdefault(step, {})[found[2]] = wandb.Image(path, caption=caption)
+        else:
+            pictures[name] = wandb.Image(path, caption=f"{name}: {caption_of(cell)}")
+    for step in sorted(steps):
+        run.log(steps[step])
+    run.log({**pictures, **numbers})
+
+
+def of_sweep(store: Store, sweep: Sweep, report: Report, own_id: str | None = None) -> Said:
+    """A sweep as a whole. own_id: the id that somebody else has given the run."""
+    done = [cell["cell_id"] for cell in stored(store, sweep)]
+    config = {**shared(store, sweep), "axes": dict(sweep["axes"]), "command": sweep["command"]}
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in shown_files(report)}
+    counts = ((MOST_ROWS, len(report.frame), "rows"), (MOST_PICTURES, len(done), "pictures"))
+    cut = [f"{most} of {count} {what}" for most, count, what in counts if count > most]
+    return Said(
+        id=own_id or run_id(sweep),
+        name=sweep["name"],
+        job_type="sweep",
+        config=config,
+        content=_hash(config, report.frame.to_json(), digests),
+        say=partial(_say_sweep, store, sweep, report),
+        cut=f" ({', '.join(cut)})" if cut else "",
+    )
+
+
+def _say_sweep(store: Store, sweep: Sweep, report: Report, run: Run) -> None:
+    """A step a cell; then the tables, the sheets and figures, the page, and each metric's mean."""
+    import wandb
+
+    run.define_metric("cells/*", step_metric="cells/number", summary="none")
+    for step in _steps(report.frame):
+        run.log(step)
+    cells = stored(store, sweep)
+    n = min(len(cells), MOST_PICTURES)
+    chosen = [cells[i * len(cells) // n] for i in range(n)]
+    tables = {"results": report.frame, "settings": settings_of(report.table), "comparisons": _compared(report.frame)}
+    run.log(
+        {
+            **{name: _table(frame, name, run) for name, frame in tables.items() if len(frame)},
+            "samples": [wandb.Image(str(_picture(store, c)), caption=caption_of(c)) for c in chosen],
+            **{_key(path): _shown(path) for path in shown_files(report)},
+            **summary(report.frame),
+        }
+    )
+
+
+def stored(store: Store, sweep: Sweep) -> list[Mapping[str, Any]]:
+    """The sweep's cells that are finished, each once."""
+    cells = {cell["cell_id"]: cell for cell in reversed(sweep["cells"])}
+    order = dict.fromkeys(cell["cell_id"] for cell in sweep["cells"])
+    return [cells[cell_id] for cell_id in order if store.whole(cell_id)]
+
+
+def shown_files(report: Report) -> list[Path]:
+    """Contact sheets, figures, and the page."""
+    return [path for path in report.files if path.suffix == ".png" or path.name == "report.html"]
+
+
+def _key(path: Path) -> str:
+    return f"figures/{path.stem}" if path.parent.name == "figures" else path.stem
+
+
+def _shown(path: Path) -> Any:
+    import wandb
+
+    return wandb.Image(str(path)) if path.suffix == ".png" else wandb.Html(str(path), inject=False)
+
+
+def shared(store: Store, sweep: Sweep) -> dict[str, Any]:
+    """What the configurations of all cells have in common, nested."""
+    return common([store.record(cell["cell_id"])["config"] for cell in stored(store, sweep)])
+
+
+def common(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The entries that are equal in all of them, to any depth."""
+    found: dict[str, Any] = {}
+    for key, value in mappings[0].items() if mappings else ():
+        values = [mapping[key] for mapping in mappings if key in mapping]
+        if len(values) < len(mappings):
+            continue
+        if all(other == value for other in values):
+            found[key] = value
+        elif all(isinstance(other, Mapping) for other in values) and (inner := common(values)):
+            found[key] = inner
+    return found
+
+
+def summary(frame: pd.DataFrame) -> dict[str, float]:
+    """How many cells there are, and each metric's mean over seeds and inputs, with its 95 % interval as _low and _high.
+
+    A seed and input is averaged over the settings first. A metric of sets of pictures has its mean over the settings.
+    """
+    found: dict[str, float] = {"cells": len(frame), "failed": int((frame["status"] == "failed").sum())}
+    _, inputs = split_axes(frame)
+    for name in measured(frame):
+        there = frame[frame[name].notna()]
+        if len(there):
+            units = there.assign(input=levels(there, inputs), seed=levels(there, ["seed"]), by=there[name])
+            means = units.groupby(["input", "seed"])["by"].mean()
+            ends = intervals(means.to_numpy()[:, None], *(means.index.get_level_values(i).to_numpy() for i in (0, 1)))
+            numbers = {"": means.mean(), "_low": ends[0][0], "_high": ends[1][0]}
+            found |= {f"{name}{end}": float(value) for end, value in numbers.items() if value == value}  # not NaN
+    for name, entry in frame.attrs.get("sets", {}).items():
+        values = [each["value"] for each in entry["values"] if each["value"] is not None]
+        found |= {name: sum(values) / len(values)} if values else {}
+    return found
+
+
+def _steps(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """For each finished cell its place, axes, metrics and cost, as cells/..., and each metric's mean so far."""
+    names = [*frame.attrs["axes"], *frame.attrs["metrics"], "nfe", "seconds"]
+    columns = {f"cells/{name.replace('.', '_')}": frame[name] for name in names}  # a dot would be a nested key
+    columns |= {name: frame[name].expanding().mean() for name in frame.attrs["metrics"]}
+    values = {name: [plain(value) for value in column[:MOST_ROWS]] for name, column in columns.items()}
+    for i, status in enumerate(frame["status"][:MOST_ROWS]):
+        if status == "done":
+            numbers = {name: column[i] for name, column in values.items() if isinstance(column[i], int | float)}
+            yield {"cells/number": i, **numbers}
+
+
+def _compared(frame: pd.DataFrame) -> pd.DataFrame:
+    """The page's comparisons: of every axis that makes a setting, on as many of the metrics as time allows."""
+    each = sum(n - 1 for axis in split_axes(frame)[0] if 2 <= (n := frame[axis].nunique(dropna=False)) <= 10)
+    metrics = measured(frame)[: max(1, MOST_COMPARED // max(1, each))]
+    return to_frame(compare(frame, metrics) if metrics and each else [])
+
+
+def _table(frame: pd.DataFrame, key: str, run: Run) -> Table:
+    """Bound by hand: else wandb makes an artifact of it too, staged outside of the run's folder."""
+    import wandb
+
+    cells = frame.head(MOST_ROWS).astype(object)
+    rows: list[Any] = cells.where(cells.notna(), None).to_numpy().tolist()
+    table = wandb.Table(columns=list(map(str, frame)), data=rows)
+    table.bind_to_run(run, key, run.step)  # type: ignore[no-untyped-call]
+    return table
+
+
+def _picture(store: Store, cell: Mapping[str, Any]) -> Path:
+    return store.folder(cell["cell_id"]) / "image.png"
+
+
+def caption_of(cell: Mapping[str, Any]) -> str:
+    values = {**cell["axes"], "seed": cell["seed"]}
+    return ", ".join(f"{axis} = {short(shown(value), 60)}" for axis, value in values.items())
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,67 @@
+"""`tracker=wandb` and `diffsweep-results sync` through the commands: what is logged once is logged once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import wandb
+
+from diffsweep import app, results
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("hydra_restore_singletons")]  # the command runs in this process
+WORDS = ["model=analytic", "model.size=8", "scheduler.steps=2", "device=cpu", "sweep.name=mine"]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.chdir(tmp_path)
+    yield
+    wandb.teardown()
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["diffsweep", "-m", *WORDS, *words])
+    assert app.main() == 0
+
+
+def folders() -> dict[str, str]:
+    """The folder of each run, by the run's id."""
+    runs = list(Path("outputs/sweeps/mine/wandb").glob("*run-*/run-*.wandb"))
+    found = {path.stem.removeprefix("run-"): path.parent.name for path in runs}
+    assert len(found) == len(runs)
+    return found
+
+
+def test_a_sweep_that_goes_on_updates_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    command(monkeypatch, "tracker=wandb", "seed=0,1")
+    first = folders()
+    command(monkeypatch, "tracker=wandb", "seed=0,1,2")
+    second = folders()
+    assert len(first) == 3 and len(second) == 4
+    assert {run for run in first if second[run] == first[run]} == {run for run in first if "-" in run}  # the cells'
+
+
+def test_sync_logs_a_stored_sweep_then_what_is_missing_then_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(monkeypatch, "seed=0,1")
+    assert not Path("outputs/sweeps/mine/wandb").exists()
+    capsys.readouterr()
+    assert results.run(["sync", "mine", "granularity=sweep"]) == 0
+    (own,) = folders().items()
+    assert capsys.readouterr().out == f"wandb: offline run; wandb sync outputs/sweeps/mine/wandb/{own[1]}\n"
+    assert results.run(["sync", "mine", "granularity=both"]) == 0
+    whole = folders()
+    assert len(whole) == 3 and own in whole.items()
+    assert results.run(["sync", "mine"]) == 0
+    assert folders() == whole
+    assert results.run(["export", "mine", "to=elsewhere"]) == 0
+    assert len(list(Path("elsewhere/sweeps/mine/wandb").glob("*run-*"))) == 3
