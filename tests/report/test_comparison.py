@@ -188,6 +188,18 @@ def test_a_number_of_a_whole_setting_has_no_pairs() -> None:
         compare(frame, ["fid"])
 
 
+def test_an_overview_leaves_out_what_never_varies_and_what_time_does_not_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffsweep.report import comparison
+
+    frame = cells(AXES, lambda **_: 0.0)
+    assert comparison.overview(frame) == []
+    varied = frame.assign(clip=np.arange(len(frame), dtype=float), psnr=np.arange(len(frame), dtype=float))
+    varied.attrs = frame.attrs | {"metrics": {name: {"direction": "higher"} for name in ("clip", "psnr")}}
+    assert [one.metric for one in comparison.overview(varied)] == ["clip", "psnr"]
+    monkeypatch.setattr(comparison, "MOST", 1)
+    assert [one.metric for one in comparison.overview(varied)] == ["clip"]
+
+
 def test_a_metric_that_never_varies_is_compared_where_it_is_named() -> None:
     frame = cells(AXES, lambda **_: 0.0)
     assert compare(frame) == []

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import diffsweep.report
+from diffsweep.report.comparison import overview
 from diffsweep.report.frame import results
 from diffsweep.report.page import page
 from diffsweep.report.table import summarise
@@ -165,6 +166,6 @@ def test_ten_thousand_cells_are_written_within_twenty_seconds(tmp_path: Path) ->
     sweep |= {"metrics": list(metrics), "notes": [], "grid": {"rows": None, "cols": None}}
     began = time.perf_counter()
     frame = results(store, sweep)
-    text = page(store, sweep, frame, summarise(frame), [])
+    text = page(store, sweep, frame, summarise(frame), overview(frame), [])
     assert time.perf_counter() - began < 20
     assert len(Reader(text).data["ids"]) == 10_000

@@ -677,6 +677,19 @@ def test_a_metric_that_fails_leaves_the_sweep_whole(run: Run, monkeypatch: pytes
     assert document(again.folder)["unavailable"] == {} and set(records(again)[0]["metrics"]) == {"psnr", "ssim"}
 
 
+def test_a_metric_of_sets_that_fails_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffsweep.metric.diversity import Diversity
+
+    def fail(self: Diversity, batch: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(Diversity, "together", fail)
+    outcome = run(metric__names=("diversity_pixels",), seed=[0, 1])
+    assert outcome.statuses == ["done", "done"]
+    told = (outcome.folder / "table.md").read_text().replace("\\", "")
+    assert "diversity_pixels: not measured (RuntimeError: no memory)" in told
+
+
 def test_of_joined_cells_the_last_of_the_same_axes_counts(swept: Callable[..., list[Raw]]) -> None:
     for steps in (2, 3):
         for cell in swept(seed=[0, 1], scheduler__steps=steps):

@@ -25,6 +25,8 @@ from wandb.util import get_core_path
 
 from diffsweep.core.problems import BadInput
 from diffsweep.paths import shipped
+from diffsweep.report.choice import common
+from diffsweep.report.comparison import overview
 from diffsweep.report.frame import results
 from diffsweep.report.table import summarise
 from diffsweep.report.write import Report
@@ -32,7 +34,7 @@ from diffsweep.sweep.parts import build
 from diffsweep.sweep.store import Store
 from diffsweep.tracker import wandb as tracker_module
 from diffsweep.tracker.none import NoTracker
-from diffsweep.tracker.said import common, of_cell, run_id
+from diffsweep.tracker.said import of_cell, run_id
 from diffsweep.tracker.wandb import Wandb
 
 KEY = "0123456789abcdef" * 2 + "01234567"
@@ -117,7 +119,7 @@ def swept(root: Path, scales: int = 2) -> Finished:
 def reported(store: Store, sweep: dict[str, Any], meanwhile: Callable[[], object] = lambda: None) -> Report:
     """What the runner hands over; to look at the files while the run is open does `meanwhile`."""
     folder, frame = store.root / "sweeps" / "scales", results(store, sweep)
-    return Report(frame, summarise(frame), folder, Files([folder / name for name in FILES], meanwhile))  # type: ignore[arg-type]
+    return Report(frame, summarise(frame), overview(frame), folder, Files([folder / name for name in FILES], meanwhile))  # type: ignore[arg-type]
 
 
 @pytest.fixture

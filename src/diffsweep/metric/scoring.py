@@ -164,6 +164,9 @@ def score_sets(
 
     A number is kept where the definition is the same and the setting's pictures are; failed: as of `score`.
     """
+    metrics = list(metrics)
+    if not (metrics or sweep.get("sets")):
+        return {}
     there = settings(sweep, store.finished)
     sets = current(sweep.get("sets", {}), there)
     for metric in metrics:

@@ -53,3 +53,17 @@ def levels(frame: pd.DataFrame, axes: Sequence[str]) -> Codes:
 def plain(value: Any) -> Any:
     """A plain value from pandas' or numpy's."""
     return None if pd.isna(value) else value.item() if hasattr(value, "item") else value
+
+
+def common(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The entries that are equal in all of them, to any depth."""
+    found: dict[str, Any] = {}
+    for key, value in mappings[0].items() if mappings else ():
+        values = [mapping[key] for mapping in mappings if key in mapping]
+        if len(values) < len(mappings):
+            continue
+        if all(other == value for other in values):
+            found[key] = value
+        elif all(isinstance(other, Mapping) for other in values) and (inner := common(values)):
+            found[key] = inner
+    return found

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from diffsweep.report.statistics import Floats
 
 
+MOST = 200  # comparisons of an overview, some 10 ms each
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One metric at `value` of an axis less the same at `baseline`, over the n units (seed, input) that both have.
@@ -87,6 +90,13 @@ class Comparison:
 def p_text(p: float) -> str:
     """`p = 0.031` or `p < 0.001`."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def overview(frame: pd.DataFrame) -> list[Comparison]:
+    """Along every axis that `compare` takes, on as many of the metrics that vary as time allows."""
+    each = sum(n - 1 for axis in split_axes(frame)[0] if 2 <= (n := frame[axis].nunique(dropna=False)) <= 10)
+    metrics = [name for name in measured(frame) if frame[name].nunique() > 1][: max(1, MOST // max(1, each))]
+    return compare(frame, metrics) if metrics and each else []
 
 
 def compare(

@@ -63,10 +63,17 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
     frame = pd.DataFrame(columns)
     by_id = dict(zip((cell["cell_id"] for cell in cells), records, strict=True))
     sets = Kept(current(sweep["sets"], settings(sweep, by_id.get)) if sweep.get("sets") else {})
-    gone = {k: why for k, why in sweep.get("unavailable", {}).items() if k not in definitions and k not in sets}
+    gone = {name: why for name, why in sweep.get("unavailable", {}).items() if _lacks(name, records, sets)}
     frame.attrs = {"axes": list(sweep["axes"]), "metrics": definitions, "reasons": reasons, "refused": refused}
     frame.attrs |= {"unavailable": gone, "sets": sets}
     return frame
+
+
+def _lacks(metric: str, records: Iterable[Record | None], sets: Mapping[str, Any]) -> bool:
+    """Whether it has no number of a finished cell, or of any setting."""
+    if metric in sets:
+        return not sets[metric]["values"]
+    return any(record and metric not in record.get("metrics", {}) for record in records)
 
 
 def stage(record: Record) -> int:

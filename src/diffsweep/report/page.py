@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache, reduce
+from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,9 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from diffsweep.report.caption import full_caption
+from diffsweep.report.choice import common
 from diffsweep.report.command import added, around, override
-from diffsweep.report.comparison import Comparison, Split, compare, explained, variance_split
+from diffsweep.report.comparison import Comparison, Split, explained, variance_split
 from diffsweep.report.grid import REFERENCES, layout
 from diffsweep.report.layout import cells
 from diffsweep.report.table import Table
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 STYLES = ("vendor/tabulator_simple.min.css", "page.css")
 LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "vendor/tabulator.min.js")
 SCRIPTS = (*LIBRARIES, "state.js", "pictures.js", "panel.js", "tables.js", "curves.js", "start.js")
-MOST_COMPARED = 200  # comparisons, some 40 ms each
 MOST_LISTED = 100  # values of an axis
 COUNTED = ("cells", "model_loads", "model_calls", "model_rows", "padded_rows", "encodes", "rows", "sampling_seconds")
 
@@ -42,12 +42,18 @@ Sweep = Mapping[str, Any]
 _NOTHING: Record = {"files": {}}  # what a failed cell has
 
 
-def page(store: Store, sweep: Sweep, frame: pd.DataFrame, table: Table, images: Sequence[str]) -> str:
+def page(
+    store: Store,
+    sweep: Sweep,
+    frame: pd.DataFrame,
+    table: Table,
+    comparisons: Sequence[Comparison],
+    images: Sequence[str],
+) -> str:
     """The page as HTML. images: contact sheets and figures, named from the sweep's folder as all pictures are."""
     records = [store.finished(cell["cell_id"]) for cell in sweep["cells"]]
     failed = [cell for cell, record in zip(sweep["cells"], records, strict=True) if record is None]
     reasons = dict(zip(frame["cell_id"], frame["reason"], strict=True)) if "reason" in frame else {}
-    comparisons = _comparisons(frame, table)
     scripts = [_text(name) for name in SCRIPTS]
     return _template().render(
         data=_data(sweep, frame, table, records),
@@ -61,7 +67,7 @@ def page(store: Store, sweep: Sweep, frame: pd.DataFrame, table: Table, images: 
         notes=sweep["notes"],
         failed=[(_setting(cell["axes"]), cell["cell_id"], reasons[cell["cell_id"]]) for cell in failed],
         axes={axis: _first(values) for axis, values in sweep["axes"].items()},
-        shared=dict(_flat(reduce(_common, (record["config"] for record in records if record)))) if any(records) else {},
+        shared=dict(_flat(common([record["config"] for record in records if record]))),
         caption=full_caption(table),
         comparisons=comparisons,
         explained=explained(comparisons) if comparisons else "",
@@ -161,13 +167,6 @@ def _settings(table: Table) -> dict[str, Any]:
     }
 
 
-def _comparisons(frame: pd.DataFrame, table: Table) -> list[Comparison]:
-    """Of every axis that makes a setting, on as many of the metrics as time allows."""
-    metrics = [name for name in table.directions if name in frame]
-    each = sum(n - 1 for axis in table.axes if 2 <= (n := frame[axis].nunique(dropna=False)) <= 10)
-    return compare(frame, metrics[: max(1, MOST_COMPARED // max(1, each))]) if metrics and each else []
-
-
 def _splits(frame: pd.DataFrame, table: Table) -> list[Split]:
     return [split for name in table.directions if name in frame and (split := variance_split(frame, name))]
 
@@ -199,17 +198,6 @@ def _setting(axes: Mapping[str, Any]) -> str:
 def _first(values: Sequence[Any]) -> list[str]:
     more = [f"and {len(values) - MOST_LISTED} more"] if len(values) > MOST_LISTED else []
     return [*(short(shown(value), 200) for value in values[:MOST_LISTED]), *more]
-
-
-def _common(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """What two configurations share."""
-    found = {}
-    for key, value in one.items():
-        if key in other and other[key] == value:
-            found[key] = value
-        elif isinstance(value, Mapping) and isinstance(other.get(key), Mapping):
-            found[key] = _common(value, other[key])
-    return found
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:

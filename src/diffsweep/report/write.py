@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from diffsweep.core.files import write_atomic
+from diffsweep.report.comparison import Comparison, overview
 from diffsweep.report.figure import write_figures
 from diffsweep.report.figure.trajectory import write_trajectory
 from diffsweep.report.frame import results
@@ -28,10 +29,11 @@ MOST_SHOWN = 60  # settings in the terminal, and failures named there
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What was written: one row a cell, one row a setting, and the files."""
+    """What was written: one row a cell, one row a setting, settings against each other, and the files."""
 
     frame: pd.DataFrame
     table: Table
+    comparisons: Sequence[Comparison]
     folder: Path
     files: tuple[Path, ...]
 
@@ -40,7 +42,7 @@ def write_all(store: Store, sweep: Mapping[str, Any]) -> Report:
     """Write every file of a sweep (sweep: what sweep.json holds), each of them atomically."""
     folder = store.root / "sweeps" / sweep["name"]
     frame = results(store, sweep)
-    table = summarise(frame)
+    table, comparisons = summarise(frame), overview(frame)
     parquet = BytesIO()
     frame.to_parquet(parquet, index=False)
     texts = {
@@ -57,9 +59,9 @@ def write_all(store: Store, sweep: Mapping[str, Any]) -> Report:
     figures = [*write_figures(folder, sweep, frame, table), *write_trajectory(folder, store, sweep)]
     images = [*sheets, *(figure for figure in figures if figure.suffix == ".png")]
     names = [image.relative_to(folder).as_posix() for image in images]
-    write_atomic(folder / "report.html", page(store, sweep, frame, table, names).encode())
+    write_atomic(folder / "report.html", page(store, sweep, frame, table, comparisons, names).encode())
     files = (*(folder / name for name in contents), *sheets, *figures, folder / "report.html")
-    return Report(frame, table, folder, files)
+    return Report(frame, table, comparisons, folder, files)
 
 
 def show(report: Report) -> None:

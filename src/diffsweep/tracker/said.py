@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from diffsweep.report.choice import levels, measured, plain, split_axes
-from diffsweep.report.comparison import compare, to_frame
+from diffsweep.report.choice import common, levels, measured, plain, split_axes
+from diffsweep.report.comparison import to_frame
 from diffsweep.report.layout import to_frame as settings_of
 from diffsweep.report.statistics import intervals
 from diffsweep.report.text import short, shown
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 MOST_PICTURES = 100  # wandb itself keeps 108 of a list, and 10,000 rows of a table
 MOST_ROWS = 10_000
-MOST_COMPARED = 200  # comparisons, some 10 ms each
 STEP = re.compile(r"step_(\d+)_(\w+)")  # a picture of a cell's way from noise
 
 Sweep = Mapping[str, Any]
@@ -132,7 +131,11 @@ def _say_sweep(store: Store, sweep: Sweep, report: Report, run: Run) -> None:
     cells = stored(store, sweep)
     n = min(len(cells), MOST_PICTURES)
     chosen = [cells[i * len(cells) // n] for i in range(n)]
-    tables = {"results": report.frame, "settings": settings_of(report.table), "comparisons": _compared(report.frame)}
+    tables = {
+        "results": report.frame,
+        "settings": settings_of(report.table),
+        "comparisons": to_frame(report.comparisons),
+    }
     run.log(
         {
             **{name: _table(frame, name, run) for name, frame in tables.items() if len(frame)},
@@ -170,20 +173,6 @@ def shared(store: Store, sweep: Sweep) -> dict[str, Any]:
     return common([store.record(cell["cell_id"])["config"] for cell in stored(store, sweep)])
 
 
-def common(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The entries that are equal in all of them, to any depth."""
-    found: dict[str, Any] = {}
-    for key, value in mappings[0].items() if mappings else ():
-        values = [mapping[key] for mapping in mappings if key in mapping]
-        if len(values) < len(mappings):
-            continue
-        if all(other == value for other in values):
-            found[key] = value
-        elif all(isinstance(other, Mapping) for other in values) and (inner := common(values)):
-            found[key] = inner
-    return found
-
-
 def summary(frame: pd.DataFrame) -> dict[str, float]:
     """How many cells there are, and each metric's mean over seeds and inputs, with its 95 % interval as _low and _high.
 
@@ -215,13 +204,6 @@ def _steps(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
         if status == "done":
             numbers = {name: column[i] for name, column in values.items() if isinstance(column[i], int | float)}
             yield {"cells/number": i, **numbers}
-
-
-def _compared(frame: pd.DataFrame) -> pd.DataFrame:
-    """The page's comparisons: of every axis that makes a setting, on as many of the metrics as time allows."""
-    each = sum(n - 1 for axis in split_axes(frame)[0] if 2 <= (n := frame[axis].nunique(dropna=False)) <= 10)
-    metrics = measured(frame)[: max(1, MOST_COMPARED // max(1, each))]
-    return to_frame(compare(frame, metrics) if metrics and each else [])
 
 
 def _table(frame: pd.DataFrame, key: str, run: Run) -> Table:
