@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.conf import HydraConf
@@ -33,6 +33,9 @@ from yaml import YAMLError, safe_load  # type: ignore[import-untyped]
 
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.paths import shipped
+
+if TYPE_CHECKING:
+    from diffsweep.tracker.session import Session
 
 Cell = tuple[dict[str, Any], dict[str, Any]]
 QUOTES = "''"  # an empty text
@@ -84,6 +87,13 @@ class Task:
         self.error: Exception | None = None
         self.name: str | None = None
         self.launched: list[Cell] = []
+        self.session: Session | None = None
+
+    def end(self) -> None:
+        """No more is to come: whoever was told of the sweep hears that."""
+        session, self.session = self.session, None
+        if session and (told := session.close()):
+            print(told, file=sys.stderr, flush=True)
 
     def __call__(self, cfg: DictConfig) -> str:
         """One job. Alone, it keeps its error for `main`: Hydra would tell it a second time."""
@@ -125,7 +135,10 @@ class Task:
         from diffsweep.sweep.runner import run_sweep  # heavy: imported once there is something to run
 
         name = _at(cells[0][0], "sweep.name") or self.name
-        outcome = run_sweep(cells, name, self.command, () if joins else self.launched, joins)
+        outcome = run_sweep(cells, name, self.command, () if joins else self.launched, joins, self.session)
+        self.session = outcome.session
+        if joins:
+            self.end()
         before = len(self.launched)
         self.name, self.launched = outcome.folder.name, [*self.launched, *cells]
         self.failed += outcome.failed
@@ -169,6 +182,8 @@ def main() -> int:
         if whole:
             traceback.print_exc()
         return _refuse(explain(error))
+    finally:
+        task.end()
     return 1 if task.failed else 0
 
 

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,7 +31,7 @@ from diffsweep.report.table import summarise
 from diffsweep.report.write import Report
 from diffsweep.sweep.parts import build
 from diffsweep.sweep.store import Store
-from diffsweep.tracker import wandb as tracker_module
+from diffsweep.tracker import session as session_module
 from diffsweep.tracker.none import NoTracker
 from diffsweep.tracker.said import of_cell, run_id
 from diffsweep.tracker.wandb import Wandb
@@ -251,7 +250,7 @@ def test_pictures_are_media_of_the_run_with_captions_and_the_stores_bytes(told: 
 def test_the_runs_folder_is_complete_in_itself(told: Told) -> None:
     """So that it can be moved to another machine and sent from there: no file is named that lies outside."""
     named = [file["path"] for record in told.records for file in record.get("files", {}).get("files", ())]
-    assert len(named) == 10  # three pictures, two sheets, a figure, three tables, the page
+    assert len(named) == 13  # three pictures, by their steps and together, two sheets, a figure, three tables, the page
     assert all((told.run / "files" / name).is_file() for name in named)
     assert not [record for record in told.records if "artifact" in record["type"]]
     assert not [path for path in told.run.parent.rglob("*") if path.is_symlink()]
@@ -859,17 +858,16 @@ def test_a_service_killed_among_the_cells_costs_one_warning_and_no_run(
     finished: Finished, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
-    before = tracker_module._opened
+    before = session_module._init
 
-    @contextmanager
-    def opening(**arguments: Any) -> Iterator[Any]:
-        with before(**arguments) as run:
-            opened.append(arguments["id"])
-            if len(opened) == 2:
-                kill_service()
-            yield run
+    def opening(**arguments: Any) -> Any:
+        run = before(**arguments)
+        opened.append(arguments["id"])
+        if len(opened) == 2:
+            kill_service()
+        return run
 
-    monkeypatch.setattr(tracker_module, "_opened", opening)
+    monkeypatch.setattr(session_module, "_init", opening)
     assert BOTH.log(*finished)
     out, err = capfd.readouterr()
     assert not out and re.fullmatch(r"warning: wandb: .*; the rest is written offline\n", err)

@@ -128,17 +128,19 @@ def score(
     metrics: Iterable[Metric],
     device: str = "auto",
     failed: dict[str, str] | None = None,
+    shows: bool = True,
 ) -> int:
     """Compute what is missing and write it into the records; the number of cells that changed.
 
     A number of the same definition is kept. A cell that lacks what a metric needs goes without it, and one whose
     pictures cannot be read is left as it is (`verify` tells). A metric that fails is left out, its error in `failed`
-    by its name. Where nothing is missing, torch is not imported. BadInput for a device that is not there.
+    by its name. shows: a progress bar where it takes long. Where nothing is missing, torch is not imported. BadInput
+    for a device that is not there.
     """
     definitions = {metric: _plain(metric.definition()) for metric in metrics}
     ids = list(dict.fromkeys(cell_ids))
     changed: set[str] = set()
-    with _bar(len(ids)) as bar:
+    with _bar(len(ids), shows) as bar:
         missing = _missing(store, _counted(ids, bar), definitions)
         while chunk := list(islice(missing, AT_ONCE)):
             for own, batch_ids, batch in _batches(store, chunk, present(device)):
@@ -221,11 +223,12 @@ def _plain(definition: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(definition))
 
 
-def _bar(number: int) -> Any:
+def _bar(number: int, shows: bool) -> Any:
     """Told of work that takes more than a moment."""
     from tqdm import tqdm
 
-    return tqdm(total=number, desc="measuring", unit="cell", delay=2, dynamic_ncols=True, leave=False)
+    options = {"desc": "measuring", "unit": "cell", "dynamic_ncols": True, "leave": False}
+    return tqdm(total=number, delay=2, disable=not shows, **options)
 
 
 def _counted(ids: Iterable[str], bar: Any) -> Iterator[str]:

@@ -13,6 +13,7 @@ from diffsweep.sweep.cell import Cell
 
 GB = 1e9
 SPARE = 1.5e9  # bytes of a CUDA device for its context and its libraries' workspaces
+BESIDE = 4e9  # bytes free on a CUDA device: what the metrics' networks may need while the model is at work
 LARGER = "a device with more memory is needed"
 SMALL = 10  # times the size of its files: what a model takes on a processor at the very most
 
@@ -87,6 +88,15 @@ def available(device: str) -> float:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (ValueError, OSError, AttributeError):  # a system that does not tell
         return float("inf")
+
+
+def beside(device: str) -> bool:
+    """Whether pictures can be measured while others are sampled."""
+    if not device.startswith("cuda"):
+        return True
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0] >= BESIDE
 
 
 def _gb(size: float) -> str:

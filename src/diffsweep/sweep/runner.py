@@ -23,6 +23,7 @@ from diffsweep.core.problems import BadInput
 from diffsweep.metric import score, score_sets
 from diffsweep.sweep import preflight
 from diffsweep.sweep.cell import RECIPE, Cell
+from diffsweep.sweep.following import Following
 from diffsweep.sweep.plan import Plan, Raw, axes_of, plan
 from diffsweep.sweep.provenance import provenance
 from diffsweep.sweep.store import Store, locked, to_json
@@ -34,16 +35,19 @@ if TYPE_CHECKING:
 
     from diffsweep.core.types import Model
     from diffsweep.engine import Counts, Engine, Finished, Work
+    from diffsweep.tracker.session import Session
 
 MOST_ROWS = {"cpu": 16, "cuda": 32}  # a row's cost hardly falls beyond
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sweep ended: `done` or `failed` for each cell, in order, and where its files are."""
+    """How a sweep ended: `done` or `failed` for each cell, in order, and where its files are. session: what its tracker
+    goes on with where more is to come; to be closed by whoever knows that it is not."""
 
     statuses: list[str]
     folder: Path
+    session: Session | None = None
 
     @property
     def failed(self) -> int:
@@ -83,23 +87,29 @@ def run_sweep(
     command: str = "",
     before: Sequence[Raw] = (),
     joins: bool = False,
+    session: Session | None = None,
 ) -> Outcome:
     """Plan, sample what is missing, measure, and write a sweep's files.
 
     raw: a composed configuration and its axes for each cell; before: those of earlier launches of the same sweep (an
     optimising sweeper's). joins: the cells that sweep.json lists already stay in it, for launchers that run each cell
-    in a process of its own. Raises BadInput before a model is loaded.
+    in a process of its own. session: that of the earlier launches. Raises BadInput before a model is loaded.
     """
     own = plan(raw, name)
-    sweep = Sweep(plan([*before, *raw], name) if before else own, command, joins)
-    sweep.run()
-    return Outcome([sweep.status(cell) for cell in own.cells], sweep.folder)
+    sweep = Sweep(plan([*before, *raw], name) if before else own, command, joins, session)
+    try:
+        sweep.run()
+    except BaseException:
+        if sweep.session and (told := sweep.session.close()):
+            say(told)
+        raise
+    return Outcome([sweep.status(cell) for cell in own.cells], sweep.folder, sweep.session)
 
 
 class Sweep:
     """One sweep's state while it runs."""
 
-    def __init__(self, whole: Plan, command: str, joins: bool = False) -> None:
+    def __init__(self, whole: Plan, command: str, joins: bool = False, session: Session | None = None) -> None:
         self.plan = whole
         self.command = command
         self.joins = joins
@@ -111,6 +121,8 @@ class Sweep:
         self.unmeasured: dict[str, str] = {}  # metrics that failed, with their errors
         self.earlier = self._earlier()
         self.this = _Run()
+        self.session = session
+        self.following: Following | None = None
 
     def _earlier(self) -> dict[str, Any]:
         try:
@@ -136,6 +148,8 @@ class Sweep:
         also = f", and {len(first)} whose pictures they enlarge" if first else ""
         told = f"{number} cell{'s' * (number != 1)}, {kept} already stored, {len(missing)} to sample"
         say(f"{self.plan.name}: {told}{also}")
+        if self.session is None and hasattr(self.plan.tracker, "begin"):
+            self.session = self.plan.tracker.begin(self.store, self.folder)
         if missing:
             self._sample([*first.values(), *missing])
         self._report()
@@ -177,7 +191,7 @@ class Sweep:
         self.plan.metrics.ready()
         self.rows = self._as_recorded(room)
         self._note_rows()
-        self._write()
+        document = self._write()
         from tqdm import tqdm
 
         planned = sum(len(cell.visited) * len(cell.prompts) for cell in missing)
@@ -190,7 +204,7 @@ class Sweep:
             bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} model rows, {elapsed} < {remaining}",
         )
         try:
-            with bar:
+            with bar, self._followed(document, device):
                 for cells in by_model.values():
                     self._sample_together(cells, device, bar, len(missing))
         except KeyboardInterrupt:
@@ -198,6 +212,25 @@ class Sweep:
             raise
         finally:
             self._write()
+
+    @contextmanager
+    def _followed(self, document: Mapping[str, Any], device: str) -> Iterator[None]:
+        """Where somebody is to be told, cells are measured and told of beside the sampling of others."""
+        if not self.session or self.joins:
+            yield
+            return
+        session = self.session
+
+        def each(cell_ids: list[str]) -> None:
+            if preflight.beside(device):
+                score(self.store, cell_ids, self.plan.metrics.metrics, device, self.unmeasured, shows=False)
+                session.cells(document, cell_ids)
+
+        with Following(each) as self.following:
+            for cell in document["cells"]:
+                if cell["status"] == "done":
+                    self.following.add(cell["cell_id"])
+            yield
 
     def _fitting(self, device: str) -> dict[str, int]:
         """The batch shape of each stage, by its key: as asked for, or what the whole sweep can fill."""
@@ -230,7 +263,7 @@ class Sweep:
     def _sample_together(self, cells: list[Cell], device: str, bar: tqdm[None], total: int) -> None:
         from diffsweep.engine import Engine
 
-        coming = {cell.id for cell in cells}
+        coming, asked = {cell.id for cell in cells}, {cell.id for cell in self.plan.cells}
         ready: list[Cell] = []
         later: dict[str, list[Cell]] = defaultdict(list)  # by the cell whose picture they enlarge
         by_stage: dict[str, list[Cell]] = defaultdict(list)
@@ -246,11 +279,13 @@ class Sweep:
             self._load(engine, by_stage)
             bar.set_description_str(f"{self.this.cells}/{total} cells", refresh=False)
             bar.unpause()  # time left is told by sampling, not by loading
-            if hasattr(self.plan.tracker, "prepare"):
-                self.plan.tracker.prepare()
+            if self.following:
+                self.following.begin()
             works = (self.work(cell, device, then=later.get(cell.id, ())) for cell in ready)
             for finished in engine.run(works, bar.update):
                 self._finish(finished, engine, device)
+                if self.following and finished.key.id in asked and finished.key.id not in self.failures:
+                    self.following.add(finished.key.id)
                 for cell in later.pop(finished.key.id, ()):
                     if finished.key.id in self.failures:
                         self._fail_with(finished.key, cell, later)
@@ -363,6 +398,7 @@ class Sweep:
                 "seed": cell.seed,
                 "status": self.status(cell),
                 "reason": self.failures.get(cell.id),
+                **({"config": cell.config} if cell.id in self.failures else {}),
             }
             for cell in self.plan.cells
         ]
@@ -386,9 +422,11 @@ class Sweep:
             "cells": cells,
         }
 
-    def _write(self) -> None:
+    def _write(self) -> dict[str, Any]:
         with locked(self.folder):
-            write_atomic(self.folder / "sweep.json", to_json(self.document()))
+            document = self.document()
+            write_atomic(self.folder / "sweep.json", to_json(document))
+        return document
 
     def _report(self) -> None:
         from diffsweep.report.write import show, write_all
@@ -402,7 +440,11 @@ class Sweep:
             document["unavailable"] |= self.unmeasured
             write_atomic(self.folder / "sweep.json", to_json(document))
             report = write_all(self.store, document)
-        told = self.plan.tracker.log(self.store, document, report)
+        told = None
+        if self.session:
+            self.session.report(document, report)
+        else:
+            told = self.plan.tracker.log(self.store, document, report)
         show(report)
         if told:
             say(told)

@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,9 +32,14 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+class Busy(RuntimeError):
+    """Another process holds what is wanted."""
+
+
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes that do so, where the system can (not on Windows)."""
+def locked(folder: Path, patience: float = math.inf) -> Iterator[None]:
+    """Hold a folder against other processes that do so, where the system can (not on Windows); Busy where one of them
+    has it for longer than `patience` seconds."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
@@ -42,7 +48,17 @@ def locked(folder: Path) -> Iterator[None]:
         return
     number = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(number, fcntl.LOCK_EX)
+        began = time.monotonic()
+        while patience < math.inf:
+            try:
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() - began >= patience:
+                    raise Busy(f"{folder}: held by another process") from None
+                time.sleep(0.1)
+        else:
+            fcntl.flock(number, fcntl.LOCK_EX)
         yield
     finally:
         os.close(number)

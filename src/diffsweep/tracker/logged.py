@@ -37,9 +37,9 @@ class Logged:
 
     @classmethod
     @contextmanager
-    def of(cls, folder: Path, place: str, tags: Sequence[str], online: bool) -> Iterator[Logged]:
-        """As the last time left it; kept again however this time ends."""
-        with locked(folder):
+    def of(cls, folder: Path, place: str, tags: Sequence[str], online: bool, patience: float) -> Iterator[Logged]:
+        """As the last time left it; kept again however this time ends. patience: as of `locked`."""
+        with locked(folder, patience):
             try:
                 entries = json.loads((folder / "logged.json").read_bytes())
             except (OSError, ValueError):
@@ -49,13 +49,17 @@ class Logged:
                 if found := FOLDER.fullmatch(path.name):
                     for name in found.groups():
                         folders[name].add(path.name)
+            logged = cls(folder, place, tags, online, entries, folders)
             try:
-                yield cls(folder, place, tags, online, entries, folders)
+                yield logged
             finally:
                 for path in (*folder.iterdir(), *folder.glob("*run-*/logs/*")):
                     if path.is_symlink():  # to the latest run, which `wandb sync` would send twice, and to nowhere
                         path.unlink()
-                write_atomic(folder / "logged.json", to_json(entries))
+                logged.keep()
+
+    def keep(self) -> None:
+        write_atomic(self.folder / "logged.json", to_json(self.entries))
 
     def has(self, said: Said) -> bool:
         """Whether the run says this already."""

@@ -6,16 +6,17 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from diffsweep.report.choice import common, levels, measured, plain, split_axes
+from diffsweep.report.choice import common, levels, measured, split_axes
 from diffsweep.report.comparison import to_frame
 from diffsweep.report.layout import to_frame as settings_of
 from diffsweep.report.statistics import intervals
 from diffsweep.report.text import short, shown
 from diffsweep.sweep.store import Record, Store
+from diffsweep.tracker.steps import MOST_PICTURES, MOST_ROWS, Steps, Sweep, caption_of, picture, thinned
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,16 +26,13 @@ if TYPE_CHECKING:
 
     from diffsweep.report.write import Report
 
-MOST_PICTURES = 100  # wandb itself keeps 108 of a list, and 10,000 rows of a table
-MOST_ROWS = 10_000
 STEP = re.compile(r"step_(\d+)_(\w+)")  # a picture of a cell's way from noise
-
-Sweep = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Said:
-    """One run: who it is, a hash of all that it says, how it says that, and what there is no room for (cut)."""
+    """One run: who it is, a hash of all that it says, how it says that, what there is no room for (cut), and how it
+    ends."""
 
     id: str
     name: str
@@ -43,6 +41,7 @@ class Said:
     content: str
     say: Callable[[Run], None]
     cut: str = ""
+    exit_code: int = 0
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -58,23 +57,42 @@ def run_id(sweep: Sweep) -> str:
 def of_cell(store: Store, sweep: Sweep, cell: Mapping[str, Any]) -> Said:
     """A finished cell: its configuration, numbers and pictures."""
     cell_id, record = cell["cell_id"], store.record(cell["cell_id"])
-    technique = record["config"]["technique"]["name"]
     files = store.folder(cell_id).relative_to(store.root).as_posix()
     config = {**record["config"], "sweep": sweep["name"], "cell_id": cell_id, "files": files}
-    axes = {axis.rpartition(".")[2]: value for axis, value in cell["axes"].items()} or {"technique": technique}
-    named = " ".join(f"{axis}={short(shown(value), 30)}" for axis, value in {**axes, "seed": cell["seed"]}.items())
     asked = {name: entry for name, entry in record["metrics"].items() if name in sweep["metrics"]}
     numbers = {name: entry["value"] for name, entry in asked.items() if entry["value"] is not None}
     numbers |= {f"{name}_exact": True for name, entry in asked.items() if entry.get("exact")}
     numbers |= {"nfe": record["nfe"], "seconds": record["seconds"]}
-    return Said(
-        id=f"{cell_id}-{run_id(sweep)[:8]}",
-        name=short(named, 80),
-        job_type=technique,
-        config=config,
-        content=_hash(named, config, numbers, record["files"]),
-        say=partial(_say_cell, store, cell, record, numbers),
-    )
+    say = partial(_say_cell, store, cell, record, numbers)
+    return _said_of(sweep, cell, config, say, _hash(config, numbers, record["files"]))
+
+
+def of_failed(store: Store, sweep: Sweep) -> Iterator[Said]:
+    """Each cell that failed: its configuration, and the reason."""
+    for cell in sweep["cells"]:
+        if (config := cell.get("config")) and not store.whole(cell["cell_id"]):
+            say = partial(_say_failure, cell["reason"])
+            config = {**config, "sweep": sweep["name"], "cell_id": cell["cell_id"]}
+            yield _said_of(sweep, cell, config, say, cell["reason"], exit_code=1)
+
+
+def _said_of(
+    sweep: Sweep,
+    cell: Mapping[str, Any],
+    config: dict[str, Any],
+    say: Callable[[Run], None],
+    content: str,
+    exit_code: int = 0,
+) -> Said:
+    technique = config["technique"]["name"]
+    axes = {axis.rpartition(".")[2]: value for axis, value in cell["axes"].items()} or {"technique": technique}
+    named = " ".join(f"{axis}={short(shown(value), 30)}" for axis, value in {**axes, "seed": cell["seed"]}.items())
+    name = short(named, 80)
+    return Said(f"{cell['cell_id']}-{run_id(sweep)[:8]}", name, technique, config, content, say, exit_code=exit_code)
+
+
+def _say_failure(reason: str, run: Run) -> None:
+    run.summary["reason"] = reason
 
 
 def _say_cell(
@@ -103,34 +121,36 @@ def _say_cell(
     run.log({**pictures, **numbers})
 
 
-def of_sweep(store: Store, sweep: Sweep, report: Report, own_id: str | None = None) -> Said:
-    """A sweep as a whole. own_id: the id that somebody else has given the run."""
+def of_beginning(sweep: Sweep, own_id: str | None) -> Said:
+    """A sweep that has just begun. own_id: the id that somebody else has given the run."""
+    config = {"axes": dict(sweep["axes"]), "command": sweep["command"]}
+    return Said(own_id or run_id(sweep), sweep["name"], "sweep", config, "", lambda run: None)
+
+
+def of_sweep(store: Store, sweep: Sweep, report: Report, steps: Steps, own_id: str | None) -> Said:
+    """A sweep as a whole. steps: those told while it went on."""
+    begun = of_beginning(sweep, own_id)
     done = [cell["cell_id"] for cell in stored(store, sweep)]
-    config = {**shared(store, sweep), "axes": dict(sweep["axes"]), "command": sweep["command"]}
+    config = {**shared(store, sweep), **begun.config}
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in shown_files(report)}
     counts = ((MOST_ROWS, len(report.frame), "rows"), (MOST_PICTURES, len(done), "pictures"))
     cut = [f"{most} of {count} {what}" for most, count, what in counts if count > most]
-    return Said(
-        id=own_id or run_id(sweep),
-        name=sweep["name"],
-        job_type="sweep",
+    return replace(
+        begun,
         config=config,
         content=_hash(config, report.frame.to_json(), digests),
-        say=partial(_say_sweep, store, sweep, report),
+        say=partial(_say_sweep, store, sweep, report, steps),
         cut=f" ({', '.join(cut)})" if cut else "",
     )
 
 
-def _say_sweep(store: Store, sweep: Sweep, report: Report, run: Run) -> None:
+def _say_sweep(store: Store, sweep: Sweep, report: Report, steps: Steps, run: Run) -> None:
     """A step a cell; then the tables, the sheets and figures, the page, and each metric's mean."""
     import wandb
 
-    run.define_metric("cells/*", step_metric="cells/number", summary="none")
-    for step in _steps(report.frame):
-        run.log(step)
+    steps.log(run, store, sweep, report.frame)
     cells = stored(store, sweep)
-    n = min(len(cells), MOST_PICTURES)
-    chosen = [cells[i * len(cells) // n] for i in range(n)]
+    chosen = [cells[i] for i in thinned(len(cells))]
     tables = {
         "results": report.frame,
         "settings": settings_of(report.table),
@@ -139,7 +159,7 @@ def _say_sweep(store: Store, sweep: Sweep, report: Report, run: Run) -> None:
     run.log(
         {
             **{name: _table(frame, name, run) for name, frame in tables.items() if len(frame)},
-            "samples": [wandb.Image(str(_picture(store, c)), caption=caption_of(c)) for c in chosen],
+            "samples": [wandb.Image(str(picture(store, cell)), caption=caption_of(cell)) for cell in chosen],
             **{_key(path): _shown(path) for path in shown_files(report)},
             **summary(report.frame),
         }
@@ -194,18 +214,6 @@ def summary(frame: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def _steps(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """For each finished cell its place, axes, metrics and cost, as cells/..., and each metric's mean so far."""
-    names = [*frame.attrs["axes"], *frame.attrs["metrics"], "nfe", "seconds"]
-    columns = {f"cells/{name.replace('.', '_')}": frame[name] for name in names}  # a dot would be a nested key
-    columns |= {name: frame[name].expanding().mean() for name in frame.attrs["metrics"]}
-    values = {name: [plain(value) for value in column[:MOST_ROWS]] for name, column in columns.items()}
-    for i, status in enumerate(frame["status"][:MOST_ROWS]):
-        if status == "done":
-            numbers = {name: column[i] for name, column in values.items() if isinstance(column[i], int | float)}
-            yield {"cells/number": i, **numbers}
-
-
 def _table(frame: pd.DataFrame, key: str, run: Run) -> Table:
     """Bound by hand: else wandb makes an artifact of it too, staged outside of the run's folder."""
     import wandb
@@ -215,15 +223,6 @@ def _table(frame: pd.DataFrame, key: str, run: Run) -> Table:
     table = wandb.Table(columns=list(map(str, frame)), data=rows)
     table.bind_to_run(run, key, run.step)  # type: ignore[no-untyped-call]
     return table
-
-
-def _picture(store: Store, cell: Mapping[str, Any]) -> Path:
-    return store.folder(cell["cell_id"]) / "image.png"
-
-
-def caption_of(cell: Mapping[str, Any]) -> str:
-    values = {**cell["axes"], "seed": cell["seed"]}
-    return ", ".join(f"{axis} = {short(shown(value), 60)}" for axis, value in values.items())
 
 
 def _hash(*parts: Any) -> str:

@@ -1,0 +1,277 @@
+"""The runs of one sweep while they are told: its cells as they are finished, the rest at its end.
+
+A run's id follows from its sweep and cell, and `logged` remembers what each said: a sweep told again updates its runs,
+and says nothing twice. Their folders lie in the sweep's own and need nothing outside of it. Without a key, or out of
+reach of the server, they are written there for `wandb sync`. Whatever wandb runs into is a warning: the sweep itself is
+stored already.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from diffsweep.report.frame import results
+from diffsweep.sweep.store import Busy
+from diffsweep.tracker.logged import Logged
+from diffsweep.tracker.said import Said, of_beginning, of_cell, of_failed, of_sweep, stored
+from diffsweep.tracker.steps import Steps
+
+if TYPE_CHECKING:
+    from wandb import Run, Settings
+
+    from diffsweep.report.write import Report
+    from diffsweep.sweep.store import Store
+    from diffsweep.tracker.wandb import Wandb
+
+LOCAL = ("offline", "dryrun")  # what WANDB_MODE may say, and no server is asked
+OPEN = 4  # runs at a time: most of one is waiting
+PATIENCE = 600.0  # seconds for other processes that tell of the same sweep
+FAILURES = (Exception, SystemExit)  # wandb exits with its service's exit code
+PRIVATE = {  # neither the terminal, the code, nor the machine is recorded
+    "console": "off",
+    "save_code": False,
+    "disable_git": True,
+    "host": "",
+    "x_disable_machine_info": True,
+    "x_disable_stats": True,
+    "x_save_requirements": False,
+}
+SERVICE = {"WANDB_ERROR_REPORTING": "false", "WANDB_FINISH_TIMEOUT": "120", "WANDB_FINISH_TIMEOUT_RAISES": "true"}
+
+
+class Session:
+    """What fails while the sweep runs is told again at its end, offline. Nothing here raises but an interrupt."""
+
+    def __init__(self, tracker: Wandb, store: Store, folder: Path) -> None:
+        self._tracker, self._store, self._folder = tracker, store, folder
+        self._telling: Telling | None = None
+        self._error: BaseException | None = None
+        self._last: tuple[Mapping[str, Any], Report] | None = None
+
+    def cells(self, sweep: Mapping[str, Any], cell_ids: Collection[str]) -> None:
+        """Tell of cells that are finished and measured, beside the sampling of others."""
+        if self._error is None:
+            try:
+                self._begun(patience=0).cells(sweep, cell_ids)
+            except FAILURES as error:
+                self._error = error
+
+    def report(self, sweep: Mapping[str, Any], report: Report) -> None:
+        """Tell of a sweep as a whole. It may go on, and be reported again."""
+        self._last = sweep, report
+        if self._error is None:
+            try:
+                self._begun(PATIENCE).report(sweep, report)
+            except FAILURES as error:
+                self._error = error
+            except BaseException:
+                self._last = None
+                raise
+
+    def close(self) -> str | None:
+        """End the runs; one line that says where they are, or None where they are nowhere."""
+        telling, self._telling = self._telling, None
+        if self._error is None:
+            try:
+                return telling.close() if telling else None
+            except FAILURES as error:
+                self._error = error
+        elif telling:
+            telling.drop()
+        return self._again(self._error) if self._last else None
+
+    def _begun(self, patience: float) -> Telling:
+        if self._telling is None:
+            self._telling = Telling(self._tracker, self._store, self._folder, self._tracker.mode, patience)
+        return self._telling
+
+    def _again(self, error: BaseException) -> str | None:
+        """No key, no answer, an answer that ceased, a service that died: what was to be told, whole."""
+        assert self._last is not None
+        busy = isinstance(error, Busy)  # with nothing else amiss
+        try:
+            telling = Telling(
+                self._tracker, self._store, self._folder, self._tracker.mode if busy else "offline", PATIENCE
+            )
+            try:
+                telling.report(*self._last)
+            except BaseException:
+                telling.drop()
+                raise
+            line = telling.close()
+        except Busy:
+            _warn(f"another process tells of this sweep; diffsweep-results sync {self._folder.name} tells the rest")
+            return None
+        except FAILURES as failure:
+            _warn(f"the sweep is stored, but not logged: {type(failure).__name__}: {failure}")
+            return None
+        if not busy:
+            _warn(f"{str(error).rstrip('.')}; the rest is written offline")
+        return line
+
+
+class Telling:
+    """Runs that are told in one mode, None for what the environment says. Busy where another process tells of the same
+    sweep for longer than `patience` seconds."""
+
+    def __init__(self, tracker: Wandb, store: Store, folder: Path, mode: str | None, patience: float) -> None:
+        self._tracker, self._store = tracker, store
+        self._steps = Steps()
+        self._run: Run | None = None
+        self._whole: Said | None = None
+        self._each: dict[str, Said] = {}
+        self._reported = False
+        with ExitStack() as stack:
+            settings = stack.enter_context(_service())
+            self._mode = mode or settings.mode
+            if self._mode != "disabled":
+                project = tracker.project or settings.project or "diffsweep"
+                place = f"{settings.base_url} {tracker.entity or settings.entity} {project}"
+                online = self._mode not in LOCAL
+                own = folder / "wandb"
+                self._logged = stack.enter_context(Logged.of(own, place, tracker.tags, online, patience))
+                self._arguments = {
+                    "project": project,
+                    "entity": tracker.entity,
+                    "tags": tracker.tags or None,
+                    "mode": self._mode,
+                    "group": os.environ.get("WANDB_RUN_GROUP") or folder.name,
+                    "dir": str(folder.resolve()),
+                }
+            self._stack = stack.pop_all()
+
+    def cells(self, sweep: Mapping[str, Any], cell_ids: Collection[str]) -> None:
+        if self._mode == "disabled":
+            return
+        whole, each = self._tracker.of(sweep)
+        part = {**sweep, "sets": {}, "cells": [cell for cell in sweep["cells"] if cell["cell_id"] in cell_ids]}
+        if whole:
+            run = self._opened(of_beginning(sweep, _own_id()))
+            self._steps.log(run, self._store, sweep, results(self._store, part))
+        if each:
+            self._tell([of_cell(self._store, sweep, cell) for cell in stored(self._store, part)])
+        self._logged.keep()
+
+    def report(self, sweep: Mapping[str, Any], report: Report) -> None:
+        if self._mode == "disabled":
+            return
+        whole, each = self._tracker.of(sweep)
+        if whole:  # first: a server that does not answer is waited for once
+            said = of_sweep(self._store, sweep, report, self._steps, _own_id())
+            if self._run or not self._logged.has(said):
+                run = self._opened(said)
+                run.config.update(said.config, allow_val_change=True)  # type: ignore[no-untyped-call]
+                said.say(run)
+            self._whole = said
+        if each:
+            done = [of_cell(self._store, sweep, cell) for cell in stored(self._store, sweep)]
+            self._tell([*done, *of_failed(self._store, sweep)])
+        self._reported = True
+
+    def close(self) -> str | None:
+        """End the sweep's run, which has failed where there was no report."""
+        with self._stack:
+            if self._run:
+                assert self._whole is not None
+                folder, url = Path(self._run.dir).parent.name, None if self._run.offline else self._run.url
+                self._run.finish(exit_code=0 if self._reported else 1)
+                self._logged.note(self._whole, folder, url)
+            return None if self._mode == "disabled" else self._where()
+
+    def drop(self) -> None:
+        """End what cannot be told."""
+        with suppress(*FAILURES), self._stack:
+            if self._run:
+                self._run.finish(exit_code=1)
+
+    def _opened(self, said: Said) -> Run:
+        """The sweep's run."""
+        if self._run is None:
+            self._run = _init(**self._arguments, **said.arguments)
+            self._whole = said
+        return self._run
+
+    def _tell(self, cells: Sequence[Said]) -> None:
+        """A run each, several at a time."""
+        several = {said.id: said for said in cells}
+        self._each |= several
+        pool = ThreadPoolExecutor(OPEN)
+        try:
+            for _ in pool.map(self._tell_one, several.values()):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _tell_one(self, said: Said) -> None:
+        """Unless it is there and says the same."""
+        if self._logged.has(said):
+            return
+        run = _init(**self._arguments, **said.arguments)
+        code = 1
+        try:
+            said.say(run)
+            code = said.exit_code
+            folder, url = Path(run.dir).parent.name, None if run.offline else run.url
+        finally:
+            run.finish(exit_code=code)
+        self._logged.note(said, folder, url)
+
+    def _where(self) -> str:
+        """One line: where the runs are, and what of the sweep they have not."""
+        own, whole, each = self._logged.folder, self._whole, list(self._each)
+        cut = whole.cut if whole else ""
+        ids = [*([whole.id] if whole else []), *each]
+        waiting = self._logged.waiting(ids)
+        if len(waiting) == 1:
+            return f"wandb: offline run; wandb sync {shlex.quote(str(own / waiting[0]))}{cut}"
+        if waiting:
+            return f"wandb: {len(waiting)} offline runs; wandb sync {shlex.quote(str(own))}{cut}"
+        if not ids:
+            return "wandb: no run, as no cell is finished"
+        url = next(filter(None, map(self._logged.url, ids[:1])), None)
+        place = "sent by wandb sync" if url is None else url if whole else url.rpartition("/runs/")[0]
+        also = f", and {len(each)} of its cells" if whole and each else f", {len(each)} runs" if each else ""
+        return f"wandb: {place}{also}{cut}"
+
+
+def _own_id() -> str | None:
+    """The id that an agent has given the run."""
+    return os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
+
+
+@contextmanager
+def _service() -> Iterator[Settings]:
+    """wandb's service as long as it is needed, and the settings it found: silent, so asking for no key, with its own
+    log (which it writes to a cache) not kept and its own errors not reported."""
+    import wandb
+
+    with TemporaryDirectory(prefix="diffsweep-", ignore_cleanup_errors=True) as cache:
+        wanted = {"WANDB_CACHE_DIR": cache, **SERVICE}
+        own = {name: value for name, value in wanted.items() if name not in os.environ}
+        os.environ.update(own)
+        try:
+            yield wandb.setup(wandb.Settings(silent=True)).settings
+        finally:
+            for name in own:
+                del os.environ[name]
+            if wandb.run is None:  # none that the caller has open
+                wandb.teardown()
+
+
+def _init(**arguments: Any) -> Run:
+    """A run, in place of one of its id: not resumed, which would repeat its steps."""
+    import wandb
+
+    return wandb.init(**arguments, resume=None, reinit="create_new", settings=dict(PRIVATE))
+
+
+def _warn(text: str) -> None:
+    print(f"warning: wandb: {' '.join(text.split())}", file=sys.stderr, flush=True)

@@ -1,0 +1,75 @@
+"""The history of a sweep's run: a step a finished cell, in the order in which they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from diffsweep.report.choice import plain
+from diffsweep.report.text import short, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from wandb import Run
+
+    from diffsweep.sweep.store import Store
+
+MOST_PICTURES = 100  # wandb itself keeps 108 of a list, and 10,000 rows of a table
+MOST_ROWS = 10_000
+
+Sweep = Mapping[str, Any]
+
+
+class Steps:
+    """Each cell has one step, however often it is told of."""
+
+    def __init__(self) -> None:
+        self.told: set[str] = set()
+        self.sums: dict[str, tuple[float, int]] = {}
+
+    def log(self, run: Run, store: Store, sweep: Sweep, frame: pd.DataFrame) -> None:
+        """Those of the finished cells that have none yet. frame: `report.frame.results` of them, or of all."""
+        import wandb
+
+        if not self.told:
+            run.define_metric("cells/*", step_metric="cells/number", summary="none")
+        cells = {cell["cell_id"]: (i, cell) for i, cell in reversed([*enumerate(sweep["cells"])])}
+        pictured = thinned(len(sweep["cells"]))
+        for cell_id, step in self._of(frame):
+            place, cell = cells[cell_id]
+            if place < MOST_ROWS:
+                if place in pictured:
+                    step["cells/image"] = wandb.Image(str(picture(store, cell)), caption=caption_of(cell))
+                run.log({"cells/number": place, **step})
+
+    def _of(self, frame: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any]]]:
+        """For each cell its axes, metrics and cost, as cells/..., and each metric's mean so far."""
+        metrics = frame.attrs["metrics"]
+        names = [*frame.attrs["axes"], *metrics, "nfe", "seconds"]
+        columns = {name: [plain(value) for value in frame[name]] for name in names}
+        for i, (cell_id, status) in enumerate(zip(frame["cell_id"], frame["status"], strict=True)):
+            if status != "done" or cell_id in self.told:
+                continue
+            self.told.add(cell_id)
+            numbers = {name: column[i] for name, column in columns.items() if isinstance(column[i], int | float)}
+            for name in metrics:
+                total, n = self.sums.get(name, (0.0, 0))
+                self.sums[name] = (total + numbers[name], n + 1) if name in numbers else (total, n)
+            means = {name: total / n for name, (total, n) in self.sums.items() if n}
+            yield cell_id, {f"cells/{name.replace('.', '_')}": value for name, value in numbers.items()} | means
+
+
+def thinned(number: int) -> list[int]:
+    """The places of at most `MOST_PICTURES` of so many cells, evenly spread."""
+    n = min(number, MOST_PICTURES)
+    return [i * number // n for i in range(n)]
+
+
+def picture(store: Store, cell: Mapping[str, Any]) -> Any:
+    """Its path."""
+    return store.folder(cell["cell_id"]) / "image.png"
+
+
+def caption_of(cell: Mapping[str, Any]) -> str:
+    values = {**cell["axes"], "seed": cell["seed"]}
+    return ", ".join(f"{axis} = {short(shown(value), 60)}" for axis, value in values.items())
