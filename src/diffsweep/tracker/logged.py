@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsweep.core.files import write_atomic
-from diffsweep.sweep.store import locked, to_json
+from diffsweep.sweep.store import to_json
 from diffsweep.tracker.said import Said
 
 FOLDER = re.compile(r"(?:offline-)?run-\d+_\d+-((.+?)(?:-\d+)?)")  # ends in the run's id; a second one adds a number
@@ -37,26 +37,25 @@ class Logged:
 
     @classmethod
     @contextmanager
-    def of(cls, folder: Path, place: str, tags: Sequence[str], online: bool, patience: float) -> Iterator[Logged]:
-        """As the last time left it; kept again however this time ends. patience: as of `locked`."""
-        with locked(folder, patience):
-            try:
-                entries = json.loads((folder / "logged.json").read_bytes())
-            except (OSError, ValueError):
-                entries = {}
-            folders = defaultdict(set)
-            for path in folder.glob("*run-*"):
-                if found := FOLDER.fullmatch(path.name):
-                    for name in found.groups():
-                        folders[name].add(path.name)
-            logged = cls(folder, place, tags, online, entries, folders)
-            try:
-                yield logged
-            finally:
-                for path in (*folder.iterdir(), *folder.glob("*run-*/logs/*")):
-                    if path.is_symlink():  # to the latest run, which `wandb sync` would send twice, and to nowhere
-                        path.unlink()
-                logged.keep()
+    def of(cls, folder: Path, place: str, tags: Sequence[str], online: bool) -> Iterator[Logged]:
+        """As the last time left it; kept again however this time ends. No other process may be at it."""
+        try:
+            entries = json.loads((folder / "logged.json").read_bytes())
+        except (OSError, ValueError):
+            entries = {}
+        folders = defaultdict(set)
+        for path in folder.glob("*run-*"):
+            if found := FOLDER.fullmatch(path.name):
+                for name in found.groups():
+                    folders[name].add(path.name)
+        logged = cls(folder, place, tags, online, entries, folders)
+        try:
+            yield logged
+        finally:
+            for path in (*folder.iterdir(), *folder.glob("*run-*/logs/*")):
+                if path.is_symlink():  # to the latest run, which `wandb sync` would send twice, and to nowhere
+                    path.unlink()
+            logged.keep()
 
     def keep(self) -> None:
         write_atomic(self.folder / "logged.json", to_json(self.entries))

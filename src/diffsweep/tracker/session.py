@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.report.frame import results
-from diffsweep.sweep.store import Busy
+from diffsweep.sweep.store import Busy, locked
 from diffsweep.tracker.logged import Logged
 from diffsweep.tracker.said import Said, of_beginning, of_cell, of_failed, of_sweep, stored
 from diffsweep.tracker.steps import Steps
@@ -48,74 +48,76 @@ SERVICE = {"WANDB_ERROR_REPORTING": "false", "WANDB_FINISH_TIMEOUT": "120", "WAN
 
 
 class Session:
-    """What fails while the sweep runs is told again at its end, offline. Nothing here raises but an interrupt."""
+    """Nothing here raises but an interrupt: after a first failure all is told again, offline, and a second one is the
+    last. What there was is a warning at the end."""
 
     def __init__(self, tracker: Wandb, store: Store, folder: Path) -> None:
         self._tracker, self._store, self._folder = tracker, store, folder
+        self._mode = tracker.mode
         self._telling: Telling | None = None
-        self._error: BaseException | None = None
+        self._finished: dict[str, None] = {}
         self._last: tuple[Mapping[str, Any], Report] | None = None
+        self._failure: BaseException | None = None
+        self._end: BaseException | None = None
 
     def cells(self, sweep: Mapping[str, Any], cell_ids: Collection[str]) -> None:
         """Tell of cells that are finished and measured, beside the sampling of others."""
-        if self._error is None:
-            try:
-                self._begun(patience=0).cells(sweep, cell_ids)
-            except FAILURES as error:
-                self._error = error
+        self._finished |= dict.fromkeys(cell_ids)
+        with suppress(Busy):  # then they are told at the end
+            self._do(lambda telling: telling.cells(sweep, self._finished.keys()), 0)
 
     def report(self, sweep: Mapping[str, Any], report: Report) -> None:
         """Tell of a sweep as a whole. It may go on, and be reported again."""
+        try:
+            self._do(lambda telling: telling.report(sweep, report), PATIENCE)
+        except Busy as error:
+            self._end = error
         self._last = sweep, report
-        if self._error is None:
-            try:
-                self._begun(PATIENCE).report(sweep, report)
-            except FAILURES as error:
-                self._error = error
-            except BaseException:
-                self._last = None
-                raise
 
     def close(self) -> str | None:
         """End the runs; one line that says where they are, or None where they are nowhere."""
-        telling, self._telling = self._telling, None
-        if self._error is None:
-            try:
-                return telling.close() if telling else None
-            except FAILURES as error:
-                self._error = error
-        elif telling:
-            telling.drop()
-        return self._again(self._error) if self._last else None
+        line = self._do(lambda telling: telling.close(), PATIENCE) if self._telling else None
+        self._telling = None
+        if isinstance(self._end, Busy):
+            _warn(f"another process tells of this sweep; diffsweep-results sync {self._folder.name} tells the rest")
+        elif self._end:
+            _warn(f"the sweep is stored, but not logged: {type(self._end).__name__}: {self._end}")
+        elif self._failure and self._last:
+            _warn(f"{str(self._failure).rstrip('.')}; the rest is written offline")
+        return line
+
+    def _do(self, act: Callable[[Telling], str | None], patience: float) -> str | None:
+        if self._end:
+            return None
+        try:
+            return act(self._begun(patience))
+        except Busy:
+            raise
+        except FAILURES as error:  # no key, no answer, an answer that ceased, a service that died
+            self._drop()
+            if self._failure:
+                self._end = error
+                return None
+            self._failure, self._mode = error, "offline"
+        try:
+            telling = self._begun(patience)
+            if self._last:
+                telling.report(*self._last)
+            return act(telling)
+        except FAILURES as error:
+            self._drop()
+            self._end = error
+            return None
 
     def _begun(self, patience: float) -> Telling:
         if self._telling is None:
-            self._telling = Telling(self._tracker, self._store, self._folder, self._tracker.mode, patience)
+            self._telling = Telling(self._tracker, self._store, self._folder, self._mode, patience)
         return self._telling
 
-    def _again(self, error: BaseException) -> str | None:
-        """No key, no answer, an answer that ceased, a service that died: what was to be told, whole."""
-        assert self._last is not None
-        busy = isinstance(error, Busy)  # with nothing else amiss
-        try:
-            telling = Telling(
-                self._tracker, self._store, self._folder, self._tracker.mode if busy else "offline", PATIENCE
-            )
-            try:
-                telling.report(*self._last)
-            except BaseException:
-                telling.drop()
-                raise
-            line = telling.close()
-        except Busy:
-            _warn(f"another process tells of this sweep; diffsweep-results sync {self._folder.name} tells the rest")
-            return None
-        except FAILURES as failure:
-            _warn(f"the sweep is stored, but not logged: {type(failure).__name__}: {failure}")
-            return None
-        if not busy:
-            _warn(f"{str(error).rstrip('.')}; the rest is written offline")
-        return line
+    def _drop(self) -> None:
+        telling, self._telling = self._telling, None
+        if telling:
+            telling.drop()
 
 
 class Telling:
@@ -125,6 +127,7 @@ class Telling:
     def __init__(self, tracker: Wandb, store: Store, folder: Path, mode: str | None, patience: float) -> None:
         self._tracker, self._store = tracker, store
         self._steps = Steps()
+        self._heard: set[str] = set()
         self._run: Run | None = None
         self._whole: Said | None = None
         self._each: dict[str, Said] = {}
@@ -137,7 +140,8 @@ class Telling:
                 place = f"{settings.base_url} {tracker.entity or settings.entity} {project}"
                 online = self._mode not in LOCAL
                 own = folder / "wandb"
-                self._logged = stack.enter_context(Logged.of(own, place, tracker.tags, online, patience))
+                stack.enter_context(locked(own, patience))
+                self._logged = stack.enter_context(Logged.of(own, place, tracker.tags, online))
                 self._arguments = {
                     "project": project,
                     "entity": tracker.entity,
@@ -148,11 +152,14 @@ class Telling:
                 }
             self._stack = stack.pop_all()
 
-    def cells(self, sweep: Mapping[str, Any], cell_ids: Collection[str]) -> None:
+    def cells(self, sweep: Mapping[str, Any], cell_ids: Set[str]) -> None:
+        """Those that it has not heard of yet."""
         if self._mode == "disabled":
             return
         whole, each = self._tracker.of(sweep)
-        part = {**sweep, "sets": {}, "cells": [cell for cell in sweep["cells"] if cell["cell_id"] in cell_ids]}
+        new = cell_ids - self._heard
+        self._heard |= new
+        part = {**sweep, "sets": {}, "cells": [cell for cell in sweep["cells"] if cell["cell_id"] in new]}
         if whole:
             run = self._opened(of_beginning(sweep, _own_id()))
             self._steps.log(run, self._store, sweep, results(self._store, part))
