@@ -49,6 +49,7 @@ def test_imports_point_down_only() -> None:
         ("diffsweep/scheduler/ddpm.py", "import diffusers", "Only models know diffusers"),
         ("diffsweep/input/file.py", "import transformers", "Only models and metrics know transformers"),
         ("diffsweep/report/text.py", "def late(): import wandb", "Only the tracker knows wandb"),
+        ("diffsweep/results.py", "def late(): import wandb_workspaces", "Only the tracker knows wandb"),
         ("diffsweep/report/text.py", "def late(): import torch", "Reports and stored results need no torch"),
         ("diffsweep/newcomer.py", "", "Imports point down only"),
     ],

@@ -46,6 +46,9 @@ diffsweep-results: tables, sheets and reports of stored sweeps
   export SWEEP to=FOLDER|FILE.zip   the sweep and its cells alone, to send or to keep
   sync SWEEP [project=...] [entity=...] [mode=online|offline] [granularity=cell|sweep|both]
                                     log a stored sweep to Weights & Biases, or what is missing there
+  dashboard SWEEP [project=...] [entity=...] [to=FILE.json]
+                                    save a view of its runs there, or write that anew: parallel coordinates, metrics
+                                    against axes, pictures, runs compared, the sweep's own curves. to: its JSON, unsaved
 
   list                              the sweeps there are
 
@@ -325,6 +328,15 @@ def sync(stored: Stored, keys: Mapping[str, str]) -> int:
     return 0
 
 
+def dashboard(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.tracker import dashboard
+    from diffsweep.tracker.wandb import Wandb
+
+    place = Wandb(project=keys.get("project"), entity=keys.get("entity"))
+    print(dashboard.dashboard(place, stored.store, stored.sweep, keys.get("to")))
+    return 0
+
+
 @dataclass(frozen=True)
 class Command:
     run: Callable[[Stored, Mapping[str, str]], int]
@@ -341,6 +353,7 @@ COMMANDS = {
     "verify": Command(verify),
     "export": Command(export, ("to",)),
     "sync": Command(sync, ("project", "entity", "mode", "granularity")),
+    "dashboard": Command(dashboard, ("project", "entity", "to")),
 }
 
 

@@ -24,6 +24,14 @@ from diffsweep.tracker.said import Said
 FOLDER = re.compile(r"(?:offline-)?run-\d+_\d+-((.+?)(?:-\d+)?)")  # ends in the run's id; a second one adds a number
 
 
+def read(folder: Path) -> dict[str, dict[str, Any]]:
+    """The entries, by their runs' ids."""
+    try:
+        return dict(json.loads((folder / "logged.json").read_bytes()))
+    except (OSError, ValueError):
+        return {}
+
+
 @dataclass
 class Logged:
     """place: server, entity and project. online: whether a run that lies here alone counts as not logged yet."""
@@ -39,10 +47,7 @@ class Logged:
     @contextmanager
     def of(cls, folder: Path, place: str, tags: Sequence[str], online: bool) -> Iterator[Logged]:
         """As the last time left it; kept again however this time ends. No other process may be at it."""
-        try:
-            entries = json.loads((folder / "logged.json").read_bytes())
-        except (OSError, ValueError):
-            entries = {}
+        entries = read(folder)
         folders = defaultdict(set)
         for path in folder.glob("*run-*"):
             if found := FOLDER.fullmatch(path.name):

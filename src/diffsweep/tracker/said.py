@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -54,6 +55,16 @@ def run_id(sweep: Sweep) -> str:
     return hashlib.sha256(f"{sweep['name']} {sweep['created']}".encode()).hexdigest()[:16]
 
 
+def cell_run_id(sweep: Sweep, cell_id: str) -> str:
+    """Two sweeps that share a cell have a run of it each."""
+    return f"{cell_id}-{run_id(sweep)[:8]}"
+
+
+def group_of(name: str) -> str:
+    """What all runs of the sweep of this name are filed under."""
+    return os.environ.get("WANDB_RUN_GROUP") or name
+
+
 def of_cell(store: Store, sweep: Sweep, cell: Mapping[str, Any]) -> Said:
     """A finished cell: its configuration, numbers and pictures."""
     cell_id, record = cell["cell_id"], store.record(cell["cell_id"])
@@ -88,7 +99,7 @@ def _said_of(
     axes = {axis.rpartition(".")[2]: value for axis, value in cell["axes"].items()} or {"technique": technique}
     named = " ".join(f"{axis}={short(shown(value), 30)}" for axis, value in {**axes, "seed": cell["seed"]}.items())
     name = short(named, 80)
-    return Said(f"{cell['cell_id']}-{run_id(sweep)[:8]}", name, technique, config, content, say, exit_code=exit_code)
+    return Said(cell_run_id(sweep, cell["cell_id"]), name, technique, config, content, say, exit_code=exit_code)
 
 
 def _say_failure(reason: str, run: Run) -> None:
@@ -160,7 +171,7 @@ def _say_sweep(store: Store, sweep: Sweep, report: Report, steps: Steps, run: Ru
         {
             **{name: _table(frame, name, run) for name, frame in tables.items() if len(frame)},
             "samples": [wandb.Image(str(picture(store, cell)), caption=caption_of(cell)) for cell in chosen],
-            **{_key(path): _shown(path) for path in shown_files(report)},
+            **{media_key(path): _shown(path) for path in shown_files(report)},
             **summary(report.frame),
         }
     )
@@ -178,7 +189,7 @@ def shown_files(report: Report) -> list[Path]:
     return [path for path in report.files if path.suffix == ".png" or path.name == "report.html"]
 
 
-def _key(path: Path) -> str:
+def media_key(path: Path) -> str:
     return f"figures/{path.stem}" if path.parent.name == "figures" else path.stem
 
 

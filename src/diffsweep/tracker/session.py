@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from diffsweep.report.frame import results
 from diffsweep.sweep.store import Busy, locked
 from diffsweep.tracker.logged import Logged
-from diffsweep.tracker.said import Said, of_beginning, of_cell, of_failed, of_sweep, stored
+from diffsweep.tracker.said import Said, group_of, of_beginning, of_cell, of_failed, of_sweep, stored
 from diffsweep.tracker.steps import Steps
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Telling:
         self._each: dict[str, Said] = {}
         self._reported = False
         with ExitStack() as stack:
-            settings = stack.enter_context(_service())
+            settings = stack.enter_context(service())
             self._mode = mode or settings.mode
             if self._mode != "disabled":
                 project = tracker.project or settings.project or "diffsweep"
@@ -147,7 +147,7 @@ class Telling:
                     "entity": tracker.entity,
                     "tags": tracker.tags or None,
                     "mode": self._mode,
-                    "group": os.environ.get("WANDB_RUN_GROUP") or folder.name,
+                    "group": group_of(folder.name),
                     "dir": str(folder.resolve()),
                 }
             self._stack = stack.pop_all()
@@ -255,7 +255,7 @@ def _own_id() -> str | None:
 
 
 @contextmanager
-def _service() -> Iterator[Settings]:
+def service() -> Iterator[Settings]:
     """wandb's service as long as it is needed, and the settings it found: silent, so asking for no key, with its own
     log (which it writes to a cache) not kept and its own errors not reported."""
     import wandb

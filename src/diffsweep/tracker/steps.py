@@ -56,7 +56,11 @@ class Steps:
                 total, n = self.sums.get(name, (0.0, 0))
                 self.sums[name] = (total + numbers[name], n + 1) if name in numbers else (total, n)
             means = {name: total / n for name, (total, n) in self.sums.items() if n}
-            yield cell_id, {f"cells/{name.replace('.', '_')}": value for name, value in numbers.items()} | means
+            yield cell_id, {step_key(name): value for name, value in numbers.items()} | means
+
+
+def step_key(name: str) -> str:
+    return f"cells/{name.replace('.', '_')}"  # a dot would be a nested key
 
 
 def thinned(number: int) -> list[int]:
