@@ -379,46 +379,62 @@ sweep of 10,000 cells (100 guidance scales x 100 seeds) with three metrics; whol
 
 def bench_tracker(args: argparse.Namespace) -> str:
     probe = """
-import sys, time
+import os, time
+from collections import defaultdict
 began = time.perf_counter()
 from diffsweep import app
-from diffsweep.tracker.wandb import Wandb
-log = Wandb.log
-def timed(*arguments):
-    start = time.perf_counter()
-    told = log(*arguments)
-    print("logged", time.perf_counter() - start)
-    return told
-Wandb.log = timed
+from diffsweep.tracker.session import Session
+spent = defaultdict(float)
+def timed(name):
+    real = getattr(Session, name)
+    def call(*arguments):
+        start = time.perf_counter()
+        try:
+            return real(*arguments)
+        finally:
+            spent[name] += time.perf_counter() - start
+    setattr(Session, name, call)
+for name in ("cells", "report", "close"):
+    timed(name)
 app.main()
-print("whole", time.perf_counter() - began)
+times = os.times()
+print("measured", time.perf_counter() - began, sum(times[:4]), spent["cells"], spent["report"] + spent["close"])
 """
     own = [f"seed={','.join(map(str, SEEDS))}", f"guidance.scale={','.join(map(str, SCALES))}", "device=cpu"]
-    own += [f"scheduler.steps={STEPS}", "technique=image_to_image", "tracker=wandb", "tracker.mode=offline"]
+    own += [f"scheduler.steps={STEPS}", "technique=image_to_image"]
     many = ["model=analytic", "seed=range(0,100)", "guidance.scale=1,3,5", "scheduler.steps=2", *own[2:3], *own[4:]]
+    arms = {
+        "none": [],
+        **{g: ["tracker=wandb", "tracker.mode=offline", f"tracker.granularity={g}"] for g in ("sweep", "cell")},
+    }
     lines = []
     for name, words in (("16 cells of the embedded model", own), ("300 cells of model=analytic", many)):
-        for granularity in ("cell", "sweep"):
-            logged, whole = [], []
-            for _ in range(args.rounds):
+        found: dict[str, list[list[float]]] = {arm: [] for arm in arms}
+        for _ in range(args.rounds):
+            for arm, more in arms.items():
                 with tempfile.TemporaryDirectory() as place:
-                    line = [sys.executable, "-c", probe, "-m", *words, f"tracker.granularity={granularity}"]
-                    output = command(*line, folder=Path(place))[1]
-                logged.append(float(output.rpartition("logged ")[2].split()[0]))
-                whole.append(float(output.rpartition("whole ")[2].split()[0]))
-            seconds, cells = statistics.median(logged), int(name.split()[0])
+                    output = command(sys.executable, "-c", probe, "-m", *words, *more, folder=Path(place))[1]
+                found[arm].append([float(word) for word in output.rpartition("measured ")[2].split()[:4]])
+        cells = int(name.split()[0])
+        for arm, rounds in found.items():
+            whole, processor, beside, after = (statistics.median(column) for column in zip(*rounds, strict=True))
+            ratios = [
+                statistics.median(one[k] / none[k] for one, none in zip(rounds, found["none"], strict=True))
+                for k in (0, 1)
+            ]
             lines.append(
-                f"| {name} | {granularity} | {statistics.median(whole):.1f} | {seconds:.2f} "
-                f"| {min(logged):.2f} to {max(logged):.2f} | {seconds / cells:.3f} "
-                f"| {seconds / statistics.median(whole):.1%} |"
+                f"| {name} | {arm} | {whole:.1f} | {ratios[0]:.3f} | {processor:.1f} | {ratios[1]:.3f} "
+                f"| {beside:.2f} | {after:.2f} | {after / cells:.4f} |"
             )
     return f"""# What tracker=wandb adds
 
-Offline, after the last model call; PSNR and SSIM measured. The import of wandb and the start of its service are in:
-they take the same however many cells there are.
+Offline; PSNR and SSIM measured. Arms in turn, ratios to the one without a tracker, round by round. Processor seconds
+are those of the command and wandb's service. Beside: in the tracker, while the model is at work; after: when it has
+ended, which is all that the sweep waits for. The import of wandb and the start of its service are in: they take the
+same however many cells there are.
 
-| sweep | granularity | whole command s | logging s | min to max | s a cell | share |
-|---|---|---|---|---|---|---|
+| sweep | granularity | wall s | ratio | processor s | ratio | beside s | after s | after, s a cell |
+|---|---|---|---|---|---|---|---|---|
 {NEWLINE.join(lines)}
 """
 
