@@ -38,7 +38,8 @@ diffsweep-results: tables, sheets and reports of stored sweeps
   figure SWEEP kind=trajectory [cell=ID]
                                     draw figures, each as PDF and PNG; without a kind every one that the sweep allows.
                                     trajectory: a cell's steps, where engine.trajectory=N kept some
-  report SWEEP                      write every file of the sweep again; report.html opens in a browser, from disk
+  report SWEEP [embed=true]         write every file of the sweep again; report.html opens in a browser, from disk.
+                                    embed: and report_whole.html, the page with its pictures in it, to send on its own
   score SWEEP [metric=NAMES] [clip=...] [features=clip|inception] [references=inputs|world|FOLDER]
         [missing=skip] [device=auto|cpu|cuda:N]
                                     measure the stored pictures (default: metric=default), then write the files again
@@ -209,9 +210,17 @@ def _refused(frame: Any) -> str:
 
 
 def report(stored: Stored, keys: Mapping[str, str]) -> int:
-    from diffsweep.report.write import show, write_all
+    from diffsweep.core.files import write_atomic
+    from diffsweep.report.write import show, whole_page, write_all
 
-    show(write_all(stored.store, stored.sweep))
+    embed = keys.get("embed", "false")
+    require(one_of("embed", embed, ("true", "false")))
+    written = write_all(stored.store, stored.sweep)
+    show(written)
+    if embed == "true":
+        file = written.folder / "report_whole.html"
+        write_atomic(file, whole_page(stored.store, stored.sweep, written).encode())
+        print(file)
     return 0
 
 
@@ -252,7 +261,7 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
         before = {k: why for k, why in sweep.get("unavailable", {}).items() if k not in chosen.names}
         sweep["unavailable"] = {**before, **chosen.unavailable, **failed}
         write_atomic(stored.folder / "sweep.json", to_json(sweep))
-    return report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), keys)
+    return report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), {})
 
 
 def _format(keys: Mapping[str, str], allowed: Sequence[str]) -> str:
@@ -348,7 +357,7 @@ COMMANDS = {
     "compare": Command(compare, ("metric", "axis", "baseline", "test", "over", "format")),
     "grid": Command(grid, ("rows", "cols", "blocks", "metric")),
     "figure": Command(figure, ("kind", "metric", "x", "y", "hue", "facet", "cost", "over", "cell")),
-    "report": Command(report),
+    "report": Command(report, ("embed",)),
     "score": Command(score, ("metric", "clip", "features", "references", "missing", "device", "plugins")),
     "verify": Command(verify),
     "export": Command(export, ("to",)),

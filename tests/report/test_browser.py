@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from diffsweep.metric.sets import settings
+from diffsweep.report import write
 from diffsweep.report.command import command
-from diffsweep.report.write import write_all
+from diffsweep.report.embed import embedded
+from diffsweep.report.write import whole_page, write_all
 from diffsweep.sweep.store import Store
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -41,7 +44,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Opened]:
-    """Opens a report from disk. Whatever a test does, the page logs no error and asks for nothing but files."""
+    """Opens a report from disk. Whatever a test does, the page logs no error and asks for files and data alone."""
     troubles: list[str] = []
     contexts = []
 
@@ -53,7 +56,7 @@ def opened(browser: Browser) -> Iterator[Opened]:
         page.on("console", lambda told: troubles.append(told.text) if told.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("dialog", lambda dialog: troubles.append(dialog.message))
-        page.on("request", lambda asked: None if asked.url.startswith("file://") else troubles.append(asked.url))
+        page.on("request", lambda asked: None if asked.url[:5] in ("file:", "data:") else troubles.append(asked.url))
         page.goto(f"{file.as_uri()}#{place}")
         expect(page.locator("[role=tab][aria-selected=true]")).to_have_count(1)
         expect(page.locator("#count")).not_to_be_empty()  # drawn
@@ -184,6 +187,83 @@ def test_two_pictures_are_compared(made_page: Callable[..., Page]) -> None:
 
 def picture(element: Locator) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(element.screenshot())).convert("RGB"))
+
+
+@pytest.fixture
+def alone(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small sweep's page with its pictures in it, in a folder of its own; what it was made from is gone."""
+    store, sweep = made()
+    file = tmp_path_factory.mktemp("alone") / "mailed.html"
+    file.write_text(whole_page(store, sweep, write_all(store, sweep)))
+    shutil.rmtree(store.root)
+    return file
+
+
+def test_a_page_that_was_mailed_shows_and_compares_its_pictures(alone: Path, opened: Opened) -> None:
+    page = opened(alone, "tab=cells")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    expect(page.locator("#all img")).to_have_count(5)
+    seen(page)
+    page.get_by_role("tab", name="About").click()
+    for sheet in page.locator("img.sheet").all():
+        sheet.scroll_into_view_if_needed()
+    seen(page)
+    page.get_by_role("tab", name="Pictures").click()
+    expect(page.locator(".tile img[src]")).to_have_count(5)
+    seen(page)
+    for i in (0, 1):
+        tile(page, i).click()
+    panel = page.locator("#panel")
+    panel.get_by_role("button", name="wipe").click()
+    pixels = picture(panel.locator(".frame"))
+    across = [tuple(pixels[len(pixels) // 2, int(pixels.shape[1] * x)]) for x in (0.1, 0.9)]
+    assert across == [(20, 0, 90), (20, 50, 90)]
+    panel.get_by_role("button", name="difference").click()
+    assert tuple(picture(panel.locator(".frame"))[50, 50]) == (0, 4 * 50, 0)
+    assert not [url for url in asked if not url.startswith("data:")]
+
+
+def seen(page: Page) -> None:
+    """Every picture that has an address is shown."""
+    page.wait_for_function("[...document.images].every((i) => !i.hasAttribute('src') || i.naturalWidth)")
+
+
+def test_a_page_in_the_frame_of_another_shows_its_pictures(alone: Path, browser: Browser) -> None:
+    """As services show it that hold a page of somebody's: with scripts, and without an origin or an address."""
+    text = alone.read_text().replace("&", "&amp;").replace('"', "&quot;")
+    page = browser.new_page()
+    troubles: list[str] = []
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.set_content(f'<iframe sandbox="allow-scripts" srcdoc="{text}" width="1300" height="850"></iframe>')
+    frame = page.frame_locator("iframe")
+    expect(frame.locator(".tile img[src]")).to_have_count(5)
+    for i in (0, 1):
+        frame.locator(f'.tile[data-i="{i}"]').click()
+    expect(frame.locator("#panel img").nth(1)).to_have_js_property("naturalWidth", 8)
+    page.wait_for_timeout(400)  # longer than the page waits before it writes its address
+    assert troubles == []
+    page.close()
+
+
+def test_what_is_left_out_is_told_where_it_would_be(
+    made: Made, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, sweep = made()
+    report = write_all(store, sweep)
+    monkeypatch.setattr(write, "embedded", lambda *given: replace(embedded(*given), uris=[], at={}, left_out=["all"]))
+    file = report.folder / "report_whole.html"
+    file.write_text(whole_page(store, sweep, report))
+    page = opened(file, "pick=0,1")
+    expect(page.locator("header")).to_contain_text("Left out of this file, which holds at most 25 MB of pictures: all.")
+    expect(tile(page, 0)).to_contain_text("not in this file")
+    expect(page.locator("#panel .gone")).to_have_text(["not in this file"] * 2)
+    expect(page.locator("#panel pre")).to_have_count(2)
+    page.get_by_role("tab", name="Cells").click()
+    expect(page.locator("#all .tabulator-row")).to_have_count(6)
+    page.get_by_role("tab", name="About").click()
+    page.locator("img.sheet").first.scroll_into_view_if_needed()
+    expect(page.locator("img.sheet").first).not_to_have_js_property("naturalWidth", 0)
 
 
 def test_all_of_a_cells_pictures_are_within_reach(made: Made, opened: Opened) -> None:

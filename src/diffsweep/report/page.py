@@ -1,8 +1,9 @@
 """report.html: a sweep's pictures, tables and curves on one page that opens from disk, without a server or a network.
 
-The page holds everything but the pictures: the cells as one block of JSON, columns rather than rows, and the scripts in
-`html/`, on vendored libraries (`html/vendor/README.md`). Its content security policy names each script by its hash, so
-that nothing else runs, and lets it reach pictures alone. A text of the user's is escaped here, or set as text there.
+The page holds everything but the pictures, and those too where it is asked to (`embed.py`): the cells as one block of
+JSON, columns rather than rows, and the scripts in `html/`, on vendored libraries (`html/vendor/README.md`). Its content
+security policy names each script by its hash, so that nothing else runs, and lets it reach pictures alone. A text of
+the user's is escaped here, or set as text there.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from diffsweep.report.caption import full_caption
 from diffsweep.report.choice import common
 from diffsweep.report.command import added, around, override
 from diffsweep.report.comparison import Comparison, Split, explained, variance_split
+from diffsweep.report.embed import MOST, Embedded
 from diffsweep.report.grid import REFERENCES, layout
 from diffsweep.report.layout import cells
 from diffsweep.report.table import Table
@@ -49,15 +51,21 @@ def page(
     table: Table,
     comparisons: Sequence[Comparison],
     images: Sequence[str],
+    embedded: Embedded | None = None,
 ) -> str:
-    """The page as HTML. images: contact sheets and figures, named from the sweep's folder as all pictures are."""
+    """The page as HTML. images: contact sheets and figures, named from the sweep's folder as all pictures are, unless
+    they are embedded."""
     records = [store.finished(cell["cell_id"]) for cell in sweep["cells"]]
     failed = [cell for cell, record in zip(sweep["cells"], records, strict=True) if record is None]
     reasons = dict(zip(frame["cell_id"], frame["reason"], strict=True)) if "reason" in frame else {}
     scripts = [_text(name) for name in SCRIPTS]
     return _template().render(
-        data=_data(sweep, frame, table, records),
-        policy=_policy(scripts),
+        data={
+            **_data(sweep, frame, table, records),
+            "embedded": embedded and {"uris": embedded.uris, "at": embedded.at},
+        },
+        left_out=_left_out(embedded.left_out) if embedded else "",
+        policy=_policy(scripts, "data:" if embedded else "'self' file: data:"),
         styles=[_text(name) for name in STYLES],
         scripts=scripts,
         command=sweep["command"],
@@ -75,7 +83,8 @@ def page(
         definitions=frame.attrs["metrics"] | {k: v["definition"] for k, v in frame.attrs.get("sets", {}).items()},
         unavailable=frame.attrs.get("unavailable", {}),
         runs=[{"started": run["started"], **{key: run[key] for key in COUNTED}} for run in sweep["runs"]],
-        images=images,
+        images=embedded.sheets if embedded else {name: name for name in images},
+        whole=embedded is not None,
     )
 
 
@@ -200,6 +209,11 @@ def _first(values: Sequence[Any]) -> list[str]:
     return [*(short(shown(value), 200) for value in values[:MOST_LISTED]), *more]
 
 
+def _left_out(names: Sequence[str]) -> str:
+    most = f"which holds at most {MOST / 1e6:.0f} MB of pictures"
+    return f"Left out of this file, {most}: {', '.join(_first(names))}" if names else ""
+
+
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
     for key, value in config.items():
         if isinstance(value, Mapping):
@@ -208,11 +222,11 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, st
             yield f"{prefix}{key}", shown(value)
 
 
-def _policy(scripts: Iterable[str]) -> str:
+def _policy(scripts: Iterable[str], pictures: str) -> str:
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src 'self' file: data:; "
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src {pictures}; "
         "base-uri 'none'; form-action 'none'"
     )
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from diffsweep.core.files import write_atomic
 from diffsweep.report.comparison import Comparison, overview
+from diffsweep.report.embed import embedded
 from diffsweep.report.figure import write_figures
 from diffsweep.report.figure.trajectory import write_trajectory
 from diffsweep.report.frame import results
@@ -57,11 +58,23 @@ def write_all(store: Store, sweep: Mapping[str, Any]) -> Report:
     there = [name for name in grid.get("metric") or () if name in frame.attrs["metrics"]]
     sheets = write_grid(folder, store, sweep, **{**grid, "metric": there or None})
     figures = [*write_figures(folder, sweep, frame, table), *write_trajectory(folder, store, sweep)]
-    images = [*sheets, *(figure for figure in figures if figure.suffix == ".png")]
-    names = [image.relative_to(folder).as_posix() for image in images]
-    write_atomic(folder / "report.html", page(store, sweep, frame, table, comparisons, names).encode())
     files = (*(folder / name for name in contents), *sheets, *figures, folder / "report.html")
-    return Report(frame, table, comparisons, folder, files)
+    report = Report(frame, table, comparisons, folder, files)
+    text = page(store, sweep, frame, table, comparisons, _images(report))
+    write_atomic(folder / "report.html", text.encode())
+    return report
+
+
+def whole_page(store: Store, sweep: Mapping[str, Any], report: Report) -> str:
+    """The report's page with its pictures in it: one file, to send or to show elsewhere."""
+    images = _images(report)
+    pictures = embedded(store, sweep, report.folder, images)
+    return page(store, sweep, report.frame, report.table, report.comparisons, images, pictures)
+
+
+def _images(report: Report) -> list[str]:
+    """The contact sheets and figures, named from the sweep's folder."""
+    return [file.relative_to(report.folder).as_posix() for file in report.files if file.suffix == ".png"]
 
 
 def show(report: Report) -> None:

@@ -27,17 +27,18 @@ function showPanel() {
   if (picked.length) $("panel").replaceChildren(...(picked.length === 1 ? single(picked[0]) : compared(...picked)));
 }
 
-/** A cell's pictures, and those it was enlarged from: name -> path. */
+/** A cell's pictures that are within reach, and the one it was enlarged from: name -> path. */
 function choices(i) {
-  const found = new Map(kindsOf(i).map((name) => [name, path(data.ids[i], name)]));
+  const found = kindsOf(i).map((name) => [name, path(data.ids[i], name)]);
   const base = data.bases[i];
-  if (base) found.set("before enlarging", path(base));
-  return found;
+  if (base) found.push(["before enlarging", path(base)]);
+  return new Map(found.filter(([, address]) => address));
 }
 
 function picture(i, side) {
-  if (failed(i)) return h("div", { className: "gone" }, `failed: ${data.reasons[i]}`);
-  return h("img", { src: choices(i).get(chosen[side]), alt: `${chosen[side]} of ${label(i)}` });
+  if (failed(i)) return gone(`failed: ${data.reasons[i]}`);
+  const src = choices(i).get(chosen[side]);
+  return src ? h("img", { src, alt: `${chosen[side]} of ${label(i)}` }) : gone(LEFT_OUT);
 }
 
 function chooser(i, side) {

@@ -113,7 +113,7 @@ const above = (title, own, cells) => h("div", { className: "title" }, h("h3", {}
 /** The reference pictures that these cells share, but not with all of those around them. */
 function strip(cells, around = null) {
   const shared = Object.entries(data.references).filter(
-    ([, at]) => cells.length && one(at, cells) && !(around && one(at, around)),
+    ([name, at]) => cells.length && one(at, cells) && !(around && one(at, around)) && path(data.ids[cells[0]], name),
   );
   return shared.length ? h("div", { className: "strip" }, ...shared.map(([name]) => reference(cells[0], name))) : null;
 }
@@ -130,9 +130,10 @@ function tile(i, paint, text = "") {
   const number = h("span", {}, numberText(measure, i));
   const color = paint(i);
   if (color) Object.assign(number.style, { background: color, color: d3.lab(color).l > 60 ? "#000" : "#fff" });
-  const picture = failed(i)
-    ? h("div", { className: "gone" }, "failed")
-    : h("img", { decoding: "async", draggable: false, alt: "" });
+  const here = !failed(i) && path(data.ids[i]);
+  const picture = here
+    ? h("img", { decoding: "async", draggable: false, alt: "" })
+    : gone(failed(i) ? "failed" : LEFT_OUT);
   const words = text ? h("span", { className: "faint" }, text) : null;
   const ariaLabel = `${label(i)}: ${failed(i) ? "failed" : `${measure.name} ${numberText(measure, i)}`}`;
   const found = h(
@@ -143,7 +144,7 @@ function tile(i, paint, text = "") {
     number,
   );
   found.dataset.i = i;
-  if (!failed(i)) near.observe(picture);
+  if (here) near.observe(picture);
   return found;
 }
 

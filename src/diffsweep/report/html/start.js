@@ -219,7 +219,7 @@ document.querySelector("main").addEventListener("scroll", hideCard);
 document.addEventListener("load", (event) => event.target.matches?.("img") && sharpen(event.target), true);
 document.addEventListener(
   "error",
-  (event) => event.target.matches?.("img") && event.target.replaceWith(h("div", { className: "gone" }, "unreadable")),
+  (event) => event.target.matches?.("img") && event.target.replaceWith(gone("unreadable")),
   true,
 );
 readAddress();

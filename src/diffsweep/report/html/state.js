@@ -61,6 +61,7 @@ function readAddress() {
 let writing = 0; // browsers allow few changes of an address a second
 
 function writeAddress() {
+  if (location.protocol === "about:") return; // in the frame of another page, it has no address of its own
   clearTimeout(writing);
   writing = setTimeout(() => history.replaceState(null, "", address()), 200);
 }
@@ -89,7 +90,15 @@ const label = (i) =>
     .join(", ") || data.ids[i];
 const failed = (i) => data.reasons[i] !== null;
 const kindsOf = (i) => data.pictures.kinds[data.pictures.at[i]];
-const path = (id, name = "image") => `../../cells/${id.slice(0, 2)}/${id}/${name}.png`;
+
+/** A picture's address: its file, or itself where the page holds its pictures; nothing for one that is left out. */
+function path(id, name = "image") {
+  if (!data.embedded) return `../../cells/${id.slice(0, 2)}/${id}/${name}.png`;
+  return data.embedded.uris[data.embedded.at[`${id}/${name}`]];
+}
+
+const gone = (text) => h("div", { className: "gone" }, text);
+const LEFT_OUT = "not in this file";
 
 function numberText(measure, i) {
   if (exactOf.get(measure.name).has(i)) return "exact";

@@ -121,7 +121,8 @@ const column = (name, field, text) => ({
 
 function thumbnail(cell) {
   const i = cell.getValue();
-  return failed(i) ? document.createTextNode(NONE) : h("img", { loading: "lazy", alt: "", src: path(data.ids[i]) });
+  const src = !failed(i) && path(data.ids[i]);
+  return src ? h("img", { loading: "lazy", alt: "", src }) : document.createTextNode(NONE);
 }
 
 const holds = (asked, value) => String(value).toLowerCase().includes(asked.toLowerCase());
