@@ -1,0 +1,55 @@
+"""A sweep's artifact: its page with the pictures in it, tables, sheets and figures as files.
+
+What they hold decides the version: a sweep that is told again, unchanged, makes none. wandb tells its server, and notes
+in a run's folder, where on this machine its copy of each file lies. So the copies of an online run lie in a temporary
+folder (`WANDB_DATA_DIR`); those of an offline run lie in the run's own, and are named from the folder around it. Such a
+run can be moved: `wandb sync`, called in the folder around it, finds them.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wandb import Artifact, Run
+
+    from diffsweep.report.write import Report
+
+
+def log_artifact(run: Run, sweep: Mapping[str, Any], report: Report, page: str) -> None:
+    """page: as `report.write.whole_page` gives it. What stands in the way is a warning: the run goes on without it."""
+    import wandb
+
+    try:
+        artifact = wandb.Artifact(artifact_name(sweep["name"]), type="sweep")
+        with artifact.new_file("report.html", encoding="utf-8") as file:
+            file.write(page)
+        for path in (report.folder / "sweep.json", *report.files):
+            if path.name != "report.html":
+                artifact.add_file(str(path), path.relative_to(report.folder).as_posix(), skip_cache=True)
+        if run.offline:
+            _keep(artifact, Path(run.dir).parent)
+        run.log_artifact(artifact)
+    except Exception as error:  # a full disk, a key that may not, a name that is another type's
+        print(f"warning: wandb: no artifact: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+
+
+def artifact_name(sweep: str) -> str:
+    """Of letters, digits, dots, dashes and underscores, as all of W&B's pages take it."""
+    return re.sub(r"[^\w.-]+", "-", sweep, flags=re.ASCII)[:128]
+
+
+def _keep(artifact: Artifact, folder: Path) -> None:
+    """Move the copies of the files into the run's folder."""
+    for name, entry in artifact.manifest.entries.items():
+        assert entry.local_path
+        place = folder / "artifact" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(entry.local_path, place)
+        place.chmod(0o644)
+        entry.local_path = place.relative_to(folder.parent).as_posix()
