@@ -354,7 +354,12 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _stopped(number: int) -> int:
+    """The exit code; but `wandb agent` takes any for a failure, and gives up after some: there, the signal ends it."""
     print(f"diffsweep: stopped by {signal.Signals(number).name}", file=sys.stderr)
+    if "WANDB_SWEEP_ID" in os.environ:
+        sys.stdout.flush()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
     return 128 + number
 
 

@@ -113,10 +113,10 @@ class Desk:
         return False
 
     def tuned(self, config: dict[str, Any]) -> None:
-        """The sweep registered, then an agent until it ends."""
+        """The sweep registered, then an agent until it ends, which a trial that counts as failed would end early."""
         (self.folder / "sweep.yaml").write_text(yaml.safe_dump(config))
         self.wandb("sweep", "--project", "diffsweep", "sweep.yaml")
-        self.wandb("agent", "me/diffsweep/tuning")
+        self.wandb("agent", "--max-consecutive-failed-runs", "1", "me/diffsweep/tuning")
 
     def values(self, name: str) -> dict[str, float | None]:
         """A metric's value of each stored cell, by the cell's id; None where it was not measured."""
