@@ -20,7 +20,7 @@ from diffsweep.report.comparison import overview
 from diffsweep.report.frame import results
 from diffsweep.report.table import summarise
 from diffsweep.report.write import Report
-from diffsweep.sweep.store import Store
+from diffsweep.sweep.store import Store, to_json
 from diffsweep.tracker.said import run_id
 from diffsweep.tracker.wandb import Wandb
 from tests.tracker.server import KEY
@@ -86,6 +86,8 @@ def swept(root: Path, scales: int = 2) -> Finished:
         "axes": {"guidance.scale": [1.0 + i for i in range(scales)], "seed": [0, 1]},
         "metrics": ["psnr", "psnr_outside", "psnr_edge"],
         "cells": cells,
+        "notes": [],
+        "runs": [],
     }
     folder = store.root / "sweeps" / "scales"
     folder.mkdir(parents=True)
@@ -93,6 +95,7 @@ def swept(root: Path, scales: int = 2) -> Finished:
     for name in FILES:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(picture if name.endswith("png") else b"<p>")
+    (folder / "sweep.json").write_bytes(to_json(sweep))
     return store, sweep, reported(store, sweep)
 
 

@@ -32,6 +32,13 @@ class Server(ThreadingHTTPServer):
             return {"upsertBucket": {"bucket": bucket, "inserted": True}}
         if "mutation CreateRunFiles" in query and self.answers == "all":
             return {"createRunFiles": {"runID": "3", "uploadHeaders": [], "files": []}}
+        if "query Viewer" in query and self.answers == "all":
+            return {"viewer": {"id": "2", "entity": "me"}}
+        if "query ArtifactType" in query and self.answers == "all":
+            return {"project": None}
+        if "mutation CreateArtifact " in query and self.answers == "all":
+            artifact = {"id": "4", "state": "COMMITTED", "artifactSequence": {"latestArtifact": None}}
+            return {"createArtifact": {"artifact": artifact}}
         return {}
 
     def asked(self, what: str) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ def test_without_a_key_the_run_is_offline_with_one_warning(
     line = Wandb(granularity="sweep").log(*finished)
     out, err = capfd.readouterr()
     (run,) = runs(finished[0])
-    assert line == f"wandb: offline run; wandb sync {run}"
+    assert line == f"wandb: offline run; cd {run.parent} && wandb sync ."
     assert not out and re.fullmatch(r"warning: wandb: No API key .*; the rest is written offline\n", err)
 
 
@@ -49,7 +49,7 @@ def test_a_server_that_refuses_costs_one_warning_and_the_key_is_written_nowhere(
     line = Wandb(mode="online", granularity="sweep").log(*finished)
     out, err = capfd.readouterr()
     (run,) = runs(finished[0])
-    assert line == f"wandb: offline run; wandb sync {run}"
+    assert line == f"wandb: offline run; cd {run.parent} && wandb sync ."
     assert not out and re.fullmatch(r"warning: wandb: .*refused.*; the rest is written offline\n", err)
     assert len(list((run / "files" / "media" / "images").glob("samples_*.png"))) == 3
     everything = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -67,7 +67,7 @@ def test_a_server_that_fails_halfway_costs_one_warning(
     before = dict(os.environ)
     line = Wandb(granularity="sweep").log(*finished)
     (run,) = runs(finished[0])
-    assert line == f"wandb: offline run; wandb sync {run}"
+    assert line == f"wandb: offline run; cd {run.parent} && wandb sync ."
     assert dict(os.environ) == before
     assert capfd.readouterr() == (
         "",
@@ -125,7 +125,7 @@ def test_a_server_that_fails_loses_nothing(
         monkeypatch.setenv(f"WANDB_{what}_TIMEOUT", "1")
     store, sweep, report = finished
     tracker = Wandb(granularity="both")
-    assert tracker.log(store, sweep, report) == f"wandb: 4 offline runs; wandb sync {report.folder / 'wandb'}"
+    assert tracker.log(store, sweep, report) == f"wandb: 4 offline runs; cd {report.folder / 'wandb'} && wandb sync ."
     out, err = capfd.readouterr()
     assert not out and len(err.splitlines()) == 1 and err.endswith("; the rest is written offline\n")
     assert {summary(run)["state"] for run in runs(store)} == {"finished"}

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ FOLDER = Path("outputs/sweeps/scales")
 WORDS = ["model=analytic", "model.size=8", "scheduler.steps=2", "device=cpu", "sweep.name=scales", "tracker=wandb"]
 WORDS += ["technique=image_to_image", "metric.names=[psnr]", "engine.rows=1"]  # cells end one after the other
 NUMBER = "cells/number"
+END = None, None  # the numbers of no cell: what there is of all, then the page
 
 
 @pytest.fixture(autouse=True)
@@ -99,9 +101,12 @@ def test_a_server_hears_of_finished_cells_while_others_are_sampled(
     psnr = [store.record(cell["cell_id"])["metrics"]["psnr"]["value"] for cell in cells]
     values = [psnr[step[NUMBER]] for step in seen["steps"]]
     assert [step["cells/psnr"] for step in seen["steps"]] == values
-    assert [step["psnr"] for step in seen["steps"]] == pytest.approx([sum(values[: i + 1]) / (i + 1) for i in range(3)])
+    assert [step["cells/psnr_mean"] for step in seen["steps"]] == pytest.approx(
+        [sum(values[: i + 1]) / (i + 1) for i in range(3)]
+    )
     rows = server.streamed(run_id(sweep()), "wandb-history.jsonl")
-    assert sorted(row[NUMBER] for row in rows[:-1]) == [0, 1, 2, 3] and NUMBER not in rows[-1]
+    assert sorted(row[NUMBER] for row in rows[:-2]) == [0, 1, 2, 3]
+    assert not [row for row in rows[-2:] if NUMBER in row]
     (last,) = server.streamed(run_id(sweep()), "wandb-summary.json")[-1:]
     assert last["psnr"] == pytest.approx(sum(psnr) / 4)
     assert last["cells"] == 4
@@ -162,7 +167,7 @@ def test_an_interrupt_leaves_what_was_told_and_the_sweep_goes_on_with_it(
     whole = read(Store(Path("outputs")), sweep(), None)
     assert {one["state"] for one in whole.summaries.values()} == {"finished"}
     assert len(whole.cells) == 4
-    assert [step.get(NUMBER) for step in whole.steps[whole.own]] == [0, 1, 2, 3, None]
+    assert [step.get(NUMBER) for step in whole.steps[whole.own]] == [0, 1, 2, 3, *END]
 
 
 def test_a_sweep_that_comes_in_batches_is_one_run_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +200,7 @@ def test_a_server_that_ceases_while_the_sweep_runs_loses_nothing(
     assert err.count("warning:") == 1 and "the rest is written offline" in err
     own = of_sweep()
     assert own.name.startswith("offline-run-")
-    assert [step.get(NUMBER) for step in history(own)] == [0, 1, 2, 3, None]
+    assert [step.get(NUMBER) for step in history(own)] == [0, 1, 2, 3, *END]
 
 
 def test_a_service_killed_while_the_sweep_runs_loses_nothing(
@@ -214,7 +219,7 @@ def test_a_service_killed_while_the_sweep_runs_loses_nothing(
     whole = read(Store(Path("outputs")), sweep(), None)
     assert {one["state"] for one in whole.summaries.values()} == {"finished"}
     assert len(whole.cells) == 4
-    assert [step.get(NUMBER) for step in whole.steps[whole.own]] == [0, 1, 2, 3, None]
+    assert [step.get(NUMBER) for step in whole.steps[whole.own]] == [0, 1, 2, 3, *END]
 
 
 def test_a_failed_cell_has_a_run_that_failed_with_its_configuration_and_the_reason(
@@ -253,8 +258,8 @@ def test_two_processes_do_not_tell_of_one_sweep_at_once(finished: Finished, capf
     session.report(swept, report)
     line = session.close()
     (run,) = runs(store)
-    assert line == f"wandb: offline run; wandb sync {run}"
-    assert [step.get(NUMBER) for step in history(run)] == [0, 1, 2, None]
+    assert line == f"wandb: offline run; cd {run.parent} && wandb sync ."
+    assert [step.get(NUMBER) for step in history(run)] == [0, 1, 2, *END]
     assert capfd.readouterr() == ("", "")
 
 
@@ -275,7 +280,7 @@ def test_where_the_device_has_no_room_for_a_metric_cells_are_told_of_afterwards(
     monkeypatch.setattr(preflight, "beside", lambda device: False)
     monkeypatch.setattr(Session, "cells", lambda *_: pytest.fail("told"))
     assert command(monkeypatch, "seed=0,1") == 0
-    assert [step.get(NUMBER) for step in history(of_sweep())] == [0, 1, None]
+    assert [step.get(NUMBER) for step in history(of_sweep())] == [0, 1, *END]
 
 
 def test_who_goes_on_tells_of_a_cell_once(finished: Finished) -> None:
@@ -289,9 +294,10 @@ def test_who_goes_on_tells_of_a_cell_once(finished: Finished) -> None:
     session.close()
     (run,) = runs(store)
     steps = history(run)
-    assert [step.get(NUMBER) for step in steps] == [1, 0, 2, None]
+    assert [step.get(NUMBER) for step in steps] == [1, 0, 2, *END]
     frame = results(store, swept)
-    assert [step["psnr"] for step in steps[:3]] == [21, 20.5, 21]
+    assert [step["cells/psnr_mean"] for step in steps[:3]] == [21, 20.5, 21]
+    assert ["psnr" in step for step in steps] == [False, False, False, True, False]
     assert [frame["psnr"][step[NUMBER]] for step in steps[:3]] == [step["cells/psnr"] for step in steps[:3]]
     pictures = [(run / "files" / step["cells/image.path"]).read_bytes() for step in steps[:3]]
     stored = [(store.folder(swept["cells"][i]["cell_id"]) / "image.png").read_bytes() for i in (1, 0, 2)]

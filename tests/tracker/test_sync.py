@@ -57,7 +57,7 @@ def test_sync_logs_a_stored_sweep_then_what_is_missing_then_nothing(
     capsys.readouterr()
     assert results.run(["sync", "mine", "granularity=sweep"]) == 0
     (own,) = folders().items()
-    assert capsys.readouterr().out == f"wandb: offline run; wandb sync outputs/sweeps/mine/wandb/{own[1]}\n"
+    assert capsys.readouterr().out == "wandb: offline run; cd outputs/sweeps/mine/wandb && wandb sync .\n"
     assert results.run(["sync", "mine", "granularity=both"]) == 0
     whole = folders()
     assert len(whole) == 3 and own in whole.items()

@@ -69,7 +69,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
 def test_the_run_is_named_after_the_sweep_and_the_line_says_where_it_is(told: Told) -> None:
     assert told.summary["state"] == "finished"
     assert [told.summary[key] for key in ("name", "project", "tags")] == ["scales", "priors", ["paper"]]
-    assert told.line == f"wandb: offline run; wandb sync {told.run}"
+    assert told.line == f"wandb: offline run; cd {told.run.parent} && wandb sync ."
 
 
 def test_the_configuration_is_what_all_cells_share_the_axes_and_the_command(told: Told) -> None:
@@ -120,7 +120,9 @@ def test_the_runs_folder_is_complete_in_itself(told: Told) -> None:
     named = [file["path"] for record in told.records for file in record.get("files", {}).get("files", ())]
     assert len(named) == 13  # three pictures, by their steps and together, two sheets, a figure, three tables, the page
     assert all((told.run / "files" / name).is_file() for name in named)
-    assert not [record for record in told.records if "artifact" in record["type"]]
+    (artifact,) = [record["artifact"] for record in told.records if "artifact" in record["type"]]
+    copies = [told.run.parent / entry["local_path"] for entry in artifact["manifest"]["contents"]]
+    assert all(copy.is_relative_to(told.run) and copy.is_file() for copy in copies)
     assert not [path for path in told.run.parent.rglob("*") if path.is_symlink()]
     (log,) = told.run.glob("*.wandb")
     assert str(told.store.root.parent).encode() not in log.read_bytes()

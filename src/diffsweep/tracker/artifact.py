@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,9 @@ if TYPE_CHECKING:
     from diffsweep.report.write import Report
 
 
-def log_artifact(run: Run, sweep: Mapping[str, Any], report: Report, page: str) -> None:
-    """page: as `report.write.whole_page` gives it. What stands in the way is a warning: the run goes on without it."""
+def log_artifact(run: Run, sweep: Mapping[str, Any], report: Report, page: str) -> str | None:
+    """page: as `report.write.whole_page` gives it. What stood in the way, where something did: the run goes on without
+    it."""
     import wandb
 
     try:
@@ -36,7 +36,8 @@ def log_artifact(run: Run, sweep: Mapping[str, Any], report: Report, page: str) 
             _keep(artifact, Path(run.dir).parent)
         run.log_artifact(artifact)
     except Exception as error:  # a full disk, a key that may not, a name that is another type's
-        print(f"warning: wandb: no artifact: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return f"no artifact: {error}"
+    return None
 
 
 def artifact_name(sweep: str) -> str:

@@ -24,7 +24,7 @@ from diffsweep.report.text import shown
 from diffsweep.tracker.logged import read
 from diffsweep.tracker.said import STEP, cell_run_id, group_of, media_key, run_id, shown_files, stored
 from diffsweep.tracker.session import service
-from diffsweep.tracker.steps import step_key
+from diffsweep.tracker.steps import mean_name, step_key
 from diffsweep.tracker.wandb import MOST_RUNS, Wandb
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Held:
             metrics=[name for name in frame.attrs["metrics"] if frame[name].notna().any()],
             pictures=sorted((name for name in names if not STEP.fullmatch(name)), key=lambda name: name != "image"),
             steps=list(dict.fromkeys(match[2] for name in names if (match := STEP.fullmatch(name)))),
-            media=["samples", step_key("image"), *map(media_key, shown_files(report))],
+            media=["samples", step_key("image"), *map(media_key, shown_files(report)), "report"],
         )
 
 
@@ -235,7 +235,10 @@ def _of_sweep(held: Held) -> Iterator[Section]:
     """The sweep's own run: each cell's metrics and their mean so far, sheets, figures, the page."""
     from wandb_workspaces.reports.v2 import interface as wr
 
-    lines = [wr.LinePlot(title=name, x=step_key("number"), y=[step_key(name), name]) for name in held.metrics]
+    lines = [
+        wr.LinePlot(title=name, x=step_key("number"), y=[step_key(name), step_key(mean_name(name))])
+        for name in held.metrics
+    ]
     media = [wr.MediaBrowser(title=name, media_keys=[name]) for name in held.media]
     yield _section("The sweep", [*lines, *media], 3)
 

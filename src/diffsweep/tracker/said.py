@@ -16,7 +16,9 @@ from diffsweep.report.comparison import to_frame
 from diffsweep.report.layout import to_frame as settings_of
 from diffsweep.report.statistics import intervals
 from diffsweep.report.text import short, shown
+from diffsweep.report.write import whole_page
 from diffsweep.sweep.store import Record, Store
+from diffsweep.tracker.artifact import log_artifact
 from diffsweep.tracker.steps import MOST_PICTURES, MOST_ROWS, Steps, Sweep, caption_of, picture, thinned
 
 if TYPE_CHECKING:
@@ -143,7 +145,7 @@ def of_sweep(store: Store, sweep: Sweep, report: Report, steps: Steps, own_id: s
     begun = of_beginning(sweep, own_id)
     done = [cell["cell_id"] for cell in stored(store, sweep)]
     config = {**shared(store, sweep), **begun.config}
-    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in shown_files(report)}
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in report.files}
     counts = ((MOST_ROWS, len(report.frame), "rows"), (MOST_PICTURES, len(done), "pictures"))
     cut = [f"{most} of {count} {what}" for most, count, what in counts if count > most]
     return replace(
@@ -156,7 +158,7 @@ def of_sweep(store: Store, sweep: Sweep, report: Report, steps: Steps, own_id: s
 
 
 def _say_sweep(store: Store, sweep: Sweep, report: Report, steps: Steps, run: Run) -> None:
-    """A step a cell; then the tables, the sheets and figures, the page, and each metric's mean."""
+    """A step a cell; then the tables, the sheets and figures, and each metric's mean, which an agent is after."""
     import wandb
 
     steps.log(run, store, sweep, report.frame)
@@ -171,10 +173,19 @@ def _say_sweep(store: Store, sweep: Sweep, report: Report, steps: Steps, run: Ru
         {
             **{name: _table(frame, name, run) for name, frame in tables.items() if len(frame)},
             "samples": [wandb.Image(str(picture(store, cell)), caption=caption_of(cell)) for cell in chosen],
-            **{media_key(path): _shown(path) for path in shown_files(report)},
+            **{media_key(path): wandb.Image(str(path)) for path in shown_files(report)},
             **summary(report.frame),
         }
     )
+
+
+def say_last(store: Store, sweep: Sweep, report: Report, run: Run) -> str | None:
+    """The page with its pictures, and the artifact; what could not be told."""
+    import wandb
+
+    page = whole_page(store, sweep, report)
+    run.log({"report": wandb.Html(page, inject=False, data_is_not_path=True)})
+    return log_artifact(run, sweep, report, page)
 
 
 def stored(store: Store, sweep: Sweep) -> list[Mapping[str, Any]]:
@@ -185,18 +196,12 @@ def stored(store: Store, sweep: Sweep) -> list[Mapping[str, Any]]:
 
 
 def shown_files(report: Report) -> list[Path]:
-    """Contact sheets, figures, and the page."""
-    return [path for path in report.files if path.suffix == ".png" or path.name == "report.html"]
+    """Contact sheets and figures."""
+    return [path for path in report.files if path.suffix == ".png"]
 
 
 def media_key(path: Path) -> str:
     return f"figures/{path.stem}" if path.parent.name == "figures" else path.stem
-
-
-def _shown(path: Path) -> Any:
-    import wandb
-
-    return wandb.Image(str(path)) if path.suffix == ".png" else wandb.Html(str(path), inject=False)
 
 
 def shared(store: Store, sweep: Sweep) -> dict[str, Any]:

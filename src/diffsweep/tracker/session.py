@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from diffsweep.report.frame import results
 from diffsweep.sweep.store import Busy, locked
 from diffsweep.tracker.logged import Logged
-from diffsweep.tracker.said import Said, group_of, of_beginning, of_cell, of_failed, of_sweep, stored
+from diffsweep.tracker.said import Said, group_of, of_beginning, of_cell, of_failed, of_sweep, say_last, stored
 from diffsweep.tracker.steps import Steps
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Session:
         self._last: tuple[Mapping[str, Any], Report] | None = None
         self._failure: BaseException | None = None
         self._end: BaseException | None = None
+        self._lacks: str | None = None
 
     def cells(self, sweep: Mapping[str, Any], cell_ids: Collection[str]) -> None:
         """Tell of cells that are finished and measured, beside the sampling of others."""
@@ -76,7 +77,7 @@ class Session:
 
     def close(self) -> str | None:
         """End the runs; one line that says where they are, or None where they are nowhere."""
-        line = self._do(lambda telling: telling.close(), PATIENCE) if self._telling else None
+        line = self._do(self._closed, PATIENCE) if self._telling else None
         self._telling = None
         if isinstance(self._end, Busy):
             _warn(f"another process tells of this sweep; diffsweep-results sync {self._folder.name} tells the rest")
@@ -84,6 +85,13 @@ class Session:
             _warn(f"the sweep is stored, but not logged: {type(self._end).__name__}: {self._end}")
         elif self._failure and self._last:
             _warn(f"{str(self._failure).rstrip('.')}; the rest is written offline")
+        elif self._lacks:
+            _warn(self._lacks)
+        return line
+
+    def _closed(self, telling: Telling) -> str | None:
+        line = telling.close()
+        self._lacks = telling.lacks
         return line
 
     def _do(self, act: Callable[[Telling], str | None], patience: float) -> str | None:
@@ -131,7 +139,8 @@ class Telling:
         self._run: Run | None = None
         self._whole: Said | None = None
         self._each: dict[str, Said] = {}
-        self._reported = False
+        self._last: tuple[Mapping[str, Any], Report] | None = None
+        self.lacks: str | None = None
         with ExitStack() as stack:
             settings = stack.enter_context(service())
             self._mode = mode or settings.mode
@@ -181,15 +190,17 @@ class Telling:
         if each:
             done = [of_cell(self._store, sweep, cell) for cell in stored(self._store, sweep)]
             self._tell([*done, *of_failed(self._store, sweep)])
-        self._reported = True
+        self._last = sweep, report
 
     def close(self) -> str | None:
-        """End the sweep's run, which has failed where there was no report."""
+        """Tell what is told once, at the end, and end the sweep's run, which has failed where there was no report."""
         with self._stack:
             if self._run:
                 assert self._whole is not None
+                if self._last:
+                    self.lacks = say_last(self._store, *self._last, self._run)
                 folder, url = Path(self._run.dir).parent.name, None if self._run.offline else self._run.url
-                self._run.finish(exit_code=0 if self._reported else 1)
+                self._run.finish(exit_code=0 if self._last else 1)
                 self._logged.note(self._whole, folder, url)
             return None if self._mode == "disabled" else self._where()
 
@@ -237,10 +248,9 @@ class Telling:
         cut = whole.cut if whole else ""
         ids = [*([whole.id] if whole else []), *each]
         waiting = self._logged.waiting(ids)
-        if len(waiting) == 1:
-            return f"wandb: offline run; wandb sync {shlex.quote(str(own / waiting[0]))}{cut}"
-        if waiting:
-            return f"wandb: {len(waiting)} offline runs; wandb sync {shlex.quote(str(own))}{cut}"
+        if waiting:  # from there: wandb finds an artifact's files from the folder around the run alone
+            runs = "offline run" if len(waiting) == 1 else f"{len(waiting)} offline runs"
+            return f"wandb: {runs}; cd {shlex.quote(str(own))} && wandb sync .{cut}"
         if not ids:
             return "wandb: no run, as no cell is finished"
         url = next(filter(None, map(self._logged.url, ids[:1])), None)
@@ -257,11 +267,11 @@ def _own_id() -> str | None:
 @contextmanager
 def service() -> Iterator[Settings]:
     """wandb's service as long as it is needed, and the settings it found: silent, so asking for no key, with its own
-    log (which it writes to a cache) not kept and its own errors not reported."""
+    log and an artifact's copies (which it writes to caches) not kept and its own errors not reported."""
     import wandb
 
     with TemporaryDirectory(prefix="diffsweep-", ignore_cleanup_errors=True) as cache:
-        wanted = {"WANDB_CACHE_DIR": cache, **SERVICE}
+        wanted = {"WANDB_CACHE_DIR": cache, "WANDB_DATA_DIR": cache, **SERVICE}
         own = {name: value for name, value in wanted.items() if name not in os.environ}
         os.environ.update(own)
         try:
@@ -277,7 +287,12 @@ def _init(**arguments: Any) -> Run:
     """A run, in place of one of its id: not resumed, which would repeat its steps."""
     import wandb
 
-    return wandb.init(**arguments, resume=None, reinit="create_new", settings=dict(PRIVATE))
+    settings = {**PRIVATE, **({"stop_fn": _go_on} if _own_id() else {})}
+    return wandb.init(**arguments, resume=None, reinit="create_new", settings=settings)
+
+
+def _go_on() -> None:
+    """What is done in the run's process where the server stops it: nothing, as its agent ends the process."""
 
 
 def _warn(text: str) -> None:

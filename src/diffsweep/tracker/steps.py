@@ -9,6 +9,8 @@ from diffsweep.report.choice import plain
 from diffsweep.report.text import short, shown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
     from wandb import Run
 
@@ -32,18 +34,18 @@ class Steps:
         import wandb
 
         if not self.told:
-            run.define_metric("cells/*", step_metric="cells/number", summary="none")
+            run.define_metric(step_key("*"), step_metric=step_key("number"), summary="none")
         cells = {cell["cell_id"]: (i, cell) for i, cell in reversed([*enumerate(sweep["cells"])])}
         pictured = thinned(len(sweep["cells"]))
         for cell_id, step in self._of(frame):
             place, cell = cells[cell_id]
             if place < MOST_ROWS:
                 if place in pictured:
-                    step["cells/image"] = wandb.Image(str(picture(store, cell)), caption=caption_of(cell))
-                run.log({"cells/number": place, **step})
+                    step[step_key("image")] = wandb.Image(str(picture(store, cell)), caption=caption_of(cell))
+                run.log({step_key("number"): place, **step})
 
     def _of(self, frame: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any]]]:
-        """For each cell its axes, metrics and cost, as cells/..., and each metric's mean so far."""
+        """For each cell its axes, metrics and cost, and each metric's mean so far."""
         metrics = frame.attrs["metrics"]
         names = [*frame.attrs["axes"], *metrics, "nfe", "seconds"]
         columns = {name: [plain(value) for value in frame[name]] for name in names}
@@ -55,12 +57,17 @@ class Steps:
             for name in metrics:
                 total, n = self.sums.get(name, (0.0, 0))
                 self.sums[name] = (total + numbers[name], n + 1) if name in numbers else (total, n)
-            means = {name: total / n for name, (total, n) in self.sums.items() if n}
-            yield cell_id, {step_key(name): value for name, value in numbers.items()} | means
+            numbers |= {mean_name(name): total / n for name, (total, n) in self.sums.items() if n}
+            yield cell_id, {step_key(name): value for name, value in numbers.items()}
 
 
 def step_key(name: str) -> str:
     return f"cells/{name.replace('.', '_')}"  # a dot would be a nested key
+
+
+def mean_name(metric: str) -> str:
+    """A metric's mean so far. Not the metric's own name: of that, an agent counts and compares every value."""
+    return f"{metric}_mean"
 
 
 def thinned(number: int) -> list[int]:
@@ -69,8 +76,7 @@ def thinned(number: int) -> list[int]:
     return [i * number // n for i in range(n)]
 
 
-def picture(store: Store, cell: Mapping[str, Any]) -> Any:
-    """Its path."""
+def picture(store: Store, cell: Mapping[str, Any]) -> Path:
     return store.folder(cell["cell_id"]) / "image.png"
 
 
