@@ -244,7 +244,10 @@ def test_the_media_are_those_that_were_logged(arrived: tuple[Shown, dict[str, An
 
 def test_the_sweeps_own_run_has_its_metrics_by_cell(arrived: tuple[Shown, dict[str, Any]], logged: Logged) -> None:
     lines = [config for kind, config in arrived[0].panels["The sweep"] if kind == "Run History Line Plot"]
-    assert [line["metrics"] for line in lines] == [["cells/psnr", "psnr"], ["cells/psnr_edge", "psnr_edge"]]
+    assert [line["metrics"] for line in lines] == [
+        ["cells/psnr", "cells/psnr_mean"],
+        ["cells/psnr_edge", "cells/psnr_edge_mean"],
+    ]
     assert {line["xAxis"] for line in lines} == {"cells/number"}
     assert {key for line in lines for key in (line["xAxis"], *line["metrics"])} <= logged.history.keys()
 

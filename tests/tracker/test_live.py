@@ -101,9 +101,8 @@ def test_a_server_hears_of_finished_cells_while_others_are_sampled(
     psnr = [store.record(cell["cell_id"])["metrics"]["psnr"]["value"] for cell in cells]
     values = [psnr[step[NUMBER]] for step in seen["steps"]]
     assert [step["cells/psnr"] for step in seen["steps"]] == values
-    assert [step["cells/psnr_mean"] for step in seen["steps"]] == pytest.approx(
-        [sum(values[: i + 1]) / (i + 1) for i in range(3)]
-    )
+    means = [total / n for n, total in enumerate(accumulate(values), start=1)]
+    assert [step["cells/psnr_mean"] for step in seen["steps"]] == pytest.approx(means)
     rows = server.streamed(run_id(sweep()), "wandb-history.jsonl")
     assert sorted(row[NUMBER] for row in rows[:-2]) == [0, 1, 2, 3]
     assert not [row for row in rows[-2:] if NUMBER in row]
