@@ -408,7 +408,13 @@ print("measured", time.perf_counter() - began, sum(times[:4]), spent["cells"], s
         **{g: ["tracker=wandb", "tracker.mode=offline", f"tracker.granularity={g}"] for g in ("sweep", "cell")},
     }
     lines = []
-    for name, words in (("16 cells of the embedded model", own), ("300 cells of model=analytic", many)):
+    one = ["model=analytic", "seed=0", *many[3:]]
+    sweeps = {
+        "1 cell of model=analytic": one,
+        "300 cells of model=analytic": many,
+        "16 cells of the embedded model": own,
+    }
+    for name, words in sweeps.items():
         found: dict[str, list[list[float]]] = {arm: [] for arm in arms}
         for _ in range(args.rounds):
             for arm, more in arms.items():
@@ -419,7 +425,7 @@ print("measured", time.perf_counter() - began, sum(times[:4]), spent["cells"], s
         for arm, rounds in found.items():
             whole, processor, beside, after = (statistics.median(column) for column in zip(*rounds, strict=True))
             ratios = [
-                statistics.median(one[k] / none[k] for one, none in zip(rounds, found["none"], strict=True))
+                statistics.median(mine[k] / none[k] for mine, none in zip(rounds, found["none"], strict=True))
                 for k in (0, 1)
             ]
             lines.append(

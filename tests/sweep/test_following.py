@@ -11,6 +11,11 @@ from diffsweep.sweep import following
 from diffsweep.sweep.following import Following
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "WAIT", 0.05)
+
+
 def waited(event: Event) -> bool:
     return event.wait(10)
 
@@ -90,7 +95,48 @@ def test_an_error_ends_it_alone() -> None:
     with Following(each) as cells:
         cells.begin()
         cells.add("a")
+        sleep(0.1)
+        cells.begin()  # not again
     assert taken == [[]]
+
+
+def test_few_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "WAIT", 60.0)
+    monkeypatch.setattr(following, "MOST", 2)
+    taken: list[list[str]] = []
+    done = Event()
+
+    def each(cell_ids: list[str]) -> None:
+        taken.append(cell_ids)
+        if cell_ids:
+            done.set()
+
+    with Following(each) as cells:
+        cells.begin()
+        cells.add("a")
+        sleep(0.1)
+        cells.add("b")
+        assert waited(done)
+    assert taken == [[], ["a", "b"]]
+
+
+def test_but_not_for_ever() -> None:
+    done = Event()
+    with Following(lambda cell_ids: done.set() if cell_ids == ["a"] else None) as cells:
+        cells.begin()
+        cells.add("a")
+        assert waited(done)
+
+
+def test_the_end_does_not_wait_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "WAIT", 60.0)
+    taken: list[list[str]] = []
+    at = monotonic()
+    with Following(taken.append) as cells:
+        cells.begin()
+        cells.add("a")
+        sleep(0.1)
+    assert monotonic() - at < 30 and taken == [[]]
 
 
 def test_what_never_began_ends_at_once() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from diffsweep import app
 from diffsweep.report.frame import results
-from diffsweep.sweep import preflight, runner
+from diffsweep.sweep import following, preflight, runner
 from diffsweep.sweep.store import Store, locked
 from diffsweep.tracker.said import run_id
 from diffsweep.tracker.session import Session
@@ -33,6 +33,7 @@ END = None, None  # the numbers of no cell: what there is of all, then the page
 @pytest.fixture(autouse=True)
 def offline(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(following, "WAIT", 0.05)
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -187,7 +188,8 @@ def test_a_server_that_ceases_while_the_sweep_runs_loses_nothing(
 ) -> None:
     server = serving()
     monkeypatch.setenv("WANDB_MODE", "online")
-    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")
+    for what in ("INIT", "FINISH"):
+        monkeypatch.setenv(f"WANDB_{what}_TIMEOUT", "1")
 
     def cease() -> None:
         until(lambda: len(server.streamed(run_id(sweep()), "wandb-history.jsonl")) > 0)
