@@ -41,13 +41,13 @@ class Runner:
         self.status = "done"
         self.before = lambda: None
 
-    def run_sweep(self, cells, name, command, before=(), joins=False):
+    def run_sweep(self, cells, name, command, before=(), joins=False, session=None):
         self.before()
         self.calls.append(SimpleNamespace(cells=cells, name=name, command=command, before=list(before)))
         self.cells += cells
         statuses = [self.status] * len(cells)
         folder = Path("outputs/sweeps") / (name or "unnamed")
-        return SimpleNamespace(statuses=statuses, failed=statuses.count("failed"), folder=folder)
+        return SimpleNamespace(statuses=statuses, failed=statuses.count("failed"), folder=folder, session=session)
 
 
 @pytest.fixture

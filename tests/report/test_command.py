@@ -60,11 +60,12 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hydra_restore_singlet
     """A command line up to the runner: what sweep.json would hold of it, and its plan."""
     calls: list[tuple[dict[str, Any], Plan]] = []
 
-    def run_sweep(cells: Any, name: Any, line: str, before: Any = (), joins: bool = False) -> SimpleNamespace:
+    def run_sweep(cells: Any, name: Any, line: str, *_: Any) -> SimpleNamespace:
         found = plan(cells, name)
         axes = axes_of(cell.axes for cell in found.cells)
         calls.append(({"name": found.name, "command": line, "axes": axes}, found))
-        return SimpleNamespace(statuses=["done"] * len(cells), failed=0, folder=Path("outputs/sweeps") / found.name)
+        folder = Path("outputs/sweeps") / found.name
+        return SimpleNamespace(statuses=["done"] * len(cells), failed=0, folder=folder, session=None)
 
     module = ModuleType("diffsweep.sweep.runner")
     module.run_sweep = run_sweep  # type: ignore[attr-defined]
