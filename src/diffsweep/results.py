@@ -39,7 +39,8 @@ diffsweep-results: tables, sheets and reports of stored sweeps
                                     draw figures, each as PDF and PNG; without a kind every one that the sweep allows.
                                     trajectory: a cell's steps, where engine.trajectory=N kept some
   report SWEEP [embed=true]         write every file of the sweep again; report.html opens in a browser, from disk.
-                                    embed: and report_whole.html, the page with its pictures in it, to send on its own
+                                    embed: and report_whole.html, the page with its pictures in it (of 25 MB, those
+                                    that fit), to send on its own
   score SWEEP [metric=NAMES] [clip=...] [features=clip|inception] [references=inputs|world|FOLDER]
         [missing=skip] [device=auto|cpu|cuda:N]
                                     measure the stored pictures (default: metric=default), then write the files again
@@ -210,17 +211,14 @@ def _refused(frame: Any) -> str:
 
 
 def report(stored: Stored, keys: Mapping[str, str]) -> int:
-    from diffsweep.core.files import write_atomic
-    from diffsweep.report.write import show, whole_page, write_all
+    from diffsweep.report.write import WHOLE, show, write_all
 
     embed = keys.get("embed", "false")
     require(one_of("embed", embed, ("true", "false")))
-    written = write_all(stored.store, stored.sweep)
+    written = write_all(stored.store, stored.sweep, whole=embed == "true")
     show(written)
     if embed == "true":
-        file = written.folder / "report_whole.html"
-        write_atomic(file, whole_page(stored.store, stored.sweep, written).encode())
-        print(file)
+        print(written.folder / WHOLE)
     return 0
 
 

@@ -80,42 +80,43 @@ def test_it_names_nothing_outside_of_itself(made: Made) -> None:
     assert data_of(plain)["embedded"] is None and START not in plain
 
 
-def test_what_does_not_fit_is_left_out_by_kind_the_cells_pictures_last(made: Made) -> None:
+def test_what_finds_no_room_is_left_out_and_named(made: Made) -> None:
     store, sweep = varied(made)
     folder = write_all(store, sweep).folder
+    ids = list(dict.fromkeys(cell["cell_id"] for cell in sweep["cells"] if store.whole(cell["cell_id"])))
 
-    def size(*names: str) -> int:
+    def size(*paths: Path) -> int:
         """Of the different contents, in bytes."""
-        files = [path for name in names for path in (*store.root.glob(f"cells/*/*/{name}.png"), *folder.glob(name))]
-        return sum({path.read_bytes(): path.stat().st_size for path in files}.values())
+        return sum({path.read_bytes(): path.stat().st_size for path in paths}.values())
 
-    def kinds(most: int) -> set[str]:
-        found = embedded(store, sweep, folder, ["grid.png"], most)
-        uris = [*found.uris, *found.sheets.values()]
-        assert sum(len(bytes_of(uri)) for uri in uris) <= most
-        assert len(found.left_out) == 3 - ("grid.png" in found.sheets) - len(
-            {Path(n).name for n in found.at} - {"input"}
-        )
-        return {Path(name).name for name in (*found.at, *found.sheets)}
+    def of(room: int) -> tuple[set[str], list[str]]:
+        found = embedded(store, sweep, folder, ["grid.png"], room)
+        assert sum(len(bytes_of(uri)) for uri in (*found.uris, *found.sheets.values())) <= room == found.room
+        return {*found.at, *found.sheets}, found.left_out
 
-    pictures, sheet = size("image", "input"), size("grid.png")
-    steps = size("step_000_clean")
-    assert sheet > steps
-    assert kinds(pictures + sheet + steps) == {"grid.png", "image", "input", "step_000_clean"}
-    assert kinds(pictures + sheet + steps - 1) == {"grid.png", "image", "input"}
-    assert kinds(pictures + sheet - 1) == {"step_000_clean", "image", "input"}
-    assert kinds(pictures) == {"image", "input"}
-    assert kinds(pictures - 1) == ({"grid.png"} if sheet < pictures else set())
-    assert kinds(0) == set()
+    every = [path for path in store.root.glob("cells/*/*/*.png") if path.stem != "noisy"]
+    names = {"grid.png", *(f"{path.parent.name}/{path.stem}" for path in every)}
+    steps = f"{ids[2]}/step_000_clean"
+    total = size(*every, folder / "grid.png")
+    assert of(total) == (names, [])
+    here, left_out = of(total - 1)
+    beside = f"what was kept beside the pictures of 1 of {len(ids)} cells"
+    assert (names - here, left_out) in (({"grid.png"}, ["grid.png"]), ({steps}, [beside]))
+    big = size(folder / "grid.png", store.folder(ids[2]) / "step_000_clean.png")
+    assert of(total - big) == (names - {"grid.png", steps}, ["grid.png", beside])
+    first = {f"{cell_id}/{name}" for cell_id in ids[:2] for name in ("image", "input")}  # two equal pictures, one input
+    room = size(*(store.folder(ids[0]) / f"{name}.png" for name in ("image", "input")))
+    assert of(room) == (first, ["grid.png", f"the pictures of {len(ids) - 2} of {len(ids)} cells"])
+    assert of(0) == (set(), ["grid.png", f"the pictures of {len(ids)} of {len(ids)} cells"])
 
 
 def test_the_page_says_what_is_left_out(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     store, sweep = varied(made)
-    monkeypatch.setattr(write, "embedded", lambda *given: embedded(*given, most=0))
+    monkeypatch.setattr(write, "embedded", lambda *given: embedded(*given, room=0))
     text = whole_page(store, sweep, write_all(store, sweep))
     assert START not in text
-    told = "Left out of this file, which holds at most 25 MB of pictures: the cells&#39; pictures, grid.png, "
-    assert told in text
+    told = r"Left out of this file, which holds at most 0 MB of pictures: grid.png, .*the pictures of (\d) of \1 cells"
+    assert re.search(told, text)
 
 
 def test_the_command_writes_it_where_it_is_asked_to(

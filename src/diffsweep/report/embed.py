@@ -1,13 +1,14 @@
 """The pictures that a page holds in itself, so that it shows them wherever it is copied to.
 
-As far as they fit: each cell's picture with what it was made from, contact sheets and figures, and all that was kept
-beside the cells' pictures. Each content is there once, as a data URI.
+As far as they fit: contact sheets and figures in half of the room, each cell's picture with what it was made from, in
+the sweep's order, all that was kept beside them, then more of the sheets. Each content of a cell's is there once, as a
+data URI.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from diffsweep.report.grid import REFERENCES
 from diffsweep.sweep.store import Record, Store, sha256
 
-MOST = 25_000_000  # bytes of pictures
+MOST = 25_000_000  # bytes of pictures: what a browser opens at once, and most mail takes
 
 Picture = tuple[str, Path, str]  # what the page calls it, its file, and a hash of that
 
@@ -23,48 +24,73 @@ Picture = tuple[str, Path, str]  # what the page calls it, its file, and a hash 
 @dataclass(frozen=True)
 class Embedded:
     """The contents of the cells' pictures, and which of them each is (`<cell>/<name>`); contact sheets and figures by
-    name; what is not here."""
+    name; what is not here, as `room` bytes do not hold it."""
 
     uris: list[str]
     at: dict[str, int]
     sheets: dict[str, str]
     left_out: list[str]
+    room: int
 
 
-def embedded(store: Store, sweep: Mapping[str, Any], folder: Path, sheets: Sequence[str], most: int = MOST) -> Embedded:
+def embedded(store: Store, sweep: Mapping[str, Any], folder: Path, sheets: Sequence[str], room: int = MOST) -> Embedded:
     """sheets: contact sheets and figures, named from the sweep's folder."""
-    cells = list(_of_cells(store, sweep))
-    first = [picture for picture in cells if picture[0].rpartition("/")[2] in ("image", *REFERENCES)]
-    drawn = {name: [(name, folder / name, sha256((folder / name).read_bytes()))] for name in sheets}
-    groups = {"the cells' pictures": first, **drawn, "what was kept beside the cells' pictures": cells}
-    here: dict[str, str] = {}  # the hash of each that is
-    contents: dict[str, Path] = {}
-    left_out = []
-    for what, pictures in groups.items():
-        more = contents | {digest: path for _, path, digest in pictures}
-        if sum(path.stat().st_size for path in more.values()) > most:
-            left_out.append(what)
-        else:
-            contents = more
-            here |= {name: digest for name, _, digest in pictures}
-    own = {name: here.pop(name) for name in sheets if name in here}
-    places = {digest: place for place, digest in enumerate(dict.fromkeys(here.values()))}
+    here = _Here(room)
+    drawn = {name: (name, folder / name, sha256((folder / name).read_bytes())) for name in sheets}
+    kept = [name for name in sheets if here.take([drawn[name]], spare=room // 2)]
+    cells = [*_of_cells(store, sweep)]
+    shown = [cell for cell in cells if here.take(_first(cell))]
+    whole = [cell for cell in shown if here.take(cell)]
+    kept += [name for name in sheets if name not in kept and here.take([drawn[name]])]
+    pictures = [picture for cell in shown for picture in (cell if cell in whole else _first(cell))]
+    places = {digest: place for place, digest in enumerate(dict.fromkeys(digest for _, _, digest in pictures))}
+    lacking = {
+        "the pictures of {} of {} cells": len(cells) - len(shown),
+        "what was kept beside the pictures of {} of {} cells": len(shown) - len(whole),
+    }
     return Embedded(
-        uris=[_uri(contents[digest]) for digest in places],
-        at={name: places[digest] for name, digest in here.items()},
-        sheets={name: _uri(contents[digest]) for name, digest in own.items()},
-        left_out=left_out,
+        uris=[_uri(here.contents[digest]) for digest in places],
+        at={name: places[digest] for name, _, digest in pictures},
+        sheets={name: _uri(drawn[name][1]) for name in kept},
+        left_out=[
+            *(name for name in sheets if name not in kept),
+            *(text.format(number, len(cells)) for text, number in lacking.items() if number),
+        ],
+        room=room,
     )
 
 
-def _of_cells(store: Store, sweep: Mapping[str, Any]) -> Iterable[Picture]:
+class _Here:
+    """Contents by their hashes, as many as find room."""
+
+    def __init__(self, room: int) -> None:
+        self.left = room
+        self.contents: dict[str, Path] = {}
+
+    def take(self, pictures: Iterable[Picture], spare: int = 0) -> bool:
+        """All of them, or none; spare: bytes to be left."""
+        new = {digest: path for _, path, digest in pictures if digest not in self.contents}
+        size = sum(path.stat().st_size for path in new.values())
+        if size > self.left - spare:
+            return False
+        self.left -= size
+        self.contents |= new
+        return True
+
+
+def _first(pictures: Iterable[Picture]) -> list[Picture]:
+    """A cell's picture, and what it was made from."""
+    return [picture for picture in pictures if picture[0].rpartition("/")[2] in ("image", *REFERENCES)]
+
+
+def _of_cells(store: Store, sweep: Mapping[str, Any]) -> Iterator[list[Picture]]:
     """The pictures of each finished cell, and the one that it was enlarged from."""
     for cell_id in dict.fromkeys(cell["cell_id"] for cell in sweep["cells"]):
         if record := store.finished(cell_id):
-            yield from _pictures(store, cell_id, record)
             base = record.get("facts", {}).get("base")
-            if base and (before := store.finished(base)):
-                yield from (picture for picture in _pictures(store, base, before) if picture[0] == f"{base}/image")
+            before = store.finished(base) if base else None
+            bases = [one for one in _pictures(store, base, before) if one[0] == f"{base}/image"] if before else []
+            yield [*_pictures(store, cell_id, record), *bases]
 
 
 def _pictures(store: Store, cell_id: str, record: Record) -> Iterable[Picture]:

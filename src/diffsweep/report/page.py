@@ -24,7 +24,7 @@ from diffsweep.report.caption import full_caption
 from diffsweep.report.choice import common
 from diffsweep.report.command import added, around, override
 from diffsweep.report.comparison import Comparison, Split, explained, variance_split
-from diffsweep.report.embed import MOST, Embedded
+from diffsweep.report.embed import Embedded
 from diffsweep.report.grid import REFERENCES, layout
 from diffsweep.report.layout import cells
 from diffsweep.report.table import Table
@@ -64,7 +64,7 @@ def page(
             **_data(sweep, frame, table, records),
             "embedded": embedded and {"uris": embedded.uris, "at": embedded.at},
         },
-        left_out=_left_out(embedded.left_out) if embedded else "",
+        left_out=_left_out(embedded) if embedded else "",
         policy=_policy(scripts, "data:" if embedded else "'self' file: data:"),
         styles=[_text(name) for name in STYLES],
         scripts=scripts,
@@ -209,9 +209,10 @@ def _first(values: Sequence[Any]) -> list[str]:
     return [*(short(shown(value), 200) for value in values[:MOST_LISTED]), *more]
 
 
-def _left_out(names: Sequence[str]) -> str:
-    most = f"which holds at most {MOST / 1e6:.0f} MB of pictures"
-    return f"Left out of this file, {most}: {', '.join(_first(names))}" if names else ""
+def _left_out(embedded: Embedded) -> str:
+    most = f"which holds at most {embedded.room / 1e6:g} MB of pictures"
+    names = _first(embedded.left_out)
+    return f"Left out of this file, {most}: {', '.join(names)}" if names else ""
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:

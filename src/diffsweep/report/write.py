@@ -25,6 +25,7 @@ from diffsweep.report.page import page
 from diffsweep.report.table import Table, summarise
 from diffsweep.sweep.store import Store
 
+WHOLE = "report_whole.html"
 MOST_SHOWN = 60  # settings in the terminal, and failures named there
 
 
@@ -39,8 +40,9 @@ class Report:
     files: tuple[Path, ...]
 
 
-def write_all(store: Store, sweep: Mapping[str, Any]) -> Report:
-    """Write every file of a sweep (sweep: what sweep.json holds), each of them atomically."""
+def write_all(store: Store, sweep: Mapping[str, Any], whole: bool = False) -> Report:
+    """Write every file of a sweep (sweep: what sweep.json holds), each of them atomically. whole: `report_whole.html`
+    too, which is written again wherever it is."""
     folder = store.root / "sweeps" / sweep["name"]
     frame = results(store, sweep)
     table, comparisons = summarise(frame), overview(frame)
@@ -62,6 +64,8 @@ def write_all(store: Store, sweep: Mapping[str, Any]) -> Report:
     report = Report(frame, table, comparisons, folder, files)
     text = page(store, sweep, frame, table, comparisons, _images(report))
     write_atomic(folder / "report.html", text.encode())
+    if whole or (folder / WHOLE).exists():
+        write_atomic(folder / WHOLE, whole_page(store, sweep, report).encode())
     return report
 
 
