@@ -400,19 +400,23 @@ app.main()
 times = os.times()
 print("measured", time.perf_counter() - began, sum(times[:4]), spent["cells"], spent["report"] + spent["close"])
 """
-    own = [f"seed={','.join(map(str, SEEDS))}", f"guidance.scale={','.join(map(str, SCALES))}", "device=cpu"]
-    own += [f"scheduler.steps={STEPS}", "technique=image_to_image"]
-    many = ["model=analytic", "seed=range(0,100)", "guidance.scale=1,3,5", "scheduler.steps=2", *own[2:3], *own[4:]]
+    always = ["device=cpu", "technique=image_to_image"]
+    analytic = [*always, "model=analytic", "scheduler.steps=2"]
+    seeds, scales = (",".join(map(str, values)) for values in (SEEDS, SCALES))
     arms = {
         "none": [],
         **{g: ["tracker=wandb", "tracker.mode=offline", f"tracker.granularity={g}"] for g in ("sweep", "cell")},
     }
     lines = []
-    one = ["model=analytic", "seed=0", *many[3:]]
     sweeps = {
-        "1 cell of model=analytic": one,
-        "300 cells of model=analytic": many,
-        "16 cells of the embedded model": own,
+        "1 cell of model=analytic": [*analytic, "seed=0"],
+        "300 cells of model=analytic": [*analytic, "seed=range(0,100)", "guidance.scale=1,3,5"],
+        "16 cells of the embedded model": [
+            *always,
+            f"seed={seeds}",
+            f"guidance.scale={scales}",
+            f"scheduler.steps={STEPS}",
+        ],
     }
     for name, words in sweeps.items():
         found: dict[str, list[list[float]]] = {arm: [] for arm in arms}

@@ -1,9 +1,9 @@
 """A sweep's artifact: its page with the pictures in it, tables, sheets and figures as files.
 
-What they hold decides the version: a sweep that is told again, unchanged, makes none. wandb tells its server, and notes
-in a run's folder, where on this machine its copy of each file lies. So the copies of an online run lie in a temporary
-folder (`WANDB_DATA_DIR`); those of an offline run lie in the run's own, and are named from the folder around it. Such a
-run can be moved: `wandb sync`, called in the folder around it, finds them.
+What they hold decides the version: a sweep that is told again where it lies, unchanged, makes none. wandb tells its
+server, and notes in a run's folder, where on this machine its copy of each file lies. So the copies of an online run
+lie in a temporary folder (`WANDB_DATA_DIR`); those of an offline run lie in the run's own, and are named from the folder
+around it. Such a run can be moved: `wandb sync`, called in the folder around it, finds them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from diffsweep.sweep.store import sha256
 
 if TYPE_CHECKING:
     from wandb import Artifact, Run
@@ -41,8 +43,9 @@ def log_artifact(run: Run, sweep: Mapping[str, Any], report: Report, page: str) 
 
 
 def artifact_name(sweep: str) -> str:
-    """Of letters, digits, dots, dashes and underscores, as all of W&B's pages take it."""
-    return re.sub(r"[^\w.-]+", "-", sweep, flags=re.ASCII)[:128]
+    """Of letters, digits, dots, dashes and underscores, as all of W&B's pages take it, and no other sweep's."""
+    plain = re.sub(r"[^\w.-]+", "-", sweep, flags=re.ASCII)[:128]
+    return plain if plain == sweep else f"{plain[:119]}-{sha256(sweep.encode())[:8]}"
 
 
 def _keep(artifact: Artifact, folder: Path) -> None:

@@ -34,10 +34,12 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 
 @dataclass
 class Logged:
-    """place: server, entity and project. online: whether a run that lies here alone counts as not logged yet."""
+    """place: server, entity and project. group: what the runs are filed under there. online: whether a run that lies
+    here alone counts as not logged yet."""
 
     folder: Path
     place: str
+    group: str
     tags: Sequence[str]
     online: bool
     entries: dict[str, dict[str, Any]]  # by run id
@@ -45,7 +47,7 @@ class Logged:
 
     @classmethod
     @contextmanager
-    def of(cls, folder: Path, place: str, tags: Sequence[str], online: bool) -> Iterator[Logged]:
+    def of(cls, folder: Path, place: str, group: str, tags: Sequence[str], online: bool) -> Iterator[Logged]:
         """As the last time left it; kept again however this time ends. No other process may be at it."""
         entries = read(folder)
         folders = defaultdict(set)
@@ -53,7 +55,7 @@ class Logged:
             if found := FOLDER.fullmatch(path.name):
                 for name in found.groups():
                     folders[name].add(path.name)
-        logged = cls(folder, place, tags, online, entries, folders)
+        logged = cls(folder, place, group, tags, online, entries, folders)
         try:
             yield logged
         finally:
@@ -74,7 +76,7 @@ class Logged:
 
     def note(self, said: Said, folder: str, url: str | None) -> None:
         """A run that is finished, in this folder; what earlier times, or a server out of reach, left of it goes."""
-        self.entries[said.id] = {"said": self._hash(said), "folder": folder, "url": url}
+        self.entries[said.id] = {"said": self._hash(said), "folder": folder, "url": url, "group": self.group}
         for other in self.folders[said.id] - {folder}:
             shutil.rmtree(self.folder / other, ignore_errors=True)
         self.folders[said.id] = {folder}
@@ -91,4 +93,4 @@ class Logged:
         return bool(entry.get("url")) or any((self.folder / entry.get("folder", "-")).glob("*.wandb.synced"))
 
     def _hash(self, said: Said) -> str:
-        return hashlib.sha256(f"{self.place} {self.tags} {said.name} {said.content}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.place} {self.group} {self.tags} {said.name} {said.content}".encode()).hexdigest()

@@ -34,8 +34,8 @@ STEP = re.compile(r"step_(\d+)_(\w+)")  # a picture of a cell's way from noise
 
 @dataclass(frozen=True)
 class Said:
-    """One run: who it is, a hash of all that it says, how it says that, what there is no room for (cut), and how it
-    ends."""
+    """One run: who it is, a hash of what it says (content; empty where that is still to come), how it says it, what
+    there is no room for (cut), and how it ends."""
 
     id: str
     name: str
@@ -86,7 +86,7 @@ def of_failed(store: Store, sweep: Sweep) -> Iterator[Said]:
         if (config := cell.get("config")) and not store.whole(cell["cell_id"]):
             say = partial(_say_failure, cell["reason"])
             config = {**config, "sweep": sweep["name"], "cell_id": cell["cell_id"]}
-            yield _said_of(sweep, cell, config, say, cell["reason"], exit_code=1)
+            yield _said_of(sweep, cell, config, say, _hash(config, cell["reason"]), exit_code=1)
 
 
 def _said_of(

@@ -70,7 +70,11 @@ class Session:
     def report(self, sweep: Mapping[str, Any], report: Report) -> None:
         """Tell of a sweep as a whole. It may go on, and be reported again."""
         try:
-            self._do(lambda telling: telling.report(sweep, report), PATIENCE)
+            try:
+                self._do(lambda telling: telling.report(sweep, report), 0)
+            except Busy:
+                print("wandb: waiting for another process that tells of this sweep", file=sys.stderr, flush=True)
+                self._do(lambda telling: telling.report(sweep, report), PATIENCE)
         except Busy as error:
             self._end = error
         self._last = sweep, report
@@ -148,15 +152,15 @@ class Telling:
                 project = tracker.project or settings.project or "diffsweep"
                 place = f"{settings.base_url} {tracker.entity or settings.entity} {project}"
                 online = self._mode not in LOCAL
-                own = folder / "wandb"
+                own, group = folder / "wandb", group_of(folder.name)
                 stack.enter_context(locked(own, patience))
-                self._logged = stack.enter_context(Logged.of(own, place, tracker.tags, online))
+                self._logged = stack.enter_context(Logged.of(own, place, group, tracker.tags, online))
                 self._arguments = {
                     "project": project,
                     "entity": tracker.entity,
                     "tags": tracker.tags or None,
                     "mode": self._mode,
-                    "group": group_of(folder.name),
+                    "group": group,
                     "dir": str(folder.resolve()),
                 }
             self._stack = stack.pop_all()
