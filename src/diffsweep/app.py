@@ -164,8 +164,11 @@ def main() -> int:
     task.begin(shlex.join(["diffsweep", *arguments]))
     whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
-        with _errors_raised():
-            hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name="config")(task)()
+        try:
+            with _errors_raised():
+                hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name="config")(task)()
+        finally:
+            task.end()
         if task.error:
             raise task.error
     except Stopped:
@@ -182,8 +185,6 @@ def main() -> int:
         if whole:
             traceback.print_exc()
         return _refuse(explain(error))
-    finally:
-        task.end()
     return 1 if task.failed else 0
 
 

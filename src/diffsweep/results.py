@@ -359,7 +359,7 @@ COMMANDS = {
     "score": Command(score, ("metric", "clip", "features", "references", "missing", "device", "plugins")),
     "verify": Command(verify),
     "export": Command(export, ("to",)),
-    "sync": Command(sync, ("project", "entity", "mode", "granularity")),
+    "sync": Command(sync, ("project", "entity", "mode", "granularity", "tags")),
     "dashboard": Command(dashboard, ("project", "entity", "to")),
 }
 

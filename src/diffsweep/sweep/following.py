@@ -10,7 +10,7 @@ from types import TracebackType
 
 MOST = 16  # cells at a time: a call's rows of a metric's network (`metric.batch.ROWS`), where fewer cost the same
 WAIT = 5.0  # seconds for so many to come
-PATIENCE = 10.0  # seconds for what goes on at an interrupt
+PATIENCE = 5.0  # seconds for what goes on at an interrupt
 
 
 class Following:

@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -204,7 +204,7 @@ class Sweep:
             bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} model rows, {elapsed} < {remaining}",
         )
         try:
-            with bar, self._followed(document, device):
+            with bar, self._followed(document, {cell.id for cell in missing}, device):
                 for cells in by_model.values():
                     self._sample_together(cells, device, bar, len(missing))
         except KeyboardInterrupt:
@@ -214,7 +214,7 @@ class Sweep:
             self._write()
 
     @contextmanager
-    def _followed(self, document: Mapping[str, Any], device: str) -> Iterator[None]:
+    def _followed(self, document: Mapping[str, Any], coming: Collection[str], device: str) -> Iterator[None]:
         """Where somebody is to be told, cells are measured and told of beside the sampling of others."""
         if not self.session or self.joins:
             yield
@@ -222,13 +222,13 @@ class Sweep:
         session = self.session
 
         def each(cell_ids: list[str]) -> None:
-            if preflight.beside(device):
-                score(self.store, cell_ids, self.plan.metrics.metrics, device, self.unmeasured, shows=False)
+            if preflight.beside(device):  # a metric that fails here is told by those who measure the rest
+                score(self.store, cell_ids, self.plan.metrics.metrics, device, {}, shows=False)
                 session.cells(document, cell_ids)
 
         with Following(each) as self.following:
             for cell in document["cells"]:
-                if cell["status"] == "done":
+                if cell["status"] == "done" and cell["cell_id"] not in coming:
                     self.following.add(cell["cell_id"])
             yield
 
@@ -440,13 +440,10 @@ class Sweep:
             document["unavailable"] |= self.unmeasured
             write_atomic(self.folder / "sweep.json", to_json(document))
             report = write_all(self.store, document)
-        told = None
+        show(report)
         if self.session:
             self.session.report(document, report)
-        else:
-            told = self.plan.tracker.log(self.store, document, report)
-        show(report)
-        if told:
+        elif told := self.plan.tracker.log(self.store, document, report):
             say(told)
 
 

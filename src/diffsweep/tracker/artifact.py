@@ -2,8 +2,8 @@
 
 What they hold decides the version: a sweep that is told again where it lies, unchanged, makes none. wandb tells its
 server, and notes in a run's folder, where on this machine its copy of each file lies. So the copies of an online run
-lie in a temporary folder (`WANDB_DATA_DIR`); those of an offline run lie in the run's own, and are named from the folder
-around it. Such a run can be moved: `wandb sync`, called in the folder around it, finds them.
+lie in a temporary folder (`WANDB_DATA_DIR`); those of an offline run in the run's own, named from the folder around it.
+Such a run can be moved: `wandb sync`, called in the folder around it, finds them.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Said:
     there is no room for (cut), and how it ends."""
 
     id: str
-    name: str
+    name: str | None
     job_type: str
     config: dict[str, Any]
     content: str
@@ -135,9 +135,9 @@ def _say_cell(
 
 
 def of_beginning(sweep: Sweep, own_id: str | None) -> Said:
-    """A sweep that has just begun. own_id: the id that somebody else has given the run."""
-    config = {"axes": dict(sweep["axes"]), "command": sweep["command"]}
-    return Said(own_id or run_id(sweep), sweep["name"], "sweep", config, "", lambda run: None)
+    """A sweep that has just begun. own_id: the id that an agent has given the run, and so W&B a name."""
+    config = {"sweep": sweep["name"], "axes": dict(sweep["axes"]), "command": sweep["command"]}
+    return Said(own_id or run_id(sweep), None if own_id else sweep["name"], "sweep", config, "", lambda run: None)
 
 
 def of_sweep(store: Store, sweep: Sweep, report: Report, steps: Steps, own_id: str | None) -> Said:
@@ -158,10 +158,15 @@ def of_sweep(store: Store, sweep: Sweep, report: Report, steps: Steps, own_id: s
 
 
 def _say_sweep(store: Store, sweep: Sweep, report: Report, steps: Steps, run: Run) -> None:
-    """A step a cell; then the tables, the sheets and figures, and each metric's mean, which an agent is after."""
+    """A step a cell; then each metric's mean, which an agent is after."""
+    steps.log(run, store, sweep, report.frame)
+    run.log(summary(report.frame))
+
+
+def say_last(store: Store, sweep: Sweep, report: Report, run: Run) -> str | None:
+    """Tables, pictures, sheets, figures, the page with its pictures, and the artifact; what could not be told."""
     import wandb
 
-    steps.log(run, store, sweep, report.frame)
     cells = stored(store, sweep)
     chosen = [cells[i] for i in thinned(len(cells))]
     tables = {
@@ -169,22 +174,15 @@ def _say_sweep(store: Store, sweep: Sweep, report: Report, steps: Steps, run: Ru
         "settings": settings_of(report.table),
         "comparisons": to_frame(report.comparisons),
     }
+    page = whole_page(store, sweep, report)
     run.log(
         {
             **{name: _table(frame, name, run) for name, frame in tables.items() if len(frame)},
             "samples": [wandb.Image(str(picture(store, cell)), caption=caption_of(cell)) for cell in chosen],
             **{media_key(path): wandb.Image(str(path)) for path in shown_files(report)},
-            **summary(report.frame),
+            "report": wandb.Html(page, inject=False, data_is_not_path=True),
         }
     )
-
-
-def say_last(store: Store, sweep: Sweep, report: Report, run: Run) -> str | None:
-    """The page with its pictures, and the artifact; what could not be told."""
-    import wandb
-
-    page = whole_page(store, sweep, report)
-    run.log({"report": wandb.Html(page, inject=False, data_is_not_path=True)})
     return log_artifact(run, sweep, report, page)
 
 
@@ -201,7 +199,9 @@ def shown_files(report: Report) -> list[Path]:
 
 
 def media_key(path: Path) -> str:
-    return f"figures/{path.stem}" if path.parent.name == "figures" else path.stem
+    """Of letters, digits and underscores, as W&B takes them everywhere."""
+    name = re.sub(r"\W+", "_", path.stem, flags=re.ASCII)
+    return f"figures/{name}" if path.parent.name == "figures" else name
 
 
 def shared(store: Store, sweep: Sweep) -> dict[str, Any]:

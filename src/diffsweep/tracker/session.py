@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event, Lock, Timer
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.report.frame import results
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 LOCAL = ("offline", "dryrun")  # what WANDB_MODE may say, and no server is asked
 OPEN = 4  # runs at a time: most of one is waiting
 PATIENCE = 600.0  # seconds for other processes that tell of the same sweep
+SOON = 5.0  # seconds that need no word
 FAILURES = (Exception, SystemExit)  # wandb exits with its service's exit code
 PRIVATE = {  # neither the terminal, the code, nor the machine is recorded
     "console": "off",
@@ -44,12 +46,13 @@ PRIVATE = {  # neither the terminal, the code, nor the machine is recorded
     "x_disable_stats": True,
     "x_save_requirements": False,
 }
+_left = Event()  # whether wandb's service was killed while a thread is still at it: to be left alone
 SERVICE = {"WANDB_ERROR_REPORTING": "false", "WANDB_FINISH_TIMEOUT": "120", "WANDB_FINISH_TIMEOUT_RAISES": "true"}
 
 
 class Session:
     """Nothing here raises but an interrupt: after a first failure all is told again, offline, and a second one is the
-    last. What there was is a warning at the end."""
+    last. What there was is a warning at the end. One thread at a time is heard."""
 
     def __init__(self, tracker: Wandb, store: Store, folder: Path) -> None:
         self._tracker, self._store, self._folder = tracker, store, folder
@@ -59,55 +62,76 @@ class Session:
         self._last: tuple[Mapping[str, Any], Report] | None = None
         self._failure: BaseException | None = None
         self._end: BaseException | None = None
-        self._lacks: str | None = None
+        self._over = False
+        self._lock = Lock()
 
     def cells(self, sweep: Mapping[str, Any], cell_ids: Collection[str]) -> None:
         """Tell of cells that are finished and measured, beside the sampling of others."""
-        self._finished |= dict.fromkeys(cell_ids)
-        with suppress(Busy):  # then they are told at the end
+        with self._lock, suppress(Busy):  # then they are told at the end
+            self._finished |= dict.fromkeys(cell_ids)
             self._do(lambda telling: telling.cells(sweep, self._finished.keys()), 0)
 
     def report(self, sweep: Mapping[str, Any], report: Report) -> None:
         """Tell of a sweep as a whole. It may go on, and be reported again."""
-        try:
+        with self._lock:
             try:
-                self._do(lambda telling: telling.report(sweep, report), 0)
-            except Busy:
-                print("wandb: waiting for another process that tells of this sweep", file=sys.stderr, flush=True)
-                self._do(lambda telling: telling.report(sweep, report), PATIENCE)
-        except Busy as error:
-            self._end = error
-        self._last = sweep, report
+                try:
+                    self._do(lambda telling: telling.report(sweep, report), 0)
+                except Busy:
+                    print("wandb: waiting for another process that tells of this sweep", file=sys.stderr, flush=True)
+                    self._do(lambda telling: telling.report(sweep, report), PATIENCE)
+            except Busy as error:
+                self._end = error
+            self._last = sweep, report
 
     def close(self) -> str | None:
-        """End the runs; one line that says where they are, or None where they are nowhere."""
-        line = self._do(self._closed, PATIENCE) if self._telling else None
-        self._telling = None
+        """End the runs; one line that says where they are, or None where they are nowhere. Nothing is told after it."""
+        heard = False
+        try:
+            heard = self._lock.acquire(timeout=SOON)
+        finally:
+            if not heard:  # after an interrupt: a call that does not come back
+                self._over = True
+                _left.set()
+                _kill_service()
+        if not heard:
+            _warn(f"it does not answer; {self._mended} tells what is missing")
+            return None
+        try:
+            line = self._do(Telling.close, PATIENCE) if self._telling else None
+            lacks = self._telling.lacks if self._telling else None
+        finally:
+            over, self._over, self._telling = self._over, True, None
+            self._lock.release()
+        if over:
+            return None
         if isinstance(self._end, Busy):
-            _warn(f"another process tells of this sweep; diffsweep-results sync {self._folder.name} tells the rest")
+            _warn(f"another process tells of this sweep; {self._mended} tells the rest")
         elif self._end:
-            _warn(f"the sweep is stored, but not logged: {type(self._end).__name__}: {self._end}")
-        elif self._failure and self._last:
-            _warn(f"{str(self._failure).rstrip('.')}; the rest is written offline")
-        elif self._lacks:
-            _warn(self._lacks)
+            what = f"{type(self._end).__name__}: {_reason(self._end)}"
+            _warn(f"the sweep is stored, but not logged: {what}; {self._mended} logs it, once that is mended")
+        elif self._failure:
+            _warn(f"{_reason(self._failure)}; the rest is written offline")
+        elif lacks:
+            _warn(lacks)
         return line
 
-    def _closed(self, telling: Telling) -> str | None:
-        line = telling.close()
-        self._lacks = telling.lacks
-        return line
+    @property
+    def _mended(self) -> str:
+        return f"diffsweep-results sync {self._folder.name}"
 
     def _do(self, act: Callable[[Telling], str | None], patience: float) -> str | None:
-        if self._end:
+        if self._end or self._over:
             return None
         try:
             return act(self._begun(patience))
         except Busy:
             raise
         except FAILURES as error:  # no key, no answer, an answer that ceased, a service that died
+            if self._over:
+                return None
             self._drop()
-            if self._failure:
+            if self._failure or (act is Telling.close and not self._last):
                 self._end = error
                 return None
             self._failure, self._mode = error, "offline"
@@ -152,7 +176,7 @@ class Telling:
                 project = tracker.project or settings.project or "diffsweep"
                 place = f"{settings.base_url} {tracker.entity or settings.entity} {project}"
                 online = self._mode not in LOCAL
-                own, group = folder / "wandb", group_of(folder.name)
+                own, group = folder / "wandb", "" if _own_id() else group_of(folder.name)
                 stack.enter_context(locked(own, patience))
                 self._logged = stack.enter_context(Logged.of(own, place, group, tracker.tags, online))
                 self._arguments = {
@@ -160,7 +184,7 @@ class Telling:
                     "entity": tracker.entity,
                     "tags": tracker.tags or None,
                     "mode": self._mode,
-                    "group": group,
+                    "group": group or None,
                     "dir": str(folder.resolve()),
                 }
             self._stack = stack.pop_all()
@@ -172,6 +196,8 @@ class Telling:
         whole, each = self._tracker.of(sweep)
         new = cell_ids - self._heard
         self._heard |= new
+        if new:
+            self._last = None  # no longer
         part = {**sweep, "sets": {}, "cells": [cell for cell in sweep["cells"] if cell["cell_id"] in new]}
         if whole:
             run = self._opened(of_beginning(sweep, _own_id()))
@@ -203,8 +229,10 @@ class Telling:
                 assert self._whole is not None
                 if self._last:
                     self.lacks = say_last(self._store, *self._last, self._run)
-                folder, url = Path(self._run.dir).parent.name, None if self._run.offline else self._run.url
-                self._run.finish(exit_code=0 if self._last else 1)
+                run, self._run = self._run, None  # once: a server that does not answer is waited for
+                folder, url = Path(run.dir).parent.name, None if run.offline else run.url
+                with _patience():
+                    run.finish(exit_code=0 if self._last else 1)
                 self._logged.note(self._whole, folder, url)
             return None if self._mode == "disabled" else self._where()
 
@@ -274,17 +302,34 @@ def service() -> Iterator[Settings]:
     log and an artifact's copies (which it writes to caches) not kept and its own errors not reported."""
     import wandb
 
+    _left.clear()
     with TemporaryDirectory(prefix="diffsweep-", ignore_cleanup_errors=True) as cache:
         wanted = {"WANDB_CACHE_DIR": cache, "WANDB_DATA_DIR": cache, **SERVICE}
         own = {name: value for name, value in wanted.items() if name not in os.environ}
         os.environ.update(own)
         try:
             yield wandb.setup(wandb.Settings(silent=True)).settings
+        except FAILURES:
+            raise
+        except BaseException:  # an interrupt: nothing is waited for any more
+            _kill_service()
+            raise
         finally:
             for name in own:
                 del os.environ[name]
-            if wandb.run is None:  # none that the caller has open
-                wandb.teardown()
+            if wandb.run is None and not _left.is_set():  # none that the caller has open
+                with suppress(*FAILURES):  # every run has ended, or its failure is known; of a service that was killed
+                    wandb.teardown()
+
+
+def _kill_service() -> None:
+    """Else its end is waited for, and it waits for its server. wandb has no public way."""
+    import wandb
+
+    connection: Any = wandb.setup()._connection
+    if connection and connection._proc:
+        connection._proc._process.kill()
+        connection._cleanup()  # of what it does when the program ends
 
 
 def _init(**arguments: Any) -> Run:
@@ -293,6 +338,26 @@ def _init(**arguments: Any) -> Run:
 
     settings = {**PRIVATE, **({"stop_fn": _go_on} if _own_id() else {})}
     return wandb.init(**arguments, resume=None, reinit="create_new", settings=settings)
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Says what is waited for, where that takes long."""
+    timer = Timer(SOON, lambda: print("wandb: sending what is left", file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _reason(error: BaseException) -> str:
+    """In a line, without what only a program could do about it; a variable's value that is refused, by its name."""
+    wrong: Any = getattr(error, "errors", None)  # pydantic's
+    if callable(wrong):
+        return "; ".join(f"WANDB_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in wrong())
+    return (str(error).splitlines() or [""])[0].rstrip(".")
 
 
 def _go_on() -> None:
