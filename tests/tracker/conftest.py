@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
@@ -10,7 +10,7 @@ import pytest
 import wandb
 
 from tests.tracker.runs import Finished, away, swept
-from tests.tracker.server import KEY, Server
+from tests.tracker.server import KEY, Server, Serving
 
 
 @pytest.fixture
@@ -21,16 +21,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
+def offline(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.fixture
 def finished(tmp_path: Path) -> Finished:
     return swept(tmp_path)
 
 
 @pytest.fixture
-def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
+    """Starts a server, or one that answers like this, for wandb to find."""
     started: list[Server] = []
 
-    def start(answers: str = "all") -> Server:
-        server = Server(answers)
+    def start(server: Server | str = "all") -> Server:
+        server = Server(server) if isinstance(server, str) else server
         Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from diffsweep.report.frame import results
 from diffsweep.report.table import summarise
 from diffsweep.report.write import Report
 from diffsweep.sweep.store import Store, to_json
+from diffsweep.tracker import said
 from diffsweep.tracker.said import run_id
 from diffsweep.tracker.wandb import Wandb
 from tests.tracker.server import KEY
@@ -99,10 +100,21 @@ def swept(root: Path, scales: int = 2) -> Finished:
     return store, sweep, reported(store, sweep)
 
 
-def reported(store: Store, sweep: dict[str, Any], meanwhile: Callable[[], object] = lambda: None) -> Report:
-    """What the runner hands over; to look at the files while the run is open does `meanwhile`."""
+def reported(store: Store, sweep: dict[str, Any]) -> Report:
+    """What the runner hands over."""
     folder, frame = store.root / "sweeps" / "scales", results(store, sweep)
-    return Report(frame, summarise(frame), overview(frame), folder, Files([folder / name for name in FILES], meanwhile))  # type: ignore[arg-type]
+    return Report(frame, summarise(frame), overview(frame), folder, tuple(folder / name for name in FILES))
+
+
+def meanwhile(patch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
+    """Do something while the sweep's run is open, before its sheets and figures are logged."""
+    shown_files = said.shown_files
+
+    def doing(report: Report) -> list[Path]:
+        do()
+        return shown_files(report)
+
+    patch.setattr(said, "shown_files", doing)
 
 
 def runs(store: Store) -> list[Path]:
@@ -129,20 +141,6 @@ def summary(run: Path) -> dict[str, Any]:
 
 def tree(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
-
-
-class Files(list[Path]):
-    """A sweep's files. They are looked at before a run is opened, and while it is: then `meanwhile` is done."""
-
-    def __init__(self, paths: list[Path], meanwhile: Callable[[], object]) -> None:
-        super().__init__(paths)
-        self.meanwhile, self.times = meanwhile, 0
-
-    def __iter__(self) -> Iterator[Path]:
-        self.times += 1
-        if self.times % 2 == 0:
-            self.meanwhile()
-        return super().__iter__()
 
 
 def kill_service() -> bool:
@@ -203,8 +201,13 @@ def read(store: Store, sweep: dict[str, Any], line: str | None) -> Many:
     )
 
 
-def synced(*words: str) -> str:
-    command = [sys.executable, "-m", "wandb", "sync", *words]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+def command(*words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A program of this Python's."""
+    line, env = [str(Path(sys.executable).with_name(words[0])), *words[1:]], os.environ | environment
+    return subprocess.run(line, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+
+
+def synced(*words: str, cwd: Path | None = None) -> str:
+    done = command("wandb", "sync", *words, cwd=cwd, WANDB_ERROR_REPORTING="false")
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event
 from typing import Any
 
 KEY = "0123456789abcdef" * 2 + "01234567"
 PROJECT = {"id": "1", "name": "diffsweep", "entity": {"id": "2", "name": "me"}}
+VIEWER = {"id": "5", "entity": "me", "username": "me", "email": "me@there", "flags": "{}", "teams": {"edges": []}}
 
 
 class Server(ThreadingHTTPServer):
@@ -25,18 +28,24 @@ class Server(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """The whole answer to a GraphQL question."""
+        return {"data": self.data(query, variables)}
+
     def data(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        """The answer to a GraphQL question."""
         if "mutation UpsertBucket" in query and self.answers != "500":
             bucket = {"id": "3", "name": variables["name"], "project": PROJECT}
             return {"upsertBucket": {"bucket": bucket, "inserted": True}}
-        if "mutation CreateRunFiles" in query and self.answers == "all":
-            return {"createRunFiles": {"runID": "3", "uploadHeaders": [], "files": []}}
-        if "query Viewer" in query and self.answers == "all":
-            return {"viewer": {"id": "2", "entity": "me"}}
-        if "query ArtifactType" in query and self.answers == "all":
+        if self.answers != "all":
+            return {}
+        if "query Viewer" in query or "query GetDefaultEntity" in query:
+            return {"viewer": VIEWER}
+        if "mutation CreateRunFiles" in query:
+            files = [{"name": f, "uploadUrl": f"{self.url}/{variables['run']}/{f}"} for f in variables["files"]]
+            return {"createRunFiles": {"runID": "3", "uploadHeaders": [], "files": files}}
+        if "query ArtifactType" in query:
             return {"project": None}
-        if "mutation CreateArtifact " in query and self.answers == "all":
+        if "mutation CreateArtifact " in query:
             artifact = {"id": "4", "state": "COMMITTED", "artifactSequence": {"latestArtifact": None}}
             return {"createArtifact": {"artifact": artifact}}
         return {}
@@ -45,6 +54,11 @@ class Server(ThreadingHTTPServer):
         """The variables of each GraphQL question of this name."""
         asked = [json.loads(body) for path, body in self.taken if path == "/graphql"]
         return [question["variables"] for question in asked if what in question["query"]]
+
+    def files(self, folder: str) -> dict[str, bytes]:
+        """What was uploaded below an address, by path: a run's files below its id."""
+        start = f"/{folder}/"
+        return {path.removeprefix(start): body for path, body in self.taken if path.startswith(start)}
 
     def stream(self, run_id: str) -> list[dict[str, Any]]:
         """All that came of a run's files, as it came."""
@@ -58,6 +72,11 @@ class Server(ThreadingHTTPServer):
             lines |= dict(enumerate(sent["content"], start=sent["offset"])) if sent else {}
         return [json.loads(lines[i]) for i in sorted(lines)]
 
+    def handle_error(self, *whose: Any) -> None:
+        """Nobody need hear of a client that gave up."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(*whose)
+
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
@@ -67,26 +86,26 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.answers == "nothing":
             self.server.over.wait()
             return
-        if self.path == "/graphql" or self.path.startswith("/files/"):
-            self.server.taken.append((self.path, body))
-        else:
-            self.server.taken.append((self.path, b"{}"))
+        self.server.taken.append((self.path, body))
         asked = json.loads(body) if self.path == "/graphql" else None
-        data = self.server.data(asked["query"], asked.get("variables") or {}) if asked else {}
-        answer = json.dumps({"data": data}).encode()
-        self.send_response(200 if data or self.server.answers == "all" else 500)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
+        answer = self.server.answer(asked["query"], asked.get("variables") or {}) if asked else {}
+        self._reply(200 if answer.get("data") or self.server.answers == "all" else 500, json.dumps(answer).encode())
 
     def do_PUT(self) -> None:
         """A file, at the address that it was given."""
         self.server.taken.append((self.path, self._body()))
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+        self._reply(200, b"")
 
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
+    def _reply(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, *_: Any) -> None: ...
+
+
+Serving = Callable[..., Server]

@@ -38,8 +38,6 @@ class Sweeps(Server):
         self.config = ""
 
     def data(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        if "query Viewer" in query:
-            return {"viewer": {"id": "5", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
         if "mutation UpsertSweep" in query:
             self.config = variables["config"]
             return {"upsertSweep": {"sweep": {"name": "tuning", "project": PROJECT}, "configValidationWarnings": []}}
@@ -50,9 +48,6 @@ class Sweeps(Server):
         if "mutation Heartbeat" in query:
             commands = self._commands(json.loads(variables["runState"]))
             return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(commands)}}
-        if "mutation CreateRunFiles" in query:
-            files = [{"name": f, "uploadUrl": f"{self.url}/{variables['run']}/{f}"} for f in variables["files"]]
-            return {"createRunFiles": {"runID": "3", "uploadHeaders": [], "files": files}}
         return super().data(query, variables)
 
     def _commands(self, running: dict[str, bool]) -> list[dict[str, Any]]:
@@ -198,9 +193,9 @@ def test_a_grid_of_which_two_trials_are_the_same(tmp_path: Path) -> None:
     for name, document in {"first": twice, "second": twice, "third": once}.items():
         values = [stored[cell["cell_id"]] for cell in document["cells"]]
         assert told_means(server, name, config["metric"]["name"], values) == 1
-        sent = {path: body for path, body in server.taken if path.startswith(f"/{name}/media/")}
+        sent = server.files(name)
         assert len(pictures.intersection(sent.values())) == 4
-        assert any("/table/results_" in path for path in sent)
+        assert any(path.startswith("media/table/results_") for path in sent)
         assert own.ends(name) == [0]
 
     # nothing is left running, and the key is nowhere

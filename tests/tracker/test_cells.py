@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from tests.tracker.runs import (
     swept,
     synced,
 )
-from tests.tracker.server import Server
+from tests.tracker.server import Serving
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -139,13 +138,11 @@ def test_a_mean_has_the_interval_of_a_t_test_stretched_bootstrap_over_its_seeds(
     assert found["psnr_low"] + found["psnr_high"] == pytest.approx(41)
 
 
-def test_runs_moved_elsewhere_are_accepted_and_arrive_whole(
-    many: Many, tmp_path: Path, serving: Callable[..., Server]
-) -> None:
+def test_runs_moved_elsewhere_are_accepted_and_arrive_whole(many: Many, tmp_path: Path, serving: Serving) -> None:
     moved = shutil.copytree(many.store.root / "sweeps" / "scales" / "wandb", tmp_path / "elsewhere")
     dry = synced("--dry-run", str(moved))
     assert "Would sync 4 run(s)" in dry
-    server = serving("all")
+    server = serving()
     synced(str(moved))
     assert {asked["name"] for asked in server.asked("mutation UpsertBucket")} == many.folders.keys()
     for name, expected in many.summaries.items():
@@ -191,8 +188,8 @@ def test_two_sweeps_that_share_a_cell_have_a_run_of_it_each(tmp_path: Path) -> N
     assert of_cell(store, sweep, sweep["cells"][0]).id != of_cell(store, other, sweep["cells"][0]).id
 
 
-def test_online_a_run_is_told_in_place_of_the_one_before(serving: Callable[..., Server], tmp_path: Path) -> None:
-    server = serving("all")
+def test_online_a_run_is_told_in_place_of_the_one_before(serving: Serving, tmp_path: Path) -> None:
+    server = serving()
     store, sweep, _ = swept(tmp_path)
     part = sweep | {"cells": sweep["cells"][:2]}
     tracker = Wandb(granularity="both")
@@ -203,7 +200,7 @@ def test_online_a_run_is_told_in_place_of_the_one_before(serving: Callable[..., 
     assert not server.asked("query RunResumeStatus")
     named = [asked["name"] for asked in server.asked("mutation UpsertBucket") if asked.get("config")]
     server.taken.clear()
-    url = f"http://127.0.0.1:{server.server_port}/me/diffsweep/runs/{run_id(sweep)}"
+    url = f"{server.url}/me/diffsweep/runs/{run_id(sweep)}"
     assert tracker.log(store, sweep, reported(store, sweep)) == f"wandb: {url}, and 3 of its cells"
     assert not server.taken
     assert set(named) == {run_id(sweep), *(f"{i:020x}-{run_id(sweep)[:8]}" for i in range(3))}

@@ -4,52 +4,32 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
-import wandb
-from wandb.util import get_core_path
 
 from diffsweep import results
 from diffsweep.core.problems import BadInput
 from diffsweep.tracker.dashboard import _key
+from tests.tracker.runs import away, command, inspected, summary
+from tests.tracker.server import KEY, PROJECT, Server, Serving
 
 pytestmark = [
+    pytest.mark.usefixtures("home"),
     pytest.mark.slow,  # the sweep is a real one
     pytest.mark.filterwarnings("ignore:Pydantic V1 style:DeprecationWarning"),  # wandb-workspaces, as it is imported
 ]
-KEY = "0123456789abcdef" * 2 + "01234567"
 NAME = "soft=1, +2"  # a name that wandb-workspaces would refuse, and whose = it would take for an operator
 AXES = {  # and the key of a cell's configuration that holds each
     "guidance.scale": ("guidance", "scale"),
     "mask": ("mask", "name"),
     "seed": ("seed",),
 }
-
-
-def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    script = Path(sys.executable).with_name(words[0])
-    own = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")} | environment
-    return subprocess.run(
-        [str(script), *words[1:]], stdin=subprocess.DEVNULL, env=own, capture_output=True, text=True, check=False
-    )
-
-
-def inspected(run: Path, *options: str) -> str:
-    """What `wandb leet inspect` reads in a run's folder, without the seconds that the command takes to import wandb."""
-    (log,) = run.glob("*.wandb")
-    line = [get_core_path(), "leet", "inspect", "--no-observability", "--json", *options]
-    line += ["--run-file", str(log), str(run.parent)]
-    return subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
 
 
 @dataclass(frozen=True)
@@ -78,10 +58,12 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     words = ["model=analytic", "model.size=8", "scheduler.steps=2", "device=cpu", "technique=inpaint", "input=drawing"]
     words += ["mask=box,half", "mask.softness=2", "guidance.scale=1,3", "seed=0,1", "engine.trajectory=2"]
     words += ["metric.names=[psnr,psnr_edge,psnr_outside]", "tracker=wandb", f'sweep.name="{NAME}"']
-    done = command("diffsweep", "-m", *words, f"output_dir={root}", WANDB_MODE="offline", HOME=str(root))
+    with pytest.MonkeyPatch.context() as patch:
+        away(patch, root / "home")
+        done = command("diffsweep", "-m", *words, f"output_dir={root}", WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
     runs = [path.parent for path in (root / "sweeps" / NAME / "wandb").glob("*run-*/*.wandb")]
-    found = {one["run_id"]: one for one in (json.loads(inspected(run, "--summary")) for run in runs)}
+    found = {one["run_id"]: one for one in map(summary, runs)}
     records = {run: [json.loads(text) for text in inspected(run).splitlines()] for run in runs}
     (own,) = [name for name in found if "-" not in name]
     (said,) = [records[run] for run in runs if run.name.endswith(own)]
@@ -94,79 +76,33 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     )
 
 
-class Server(ThreadingHTTPServer):
-    """A loopback stand-in that keeps views as W&B does: by an id of its own, each with the name it was given."""
+class Views(Server):
+    """It keeps views as W&B does: by an id of its own, each with the name it was given."""
 
-    def __init__(self, projects: tuple[str, ...], refuses: str) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.projects, self.refuses = projects, refuses
+    def __init__(self, refuses: str = "") -> None:
+        super().__init__()
+        self.refuses = refuses
         self.views: dict[str, dict[str, Any]] = {}
 
-    def answer(self, query: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        if "viewer" in query:
-            viewer = {"id": "1", "entity": "me", "username": "me", "email": "me@there", "flags": "{}"}
-            return {"data": {"viewer": {**viewer, "teams": {"edges": []}}}}
+    def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         if "mutation" in query and self.refuses:
             return {"errors": [{"message": self.refuses}], "data": None}
+        return super().answer(query, variables)
+
+    def data(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         if "upsertView" in query:
-            new = "id" not in given
-            view_id = f"view-{len(self.views)}" if new else given["id"]
-            self.views[view_id] = dict(given)
-            return {"data": {"upsertView": {"view": {"id": view_id, "name": given["name"]}, "inserted": new}}}
-        assert "allViews" in query
-        if given["name"] not in self.projects:
-            return {"data": {"project": None}}
-        there = {
-            i: v for i, v in self.views.items() if (v["name"], v["type"]) == (given["viewName"], given["viewType"])
-        }
-        edges = [{"node": {"id": i, "displayName": v["displayName"], "spec": v["spec"]}} for i, v in there.items()]
-        return {"data": {"project": {"allViews": {"edges": edges}}}}
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        answer = json.dumps(self.server.answer(asked["query"], asked.get("variables") or {})).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_: Any) -> None: ...
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    yield
-    wandb.teardown()
-
-
-Serving = Callable[..., Server]
-
-
-@pytest.fixture
-def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
-    started: list[Server] = []
-
-    def start(projects: tuple[str, ...] = ("diffsweep",), refuses: str = "") -> Server:
-        server = Server(projects, refuses)
-        Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        started.append(server)
-        return server
-
-    yield start
-    wandb.teardown()
-    for server in started:
-        server.shutdown()
-        server.server_close()
+            new = "id" not in variables
+            view_id = f"view-{len(self.views)}" if new else variables["id"]
+            self.views[view_id] = variables
+            return {"upsertView": {"view": {"id": view_id, "name": variables["name"]}, "inserted": new}}
+        if "allViews" in query:
+            if variables["name"] != PROJECT["name"]:
+                return {"project": None}
+            name = variables["viewName"], variables["viewType"]
+            there = {i: view for i, view in self.views.items() if (view["name"], view["type"]) == name}
+            edges = [{"node": {"id": i, **{k: v[k] for k in ("displayName", "spec")}}} for i, v in there.items()]
+            return {"project": {"allViews": {"edges": edges}}}
+        return super().data(query, variables)
 
 
 @dataclass(frozen=True)
@@ -190,12 +126,12 @@ class Shown:
 @pytest.fixture
 def arrived(logged: Logged, serving: Serving, capsys: pytest.CaptureFixture[str]) -> tuple[Shown, dict[str, Any]]:
     """The view, and all that was sent with it."""
-    server = serving()
+    server = serving(Views())
     assert results.run(["dashboard", NAME, f"output_dir={logged.root}"]) == 0
     ((sent,),) = [server.views.values()]
     out, err = capsys.readouterr()
     short = sent["name"].removeprefix("nw-").removesuffix("-v")
-    assert (out, err) == (f"wandb: http://127.0.0.1:{server.server_port}/me/diffsweep?nw={short}\n", "")
+    assert (out, err) == (f"wandb: {server.url}/me/diffsweep?nw={short}\n", "")
     return Shown(json.loads(sent["spec"])["section"]), sent
 
 
@@ -279,7 +215,7 @@ def test_a_run_has_the_colour_of_its_first_axis_and_its_axes_and_metrics_as_colu
 
 
 def test_a_second_time_the_view_is_written_anew(logged: Logged, serving: Serving) -> None:
-    server = serving()
+    server = serving(Views())
     words = ["dashboard", NAME, f"output_dir={logged.root}"]
     assert results.run(words) == 0
     first = {name: view["spec"] for name, view in server.views.items()}
@@ -289,15 +225,21 @@ def test_a_second_time_the_view_is_written_anew(logged: Logged, serving: Serving
 
 
 def test_of_a_sweep_that_is_logged_alone_there_are_no_panels_of_cells(logged: Logged, tmp_path: Path) -> None:
-    root = shutil.copytree(logged.root, tmp_path / "copy")
+    before, after = unlogged_then(logged, tmp_path / "copy", "sweep")
+    assert len(before.panels) == 5  # nothing is logged yet, all may come
+    assert list(after.panels) == ["The sweep"] and after.panels["The sweep"] == before.panels["The sweep"]
+
+
+def unlogged_then(logged: Logged, root: Path, granularity: str) -> tuple[Shown, Shown]:
+    """The view of a copy that is not logged, and the one after it was."""
+    shutil.copytree(logged.root, root)
     shutil.rmtree(root / "sweeps" / NAME / "wandb")
     where = f"output_dir={root}"
     assert results.run(["dashboard", NAME, where, "to=before.json"]) == 0
-    assert results.run(["sync", NAME, where, "mode=offline", "granularity=sweep"]) == 0
+    assert results.run(["sync", NAME, where, "mode=offline", f"granularity={granularity}"]) == 0
     assert results.run(["dashboard", NAME, where, "to=after.json"]) == 0
     before, after = (Shown(json.loads(Path(f"{name}.json").read_text())["section"]) for name in ("before", "after"))
-    assert len(before.panels) == 5  # nothing is logged yet, all may come
-    assert list(after.panels) == ["The sweep"] and after.panels["The sweep"] == before.panels["The sweep"]
+    return before, after
 
 
 @pytest.mark.parametrize(
@@ -312,7 +254,7 @@ def test_of_a_sweep_that_is_logged_alone_there_are_no_panels_of_cells(logged: Lo
 def test_what_keeps_it_from_being_saved_is_told_in_a_line(
     start: dict[str, str] | None, words: tuple[str, ...], message: str, logged: Logged, serving: Serving
 ) -> None:
-    server = None if start is None else serving(**start)
+    server = None if start is None else serving(Views(**start))
     with pytest.raises(BadInput) as raised:
         results.run(["dashboard", NAME, f"output_dir={logged.root}", *words])
     (told,) = raised.value.messages
@@ -320,9 +262,9 @@ def test_what_keeps_it_from_being_saved_is_told_in_a_line(
     assert server is None or not server.views
 
 
-def test_a_server_out_of_reach_is_told_in_a_line(logged: Logged, tmp_path: Path) -> None:
-    away = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": KEY, "WANDB_HTTP_TIMEOUT": "1"}
-    done = command("diffsweep-results", "dashboard", NAME, f"output_dir={logged.root}", HOME=str(tmp_path), **away)
+def test_a_server_out_of_reach_is_told_in_a_line(logged: Logged) -> None:
+    nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": KEY, "WANDB_HTTP_TIMEOUT": "1"}
+    done = command("diffsweep-results", "dashboard", NAME, f"output_dir={logged.root}", **nowhere)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("diffsweep-results: wandb: ") and len(done.stderr.splitlines()) == 1
     assert "http://127.0.0.1:9" in done.stderr and KEY not in done.stderr

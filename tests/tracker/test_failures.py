@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from tests.tracker.runs import (
     REFUSING,
     Finished,
     kill_service,
+    meanwhile,
     read,
     reported,
     runs,
@@ -26,7 +26,7 @@ from tests.tracker.runs import (
     swept,
     synced,
 )
-from tests.tracker.server import KEY, Server
+from tests.tracker.server import KEY, Serving
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -57,7 +57,7 @@ def test_a_server_that_refuses_costs_one_warning_and_the_key_is_written_nowhere(
 
 
 def test_a_server_that_fails_halfway_costs_one_warning(
-    serving: Callable[..., Server],
+    serving: Serving,
     finished: Finished,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -75,43 +75,47 @@ def test_a_server_that_fails_halfway_costs_one_warning(
     )
 
 
-def test_a_service_that_dies_costs_one_warning(finished: Finished, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_service_that_dies_costs_one_warning(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     killed: list[bool] = []
 
     def kill() -> None:
         if not killed:
             killed.append(kill_service())
 
-    store, sweep, _ = finished
-    assert OFFLINE.log(store, sweep, reported(store, sweep, kill)) is not None
+    meanwhile(monkeypatch, kill)
+    assert OFFLINE.log(*finished) is not None
     out, err = capfd.readouterr()
     assert killed == [True] and not out and re.fullmatch(r"warning: wandb: .*; the rest is written offline\n", err)
-    (run,) = runs(store)
+    (run,) = runs(finished[0])
     assert summary(run)["state"] == "finished"
 
 
 @pytest.mark.parametrize("error", [OSError("no space\nleft"), SystemExit(2)], ids=["error", "exit"])
-def test_an_error_is_one_warning(error: BaseException, finished: Finished, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_one_warning(
+    error: BaseException, finished: Finished, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """wandb itself ends the program where its service has ended with an exit code."""
-    store, sweep, _ = finished
-    assert OFFLINE.log(store, sweep, reported(store, sweep, lambda: raising(error))) is None
+    meanwhile(monkeypatch, lambda: raising(error))
+    assert OFFLINE.log(*finished) is None
     name, text = type(error).__name__, " ".join(str(error).split())
     warning = f"warning: wandb: the sweep is stored, but not logged: {name}: {text}\n"
     assert capfd.readouterr() == ("", warning)
 
 
-def test_an_interrupt_goes_through_and_the_run_has_failed(finished: Finished) -> None:
-    store, sweep, _ = finished
+def test_an_interrupt_goes_through_and_the_run_has_failed(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    meanwhile(monkeypatch, lambda: raising(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        OFFLINE.log(store, sweep, reported(store, sweep, lambda: raising(KeyboardInterrupt())))
-    (run,) = runs(store)
+        OFFLINE.log(*finished)
+    (run,) = runs(finished[0])
     assert summary(run)["exit_code"] == 1
 
 
 @pytest.mark.parametrize("answers", ["refusing", "500", "nothing", "beginning"])
 def test_a_server_that_fails_loses_nothing(
     answers: str,
-    serving: Callable[..., Server],
+    serving: Serving,
     finished: Finished,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -130,18 +134,18 @@ def test_a_server_that_fails_loses_nothing(
     assert not out and len(err.splitlines()) == 1 and err.endswith("; the rest is written offline\n")
     assert {summary(run)["state"] for run in runs(store)} == {"finished"}
     assert all(run.name.startswith("offline-run-") for run in runs(store))
-    server = serving("all")
+    server = serving()
     for what in ("INIT", "FINISH"):
         monkeypatch.delenv(f"WANDB_{what}_TIMEOUT")
     line = tracker.log(store, sweep, reported(store, sweep))
-    assert line and line.startswith(f"wandb: http://127.0.0.1:{server.server_port}/")
+    assert line and line.startswith(f"wandb: {server.url}/")
     ids = {run_id(sweep), *(f"{i:020x}-{run_id(sweep)[:8]}" for i in range(3))}
     assert {name for name in ids if server.streamed(name, "wandb-summary.json")} == ids
     assert not [run for run in runs(store) if run.name.startswith("offline-run-")]
 
 
-def test_what_wandb_sync_has_sent_is_not_sent_again(serving: Callable[..., Server], finished: Finished) -> None:
-    server = serving("all")
+def test_what_wandb_sync_has_sent_is_not_sent_again(serving: Serving, finished: Finished) -> None:
+    server = serving()
     BOTH.log(*finished)
     synced(str(finished[2].folder / "wandb"))
     server.taken.clear()
@@ -172,7 +176,7 @@ def test_a_service_killed_among_the_cells_costs_one_warning_and_no_run(
 
 
 def test_no_secret_is_written_anywhere(
-    serving: Callable[..., Server],
+    serving: Serving,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],

@@ -20,9 +20,9 @@ from diffsweep.tracker.said import run_id
 from diffsweep.tracker.session import Session
 from diffsweep.tracker.wandb import Wandb
 from tests.tracker.runs import OFFLINE, Finished, inspected, kill_service, read, reported, runs, summary
-from tests.tracker.server import Server
+from tests.tracker.server import Serving
 
-pytestmark = pytest.mark.usefixtures("home", "hydra_restore_singletons")  # the command runs in this process
+pytestmark = pytest.mark.usefixtures("offline", "hydra_restore_singletons")  # the command runs in this process
 FOLDER = Path("outputs/sweeps/scales")
 WORDS = ["model=analytic", "model.size=8", "scheduler.steps=2", "device=cpu", "sweep.name=scales", "tracker=wandb"]
 WORDS += ["technique=image_to_image", "metric.names=[psnr]", "engine.rows=1"]  # cells end one after the other
@@ -31,8 +31,7 @@ END = None, None  # the numbers of no cell: what there is of all, then the page
 
 
 @pytest.fixture(autouse=True)
-def offline(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "WAIT", 0.05)
 
 
@@ -81,7 +80,7 @@ def until(there: Callable[[], bool]) -> None:
 
 
 def test_a_server_hears_of_finished_cells_while_others_are_sampled(
-    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serving()
     monkeypatch.setenv("WANDB_MODE", "online")
@@ -184,7 +183,7 @@ def test_a_sweep_that_comes_in_batches_is_one_run_that_goes_on(monkeypatch: pyte
 
 
 def test_a_server_that_ceases_while_the_sweep_runs_loses_nothing(
-    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     server = serving()
     monkeypatch.setenv("WANDB_MODE", "online")

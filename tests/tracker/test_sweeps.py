@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import wandb
 import yaml
 from wandb import wandb_agent
-from wandb.util import get_core_path
 
 from diffsweep.paths import shipped
+from tests.tracker.runs import summary
 
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")  # the command runs in this process
 SWEEPS = {path.stem: path for path in (shipped("sweeps") / "wandb").glob("*.yaml")}
@@ -33,17 +33,10 @@ def sampled(parameter: dict[str, Any]) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty home and no settings; what the agent sets goes again."""
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        del os.environ[name]
-    os.environ |= {"HOME": str(tmp_path), "WANDB_MODE": "offline", "WANDB_PROJECT": "tuned", "WANDB_SWEEP_ID": "sweep"}
-    monkeypatch.chdir(tmp_path)
-    yield
-    wandb.teardown()
-    os.environ.clear()
-    os.environ |= before
+def environment(home: Path) -> Iterator[None]:
+    """What the agent sets goes again."""
+    with patch.dict(os.environ, WANDB_MODE="offline", WANDB_PROJECT="tuned", WANDB_SWEEP_ID="sweep"):
+        yield
 
 
 def started(sweep: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -80,7 +73,7 @@ def test_a_trial_logs_its_objective_in_the_agents_run(name: str, monkeypatch: py
     wandb.teardown()
     (folder,) = Path("outputs/sweeps").iterdir()
     (run,) = (folder / "wandb").glob("*run-*")
-    found = inspected(run, "--summary")
+    found = summary(run)
     assert (found["run_id"], found["project"]) == ("trial", "tuned")
     document = json.loads((folder / "sweep.json").read_text())
     values = [
@@ -92,10 +85,3 @@ def test_a_trial_logs_its_objective_in_the_agents_run(name: str, monkeypatch: py
     assert {key: found["config"][key] for key in sweep["parameters"]} == {
         key: sampled(parameter) for key, parameter in sweep["parameters"].items()
     }
-
-
-def inspected(run: Path, *options: str) -> dict[str, Any]:
-    (log,) = run.glob("*.wandb")
-    command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", *options]
-    command += ["--run-file", str(log), str(run.parent)]
-    return json.loads(subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout)

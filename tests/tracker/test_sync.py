@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import wandb
 
 from diffsweep import app, results
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("hydra_restore_singletons")]  # the command runs in this process
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("offline", "hydra_restore_singletons")]  # in this process
 WORDS = ["model=analytic", "model.size=8", "scheduler.steps=2", "device=cpu", "sweep.name=mine"]
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.chdir(tmp_path)
-    yield
-    wandb.teardown()
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:

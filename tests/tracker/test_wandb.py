@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,14 @@ from tests.tracker.runs import (
     Finished,
     away,
     inspected,
+    meanwhile,
     reported,
     runs,
     summary,
     swept,
     tree,
 )
-from tests.tracker.server import Server
+from tests.tracker.server import Serving
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -59,7 +59,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         store, sweep, _ = swept(root)
         before = tree(root)
         tracker = Wandb(project="priors", mode="offline", granularity="sweep", tags=("paper",))
-        line = tracker.log(store, sweep, reported(store, sweep, lambda: print("not for the record")))
+        meanwhile(patch, lambda: print("not for the record"))
+        line = tracker.log(store, sweep, reported(store, sweep))
         after = tree(root)
     (run,) = runs(store)
     records = [json.loads(text) for text in inspected(run).splitlines()]
@@ -163,15 +164,16 @@ def test_two_sweeps_are_two_runs(finished: Finished) -> None:
 
 
 def test_with_a_key_and_a_server_the_run_is_online(
-    serving: Callable[..., Server], finished: Finished, capfd: pytest.CaptureFixture[str]
+    serving: Serving, finished: Finished, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    server = serving("all")
+    server = serving()
     line = Wandb(granularity="sweep").log(*finished)
-    assert line == f"wandb: http://127.0.0.1:{server.server_port}/me/diffsweep/runs/{run_id(finished[1])}"
+    assert line == f"wandb: {server.url}/me/diffsweep/runs/{run_id(finished[1])}"
     assert capfd.readouterr() == ("", "")
     sent = [body for path, body in server.taken if path != "/graphql"]
     assert any(b"psnr_outside" in body for body in sent)
-    assert all(path == "/graphql" or path.startswith("/files/") for path, _ in server.taken)  # no error reports
+    addresses = {path.split("/")[1] for path, _ in server.taken}
+    assert addresses == {"graphql", "files", run_id(finished[1])}  # no error reports
 
 
 def test_wandb_mode_counts_where_no_mode_is_given(
