@@ -166,6 +166,7 @@ def test_offline_it_arrives_from_wherever_the_run_was_moved(
     assert str(tmp_path).encode() not in server.files("manifest")["0"]
     copies = {path.relative_to(run / "artifact").as_posix(): path for path in run.glob("artifact/**/*.*")}
     assert copies.keys() == files.keys()
+    assert {path.stat().st_mode & 0o777 for path in copies.values()} == {0o644}  # wandb's own are their owner's alone
 
 
 def test_sent_from_another_folder_the_rest_arrives_and_from_there_the_artifact(

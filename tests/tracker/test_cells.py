@@ -104,6 +104,9 @@ def test_the_sweeps_run_has_a_step_a_cell_with_its_numbers_and_the_means_so_far(
         {"cells/number": 2, "cells/guidance_scale": 2, "cells/seed": 0, "cells/psnr": 22, "cells/psnr_mean": 21},
     ]
     assert [{key: step[key] for key in expected[0]} for step in cells] == expected
+    assert [step.get("cells/psnr_outside_mean") for step in cells] == [None, 31, 31.5]  # of those that have a number
+    captions = [f"guidance.scale = {w}, seed = {s}" for w, s in ((1, 0), (1, 1), (2, 0))]
+    assert [step["cells/image.caption"] for step in cells] == captions
     assert last["psnr"] == 21
     assert not [step for step in cells if "psnr" in step]  # an agent would take each for a result
     assert not [key for key in many.summaries[many.own]["summary"] if key.startswith("cells/")]
@@ -179,6 +182,19 @@ def test_a_sweep_told_again_logs_what_is_new_alone_and_doubles_nothing(tmp_path:
 
 def times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.glob("*run-*/**/*")}
+
+
+def test_of_a_cell_that_a_sweep_names_twice_the_first_is_told(tmp_path: Path) -> None:
+    """As where a key has no effect: two settings, one picture."""
+    store, sweep, _ = swept(tmp_path)
+    sweep |= {"cells": [*sweep["cells"], sweep["cells"][0] | {"axes": {"guidance.scale": 9.0, "seed": 0}}]}
+    BOTH.log(store, sweep, reported(store, sweep))
+    found = read(store, sweep, None)
+    assert [step.get("cells/number") for step in found.steps[found.own]] == [0, 1, 2, None, None]
+    first = "guidance.scale = 1, seed = 0"
+    assert found.steps[found.own][0]["cells/image.caption"] == first
+    assert found.summaries[found.own]["summary"]["samples"]["captions"][0] == first
+    assert len(found.cells) == 3 and found.summaries[found.cells[0]]["name"] == "scale=1 seed=0"
 
 
 def test_two_sweeps_that_share_a_cell_have_a_run_of_it_each(tmp_path: Path) -> None:

@@ -230,6 +230,14 @@ def test_of_a_sweep_that_is_logged_alone_there_are_no_panels_of_cells(logged: Lo
     assert list(after.panels) == ["The sweep"] and after.panels["The sweep"] == before.panels["The sweep"]
 
 
+def test_of_cells_that_are_logged_alone_there_is_no_run_of_the_sweep(logged: Logged, tmp_path: Path) -> None:
+    before, after = unlogged_then(logged, tmp_path / "copy", "cell")
+    own = base64.b64encode(f"Run:v1:{logged.own['run_id']}:diffsweep:".encode()).decode()
+    pinned = [one.section["runSets"][0].get("pinnedRunIds", []) for one in (before, after)]
+    assert pinned == [[own], []]
+    assert after.panels.keys() == before.panels.keys() - {"The sweep"}
+
+
 def unlogged_then(logged: Logged, root: Path, granularity: str) -> tuple[Shown, Shown]:
     """The view of a copy that is not logged, and the one after it was."""
     shutil.copytree(logged.root, root)

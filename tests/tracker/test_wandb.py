@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from diffsweep.paths import shipped
 from diffsweep.report.choice import common
 from diffsweep.sweep.parts import build
 from diffsweep.sweep.store import Store
+from diffsweep.tracker import said, steps
 from diffsweep.tracker.none import NoTracker
 from diffsweep.tracker.said import run_id
 from diffsweep.tracker.wandb import Wandb
@@ -157,6 +159,16 @@ def test_a_sweep_told_again_is_the_same_run_with_todays_numbers(finished: Finish
     assert found["summary"]["psnr"] == 10.0
 
 
+def test_a_sheet_drawn_anew_is_told_again(finished: Finished) -> None:
+    store, _, report = finished
+    OFFLINE.log(*finished)
+    drawn = (store.folder(f"{1:020x}") / "image.png").read_bytes()
+    (report.folder / "grid.png").write_bytes(drawn)
+    OFFLINE.log(*finished)
+    (run,) = runs(store)
+    assert (run / "files" / summary(run)["summary"]["grid"]["path"]).read_bytes() == drawn
+
+
 def test_two_sweeps_are_two_runs(finished: Finished) -> None:
     _, sweep, _ = finished
     others = sweep | {"name": "scales-2"}, sweep | {"created": "2026-11-24T12:00:01+00:00"}
@@ -198,6 +210,22 @@ def test_many_pictures_are_thinned_evenly_and_the_line_says_so(tmp_path: Path) -
     assert samples["count"] == len(set(samples["captions"])) == 100
     assert samples["captions"][0] == "guidance.scale = 1, seed = 0"
     assert samples["captions"][-1] == "guidance.scale = 59, seed = 1"  # cell 117 of 0 to 118
+
+
+def test_there_is_room_for_so_many_rows_and_pictures(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, most in product((steps, said), ("MOST_ROWS", "MOST_PICTURES")):
+        monkeypatch.setattr(module, most, 2)
+    line = OFFLINE.log(*finished)
+    assert line is not None and line.endswith(" (2 of 4 rows, 2 of 3 pictures)")
+    (run,) = runs(finished[0])
+    records = map(json.loads, inspected(run).splitlines())
+    history = [record["history"]["item"] for record in records if record["type"] == "history"]
+    assert [step.get("cells/number") for step in history] == [0, 1, None, None]
+    assert ["cells/image.path" in step for step in history[:2]] == [True, False]  # of four cells the first and third
+    found = summary(run)["summary"]
+    assert found["samples"]["captions"] == ["guidance.scale = 1, seed = 0", "guidance.scale = 1, seed = 1"]
+    table = json.loads((run / "files" / found["results"]["path"]).read_text())
+    assert [row[0] for row in table["data"]] == [f"{i:020x}" for i in range(2)]
 
 
 def test_a_sweep_without_pictures_is_logged(finished: Finished) -> None:
