@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 
 from diffsweep.tracker import session as session_module
 from diffsweep.tracker.said import run_id
@@ -64,6 +65,7 @@ def test_a_server_that_fails_halfway_costs_one_warning(
 ) -> None:
     serving("beginning")
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")
+    monkeypatch.setattr(wandb.Api, "_HTTP_TIMEOUT", 1, raising=False)  # WANDB_HTTP_TIMEOUT as it was at the import
     before = dict(os.environ)
     line = Wandb(granularity="sweep").log(*finished)
     (run,) = runs(finished[0])

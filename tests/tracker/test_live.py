@@ -17,7 +17,7 @@ from diffsweep.report.frame import results
 from diffsweep.sweep import following, preflight, runner
 from diffsweep.sweep.store import Store, locked
 from diffsweep.tracker.said import run_id
-from diffsweep.tracker.session import Session
+from diffsweep.tracker.session import PRIVATE, Session
 from diffsweep.tracker.wandb import Wandb
 from tests.tracker.runs import OFFLINE, Finished, inspected, kill_service, read, reported, runs, summary
 from tests.tracker.server import Serving
@@ -42,6 +42,12 @@ def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 def sweep() -> dict[str, Any]:
     return json.loads((FOLDER / "sweep.json").read_bytes())
+
+
+def logged() -> dict[str, Any]:
+    """The cells' runs that are over, while the sweep's own goes on."""
+    path = FOLDER / "wandb" / "logged.json"
+    return json.loads(path.read_bytes()) if path.exists() else {}
 
 
 def of_sweep() -> Path:
@@ -79,6 +85,7 @@ def until(there: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_server_hears_of_finished_cells_while_others_are_sampled(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,11 +156,7 @@ def test_an_interrupt_leaves_what_was_told_and_the_sweep_goes_on_with_it(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def stop() -> None:
-        until(
-            lambda: (
-                (FOLDER / "wandb" / "logged.json").exists() and "-" in (FOLDER / "wandb" / "logged.json").read_text()
-            )
-        )
+        until(lambda: len(logged()) > 0)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -187,12 +190,13 @@ def test_a_server_that_ceases_while_the_sweep_runs_loses_nothing(
 ) -> None:
     server = serving()
     monkeypatch.setenv("WANDB_MODE", "online")
-    for what in ("INIT", "FINISH"):
-        monkeypatch.setenv(f"WANDB_{what}_TIMEOUT", "1")
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")
 
     def cease() -> None:
-        until(lambda: len(server.streamed(run_id(sweep()), "wandb-history.jsonl")) > 0)
+        own = run_id(sweep())
+        until(lambda: len(logged()) == len(server.streamed(own, "wandb-history.jsonl")) == 3)
         server.answers = "500"
+        monkeypatch.setitem(PRIVATE, "init_timeout", 1)
 
     before_the_last_cell(monkeypatch, 4, cease)
     assert command(monkeypatch, "seed=range(0,4)") == 0
@@ -209,7 +213,7 @@ def test_a_service_killed_while_the_sweep_runs_loses_nothing(
     killed: list[bool] = []
 
     def kill() -> None:
-        until(lambda: (FOLDER / "wandb" / "logged.json").exists())
+        until(lambda: len(logged()) > 0)
         killed.append(kill_service())
 
     before_the_last_cell(monkeypatch, 4, kill)
