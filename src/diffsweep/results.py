@@ -46,7 +46,7 @@ diffsweep-results: tables, sheets and reports of stored sweeps
                                     measure the stored pictures (default: metric=default), then write the files again
   verify SWEEP                      compare every stored file with its recorded hash
   export SWEEP to=FOLDER|FILE.zip   the sweep and its cells alone, to send or to keep
-  sync SWEEP [project=...] [entity=...] [mode=online|offline] [granularity=cell|sweep|both]
+  sync SWEEP [project=...] [entity=...] [tags=A,B] [mode=online|offline] [granularity=cell|sweep|both]
                                     log a stored sweep to Weights & Biases, or what is missing there
   dashboard SWEEP [project=...] [entity=...] [to=FILE.json]
                                     save a view of its runs there, or write that anew: parallel coordinates, metrics
@@ -329,7 +329,10 @@ def sync(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report.write import write_all
     from diffsweep.sweep.parts import build
 
-    tracker = build("tracker", {"name": "wandb", **{k: v for k, v in keys.items() if k not in COMMON}})
+    own: dict[str, Any] = {key: value for key, value in keys.items() if key not in COMMON}
+    if "tags" in own:
+        own["tags"] = _listed(keys, "tags")
+    tracker = build("tracker", {"name": "wandb", **own})
     if told := tracker.log(stored.store, stored.sweep, write_all(stored.store, stored.sweep)):
         print(told)
     return 0

@@ -137,7 +137,7 @@ def test_online_it_arrives_whole_and_names_no_folder_of_the_users(
     files = expected(*finished, report)
     assert server.committed == [0] and server.version(0) == files
     (created,) = server.created
-    assert (created["artifactTypeName"], created["artifactCollectionName"]) == ("sweep", "guidance.scale-1-2")
+    assert (created["artifactTypeName"], created["artifactCollectionName"]) == ("sweep", artifact_name(NAME))
     manifest = json.loads(server.files("manifest")["0"])["contents"]
     digests = {name: base64.b64encode(hashlib.md5(content).digest()).decode() for name, content in files.items()}
     assert {name: entry["digest"] for name, entry in manifest.items()} == digests
@@ -219,4 +219,9 @@ def test_any_sweeps_name_is_one(name: str) -> None:
     found = artifact_name(name)
     assert validate_artifact_name(found) == found
     assert re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", found)
-    assert found == name or name not in ("plain_1.2-a",)
+    assert (found == name) == (name == "plain_1.2-a")
+
+
+def test_two_sweeps_are_two() -> None:
+    names = ["a=1,2", "a=1-2", "a-1-2", "x" * 128, "x" * 129, "x" * 130]
+    assert len({artifact_name(name) for name in names}) == len(names)

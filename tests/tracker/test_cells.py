@@ -251,3 +251,5 @@ def test_under_an_agent_the_sweep_is_the_agents_run(
     assert found["summary"]["psnr"] == 21
     (record,) = [r["run"] for r in map(json.loads, inspected(run).splitlines()) if r["type"] == "run"]
     assert record["sweep_id"] == "s1"
+    assert not {"display_name", "run_group"} & record.keys()  # the agent's: W&B names its trials, and groups them
+    assert found["config"]["sweep"] == "scales"

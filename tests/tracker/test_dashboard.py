@@ -238,6 +238,26 @@ def test_of_cells_that_are_logged_alone_there_is_no_run_of_the_sweep(logged: Log
     assert after.panels.keys() == before.panels.keys() - {"The sweep"}
 
 
+@pytest.mark.parametrize("group", ["thesis", ""])
+def test_the_group_is_that_of_the_runs_wherever_the_view_is_made(
+    group: str, logged: Logged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shutil.copytree(logged.root, tmp_path / "other")
+    shutil.rmtree(root / "sweeps" / NAME / "wandb")
+    where = f"output_dir={root}"
+    with monkeypatch.context() as patch:
+        for name, value in {"RUN_GROUP": group} if group else {"SWEEP_ID": "s1", "RUN_ID": "trial"}.items():
+            patch.setenv(f"WANDB_{name}", value)
+        assert results.run(["sync", NAME, where, "mode=offline", "granularity=sweep"]) == 0
+    if not group:
+        with pytest.raises(BadInput, match="its run is an agent's"):
+            results.run(["dashboard", NAME, where, "to=view.json"])
+        return
+    assert results.run(["dashboard", NAME, where, "to=view.json"]) == 0
+    (one,) = json.loads(Path("view.json").read_text())["section"]["runSets"][0]["filters"]["filters"]
+    assert one["value"] == group
+
+
 def unlogged_then(logged: Logged, root: Path, granularity: str) -> tuple[Shown, Shown]:
     """The view of a copy that is not logged, and the one after it was."""
     shutil.copytree(logged.root, root)

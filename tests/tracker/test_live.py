@@ -8,11 +8,15 @@ import time
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
+from signal import SIGINT
+from subprocess import PIPE, Popen
+from threading import current_thread
 from typing import Any
 
 import pytest
 
 from diffsweep import app
+from diffsweep.metric.psnr import Psnr
 from diffsweep.report.frame import results
 from diffsweep.sweep import following, preflight, runner
 from diffsweep.sweep.store import Store, locked
@@ -178,9 +182,8 @@ def test_a_sweep_that_comes_in_batches_is_one_run_that_goes_on(monkeypatch: pyte
     assert len(records(run, "run")) == 1
     steps = history(run)
     assert [step[NUMBER] for step in steps if NUMBER in step] == [0, 1, 2, 3]
-    at = [i for i, step in enumerate(steps) if "results.path" in step]
-    assert at == [2, 5]  # all that there is after each batch
-    assert [steps[i]["cells"] for i in at] == [2, 4]
+    assert [(i, step["cells"]) for i, step in enumerate(steps) if "cells" in step] == [(2, 2), (5, 4)]  # each batch
+    assert [i for i, step in enumerate(steps) if "results.path" in step] == [6]  # all there is, once
     found = summary(run)
     assert (found["state"], found["summary"]["cells"]) == ("finished", 4)
 
@@ -276,6 +279,81 @@ def test_one_that_must_wait_too_long_says_who_tells_the_rest(
         assert OFFLINE.log(store, swept, report) is None
     assert not runs(store)
     assert "another process tells of this sweep; diffsweep-results sync scales" in capfd.readouterr().err
+
+
+def test_pictures_that_a_cell_is_about_to_have_are_not_told_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command(monkeypatch, "seed=0,1,2") == 0
+    stored = [cell["cell_id"] for cell in sweep()["cells"]]
+    told: list[tuple[str, bool]] = []
+    cells = Session.cells
+
+    def telling(session: Session, document: Any, cell_ids: Any) -> None:
+        records = {cell_id: Store(Path("outputs")).record(cell_id) for cell_id in cell_ids}
+        told.extend((cell_id, "trajectory" in record["facts"]) for cell_id, record in records.items())
+        cells(session, document, cell_ids)
+
+    monkeypatch.setattr(Session, "cells", telling)
+    before_the_last_cell(monkeypatch, 3, lambda: until(lambda: len(told) >= 2))
+    assert command(monkeypatch, "seed=0,1,2", "engine.trajectory=2") == 0
+    assert told and {cell_id for cell_id, _ in told} <= set(stored)
+    assert all(whole for _, whole in told)
+
+
+def test_a_metric_that_fails_beside_the_sampling_alone_has_not_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    measure = Psnr.__call__
+
+    def once(metric: Psnr, batch: Any) -> Any:
+        calls.append(current_thread().name)
+        if len(calls) == 1:
+            raise RuntimeError("out of memory")
+        return measure(metric, batch)
+
+    monkeypatch.setattr(Psnr, "__call__", once)
+    before_the_last_cell(monkeypatch, 2, lambda: until(lambda: len(calls) > 0))
+    assert command(monkeypatch, "seed=0,1") == 0
+    assert calls[0] != "MainThread"
+    store = Store(Path("outputs"))
+    assert all(store.record(cell["cell_id"])["metrics"]["psnr"]["value"] for cell in sweep()["cells"])
+    assert sweep()["unavailable"] == {}
+
+
+def test_an_interrupt_at_the_very_end_has_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(session: Session) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "close", interrupted)
+        patch.setattr(Session, "report", lambda *_: None)
+        patch.setattr(Session, "cells", lambda *_: None)
+        assert command(patch, "seed=0") == 130
+    assert "diffsweep: stopped by SIGINT" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_does_not_wait_for_a_server_that_stalls(
+    times: int, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of its own, which gets the signal while its thread is at a call that does not come back."""
+    serving("nothing")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    words = [*WORDS[:-3], "metric=none", "technique=text_to_image", "scheduler.steps=300", "seed=range(0,200)"]
+    script = "import signal, sys; from diffsweep.app import main; "
+    script += "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main())"
+    with Popen([sys.executable, "-c", script, "-m", *words], stderr=PIPE, text=True) as process:
+        until(lambda: bool(list(Path("outputs").glob("cells/*/*/record.json"))))
+        time.sleep(3)  # wandb is imported, and asks
+        began = time.monotonic()
+        for _ in range(times):
+            process.send_signal(SIGINT)
+            time.sleep(1)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert time.monotonic() - began < 45  # it would wait for 90 seconds
+    assert "Traceback" not in err and "diffsweep: stopped by SIGINT" in err
 
 
 def test_where_the_device_has_no_room_for_a_metric_cells_are_told_of_afterwards(

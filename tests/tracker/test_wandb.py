@@ -77,6 +77,7 @@ def test_the_run_is_named_after_the_sweep_and_the_line_says_where_it_is(told: To
 
 def test_the_configuration_is_what_all_cells_share_the_axes_and_the_command(told: Told) -> None:
     assert told.summary["config"] == {
+        "sweep": "scales",
         "prompt": "a skull",
         "technique": {"name": "inpaint"},
         "guidance": {"name": "classifier_free", "negative_prompt": ""},
@@ -86,7 +87,7 @@ def test_the_configuration_is_what_all_cells_share_the_axes_and_the_command(told
 
 
 def test_the_summary_holds_the_counts_and_the_mean_of_each_metrics_values(told: Told) -> None:
-    expected = {"cells": 4, "failed": 1, "psnr": 21.0, "psnr_outside": 31.5}
+    expected = {"cells": 4, "failed": 1, "psnr": 21.0, "psnr_outside": 31.5, "nfe": 90, "seconds": 1.5}
     assert {key: told.summary["summary"][key] for key in expected} == expected
     updates = [record["summary"]["update"] for record in told.records if record["type"] == "summary"]
     assert not [update for update in updates if "psnr_edge" in update]  # no value, no mean: not NaN either
@@ -234,7 +235,7 @@ def test_a_sweep_without_pictures_is_logged(finished: Finished) -> None:
     assert OFFLINE.log(store, sweep, replace(reported(store, sweep), files=())) is not None
     (run,) = runs(store)
     found = summary(run)
-    assert set(found["config"]) == {"axes", "command"}
+    assert set(found["config"]) == {"sweep", "axes", "command"}
     assert {key: found["summary"].get(key) for key in ("cells", "failed", "psnr")} == {
         "cells": 1,
         "failed": 1,

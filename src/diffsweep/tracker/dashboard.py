@@ -74,7 +74,7 @@ def _asking() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise BadInput(f"wandb: {' '.join(str(error).split())}") from None
+        raise BadInput(f"wandb: {' '.join(str(error).split())} (to=FILE.json needs no server)") from None
 
 
 def _saved(entity: str, project: str, name: str) -> str:
@@ -97,7 +97,9 @@ def view(store: Store, sweep: Sweep, report: Report, entity: str, project: str) 
     held, own = Held.of(store, sweep, report), run_id(sweep)
     logged = read(report.folder / "wandb")
     told = logged.keys() or {own, *held.cells}  # nothing yet: all that may come
-    groups = [entry["group"] for entry in logged.values()] or [group_of(sweep["name"])]
+    group = [entry["group"] for entry in logged.values()] or [group_of(sweep["name"])]
+    if not group[-1]:
+        raise BadInput(f"{sweep['name']}: its run is an agent's, and shown on W&B's page of the agent's sweep")
     whole = told - set(held.cells)  # the sweep's own run, under an agent the agent's
     sections = [*(_of_cells(held) if told - whole else ()), *(_of_sweep(held) if whole else ())]
     columns = [f"config:{_spelled(key)}" for key in held.axes.values()]
@@ -116,7 +118,7 @@ def view(store: Store, sweep: Sweep, report: Report, entity: str, project: str) 
     found = workspace._to_model()
     found.name, found.display_name = f"nw-{_name(sweep)}-v", sweep["name"]
     (runs,) = found.spec.section.run_sets
-    runs.filters = expr.filters_tree_to_v2((ws.Metric("Group") == groups[-1]).to_model())
+    runs.filters = expr.filters_tree_to_v2((ws.Metric("Group") == group[-1]).to_model())
     for section in found.spec.section.panel_bank_config.sections:
         panels: list[Any] = section.panels
         for i, panel in enumerate(panels):

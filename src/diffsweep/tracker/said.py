@@ -210,11 +210,13 @@ def shared(store: Store, sweep: Sweep) -> dict[str, Any]:
 
 
 def summary(frame: pd.DataFrame) -> dict[str, float]:
-    """How many cells there are, and each metric's mean over seeds and inputs, with its 95 % interval as _low and _high.
+    """How many cells there are, their cost in all, and each metric's mean over seeds and inputs, with its 95 % interval
+    as _low and _high.
 
     A seed and input is averaged over the settings first. A metric of sets of pictures has its mean over the settings.
     """
     found: dict[str, float] = {"cells": len(frame), "failed": int((frame["status"] == "failed").sum())}
+    found |= {"nfe": int(frame["nfe"].sum()), "seconds": float(frame["seconds"].sum())}
     _, inputs = split_axes(frame)
     for name in measured(frame):
         there = frame[frame[name].notna()]

@@ -227,12 +227,16 @@ class Telling:
         with self._stack:
             if self._run:
                 assert self._whole is not None
-                if self._last:
-                    self.lacks = say_last(self._store, *self._last, self._run)
-                run, self._run = self._run, None  # once: a server that does not answer is waited for
+                run, self._run = self._run, None  # ended once: a server that does not answer is waited for
                 folder, url = Path(run.dir).parent.name, None if run.offline else run.url
-                with _patience():
-                    run.finish(exit_code=0 if self._last else 1)
+                code = 1
+                try:
+                    if self._last:
+                        self.lacks = say_last(self._store, *self._last, run)
+                        code = 0
+                finally:
+                    with _patience():
+                        run.finish(exit_code=code)
                 self._logged.note(self._whole, folder, url)
             return None if self._mode == "disabled" else self._where()
 
@@ -329,6 +333,7 @@ def _kill_service() -> None:
     connection: Any = wandb.setup()._connection
     if connection and connection._proc:
         connection._proc._process.kill()
+        connection._proc.join()
         connection._cleanup()  # of what it does when the program ends
 
 
@@ -353,11 +358,11 @@ def _patience() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """In a line, without what only a program could do about it; a variable's value that is refused, by its name."""
+    """Without what only a program could do about it; a variable's value that is refused, by its name."""
     wrong: Any = getattr(error, "errors", None)  # pydantic's
     if callable(wrong):
         return "; ".join(f"WANDB_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in wrong())
-    return (str(error).splitlines() or [""])[0].rstrip(".")
+    return str(error).partition("\nConsider increasing the init_timeout")[0].rstrip(".")
 
 
 def _go_on() -> None:
