@@ -246,7 +246,8 @@ def test_the_group_is_that_of_the_runs_wherever_the_view_is_made(
     shutil.rmtree(root / "sweeps" / NAME / "wandb")
     where = f"output_dir={root}"
     with monkeypatch.context() as patch:
-        for name, value in {"RUN_GROUP": group} if group else {"SWEEP_ID": "s1", "RUN_ID": "trial"}.items():
+        own = {"RUN_GROUP": group} if group else {"SWEEP_ID": "s1", "RUN_ID": "trial"}
+        for name, value in own.items():
             patch.setenv(f"WANDB_{name}", value)
         assert results.run(["sync", NAME, where, "mode=offline", "granularity=sweep"]) == 0
     if not group:
