@@ -33,6 +33,7 @@ from yaml import YAMLError, safe_load  # type: ignore[import-untyped]
 
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.paths import shipped
+from diffsweep.tracker.agent import under_agent
 
 if TYPE_CHECKING:
     from diffsweep.tracker.session import Session
@@ -357,7 +358,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def _stopped(number: int) -> int:
     """The exit code; but `wandb agent` takes any for a failure, and gives up after some: there, the signal ends it."""
     print(f"diffsweep: stopped by {signal.Signals(number).name}", file=sys.stderr)
-    if "WANDB_SWEEP_ID" in os.environ:
+    if under_agent():
         sys.stdout.flush()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

@@ -133,5 +133,8 @@ def test_the_command_writes_it_where_it_is_asked_to(
     assert capsys.readouterr().out.splitlines()[-1] == "sweeps/made/report_whole.html"
     (image, *_) = data_of((folder / "report_whole.html").read_text())["embedded"]["uris"]
     Image.open(io.BytesIO(bytes_of(image))).verify()
+    (folder / "report_whole.html").write_text("of yesterday")
+    assert results.run(["report", "made", "output_dir=."]) == 0
+    assert data_of((folder / "report_whole.html").read_text())["embedded"]["uris"]
     with pytest.raises(BadInput, match="embed=yes: must be one of true, false"):
         results.run(["report", "made", "output_dir=.", "embed=yes"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -175,6 +176,7 @@ def test_the_media_are_those_that_were_logged(arrived: tuple[Shown, dict[str, An
     assert way["gridSettings"] == {"xAxis": "step", "yAxis": "run"}
     kinds = {key.removesuffix("._type"): kind for key, kind in logged.history.items() if key.endswith("._type")}
     whole = {key for key, kind in kinds.items() if not kind.startswith("table")}
+    assert not [key for key in whole if re.search(r"[^\w/]", key)]
     assert sorted(view.keys("The sweep")) == sorted(whole) and whole >= {"samples", "cells/image", "grid", "report"}
 
 

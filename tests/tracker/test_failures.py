@@ -169,7 +169,7 @@ def test_a_service_killed_among_the_cells_costs_one_warning_and_no_run(
     finished: Finished, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
-    before = session_module._init
+    before = session_module.start
 
     def opening(**arguments: Any) -> Any:
         run = before(**arguments)
@@ -178,7 +178,7 @@ def test_a_service_killed_among_the_cells_costs_one_warning_and_no_run(
             kill_service()
         return run
 
-    monkeypatch.setattr(session_module, "_init", opening)
+    monkeypatch.setattr(session_module, "start", opening)
     assert BOTH.log(*finished)
     out, err = capfd.readouterr()
     assert not out and re.fullmatch(r"warning: wandb: .*; the rest is written offline\n", err)

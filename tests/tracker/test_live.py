@@ -10,10 +10,11 @@ from itertools import accumulate
 from pathlib import Path
 from signal import SIGINT
 from subprocess import PIPE, Popen
-from threading import current_thread
+from threading import Thread, current_thread
 from typing import Any
 
 import pytest
+import wandb
 
 from diffsweep import app
 from diffsweep.metric.psnr import Psnr
@@ -21,7 +22,8 @@ from diffsweep.report.frame import results
 from diffsweep.sweep import following, preflight, runner
 from diffsweep.sweep.store import Store, locked
 from diffsweep.tracker.said import run_id
-from diffsweep.tracker.session import PRIVATE, Session
+from diffsweep.tracker.service import PRIVATE, awaited
+from diffsweep.tracker.session import Session
 from diffsweep.tracker.wandb import Wandb
 from tests.tracker.runs import OFFLINE, Finished, inspected, kill_service, read, reported, runs, summary
 from tests.tracker.server import Serving
@@ -267,6 +269,56 @@ def test_two_processes_do_not_tell_of_one_sweep_at_once(finished: Finished, capf
     assert line == f"wandb: offline run; cd {run.parent} && wandb sync ."
     assert [step.get(NUMBER) for step in history(run)] == [0, 1, 2, *END]
     assert capfd.readouterr() == ("", "")
+
+
+def test_who_waits_for_another_process_says_so_and_goes_on(
+    finished: Finished, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store, swept, report = finished
+    session = OFFLINE.begin(store, report.folder)
+    with locked(report.folder / "wandb"):
+        thread = Thread(target=session.report, args=(swept, report))
+        thread.start()
+        said: list[str] = []
+        until(lambda: bool(said.append(capfd.readouterr().err) or "".join(said)))
+        assert "".join(said) == "wandb: waiting for another process that tells of this sweep\n"
+    thread.join(60)
+    assert session.close()
+    (run,) = runs(store)
+    assert summary(run)["state"] == "finished"
+
+
+def test_a_long_wait_at_the_end_is_told(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("diffsweep.tracker.service.SOON", 0.1)
+    with awaited():
+        time.sleep(1)
+    assert capfd.readouterr().err == "wandb: sending what is left\n"
+    with awaited():
+        pass
+    time.sleep(0.5)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("agent", [True, False])
+def test_a_run_that_the_server_stops_is_ended_by_its_agent_alone(
+    agent: bool, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without one, wandb interrupts the program: what a click on Stop is for."""
+    for name in ("SWEEP_ID", "RUN_ID") if agent else ():
+        monkeypatch.setenv(f"WANDB_{name}", "trial")
+    asked: list[Any] = []
+    real = wandb.init
+
+    def init(**arguments: Any) -> Any:
+        asked.append(arguments["settings"].get("stop_fn"))
+        return real(**arguments)
+
+    monkeypatch.setattr(wandb, "init", init)
+    assert OFFLINE.log(*finished)
+    (stop,) = asked
+    assert stop() is None if agent else stop is None
 
 
 def test_one_that_must_wait_too_long_says_who_tells_the_rest(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffsweep import app, results
+from tests.tracker.runs import summary
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("offline", "hydra_restore_singletons")]  # in this process
 WORDS = ["model=analytic", "model.size=8", "scheduler.steps=2", "device=cpu", "sweep.name=mine"]
@@ -51,3 +52,10 @@ def test_sync_logs_a_stored_sweep_then_what_is_missing_then_nothing(
     assert folders() == whole
     assert results.run(["export", "mine", "to=elsewhere"]) == 0
     assert len(list(Path("elsewhere/sweeps/mine/wandb").glob("*run-*"))) == 3
+
+
+def test_a_sweep_that_is_logged_afterwards_has_its_tags(monkeypatch: pytest.MonkeyPatch) -> None:
+    command(monkeypatch, "seed=0")
+    assert results.run(["sync", "mine", "granularity=sweep", "tags=paper,draft"]) == 0
+    (folder,) = folders().values()
+    assert sorted(summary(Path("outputs/sweeps/mine/wandb") / folder)["tags"]) == ["draft", "paper"]

@@ -227,8 +227,9 @@ def _bar(number: int, shows: bool) -> Any:
     """Told of work that takes more than a moment."""
     from tqdm import tqdm
 
-    options = {"desc": "measuring", "unit": "cell", "dynamic_ncols": True, "leave": False}
-    return tqdm(total=number, delay=2, disable=not shows, **options)
+    return tqdm(
+        total=number, desc="measuring", unit="cell", delay=2, dynamic_ncols=True, leave=False, disable=not shows
+    )
 
 
 def _counted(ids: Iterable[str], bar: Any) -> Iterator[str]:

@@ -40,13 +40,13 @@ def embedded(store: Store, sweep: Mapping[str, Any], folder: Path, sheets: Seque
     kept = [name for name in sheets if here.take([drawn[name]], spare=room // 2)]
     cells = [*_of_cells(store, sweep)]
     shown = [cell for cell in cells if here.take(_first(cell))]
-    whole = [cell for cell in shown if here.take(cell)]
+    whole = [here.take(cell) for cell in shown]
     kept += [name for name in sheets if name not in kept and here.take([drawn[name]])]
-    pictures = [picture for cell in shown for picture in (cell if cell in whole else _first(cell))]
+    pictures = [one for cell, fits in zip(shown, whole, strict=True) for one in (cell if fits else _first(cell))]
     places = {digest: place for place, digest in enumerate(dict.fromkeys(digest for _, _, digest in pictures))}
     lacking = {
         "the pictures of {} of {} cells": len(cells) - len(shown),
-        "what was kept beside the pictures of {} of {} cells": len(shown) - len(whole),
+        "what was kept beside the pictures of {} of {} cells": len(shown) - sum(whole),
     }
     return Embedded(
         uris=[_uri(here.contents[digest]) for digest in places],

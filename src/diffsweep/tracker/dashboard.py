@@ -23,7 +23,7 @@ from diffsweep.report.figure.style import COLOURS
 from diffsweep.report.text import shown
 from diffsweep.tracker.logged import read
 from diffsweep.tracker.said import STEP, cell_run_id, group_of, media_key, run_id, shown_files, stored
-from diffsweep.tracker.session import service
+from diffsweep.tracker.service import service
 from diffsweep.tracker.steps import mean_name, step_key
 from diffsweep.tracker.wandb import MOST_RUNS, Wandb
 

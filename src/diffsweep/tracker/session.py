@@ -8,25 +8,25 @@ stored already.
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from threading import Event, Lock, Timer
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.report.frame import results
 from diffsweep.sweep.store import Busy, locked
+from diffsweep.tracker.agent import trial_id
 from diffsweep.tracker.logged import Logged
 from diffsweep.tracker.said import Said, group_of, of_beginning, of_cell, of_failed, of_sweep, say_last, stored
+from diffsweep.tracker.service import FAILURES, SOON, awaited, leave, service, start
 from diffsweep.tracker.steps import Steps
 
 if TYPE_CHECKING:
-    from wandb import Run, Settings
+    from wandb import Run
 
     from diffsweep.report.write import Report
     from diffsweep.sweep.store import Store
@@ -35,19 +35,6 @@ if TYPE_CHECKING:
 LOCAL = ("offline", "dryrun")  # what WANDB_MODE may say, and no server is asked
 OPEN = 4  # runs at a time: most of one is waiting
 PATIENCE = 600.0  # seconds for other processes that tell of the same sweep
-SOON = 5.0  # seconds that need no word
-FAILURES = (Exception, SystemExit)  # wandb exits with its service's exit code
-PRIVATE = {  # neither the terminal, the code, nor the machine is recorded
-    "console": "off",
-    "save_code": False,
-    "disable_git": True,
-    "host": "",
-    "x_disable_machine_info": True,
-    "x_disable_stats": True,
-    "x_save_requirements": False,
-}
-_left = Event()  # whether wandb's service was killed while a thread is still at it: to be left alone
-SERVICE = {"WANDB_ERROR_REPORTING": "false", "WANDB_FINISH_TIMEOUT": "120", "WANDB_FINISH_TIMEOUT_RAISES": "true"}
 
 
 class Session:
@@ -92,8 +79,7 @@ class Session:
         finally:
             if not heard:  # after an interrupt: a call that does not come back
                 self._over = True
-                _left.set()
-                _kill_service()
+                leave()
         if not heard:
             _warn(f"it does not answer; {self._mended} tells what is missing")
             return None
@@ -176,7 +162,7 @@ class Telling:
                 project = tracker.project or settings.project or "diffsweep"
                 place = f"{settings.base_url} {tracker.entity or settings.entity} {project}"
                 online = self._mode not in LOCAL
-                own, group = folder / "wandb", "" if _own_id() else group_of(folder.name)
+                own, group = folder / "wandb", "" if trial_id() else group_of(folder.name)
                 stack.enter_context(locked(own, patience))
                 self._logged = stack.enter_context(Logged.of(own, place, group, tracker.tags, online))
                 self._arguments = {
@@ -200,7 +186,7 @@ class Telling:
             self._last = None  # no longer
         part = {**sweep, "sets": {}, "cells": [cell for cell in sweep["cells"] if cell["cell_id"] in new]}
         if whole:
-            run = self._opened(of_beginning(sweep, _own_id()))
+            run = self._opened(of_beginning(sweep, trial_id()))
             self._steps.log(run, self._store, sweep, results(self._store, part))
         if each:
             self._tell([of_cell(self._store, sweep, cell) for cell in stored(self._store, part)])
@@ -211,7 +197,7 @@ class Telling:
             return
         whole, each = self._tracker.of(sweep)
         if whole:  # first: a server that does not answer is waited for once
-            said = of_sweep(self._store, sweep, report, self._steps, _own_id())
+            said = of_sweep(self._store, sweep, report, self._steps, trial_id())
             if self._run or not self._logged.has(said):
                 run = self._opened(said)
                 run.config.update(said.config, allow_val_change=True)  # type: ignore[no-untyped-call]
@@ -235,7 +221,7 @@ class Telling:
                         self.lacks = say_last(self._store, *self._last, run)
                         code = 0
                 finally:
-                    with _patience():
+                    with awaited():
                         run.finish(exit_code=code)
                 self._logged.note(self._whole, folder, url)
             return None if self._mode == "disabled" else self._where()
@@ -249,7 +235,7 @@ class Telling:
     def _opened(self, said: Said) -> Run:
         """The sweep's run."""
         if self._run is None:
-            self._run = _init(**self._arguments, **said.arguments)
+            self._run = start(**self._arguments, **said.arguments)
             self._whole = said
         return self._run
 
@@ -268,7 +254,7 @@ class Telling:
         """Unless it is there and says the same."""
         if self._logged.has(said):
             return
-        run = _init(**self._arguments, **said.arguments)
+        run = start(**self._arguments, **said.arguments)
         code = 1
         try:
             said.say(run)
@@ -295,78 +281,12 @@ class Telling:
         return f"wandb: {place}{also}{cut}"
 
 
-def _own_id() -> str | None:
-    """The id that an agent has given the run."""
-    return os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
-
-
-@contextmanager
-def service() -> Iterator[Settings]:
-    """wandb's service as long as it is needed, and the settings it found: silent, so asking for no key, with its own
-    log and an artifact's copies (which it writes to caches) not kept and its own errors not reported."""
-    import wandb
-
-    _left.clear()
-    with TemporaryDirectory(prefix="diffsweep-", ignore_cleanup_errors=True) as cache:
-        wanted = {"WANDB_CACHE_DIR": cache, "WANDB_DATA_DIR": cache, **SERVICE}
-        own = {name: value for name, value in wanted.items() if name not in os.environ}
-        os.environ.update(own)
-        try:
-            yield wandb.setup(wandb.Settings(silent=True)).settings
-        except FAILURES:
-            raise
-        except BaseException:  # an interrupt: nothing is waited for any more
-            _kill_service()
-            raise
-        finally:
-            for name in own:
-                del os.environ[name]
-            if wandb.run is None and not _left.is_set():  # none that the caller has open
-                with suppress(*FAILURES):  # every run has ended, or its failure is known; of a service that was killed
-                    wandb.teardown()
-
-
-def _kill_service() -> None:
-    """Else its end is waited for, and it waits for its server. wandb has no public way."""
-    import wandb
-
-    connection: Any = wandb.setup()._connection
-    if connection and connection._proc:
-        connection._proc._process.kill()
-        connection._proc.join()
-        connection._cleanup()  # of what it does when the program ends
-
-
-def _init(**arguments: Any) -> Run:
-    """A run, in place of one of its id: not resumed, which would repeat its steps."""
-    import wandb
-
-    settings = {**PRIVATE, **({"stop_fn": _go_on} if _own_id() else {})}
-    return wandb.init(**arguments, resume=None, reinit="create_new", settings=settings)
-
-
-@contextmanager
-def _patience() -> Iterator[None]:
-    """Says what is waited for, where that takes long."""
-    timer = Timer(SOON, lambda: print("wandb: sending what is left", file=sys.stderr, flush=True))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
 def _reason(error: BaseException) -> str:
     """Without what only a program could do about it; a variable's value that is refused, by its name."""
     wrong: Any = getattr(error, "errors", None)  # pydantic's
     if callable(wrong):
         return "; ".join(f"WANDB_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in wrong())
     return str(error).partition("\nConsider increasing the init_timeout")[0].rstrip(".")
-
-
-def _go_on() -> None:
-    """What is done in the run's process where the server stops it: nothing, as its agent ends the process."""
 
 
 def _warn(text: str) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.problems import one_of, require
+from diffsweep.tracker.agent import under_agent
 from diffsweep.tracker.session import Session
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Wandb:
 
     def of(self, sweep: Mapping[str, Any]) -> tuple[bool, bool]:
         """Whether the sweep has a run of its own, and whether its cells have."""
-        if "WANDB_SWEEP_ID" in os.environ:
+        if under_agent():
             return True, False
         chosen = self.granularity or ("both" if len(sweep["cells"]) <= MOST_RUNS else "sweep")
         return chosen != "cell", chosen != "sweep"
