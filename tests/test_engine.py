@@ -39,6 +39,18 @@ def processor_lacks() -> None:
     torch.empty(2**60)
 
 
+def python_lacks() -> None:
+    bytearray(2**60)
+
+
+def library_lacks() -> None:
+    """As torch words what cuBLAS answers where its handle does not fit."""
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+LACKS = pytest.mark.parametrize("lack", [device_lacks, processor_lacks, python_lacks, library_lacks])
+
+
 @dataclass
 class Toy:
     """Answers `answer`; raises on the prompt `raise`, says NaN to `nan`, and lacks memory for more than `most` rows."""
@@ -148,6 +160,55 @@ def test_a_sweep_of_equal_cells_needs_no_call_more_than_its_rows_fill(rows: int,
     ended = engine.run([Work(i, lambda i=i: asking(i, 10, questions), 10) for i in range(n)])  # type: ignore[misc]
     assert_right(sorted(ended, key=lambda end: end.key))
     assert engine.counts.model_calls == max(10, math.ceil(n * 10 * questions / rows))
+
+
+class Levelled(Engine):
+    """Most steps left first: no row is padded that need not be, and all programs end together."""
+
+    def _choose(self, running: Any) -> Any:
+        return [(r, i) for r in sorted(running, key=lambda r: (not r.answers, -r.level)) for i in r.open][:16]
+
+
+class InOrder(Engine):
+    """The oldest first: programs end one after another, and the last ones leave rows to pad."""
+
+    def _choose(self, running: Any) -> Any:
+        return [(r, i) for r in sorted(running, key=lambda r: (not r.answers, r.order)) for i in r.open][:16]
+
+
+QUICKSTART = [(25, 1)] * 12 + [(25, 2)] * 24  # steps, questions: shared calls of 16 rows
+MIXED = [(steps, questions) for steps in (10, 20, 50) for questions in (1, 2, 4) for _ in range(6)]
+
+
+def calls_and_loss(kind: type[Engine], cells: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The calls of 16 rows that these cells take, and the rows that an interrupt loses at the worst moment."""
+    engine, lost, most = kind({"base": Toy()}, 16), 0, 0
+
+    def heard(rows: int) -> None:
+        nonlocal lost, most
+        lost += rows
+        most = max(most, lost)
+
+    for end in engine.run(
+        [Work(i, lambda i=i, s=s, q=q: asking(i, s, q), s, q) for i, (s, q) in enumerate(cells)], heard
+    ):  # type: ignore[misc]
+        lost -= end.nfe
+    return engine.counts.model_calls, most
+
+
+@pytest.mark.parametrize("cells", [QUICKSTART, MIXED])
+def test_programs_end_while_work_goes_on_and_no_call_is_wasted(cells: Sequence[tuple[int, int]]) -> None:
+    """The bounds: a call has 16 rows, a program of n steps takes n calls; what is begun fills a call, and the next."""
+    rows, longest = sum(s * q for s, q in cells), max(s for s, _ in cells)
+    fewest, loss = math.ceil(rows / 16), 16 * longest
+
+    def wrong(kind: type[Engine]) -> tuple[bool, bool]:
+        calls, lost = calls_and_loss(kind, cells)
+        return calls > fewest, lost > loss
+
+    assert wrong(Engine) == (False, False)
+    assert wrong(Levelled) == (False, True)
+    assert wrong(InOrder) == (True, False)
 
 
 def test_stages_are_not_mixed_in_a_call() -> None:
@@ -280,7 +341,7 @@ def test_nan_stays_with_the_row_that_it_came_from() -> None:
     assert ended[4].error is None and ended[4].result.isnan().all()
 
 
-@pytest.mark.parametrize("lack", [device_lacks, processor_lacks], ids=["device", "processor"])
+@LACKS
 @pytest.mark.parametrize(("rows", "most", "left"), [(16, 5, 4), (7, 1, 1), (9, 8, 5)])
 def test_out_of_memory_halves_the_rows_and_every_answer_is_right(
     lack: Callable[[], None], rows: int, most: int, left: int
@@ -293,6 +354,40 @@ def test_out_of_memory_halves_the_rows_and_every_answer_is_right(
     assert engine.rows == {"base": left}
     assert engine.counts.halvings > 0
     assert engine.counts.model_calls == len(model.shapes)
+
+
+@dataclass
+class Rounding(Toy):
+    """Answers in the last digit by the number of rows of a call, as a network does; lacks memory at its call `at`."""
+
+    at: int = 0
+
+    def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], given: Any = None) -> Estimate:
+        if len(self.shapes) == self.at:
+            self.shapes.append((0,))
+            self.lack()
+        self.shapes.append(tuple(x.shape))
+        return Estimate(torch.full_like(x, float(len(x))))
+
+
+@LACKS
+@pytest.mark.parametrize("at", range(1, 17, 3))
+def test_every_picture_is_sampled_in_one_shape_though_memory_ran_out(lack: Callable[[], None], at: int) -> None:
+    def shapes(steps: int, questions: int) -> Program[set[float]]:
+        seen: set[float] = set()
+        for t in range(steps):
+            answers = yield [query(0, t)] * questions
+            seen |= {float(a.noise) for a in answers}
+        return seen
+
+    engine = Engine({"base": Rounding(lack=lack, at=at)}, 8)
+    heard: list[int] = []
+    works = [Work(i, lambda i=i: shapes(3 + i % 4, 1 + i % 2), 3 + i % 4, 1 + i % 2) for i in range(20)]  # type: ignore[misc]
+    ended = list(engine.run(works, heard.append))
+    assert all(end.error is None and len(end.result) == 1 for end in ended)
+    assert set().union(*(end.result for end in ended)) <= {8.0, 4.0} and engine.rows == {"base": 4}
+    assert {end.key: end.nfe for end in ended} == {i: (3 + i % 4) * (1 + i % 2) for i in range(20)}
+    assert sum(heard) == sum(end.nfe for end in ended) < engine.counts.model_rows
 
 
 def test_with_one_row_a_call_there_is_nothing_left_to_halve() -> None:

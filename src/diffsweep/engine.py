@@ -1,21 +1,29 @@
 """Many programs, few model calls: continuous batching for sweeps.
 
 Every program runs at its own pace. Each call takes `rows` open questions, whoever asks them, pads the last rows of
-the tail, and hands the answers back; a program whose answers are complete goes on to its next questions. Programs
-start longest first and are served in that order; once the last has started, those with most steps left come first
-(Hu's level algorithm), so that few rows are padded at the end. All calls of a sweep have one shape: a row's bits then
-do not depend on its neighbours.
+the tail, and hands the answers back; a program whose answers are complete goes on to its next questions. All calls of a
+sweep have one shape: a row's bits then do not depend on its neighbours.
+
+Programs start longest first, and the oldest is served first, so that programs end while work goes on. A younger one is
+preferred only where the work could not be done in the fewest calls otherwise: a program of n steps needs n calls, and at
+the end few long programs would leave rows to pad. `_needed` counts that by Hu's bound on chains of unit tasks (T. C. Hu,
+"Parallel sequencing and assembly line problems", Operations Research 9, 1961).
 
 A call asks one model. Where programs of several stages run (a cascade), the oldest program's stage is asked, or the
 first whose call is full: no stage waits for another to end, and rows are padded only when nothing else can be asked.
+
+Where memory does not suffice, the engine halves a stage's rows, and programs that this stage has answered already start
+again: every picture is sampled in one shape.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -28,11 +36,20 @@ WINDOW = 4  # running programs hold open questions for about so many calls: slac
 
 @dataclass(frozen=True)
 class Work:
-    """A program not yet started. steps: how often it will ask, as planned; only the order depends on it."""
+    """A program not yet started, or to be started again. steps: how often it will ask, as planned; rows: of a step;
+    stage: which model it asks; later: the steps of what follows once it has ended. Only the order depends on these."""
 
     key: Any
     start: Callable[[], Program[Any]]
     steps: int
+    rows: int = 1
+    stage: str = BASE
+    later: int = 0
+
+    @property
+    def level(self) -> int:
+        """The calls that must follow one another, this program's and those of what follows."""
+        return self.steps + self.later
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,7 @@ class _Running:
     steps_left: int
     queries: list[Query] = field(default_factory=list)
     answers: dict[int, Estimate] = field(default_factory=dict)
+    answered_by: set[str] = field(default_factory=set)
     nfe: int = 0
     seconds: float = 0.0
 
@@ -72,10 +90,29 @@ class _Running:
     def open(self) -> list[int]:
         return [i for i in range(len(self.queries)) if i not in self.answers]
 
+    @property
+    def level(self) -> int:
+        """The calls that must follow one another from here, the next one among them."""
+        return max(0, self.steps_left) + 1 + self.work.later
 
-def out_of_memory(error: Exception) -> bool:
-    """The device's allocator says so by its type, the processor's in words."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+# What allocators, and libraries that lack room for their workspace, raise in words alone.
+_LACKS = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_NOT_SUPPORTED",
+)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice, on a device or on the processor."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _LACKS)
 
 
 def _lazily(start: Callable[[], Program[Any]]) -> Program[Any]:
@@ -84,6 +121,19 @@ def _lazily(start: Callable[[], Program[Any]]) -> Program[Any]:
 
 
 _Row = tuple[_Running, int]
+
+
+def _needed(above: Mapping[str, Sequence[int]], capacity: Mapping[str, int], stage: str) -> list[int]:
+    """How many rows at a level above 0, 1, 2, ... the next call of a stage must answer, so that all can still end in the
+    fewest calls. above: `Engine._above`; capacity: rows of a call, by stage."""
+
+    def calls(stage: str, level: int) -> int:
+        return -(-above[stage][level] // capacity[stage])
+
+    own, most, others = above[stage], capacity[stage], above.keys() - {stage}
+    beside = [sum(calls(other, level) for other in others) for level in range(len(own))]
+    fewest = max(level + calls(stage, level) + beside[level] for level in range(len(own)))
+    return [own[level] - most * (fewest - 1 - level - beside[level]) for level in range(len(own))]
 
 
 class Engine:
@@ -97,6 +147,7 @@ class Engine:
         self.rows = dict.fromkeys(models, rows) if isinstance(rows, int) else dict(rows)
         self.counts = Counts()
         self._waiting: list[Work] = []
+        self._coming: dict[str, Counter[int]] = defaultdict(Counter)  # rows of programs that wait, as `_above` reads it
 
     def encode(self, prompts: Iterable[str], stage: str = BASE) -> None:
         """Encode each distinct prompt once."""
@@ -105,16 +156,23 @@ class Engine:
     def add(self, work: Work) -> None:
         """While `run` goes on: start this program next."""
         self._waiting.append(work)
+        self._coming[work.stage].update({work.level: work.rows, work.later: -work.rows})
 
     @torch.inference_mode()
     def run(self, works: Iterable[Work], on_rows: Callable[[int], None] = lambda rows: None) -> Iterator[Finished]:
-        """Run all programs; yields each as it ends, failed ones with their error. on_rows hears of rows answered."""
-        waiting = self._waiting = sorted(works, key=lambda work: -work.steps)[::-1]
+        """Run all programs; yields each as it ends, failed ones with their error.
+
+        on_rows is called with the rows answered; where programs start again, with those lost, as a negative number.
+        """
+        for work in sorted(works, key=lambda work: -work.level)[::-1]:  # the last is started first
+            self.add(work)
+        waiting = self._waiting
         running: list[_Running] = []
         order, window = 0, WINDOW * max(self.rows.values())
         while waiting or running:
             while waiting and sum(len(r.open) for r in running) < window:
                 work = waiting.pop()
+                self._coming[work.stage].subtract({work.level: work.rows, work.later: -work.rows})
                 order += 1
                 fresh = _Running(work, order, _lazily(work.start), work.steps)
                 finished = self._advance(fresh)
@@ -124,32 +182,53 @@ class Engine:
                     yield finished
             if not running:
                 continue
-            rows = self._choose(running, tail=not waiting)
-            halvings = self.counts.halvings
-            yield from self._answer(rows, running)
-            if self.counts.halvings == halvings:  # else nothing was answered
-                on_rows(len(rows))
+            yield from self._answer(self._choose(running), running, on_rows)
 
-    def _choose(self, running: list[_Running], tail: bool) -> list[_Row]:
-        """The next call's rows, all of one stage: half-answered programs first, then the oldest, or most steps left."""
-        queue = sorted(running, key=lambda r: (not r.answers, -r.steps_left if tail else 0, r.order))
+    def _choose(self, running: list[_Running]) -> list[_Row]:
+        """The next call's rows, all of one stage: those that must not wait, half-answered programs, then the oldest."""
         stages: dict[str, list[_Row]] = {}
-        for r in queue:
+        for r in sorted(running, key=lambda r: (not r.answers, r.order)):
             for i in r.open:
                 stages.setdefault(r.queries[i].stage, []).append((r, i))
         full = (stage for stage, rows in stages.items() if len(rows) >= self.rows[stage])
         stage = next(full, next(iter(stages)))
-        return stages[stage][: self.rows[stage]]
+        rows, most, above = stages[stage], self.rows[stage], self._above(running)
+        if len(rows) <= most or stage not in above:
+            return rows[:most]
+        chosen: set[_Row] = set()
+        for level, number in reversed([*enumerate(_needed(above, self.rows, stage))]):
+            if number > len(chosen):
+                pressing = [row for row in rows if row[0].level > level and row not in chosen]
+                chosen |= {*pressing[: number - len(chosen)]}
+        others = [row for row in rows if row not in chosen][: most - len(chosen)]
+        chosen |= {*others}
+        return [row for row in rows if row in chosen]
 
-    def _answer(self, rows: list[_Row], running: list[_Running]) -> Iterator[Finished]:
+    def _above(self, running: list[_Running]) -> dict[str, list[int]]:
+        """Of each stage, the rows still to be answered at a level above 0, 1, 2, ... up to the highest, as planned."""
+        ends = {stage: Counter(coming) for stage, coming in self._coming.items()}
+        for r in running:  # each level from `later` to below its own holds a step's rows, its own the open ones
+            own, level, rows, number = ends[r.work.stage], r.level, r.work.rows, len(r.open)
+            own[level] += number
+            own[level - 1] += rows - number
+            own[r.work.later] -= rows
+        top = max(level for own in ends.values() for level, number in own.items() if number)
+        above = {}
+        for stage, own in ends.items():
+            at = accumulate(own[level] for level in range(top, 0, -1))  # rows at the level, from the highest down
+            above[stage] = [*accumulate(at)][::-1]
+        return above
+
+    def _answer(self, rows: list[_Row], running: list[_Running], on_rows: Callable[[int], None]) -> Iterator[Finished]:
         began = time.perf_counter()
         asking = list(dict.fromkeys(r for r, _ in rows))
+        stage = rows[0][0].queries[rows[0][1]].stage
         try:
             estimates: list[Estimate | Exception] = list(self._predict([r.queries[i] for r, i in rows]))
         except Exception as error:
-            stage = rows[0][0].queries[rows[0][1]].stage
             if out_of_memory(error) and self.rows[stage] > 1:
                 self._halve(stage)
+                yield from self._restart([r for r in running if stage in r.answered_by], running, on_rows)
                 return
             estimates = [error] if len(rows) == 1 else self._one_by_one(asking, rows)
         share = (time.perf_counter() - began) / len(rows)
@@ -157,10 +236,12 @@ class Engine:
         for (r, i), estimate in zip(rows, estimates, strict=True):
             r.seconds += share
             r.nfe += 1
+            r.answered_by.add(stage)
             if isinstance(estimate, Exception):
                 failed[r] = estimate
             else:
                 r.answers[i] = estimate
+        on_rows(len(rows))
         for r in asking:
             finished = self._end(r, None, failed[r]) if r in failed else None
             if finished is None and not r.open:
@@ -173,6 +254,19 @@ class Engine:
         self.rows[stage] = (self.rows[stage] + 1) // 2
         self.counts.halvings += 1
         log.warning("out of memory: going on with %d rows a call", self.rows[stage])
+
+    def _restart(
+        self, begun: Sequence[_Running], running: list[_Running], on_rows: Callable[[int], None]
+    ) -> Iterator[Finished]:
+        """Programs that were answered in a shape that is given up start again: a picture's bits are of one shape."""
+        for r in begun:
+            on_rows(-r.nfe)
+            r.program.close()
+            fresh = _Running(r.work, r.order, _lazily(r.work.start), r.work.steps)
+            running[running.index(r)] = fresh
+            if finished := self._advance(fresh):
+                running.remove(fresh)
+                yield finished
 
     def _one_by_one(self, asking: list[_Running], rows: list[_Row]) -> list[Estimate | Exception]:
         """After a call that raised: ask for each program alone, so that only the culprit fails."""

@@ -325,7 +325,7 @@ class Sweep:
         if self.plan.trajectory:
             watch = self.watched[cell.id] = Trajectory(cell, self.plan.trajectory)
         own = work(cell, device, self.store.pixels, watch)
-        return replace(own, steps=own.steps + max((len(next.visited) for next in then), default=0))
+        return replace(own, later=max((len(next.visited) for next in then), default=0))
 
     def _fail_with(self, base: Cell, cell: Cell, later: dict[str, list[Cell]]) -> None:
         """A cell whose picture to enlarge failed fails too, and those that would enlarge its own."""

@@ -65,7 +65,7 @@ def work(
         assert pixels is not None
         return cell.upscale.program(cell.technique, job(cell, device, pixels(cell.base.id), watch))
 
-    return Work(cell, start, len(cell.visited))
+    return Work(cell, start, len(cell.visited), len(cell.prompts), cell.asks)
 
 
 def job(
