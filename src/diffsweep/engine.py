@@ -5,9 +5,9 @@ the tail, and hands the answers back; a program whose answers are complete goes 
 sweep have one shape: a row's bits then do not depend on its neighbours.
 
 Programs start longest first, and the oldest is served first, so that programs end while work goes on. A younger one is
-preferred only where the work could not be done in the fewest calls otherwise: a program of n steps needs n calls, and at
-the end few long programs would leave rows to pad. `_needed` counts that by Hu's bound on chains of unit tasks (T. C. Hu,
-"Parallel sequencing and assembly line problems", Operations Research 9, 1961).
+preferred only where the work could not be done in the fewest calls otherwise: a program of n steps needs n calls, and
+few long programs at the end would leave rows to pad. `_needed` counts that by Hu's bound on chains of unit tasks
+(T. C. Hu, "Parallel sequencing and assembly line problems", Operations Research 9, 1961).
 
 A call asks one model. Where programs of several stages run (a cascade), the oldest program's stage is asked, or the
 first whose call is full: no stage waits for another to end, and rows are padded only when nothing else can be asked.
@@ -124,8 +124,8 @@ _Row = tuple[_Running, int]
 
 
 def _needed(above: Mapping[str, Sequence[int]], capacity: Mapping[str, int], stage: str) -> list[int]:
-    """How many rows at a level above 0, 1, 2, ... the next call of a stage must answer, so that all can still end in the
-    fewest calls. above: `Engine._above`; capacity: rows of a call, by stage."""
+    """How many rows at a level above 0, 1, 2, ... the next call of a stage must answer, so that all can still end in
+    the fewest calls. above: `Engine._above`; capacity: rows of a call, by stage."""
 
     def calls(stage: str, level: int) -> int:
         return -(-above[stage][level] // capacity[stage])

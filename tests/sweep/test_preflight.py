@@ -195,5 +195,45 @@ def test_a_recorded_shape_that_fits_no_more_is_told(
     assert run(6) == [*most, 2]
     assert "do not fit any more, 2 do: bits may differ" in capsys.readouterr().err
     monkeypatch.undo()
-    assert run(7) == [*most, 2, 2]
-    assert "2 model rows a call, as mine began; engine.rows=" in capsys.readouterr().err
+    assert run(7) == [*most, 2, *most]
+    assert "bits may differ" not in capsys.readouterr().err
+
+
+def test_rows_that_no_memory_holds_are_refused_before_anything_is_loaded(
+    config: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path
+) -> None:
+    monkeypatch.setattr(preflight, "available", lambda device: 10e9)
+    monkeypatch.setattr(runner, "_models", {})
+    monkeypatch.setattr(DeepFloyd, "load", lambda *arguments: pytest.fail("loaded"))
+    for model in ({"model": "analytic"}, {"model": "tiny", "model__path": str(checkpoint)}):
+        raw = config(**model, engine__rows=10**7, output_dir=str(tmp_path / "outputs"))
+        with pytest.raises(BadInput, match=r"^engine\.rows=10000000: model takes .* MB a row .*; \d+ rows fit$"):
+            run_sweep([(raw, {})], "mine")
+
+
+@pytest.mark.parametrize(("key", "value", "most"), [("threads", 10**6, 1024), ("trajectory", 10**9, 10_000)])
+def test_numbers_that_no_machine_bears_are_refused(
+    config: Callable[..., dict[str, Any]], key: str, value: int, most: int
+) -> None:
+    with pytest.raises(BadInput, match=rf"^engine\.{key}={value}: must be between \d and {most}$"):
+        runner.plan([(config(**{f"engine__{key}": value}), {})])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "flags", "noted"),
+    [
+        ("bfloat16", "cpu", ["fpu", "avx2"], True),
+        ("bfloat16", "cpu", ["avx2", "avx512_bf16"], False),
+        ("bfloat16", "cpu", ["fp", "asimd", "bf16"], False),  # as an ARM processor names it
+        ("bfloat16", "cpu", [], False),  # a system that does not tell
+        ("bfloat16", "cuda", ["avx2"], False),
+        ("float32", "cpu", ["avx2"], False),
+    ],
+)
+def test_half_precision_on_a_processor_without_it_is_noted(
+    cells: Callable[..., list[Cell]], dtype: str, device: str, flags: list[str], noted: bool
+) -> None:
+    note = preflight.slow(cells(model=Sized(0, 1, 1, dtype)), device, flags)
+    assert bool(note) == noted
+    if note:
+        assert note.startswith("model.dtype=bfloat16: this processor has no bfloat16") and "model.dtype=float32" in note

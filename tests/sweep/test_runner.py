@@ -133,6 +133,22 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_same_bits(
     assert second["model_rows"] < document(whole.folder)["runs"][0]["model_rows"]
 
 
+def test_an_interrupt_counts_the_cells_that_are_stored(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    saved = Store.save
+
+    def stop(self: Store, cell_id: str, *what: Any) -> None:
+        if len([*tmp_path.rglob("record.json")]) == 2:
+            raise KeyboardInterrupt
+        saved(self, cell_id, *what)
+
+    monkeypatch.setattr(Store, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(seed=[0, 1, 2, 3])
+    assert "stopped: 2 of 4 cells stored" in capsys.readouterr().err
+
+
 def test_the_batch_shape_is_kept_when_an_axis_grows(run: Run, calls: list[int]) -> None:
     first = run(seed=[0, 1])
     assert document(first.folder)["rows"] == 4 and set(calls) == {4}
@@ -418,8 +434,8 @@ def test_a_picture_of_nan_fails_alone(run: Run) -> None:
     assert contents(cells, "image.png") == contents(alone.folder.parents[1] / "cells", "image.png") != {}
 
 
-def test_running_out_of_memory_is_recorded_with_the_shape_that_fits(
-    run: Run, calls: list[int], monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_lacks_memory_is_recorded_and_the_next_begins_with_the_sweeps_shape(
+    run: Run, calls: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predict = GaussianMixture.predict
 
@@ -432,10 +448,85 @@ def test_running_out_of_memory_is_recorded_with_the_shape_that_fits(
     outcome = run(seed=[0, 1, 2, 3, 4, 5])  # 12 rows, 6, 3
     found = document(outcome.folder)
     assert outcome.failed == 0 and set(calls) == {3}
-    assert (found["rows"], found["runs"][0]["rows"], found["runs"][0]["halvings"]) == (3, 3, 2)
+    assert (found["rows"], found["runs"][0]["rows"], found["runs"][0]["halvings"]) == (12, 3, 2)
     assert {record["provenance"]["rows"] for record in records(outcome)} == {3}
-    again = document(run(seed=[0, 1, 2, 3, 4, 5, 6]).folder)
-    assert (again["rows"], again["runs"][1]["halvings"]) == (3, 0)
+    monkeypatch.undo()
+    capsys.readouterr()
+    again = run(seed=[0, 1, 2, 3, 4, 5, 6])  # memory suffices again: the shape that the sweep began with
+    found = document(again.folder)
+    assert (found["rows"], found["runs"][1]["rows"], found["runs"][1]["halvings"]) == (12, 12, 0)
+    assert [record["provenance"]["rows"] for record in records(again)] == [3] * 6 + [12]
+    told = "12 model rows a call, as mine began; the last run lacked memory and ended with 3"
+    assert told in capsys.readouterr().err
+    run(seed=[0, 1, 2, 3, 4, 5, 6, 7])
+    assert "lacked memory" not in capsys.readouterr().err
+
+
+def test_after_a_lack_that_stored_nothing_the_shape_is_the_first_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks(self: GaussianMixture, *asked: Any) -> Any:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GaussianMixture, "predict", lacks)
+        assert run(seed=[0, 1, 2]).statuses == ["failed"] * 3
+    outcome = run(seed=[0, 1, 2])
+    assert {record["provenance"]["rows"] for record in records(outcome)} == {6}
+
+
+def test_a_cell_that_starts_again_for_lack_of_memory_is_stored_as_any_other(
+    run: Run, calls: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    changes = {"seed": [0, 1, 2, 3], "engine__rows": 4, "engine__trajectory": 3, "scheduler__steps": 5}
+    undisturbed = run(**changes, output_dir=str(tmp_path / "undisturbed"))
+    predict = GaussianMixture.predict
+    calls.clear()
+
+    def lacks(self: GaussianMixture, x: torch.Tensor, *asked: Any) -> Any:
+        if len(calls) == 2 and len(x) == 4:
+            raise torch.OutOfMemoryError
+        return predict(self, x, *asked)
+
+    monkeypatch.setattr(GaussianMixture, "predict", lacks)
+    outcome = run(**changes)
+    (entry,) = document(outcome.folder)["runs"]
+    assert entry["halvings"] == 1 and entry["model_rows"] == 4 * 5 * 2 + 2 * 4  # two calls of four rows are lost
+    for one, other in zip(records(outcome), records(undisturbed), strict=True):
+        assert one["provenance"]["rows"] == 2 and one["nfe"] == other["nfe"] == 10
+        assert one["facts"] == other["facts"] and one["files"].keys() == other["files"].keys()
+
+
+@pytest.mark.parametrize("method", ["encode", "ready"])
+def test_a_model_that_memory_cannot_hold_is_one_message(run: Run, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    def lacks(self: GaussianMixture, *asked: Any) -> Any:
+        raise RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes\n"
+        )
+
+    monkeypatch.setattr(GaussianMixture, method, lacks)
+    with pytest.raises(
+        BadInput, match=r"^model: memory does not suffice to load it \(RuntimeError: .* 99 bytes\): end"
+    ):
+        run(seed=[0, 1])
+
+
+def test_loading_does_not_count_as_sampling(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = [0.0]
+    monkeypatch.setattr(runner.time, "perf_counter", lambda: seconds[0])
+
+    def passing(method: str, n: float) -> None:
+        original = getattr(GaussianMixture, method)
+
+        def passes(self: GaussianMixture, *asked: Any) -> Any:
+            seconds[0] += n
+            return original(self, *asked)
+
+        monkeypatch.setattr(GaussianMixture, method, passes)
+
+    passing("ready", 1000)
+    passing("encode", 100)
+    passing("predict", 1)
+    (entry,) = document(run(seed=[0, 1]).folder)["runs"]
+    assert (entry["loading_seconds"], entry["sampling_seconds"]) == (1100, entry["model_calls"])
 
 
 # -- what is counted and recorded --------------------------------------------------------------------------------------
@@ -646,7 +737,7 @@ def test_what_has_no_steps_has_no_trajectory_and_is_not_sampled_again(run: Run, 
 
 
 def test_a_trajectory_is_not_below_none(run: Run) -> None:
-    with pytest.raises(BadInput, match=r"engine\.trajectory=-1: must be at least 0"):
+    with pytest.raises(BadInput, match=r"engine\.trajectory=-1: must be between 0 and 10000"):
         run(engine__trajectory=-1)
 
 

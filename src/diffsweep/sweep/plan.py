@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Raw = tuple[Mapping[str, Any], Mapping[str, Any]]  # a composed configuration, and what it varies of its sweep
 MOST_NOTES = 5
+MOST_THREADS = 1024  # more than any processor computes with; torch takes any number and dies of it
+MOST_STEPS = 10_000  # more than any schedule has: all are kept
 COMMON = ("device", "output_dir", "plugins", *AROUND)
 
 
@@ -159,8 +161,8 @@ def _engine(config: Mapping[str, Any]) -> dict[str, Any]:
     require(
         None if rows == engine["rows"] else f"engine.rows={rows}: must be auto or a whole number",
         *(
-            within(f"engine.{key}", values.get(key), least)
-            for key, least in (("rows", 1), ("threads", 1), ("trajectory", 0))
+            within(f"engine.{key}", values.get(key), *limits)
+            for key, limits in (("rows", (1,)), ("threads", (1, MOST_THREADS)), ("trajectory", (0, MOST_STEPS)))
         ),
     )
     return {"rows": values.get("rows"), "threads": values.get("threads"), "trajectory": values.get("trajectory", 0)}

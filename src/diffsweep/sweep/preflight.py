@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from diffsweep.core.device import present
 from diffsweep.core.problems import BadInput
+from diffsweep.model.memory import Needs
 from diffsweep.sweep.cell import Cell
 
-GB = 1e9
+GB, MB = 1e9, 1e6
 SPARE = 1.5e9  # bytes of a CUDA device for its context and its libraries' workspaces
 BESIDE = 4e9  # bytes free on a CUDA device: what the metrics' networks may need while the model is at work
 LARGER = "a device with more memory is needed"
-SMALL = 10  # times the size of its files: what a model takes on a processor at the very most
+SMALL = 10  # times the size of its files: what a model takes on a processor at the very most, in a usual call
+USUAL = 16  # rows of such a call
+VALUE = 256  # bytes of a call, for each number of a row's picture, of a model that does not tell its needs
+HALF = {"avx512_bf16", "amx_bf16", "bf16"}  # a processor's flags, of which one says that it computes in bfloat16
 
 
 def device(asked: str, cells: Iterable[Cell]) -> str:
@@ -49,12 +54,14 @@ def disk(cells: Iterable[Cell]) -> None:
 def memory(cells: Iterable[Cell], device: str, rows: Mapping[str, int], chosen: bool) -> dict[str, int]:
     """The rows a call, by a stage's key, that fit the device, at most `rows`; BadInput where the weights do not fit, or
     the rows chosen. cells: those whose models are in memory together."""
-    models = {cell.asked: cell.key for cell in cells if hasattr(cell.asked, "needs")}
-    free = available(device)
-    if not device.startswith("cuda") and SMALL * sum(model.size() for model in models) < free:
-        return dict(rows)
-    by_key = {key: model for model, key in models.items()}
+    stages = {cell.asked: cell for cell in cells}
+    models = {model: cell.key for model, cell in stages.items() if hasattr(model, "needs")}
+    free, calls = available(device), max(1, max(rows.values()) / USUAL)
+    small = not device.startswith("cuda") and SMALL * calls * sum(model.size() for model in models) < free
+    by_key = {} if small else {key: model for model, key in models.items()}
     needs = [(key, model.needs(device)) for key, model in by_key.items()]
+    if chosen:  # else a call of a model that does not tell has few rows
+        needs += [(cell.key, _guessed(cell)) for model, cell in stages.items() if model not in models]
     for key, need in needs:
         if need.text > free:
             elsewhere = device.startswith("cuda") and hasattr(by_key[key], "text")
@@ -72,10 +79,32 @@ def memory(cells: Iterable[Cell], device: str, rows: Mapping[str, int], chosen: 
             fitting[key] = min(fitting[key], int((free - weights) // need.row))
         if fitting[key] < (rows[key] if chosen else 1):
             raise BadInput(
-                f"engine.rows={rows[key] if chosen else 1}: {key} takes {_gb(need.row)} a row beside {_gb(weights)} of "
-                f"weights, {_gb(free)} are free on {device}" + (f"; {fitting[key]} rows fit" if fitting[key] else "")
+                f"engine.rows={rows[key] if chosen else 1}: {key} takes {need.row / MB:.2f} MB a row beside "
+                f"{_gb(weights)} of weights, {_gb(free)} are free on {device}"
+                + (f"; {fitting[key]} rows fit" if fitting[key] else "")
             )
     return fitting
+
+
+def slow(cells: Iterable[Cell], device: str, flags: Collection[str] | None = None) -> str | None:
+    """A note where a processor computes in bfloat16 without instructions for it. flags: the processor's."""
+    keys = [cell.key for cell in cells if getattr(cell.asked, "dtype", None) == "bfloat16"]
+    found = _flags() if flags is None else flags
+    if device != "cpu" or not keys or not found or HALF & {*found}:
+        return None
+    return (
+        f"{keys[0]}.dtype=bfloat16: this processor has no bfloat16 instructions ({', '.join(sorted(HALF))}) and may "
+        f"take tens of times as long; {keys[0]}.dtype=float32 is the faster type here"
+    )
+
+
+def _flags() -> list[str]:
+    """The processor's flags, as Linux lists them; none where it does not."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    return next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
 
 
 def available(device: str) -> float:
@@ -97,6 +126,11 @@ def beside(device: str) -> bool:
     import torch
 
     return torch.cuda.mem_get_info(device)[0] >= BESIDE
+
+
+def _guessed(cell: Cell) -> Needs:
+    """What a row takes at least of a model that does not tell: a few dozen numbers for each of its picture's."""
+    return Needs(0, 0, VALUE * math.prod(cell.stage.shape))
 
 
 def _gb(size: float) -> str:

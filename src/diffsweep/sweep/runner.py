@@ -1,7 +1,8 @@
 """A sweep, run: what is stored is kept, what is missing is sampled in shared model calls, all of it is measured.
 
-The batch shape is chosen once a sweep and kept in its sweep.json, so that a resumed sweep gives the same bits. A sweep
-that is complete loads no model, and no torch.
+The batch shape is chosen once a sweep and kept in its sweep.json, so that a resumed sweep gives the same bits. A run
+that lacks memory goes on with fewer rows a call; the next one begins with the sweep's shape again. A sweep that is
+complete loads no model, and no torch.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class _Run:
     halvings: int = 0
     rows: int = 0
     later_rows: dict[str, int] = field(default_factory=dict)
+    loading_seconds: float = 0.0
     sampling_seconds: float = 0.0
     device: str | None = None
     threads: int | None = None
@@ -116,7 +118,8 @@ class Sweep:
         self.store = Store(whole.root)
         self.folder = whole.root / "sweeps" / whole.name
         self.failures: dict[str, str] = {}
-        self.rows: dict[str, int] = {}
+        self.shape: dict[str, int] = {}  # rows a call that the sweep began with, by the key of a stage's model
+        self.rows: dict[str, int] = {}  # those that this run begins with
         self.watched: dict[str, Trajectory] = {}
         self.unmeasured: dict[str, str] = {}  # metrics that failed, with their errors
         self.earlier = self._earlier()
@@ -181,6 +184,8 @@ class Sweep:
                 f"note: {self.this.threads} CPU threads, {earlier[-1]} before: bits may differ from those of the cells "
                 f"stored; engine.threads={earlier[-1]} keeps them"
             )
+        if note := preflight.slow(missing, device):
+            say(f"note: {note}")
         by_model: dict[Any, list[Cell]] = defaultdict(list)
         for cell in missing:
             by_model[cell.model].append(cell)
@@ -190,7 +195,7 @@ class Sweep:
             room = preflight.memory(cells, device, room, chosen=self.plan.rows is not None)
         self.plan.metrics.ready()
         self.rows = self._as_recorded(room)
-        self._note_rows()
+        self._note_rows(self.rows)
         document = self._write()
         from tqdm import tqdm
 
@@ -245,20 +250,28 @@ class Sweep:
     def _as_recorded(self, room: Mapping[str, int]) -> dict[str, int]:
         """The shape that the sweep began with, where it fits the memory; a lone cell's binds nobody."""
         if self.plan.rows or not self.earlier.get("rows") or self.joins or len(self.earlier["cells"]) == 1:
+            self.shape = dict(room)
             return dict(room)
-        recorded = {"model": self.earlier["rows"], **self.earlier.get("later_rows", {})}
+        self.shape = {**room, "model": self.earlier["rows"], **self.earlier.get("later_rows", {})}
+        last = self.earlier["runs"][-1] if self.earlier.get("runs") else {}
+        ended = {"model": last["rows"], **last["later_rows"]} if last.get("halvings") else {}
         for key, n in room.items():
-            began = f"{key}: {recorded.get(key)} model rows a call, as {self.plan.name} began"
-            if recorded.get(key, n) < n:
+            began = f"{key}: {self.shape[key]} model rows a call, as {self.plan.name} began"
+            if (fewer := ended.get(key, n)) < min(n, self.shape[key]):
+                say(
+                    f"note: {began}; the last run lacked memory and ended with {fewer}: bits may differ from those of "
+                    f"the cells that it stored; engine.rows={fewer} keeps them"
+                )
+            elif self.shape[key] < n:
                 say(f"note: {began}; engine.rows={n} would be faster")
-            elif recorded.get(key, n) > n:
+            elif self.shape[key] > n:
                 say(f"note: {began}, do not fit any more, {n} do: bits may differ from those of the cells stored")
-        return {key: min(recorded.get(key, n), n) for key, n in room.items()}
+        return {key: min(self.shape[key], n) for key, n in room.items()}
 
-    def _note_rows(self) -> None:
-        """As sweep.json tells them: the first stage's, and those of the stages that follow."""
-        later = {key: n for key, n in self.rows.items() if key != "model"}
-        self.this.rows, self.this.later_rows = self.rows.get("model", 0), later
+    def _note_rows(self, rows: Mapping[str, int]) -> None:
+        """The fewest rows a call of this run, for its entry in sweep.json."""
+        before = {"model": self.this.rows, **self.this.later_rows}
+        self.this.rows, self.this.later_rows = _parted({key: min(n, before.get(key) or n) for key, n in rows.items()})
 
     def _sample_together(self, cells: list[Cell], device: str, bar: tqdm[None], total: int) -> None:
         from diffsweep.engine import Engine
@@ -273,10 +286,12 @@ class Sweep:
             by_stage[cell.asks].append(cell)
         keys = {stage: own[0].key for stage, own in by_stage.items()}
         rows = {stage: self.rows[key] for stage, key in keys.items()}
+        began = time.perf_counter()
         engine = Engine(self._stages(by_stage, device), rows)
+        self._load(engine, by_stage, bar)
+        self.this.loading_seconds += time.perf_counter() - began
         began = time.perf_counter()
         try:
-            self._load(engine, by_stage)
             bar.set_description_str(f"{self.this.cells}/{total} cells", refresh=False)
             bar.unpause()  # time left is told by sampling, not by loading
             if self.following:
@@ -295,9 +310,7 @@ class Sweep:
         finally:
             self.this.sampling_seconds += time.perf_counter() - began
             self.this.add(engine.counts)
-            for stage, key in keys.items():
-                self.rows[key] = min(self.rows[key], engine.rows[stage])
-            self._note_rows()
+            self._note_rows(self.rows | {key: engine.rows[stage] for stage, key in keys.items()})
 
     def _stages(self, by_stage: Mapping[str, Sequence[Cell]], device: str) -> dict[str, Model]:
         """The model of each stage; those of no stage leave the memory."""
@@ -310,21 +323,26 @@ class Sweep:
                     _models[cell.asked, device] = cell.asked.load(device, self.plan.root / "embeddings")
         return {stage: _models[cell.asked, device] for stage, cell in firsts.items()}
 
-    def _load(self, engine: Engine, by_stage: Mapping[str, Sequence[Cell]]) -> None:
+    def _load(self, engine: Engine, by_stage: Mapping[str, Sequence[Cell]], bar: tqdm[None]) -> None:
         """Every prompt encoded first, so that no text encoder is in memory beside the networks loaded here."""
         for stage, cells in by_stage.items():
+            bar.set_description_str(f"{cells[0].key}: encoding prompts")
             with _of(cells[0]):
                 engine.encode((prompt for cell in cells for prompt in cell.prompts), stage)
         for stage, cells in by_stage.items():
+            bar.set_description_str(f"{cells[0].key}: loading")
             with _of(cells[0]):
                 self.this.model_loads += engine.models[stage].ready()
 
     def work(self, cell: Cell, device: str, then: Sequence[Cell] = ()) -> Work:
         """A cell as work for the engine, which reads the picture it enlarges when it starts. then: what enlarges it."""
-        watch = None
-        if self.plan.trajectory:
-            watch = self.watched[cell.id] = Trajectory(cell, self.plan.trajectory)
-        own = work(cell, device, self.store.pixels, watch)
+
+        def watch() -> Trajectory:
+            """A new one each time that the engine starts the cell."""
+            self.watched[cell.id] = Trajectory(cell, self.plan.trajectory)
+            return self.watched[cell.id]
+
+        own = work(cell, device, self.store.pixels, watch if self.plan.trajectory else None)
         return replace(own, later=max((len(next.visited) for next in then), default=0))
 
     def _fail_with(self, base: Cell, cell: Cell, later: dict[str, list[Cell]]) -> None:
@@ -355,10 +373,10 @@ class Sweep:
             pictures["input"] = cell.pixels
         if cell.mask is not None:
             pictures["mask"] = cell.mask
-        self.this.cells += 1
         if watched and self.store.whole(cell.id):  # stored before, without its trajectory or with another
             steps = {name: picture for name, picture in pictures.items() if name.startswith(STEP)}
             self.store.add(cell.id, steps, STEP, {"trajectory": watched.facts})
+            self.this.cells += 1
             return
         base = self.store.record(cell.base.id) if cell.base else {"nfe": 0, "seconds": 0.0}
         facts |= {"base": cell.base.id} if cell.base else {}
@@ -384,6 +402,7 @@ class Sweep:
                 },
             },
         )
+        self.this.cells += 1
 
     def document(self) -> dict[str, Any]:
         """What sweep.json holds."""
@@ -411,8 +430,8 @@ class Sweep:
             "command": self.command,
             "created": there.get("created", self.this.started),
             "axes": axes_of(cell["axes"] for cell in cells),
-            "rows": self.this.rows or self.earlier.get("rows"),
-            "later_rows": self.this.later_rows or self.earlier.get("later_rows", {}),
+            "rows": _parted(self.shape)[0] or self.earlier.get("rows"),
+            "later_rows": _parted(self.shape)[1] or self.earlier.get("later_rows", {}),
             "grid": dict(self.plan.grid),
             "metrics": list(dict.fromkeys([*self.plan.metrics.names, *there.get("metrics", ())])),
             "unavailable": dict(self.plan.metrics.unavailable),
@@ -447,13 +466,28 @@ class Sweep:
             say(told)
 
 
+def _parted(rows: Mapping[str, int]) -> tuple[int, dict[str, int]]:
+    """As sweep.json holds them: the rows of the first stage, and those of the stages that follow."""
+    return rows.get("model", 0), {key: n for key, n in rows.items() if key != "model"}
+
+
 @contextmanager
 def _of(cell: Cell) -> Iterator[None]:
-    """What is wrong with a cell's model is told under its key."""
+    """What is wrong with a cell's model, or that memory does not suffice for it, is reported under its key."""
+    from diffsweep.engine import out_of_memory
+
     try:
         yield
     except BadInput as error:
         raise BadInput(f"{cell.key}.{message}" for message in error.messages) from error
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise BadInput(
+            f"{cell.key}: memory does not suffice to load it ({reason}): end what else takes memory, or choose a "
+            "smaller model; stored cells stay, and the same command goes on from them"
+        ) from error
 
 
 def say(text: str) -> None:

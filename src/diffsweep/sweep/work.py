@@ -26,7 +26,8 @@ class Trajectory:
     def __init__(self, cell: Cell, number: int) -> None:
         last = len(cell.visited) - 1
         self.number = number
-        self.kept = {round(i * last / max(1, number - 1)) for i in range(number)} if last >= 0 else set()
+        shown = min(number, last + 1)
+        self.kept = {round(i * last / max(1, shown - 1)) for i in range(shown)}
         self.step = 0
         self.seen: list[tuple[int, Tensor, Tensor]] = []
 
@@ -53,17 +54,18 @@ def work(
     cell: Cell,
     device: str,
     pixels: Callable[[str], np.ndarray] | None = None,
-    watch: Callable[[int, Tensor, Tensor], None] | None = None,
+    watch: Callable[[], Callable[[int, Tensor, Tensor], None]] | None = None,
 ) -> Work:
     """A cell as work for the engine; its tensors are made when it starts. pixels: a stored picture by its cell's id.
-    watch: as the loop's."""
+    watch: makes what watches the loop, each time that the engine starts the cell."""
     from diffsweep.engine import Work
 
     def start() -> Program[Any]:
+        watcher = watch() if watch else None
         if cell.base is None:
-            return cell.technique.program(job(cell, device, None, watch))
+            return cell.technique.program(job(cell, device, None, watcher))
         assert pixels is not None
-        return cell.upscale.program(cell.technique, job(cell, device, pixels(cell.base.id), watch))
+        return cell.upscale.program(cell.technique, job(cell, device, pixels(cell.base.id), watcher))
 
     return Work(cell, start, len(cell.visited), len(cell.prompts), cell.asks)
 
