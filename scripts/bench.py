@@ -5,6 +5,7 @@
     python scripts/bench.py overhead    everything around the model, over the bare UNet for the same rows
     python scripts/bench.py plan        planning 10,000 cells; a finished sweep of 1,000 again; padding of a mixed one
     python scripts/bench.py results     scoring 1,000 pictures; table, figures and report of 10,000 cells; --help
+    python scripts/bench.py order       counted alone: calls, when cells end, what an interrupt loses
     python scripts/bench.py tracker     what tracker=wandb adds to a sweep, offline
 
 Work is counted first (model rows, calls, encodes, loads), then timed. Each prints a page in Markdown; --write keeps it
@@ -295,6 +296,57 @@ sys.exit(app.main())
 """
 
 
+def bench_order(args: argparse.Namespace) -> str:
+    """Programs of known steps and rows on a model that answers at once: the counts depend on their order alone."""
+    import torch
+
+    from diffsweep.core.types import Estimate, Query
+    from diffsweep.engine import Engine, Work
+
+    class Echo:
+        def predict(self, x: Any, *asked: Any) -> Estimate:
+            return Estimate(x)
+
+    def asking(steps: int, rows: int) -> Any:
+        for t in range(steps):
+            yield [Query(torch.zeros(1, 1, 1), t)] * rows
+
+    def counted(cells: list[tuple[int, int]], rows: int) -> str:
+        engine, total = Engine({"base": Echo()}, rows), sum(steps * own for steps, own in cells)
+        answered = lost = most = 0
+        ends = []
+
+        def heard(number: int) -> None:
+            nonlocal answered, lost, most
+            answered, lost = answered + number, lost + number
+            most = max(most, lost)
+
+        works = [Work(i, lambda i=i: asking(*cells[i]), *cells[i]) for i in range(len(cells))]  # type: ignore[misc]
+        for end in engine.run(works, heard):
+            lost -= end.nfe
+            ends.append(answered / total)
+        fewest = max(max(steps for steps, _ in cells), -(-total // rows))
+        counts = f"{rows} | {engine.counts.model_calls} | {fewest} | {engine.counts.padded_rows}"
+        return f"{counts} | {ends[0]:.0%} | {ends[len(ends) // 2]:.0%} | {most} of {total}"
+
+    mixes = {
+        "quickstart: 24 cells of 25 x 2 rows, 12 of 25 x 1": [(25, 2)] * 24 + [(25, 1)] * 12,
+        "10, 20, 50 steps x 1, 2, 4 rows, 12 each": [(s, r) for s in (10, 20, 50) for r in (1, 2, 4)] * 12,
+        "1,000 cells of 30 x 2 rows": [(30, 2)] * 1000,
+    }
+    lines = [f"| {name} | {counted(cells, rows)} |" for name, cells in mixes.items() for rows in (8, 16, 32)]
+    return f"""# The order in which cells are served
+
+*Fewest* calls: rows of all cells over rows of a call, or the longest cell's steps. *First* and *half*: the share of all
+rows that is answered when the first and the middle cell end. *Lost*: the most answered rows whose cells have not ended,
+which is what an interrupt at the worst moment loses.
+
+| cells | rows a call | calls | fewest | padded rows | first | half | lost |
+|---|---|---|---|---|---|---|---|
+{NEWLINE.join(lines)}
+"""
+
+
 def stored(folder: Path, scales: int, seeds: int, side: int, numbers: dict[str, float] | None = None) -> None:
     """A sweep `made` in the folder's outputs: world pictures under noise, with inputs and prompts. numbers: metrics,
     and what theirs are about; unmeasured without."""
@@ -454,6 +506,7 @@ BENCHES = {
     "overhead": bench_overhead,
     "plan": bench_plan,
     "results": bench_results,
+    "order": bench_order,
     "tracker": bench_tracker,
 }
 
