@@ -6,7 +6,6 @@ cell is a pair (resolved plain config, the axes it varies), and `diffsweep.sweep
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -64,12 +63,14 @@ class Status(str):
         return status
 
     def __float__(self) -> float:
+        from diffsweep.sweep.schema import Document, load
         from diffsweep.sweep.store import Store
 
-        sweep = json.loads((self.folder / "sweep.json").read_bytes())
-        cell_id, metrics = sweep["cells"][self.place]["cell_id"], sweep["metrics"] or [None]
-        record = Store(self.folder.parents[1]).get(cell_id) or {"metrics": {}}
-        value = record["metrics"].get(metrics[0], {}).get("value")
+        sweep = load(self.folder / "sweep.json", Document)
+        cell_id, metrics = sweep["cells"][self.place]["cell_id"], sweep.get("metrics") or [""]
+        record = Store(self.folder.parents[1]).get(cell_id)
+        entry = record["metrics"].get(metrics[0]) if record else None
+        value = entry["value"] if entry else None
         if self == "failed" or value is None:
             raise ValueError(f"cell {cell_id}: {self}, no {metrics[0] or 'metric'}")
         return float(value)

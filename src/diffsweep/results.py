@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
+import stat
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from diffsweep.core.device import known
 from diffsweep.core.problems import BadInput, did_you_mean, one_of, require
 from diffsweep.paths import shipped
+from diffsweep.sweep.schema import Absent, Damaged, Document, dump, load
 
 HELP = """\
 diffsweep-results: tables, sheets and reports of stored sweeps
@@ -44,8 +45,9 @@ diffsweep-results: tables, sheets and reports of stored sweeps
   score SWEEP [metric=NAMES] [clip=...] [features=clip|inception] [references=inputs|world|FOLDER]
         [missing=skip] [device=auto|cpu|cuda:N]
                                     measure the stored pictures (default: metric=default), then write the files again
-  verify SWEEP                      compare every stored file with its recorded hash
-  export SWEEP to=FOLDER|FILE.zip   the sweep and its cells alone, to send or to keep
+  verify SWEEP [all=true]           compare every stored file with its recorded hash. all: list every problem, not the
+                                    first few of each kind
+  export SWEEP to=FOLDER|FILE.zip   the sweep and its cells alone, to send or to keep, each file compared with its hash
   sync SWEEP [project=...] [entity=...] [tags=A,B] [mode=online|offline] [granularity=cell|sweep|both]
                                     log a stored sweep to Weights & Biases, or what is missing there
   dashboard SWEEP [project=...] [entity=...] [to=FILE.json]
@@ -57,10 +59,11 @@ diffsweep-results: tables, sheets and reports of stored sweeps
 SWEEP is the name of a folder under outputs/sweeps, or a path to one. Every command takes output_dir=FOLDER (default:
 outputs). NAMES: psnr,ssim,... or a choice of the metric group; plugins=PACKAGES finds metrics of your own.
 
-Exit codes: 0 done, 1 verify found something wrong, 2 bad input.
+Exit codes: 0 done, 1 verify or export found something wrong, 2 bad input.
 """
 
 COMMON = ("output_dir",)
+FEW = 5  # problems of a kind that verify lists
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,7 @@ class Stored:
     root: Path
     folder: Path
     sweep: dict[str, Any]
-
-    @property
-    def store(self) -> Any:
-        from diffsweep.sweep.store import Store
-
-        return Store(self.root)
+    store: Any
 
     @property
     def cell_ids(self) -> list[str]:
@@ -100,20 +98,22 @@ def names(root: Path) -> list[str]:
 
 def opened(name: str, output_dir: str) -> Stored:
     """The sweep of this name under output_dir, or at this path; BadInput where there is none."""
+    from diffsweep.sweep.store import Store
+
     root, path = Path(output_dir).expanduser(), Path(name).expanduser()
     folder = root / "sweeps" / name
-    if path.is_absolute() or not (folder / "sweep.json").is_file():
+    if path.is_absolute() or not (folder / "sweep.json").exists():
         folder = path
-        root = folder.resolve().parents[1] if (folder / "sweep.json").is_file() else root
+        root = folder.resolve().parents[1] if (folder / "sweep.json").exists() else root
     try:
-        sweep = json.loads((folder / "sweep.json").read_bytes())
-    except FileNotFoundError:
+        sweep = load(folder / "sweep.json", Document)
+    except Absent:
         known = names(root)
         there = f"there are {', '.join(known)}" if known else f"there are none under {root}"
         raise BadInput(f"{name}: no such sweep; {there}{did_you_mean(name, known)}") from None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{folder / 'sweep.json'}: cannot be read ({error})") from None
-    return Stored(root, folder, {**sweep, "name": folder.resolve().name})
+    except Damaged as error:
+        raise BadInput(f"{error}; the sweep's command, run again, writes it anew") from None
+    return Stored(root, folder, {**sweep, "name": folder.resolve().name}, Store(root))
 
 
 def table(stored: Stored, keys: Mapping[str, str]) -> int:
@@ -224,9 +224,9 @@ def report(stored: Stored, keys: Mapping[str, str]) -> int:
 
 def score(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.core.files import write_atomic
+    from diffsweep.core.locks import locked
     from diffsweep.metric import NEEDS, Options, choose, lacking, score_sets
     from diffsweep.metric import score as measure
-    from diffsweep.sweep.store import locked, to_json
 
     own = {key: keys[key] for key in ("missing", "clip", "features", "references") if key in keys}
     plugins = tuple(filter(None, keys.get("plugins", "").split(",")))
@@ -253,12 +253,12 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
     for name, reason in failed.items():
         print(f"{name}: not measured: {reason}", file=sys.stderr)
     with locked(stored.folder):  # a run may have added cells meanwhile
-        sweep = json.loads((stored.folder / "sweep.json").read_bytes())
+        sweep: dict[str, Any] = {**load(stored.folder / "sweep.json", Document)}
         sweep["metrics"] = list(dict.fromkeys([*sweep.get("metrics", ()), *chosen.names]))
         sweep["sets"] = score_sets(stored.store, sweep, chosen.of_sets, device, failed)
         before = {k: why for k, why in sweep.get("unavailable", {}).items() if k not in chosen.names}
         sweep["unavailable"] = {**before, **chosen.unavailable, **failed}
-        write_atomic(stored.folder / "sweep.json", to_json(sweep))
+        write_atomic(stored.folder / "sweep.json", dump(sweep, Document))
     return report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), {})
 
 
@@ -290,39 +290,89 @@ def _metrics(text: str, there: Iterable[str] = ()) -> list[str]:
 
 
 def verify(stored: Stored, keys: Mapping[str, str]) -> int:
-    ids = dict.fromkeys(cell["cell_id"] for cell in stored.sweep["cells"])
-    wrong = [f"{i}: not in the store" for i in ids if i not in stored.store]
-    for cell_id in stored.whole:
+    everything = keys.get("all", "false")
+    require(one_of("all", everything, ("true", "false")))
+    ids = list(dict.fromkeys(cell["cell_id"] for cell in stored.sweep["cells"]))
+    wrong = defaultdict[str, list[str]](list)  # by what it is
+    for problem in _problems(stored.store, ids):
+        wrong[problem.partition(": ")[2].partition(" (")[0]].append(problem)
+    for kind, problems in wrong.items():
+        shown = problems if everything == "true" else problems[:FEW]
+        print(*shown, sep="\n", file=sys.stderr)
+        if more := len(problems) - len(shown):
+            print(f"and {more} more: {kind} (all=true lists them)", file=sys.stderr)
+    number = sum(map(len, wrong.values()))
+    print(f"{len(ids)} cells, {number} problems" if number else f"{len(ids)} cells, every file as recorded")
+    return 1 if number else 0
+
+
+def _problems(store: Any, ids: Iterable[str]) -> Iterator[str]:
+    """What is wrong with these cells, and with those whose pictures lead to theirs."""
+    asked = dict.fromkeys(ids)
+    line = list(asked)
+    for cell_id in line:
         try:
-            wrong += stored.store.verify(cell_id)
-        except KeyError:
-            wrong.append(f"{cell_id}/record.json: unreadable")
-    for problem in wrong:
-        print(problem, file=sys.stderr)
-    print(f"{len(ids)} cells, {len(wrong)} problems" if wrong else f"{len(ids)} cells, every file as recorded")
-    return 1 if wrong else 0
+            base = store.record(cell_id)["facts"].get("base")
+            yield from store.verify(cell_id)
+        except Absent:
+            if cell_id in asked:
+                yield f"{cell_id}: not in the store"
+        except Damaged as error:
+            yield f"{cell_id}/record.json: {error.reason}"
+        except BadInput as error:  # a later diffsweep's
+            yield f"{cell_id}/record.json: {' '.join(error.messages).partition(': ')[2]}"
+        else:
+            if base and base not in line:
+                line.append(base)
 
 
 def export(stored: Stored, keys: Mapping[str, str]) -> int:
-    """A folder with an output_dir's layout, so that every command works there, or a zip file of one."""
+    """A folder with an output_dir's layout, so that every command works there, or a zip file of one. What is damaged
+    stays behind, and so does what is no file of ours: links, and scratch of processes that were killed."""
+    from diffsweep.core import files
+    from diffsweep.sweep.store import Store
+
     if not (to := keys.get("to")):
         raise BadInput("to: a folder or a .zip file is needed, as in to=for_a_colleague")
-    target = Path(to).expanduser()
-    if target.exists():
+    target = Path(to).expanduser().absolute()
+    if target.exists() or target.is_symlink():
         raise BadInput(f"to={to}: exists already; nothing is overwritten")
-    if not target.absolute().parent.is_dir():
-        raise BadInput(f"to={to}: {target.absolute().parent} does not exist")
-    with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".export.") as scratch:
-        place = Path(scratch) / (target.stem if target.suffix == ".zip" else target.name)
-        shutil.copytree(stored.folder, place / "sweeps" / stored.sweep["name"])
+    if not target.parent.is_dir():
+        raise BadInput(f"to={to}: {target.parent} does not exist")
+    scratch = files.scratch(target)
+    left, cells = list[str](), 0
+
+    def ignored(folder: str, names: list[str]) -> list[str]:
+        hidden = [name for name in names if name.startswith(".")]
+        odd = [name for name in names if name not in hidden and not _plain(Path(folder, name))]
+        left.extend(f"{Path(folder, name)}: neither a file nor a folder" for name in odd)
+        return [*hidden, *odd]
+
+    try:
+        place = scratch / (target.stem if target.suffix == ".zip" else target.name)
+        shutil.copytree(stored.folder, place / "sweeps" / stored.sweep["name"], ignore=ignored)
         for cell_id in stored.whole:
-            folder = stored.store.folder(cell_id)
-            shutil.copytree(folder, place / folder.relative_to(stored.root))
+            try:
+                stored.store.copy(cell_id, Store(place))
+                cells += 1
+            except Damaged as error:
+                stored.store.damaged[cell_id] = error
         if target.suffix == ".zip":
             place = Path(shutil.make_archive(str(place), "zip", scratch, place.name))
         place.rename(target)
-    print(f"{target}: {len(stored.cell_ids)} cells")
-    return 0
+    finally:
+        files.remove(scratch)
+    files.tidy(target.parent, target.name)
+    for line in left:
+        print(f"left out: {line}", file=sys.stderr)
+    print(f"{to}: {cells} cells")
+    return 1 if left or stored.store.damaged else 0
+
+
+def _plain(path: Path) -> bool:
+    """Whether it is a file or a folder itself: no link, no pipe, no device."""
+    mode = path.lstat().st_mode
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 def sync(stored: Stored, keys: Mapping[str, str]) -> int:
@@ -360,7 +410,7 @@ COMMANDS = {
     "figure": Command(figure, ("kind", "metric", "x", "y", "hue", "facet", "cost", "over", "cell")),
     "report": Command(report, ("embed",)),
     "score": Command(score, ("metric", "clip", "features", "references", "missing", "device", "plugins")),
-    "verify": Command(verify),
+    "verify": Command(verify, ("all",)),
     "export": Command(export, ("to",)),
     "sync": Command(sync, ("project", "entity", "mode", "granularity", "tags")),
     "dashboard": Command(dashboard, ("project", "entity", "to")),
@@ -385,7 +435,11 @@ def run(words: Sequence[str]) -> int:
     if len(plain) != 1:
         given = f"not {' '.join(plain)}" if plain else f"as in diffsweep-results {name} quickstart"
         raise BadInput(f"{name}: the name of one sweep is needed, {given}")
-    return COMMANDS[name].run(opened(plain[0], output_dir), keys)
+    stored = opened(plain[0], output_dir)
+    code = COMMANDS[name].run(stored, keys)
+    for line in stored.store.told(mend=True) if name != "verify" else ():
+        print(line, file=sys.stderr)
+    return code
 
 
 def _keys(words: Iterable[str], allowed: Sequence[str]) -> dict[str, str]:

@@ -19,12 +19,13 @@ import pytest
 from PIL import Image
 
 from diffsweep.sweep import store as module
-from diffsweep.sweep.store import Store, finite, to_json, write_atomic
+from diffsweep.sweep.store import Damaged, Store, finite, to_json, write_atomic
 
 CELL = "0123456789abcdef0123"
 IMAGE = np.random.default_rng(0).integers(0, 256, (8, 6, 3), np.uint8)
 MASK = np.random.default_rng(1).integers(0, 256, (8, 6), np.uint8)
 PICTURES = {"image": IMAGE, "mask": MASK}
+PSNR = {"value": 30.5, "definition": {"direction": "higher"}}
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_a_failure_on_the_way_leaves_nothing(store: Store, pictures: Any, record
     with pytest.raises(error):
         store.save(CELL, pictures, record)
     assert CELL not in store and files(store.root) == []
-    with pytest.raises(KeyError, match=CELL):
+    with pytest.raises(Damaged, match=CELL):
         store.record(CELL)
 
 
@@ -165,19 +166,19 @@ def test_verify_tells_what_was_altered_and_what_is_missing(store: Store) -> None
 def test_a_record_that_cannot_be_read_is_told_with_its_cell(store: Store, content: bytes) -> None:
     store.save(CELL, PICTURES, {})
     (store.folder(CELL) / "record.json").write_bytes(content)
-    with pytest.raises(KeyError, match=CELL):
+    with pytest.raises(Damaged, match=CELL):
         store.record(CELL)
 
 
 def test_amending_replaces_entries_and_keeps_the_others(store: Store) -> None:
     store.save(CELL, PICTURES, {"metrics": {}, "nfe": 8})
-    store.amend(CELL, {"metrics": {"psnr": {"value": 30.5}}})
-    assert store.record(CELL)["metrics"] == {"psnr": {"value": 30.5}}
+    store.amend(CELL, {"metrics": {"psnr": PSNR}})
+    assert store.record(CELL)["metrics"] == {"psnr": PSNR}
     assert store.record(CELL)["nfe"] == 8 and store.verify(CELL) == []
     with pytest.raises(ValueError, match="JSON"):
         store.amend(CELL, {"nfe": math.inf})
     assert store.record(CELL)["nfe"] == 8
-    with pytest.raises(KeyError):
+    with pytest.raises(Damaged):
         store.amend("f" * 20, {"nfe": 8})
     assert len(files(store.root)) == 3
 

@@ -1,22 +1,101 @@
-"""Files that are there whole or not at all."""
+"""Files that are complete or absent, whenever their writer is killed, and that the next writer tidies up after it.
+
+What is being written lies beside its place as `.<name>.<host>-<pid>-<random>`. So anybody can see whether its writer
+lives: a process of this host by its pid, another host's by how old the file is.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
-import tempfile
+import platform
+import re
+import secrets
+import shutil
+import stat
+import time
+from functools import lru_cache
 from pathlib import Path
+
+OWNED = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}")
+OLD = 24 * 3600.0  # seconds, after which no writer is waited for
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new one, never a part."""
+    """Write a file so that a reader sees the old content or the new one, never a part. Its mode is the umask's."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    place = scratch(path)
     try:
-        with os.fdopen(number, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(number)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        write(place, data)
+        os.replace(place, path)
     finally:
-        Path(name).unlink(missing_ok=True)  # still there only where something failed
+        place.unlink(missing_ok=True)  # still there only where something failed
+    tidy(path.parent, path.name)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file that is not there yet, down to the disk."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path, most: int = -1) -> bytes:
+    """A regular file's content, or its first bytes; OSError for anything else, of which a FIFO would be waited for."""
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(number, "rb") as file:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise OSError("not a regular file")
+        return file.read(most)
+
+
+def scratch(path: Path) -> Path:
+    """A name beside a path, for what is to be put there or was taken away."""
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def tidy(folder: Path, *names: str) -> None:
+    """Remove the scratch of writers that are dead, of these names, or of all."""
+    for entry in list(os.scandir(folder)):
+        found = OWNED.fullmatch(entry.name)
+        if found and (not names or found["name"] in names) and _left(found, entry):
+            remove(Path(entry.path))
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, as far as the system lets."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _left(found: re.Match[str], entry: os.DirEntry[str]) -> bool:
+    """Whether the writer of this scratch is dead."""
+    if found["host"] == _host():
+        return not _lives(int(found["pid"]))
+    try:
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > OLD
+    except FileNotFoundError:
+        return False
+
+
+def _lives(pid: int) -> bool:
+    if os.name == "nt":  # there, signal 0 would end the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
+@lru_cache
+def _host() -> str:
+    """This host in 8 hexadecimal digits."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]

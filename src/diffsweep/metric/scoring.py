@@ -116,7 +116,7 @@ def _missing_from(metric: Described) -> str | None:
         return "; ".join(error.messages)
 
 
-def lacking(record: dict[str, Any], metric: Described) -> frozenset[str]:
+def lacking(record: Mapping[str, Any], metric: Described) -> frozenset[str]:
     """What a metric needs and this cell has not."""
     there = {need for need, file in FILES.items() if file in record["files"]}
     return metric.needs - there - ({"prompt"} if _prompts(record) else set())
@@ -244,7 +244,9 @@ Missing = tuple[str, tuple[Metric, ...]]
 def _missing(store: Store, ids: Iterable[str], definitions: Mapping[Metric, dict[str, Any]]) -> Iterator[Missing]:
     """The cells that lack numbers they could have, and which."""
     for cell_id in ids:
-        record = store.record(cell_id)
+        record = store.get(cell_id)
+        if record is None:
+            continue
         there = {name: entry["definition"] for name, entry in record.get("metrics", {}).items()}
         metrics = tuple(
             metric
@@ -261,7 +263,9 @@ def _batches(
     """Cells that lack the same metrics and whose pictures have the same sizes, together."""
     groups: dict[Any, list[tuple[str, dict[str, np.ndarray], tuple[str, ...]]]] = defaultdict(list)
     for cell_id, metrics in chunk:
-        record = store.record(cell_id)
+        record = store.get(cell_id)
+        if record is None:
+            continue
         needs = frozenset().union(*(metric.needs for metric in metrics)) & FILES.keys()
         wanted = {"image", *(FILES[need].removesuffix(".png") for need in needs)}
         if "views" in needs:
@@ -291,7 +295,7 @@ def _batches(
         )
 
 
-def _prompts(record: dict[str, Any]) -> tuple[str, ...]:
+def _prompts(record: Mapping[str, Any]) -> tuple[str, ...]:
     """A cell's prompts, none where it has none."""
     prompt = record.get("config", {}).get("prompt")
     return tuple(prompt) if isinstance(prompt, list) else () if prompt is None else (prompt,)

@@ -28,7 +28,7 @@ class Setting:
         return hashlib.sha256(json.dumps([self.cells, self.pictures]).encode()).hexdigest()
 
 
-def settings(sweep: Mapping[str, Any], record: Callable[[str], dict[str, Any] | None]) -> list[Setting]:
+def settings(sweep: Mapping[str, Any], record: Callable[[str], Mapping[str, Any] | None]) -> list[Setting]:
     """A sweep's settings (sweep: what sweep.json holds; record: a finished cell's, by its id), in order."""
     axes, repeated = list(sweep["axes"]), replicates(sweep["axes"])
     found: dict[str, Setting] = {}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from diffsweep.core.files import read
 
 KEY = "diffsweep"  # the mark's name among a PNG's texts
 
@@ -20,7 +23,7 @@ def fingerprint(*parts: Any) -> str:
 def drawn_as(path: Path) -> str | None:
     """A PNG's mark; None where it has none or is not there."""
     try:
-        with Image.open(path) as image:
+        with Image.open(BytesIO(read(path))) as image:
             return image.info.get(KEY)
     except OSError:
         return None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsweep.report.grid import REFERENCES
-from diffsweep.sweep.store import Record, Store, sha256
+from diffsweep.sweep.store import Damaged, Record, Store, sha256
 
 MOST = 25_000_000  # bytes of pictures: what a browser opens at once, and most mail takes
 
@@ -49,9 +49,9 @@ def embedded(store: Store, sweep: Mapping[str, Any], folder: Path, sheets: Seque
         "what was kept beside the pictures of {} of {} cells": len(shown) - sum(whole),
     }
     return Embedded(
-        uris=[_uri(here.contents[digest]) for digest in places],
+        uris=[_of(store, here.contents[digest]) for digest in places],
         at={name: places[digest] for name, _, digest in pictures},
-        sheets={name: _uri(drawn[name][1]) for name in kept},
+        sheets={name: _uri(drawn[name][1].read_bytes()) for name in kept},
         left_out=[
             *(name for name in sheets if name not in kept),
             *(text.format(number, len(cells)) for text, number in lacking.items() if number),
@@ -89,7 +89,11 @@ def _of_cells(store: Store, sweep: Mapping[str, Any]) -> Iterator[list[Picture]]
         if record := store.finished(cell_id):
             base = record.get("facts", {}).get("base")
             before = store.finished(base) if base else None
-            bases = [one for one in _pictures(store, base, before) if one[0] == f"{base}/image"] if before else []
+            bases = (
+                [(f"{base}/image", store.folder(base) / "image.png", before["files"]["image.png"])]
+                if base and before
+                else []
+            )
             yield [*_pictures(store, cell_id, record), *bases]
 
 
@@ -98,5 +102,13 @@ def _pictures(store: Store, cell_id: str, record: Record) -> Iterable[Picture]:
         yield f"{cell_id}/{file.removesuffix('.png')}", store.folder(cell_id) / file, digest
 
 
-def _uri(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+def _of(store: Store, path: Path) -> str:
+    """A cell's picture, nothing where it is damaged."""
+    try:
+        return _uri(store.read(path.parent.name, path.name))
+    except Damaged:
+        return _uri(b"")
+
+
+def _uri(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"

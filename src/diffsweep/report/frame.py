@@ -9,9 +9,11 @@ import pandas as pd
 
 from diffsweep.metric.sets import current, settings
 from diffsweep.report.text import shown
+from diffsweep.sweep.schema import Definition
 from diffsweep.sweep.store import Record, Store
 
 Sweep = Mapping[str, Any]  # what sweep.json holds
+ABSENT = "not in the store: not sampled yet, or removed"
 
 
 class Kept(dict[str, Any]):
@@ -39,7 +41,7 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
     }
     if None in records:
         columns["reason"] = _column(
-            None if record else cell.get("reason") or "not in the store: not sampled yet, or removed"
+            None if record else cell.get("reason") or store.wrong(cell["cell_id"]) or ABSENT
             for cell, record in zip(cells, records, strict=True)
         )
     for axis in sweep["axes"]:
@@ -49,11 +51,11 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
     definitions, refused = _definitions(records, sweep.get("metrics", ()))
     reasons: dict[str, list[str]] = {}
     for metric in definitions:
-        entries = [(record or {}).get("metrics", {}).get(metric, {}) for record in records]
+        entries: list[Mapping[str, Any]] = [record["metrics"].get(metric, {}) if record else {} for record in records]
         columns[metric] = [_number(entry.get("value")) for entry in entries]
         if any(entry.get("exact") for entry in entries):
             columns[f"{metric}_exact"] = [bool(entry.get("exact")) for entry in entries]
-        reasons[metric] = sorted({entry["reason"] for entry in entries if entry.get("reason")})
+        reasons[metric] = sorted({str(entry["reason"]) for entry in entries if entry.get("reason")})
     columns["nfe"] = pd.array([record["nfe"] if record else pd.NA for record in records], dtype="Int64")
     columns["seconds"] = [_number(record["seconds"] if record else None) for record in records]
     columns["image"] = _column(
@@ -84,13 +86,13 @@ def stage(record: Record) -> int:
     return stage
 
 
-def _definitions(records: Iterable[Record | None], asked: Iterable[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def _definitions(records: Iterable[Record | None], asked: Iterable[str]) -> tuple[dict[str, Definition], list[str]]:
     """The definition of each metric asked for and found, and the metrics that have more than one."""
     asked = dict.fromkeys(asked)
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Definition] = {}
     refused: dict[str, None] = {}
     for record in records:
-        for name, entry in (record or {}).get("metrics", {}).items():
+        for name, entry in (record["metrics"] if record else {}).items():
             if name in asked and found.setdefault(name, entry["definition"]) != entry["definition"]:
                 refused[name] = None
     return {name: found[name] for name in asked if name in found and name not in refused}, list(refused)

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, PngImagePlugin
+from PIL import PngImagePlugin
 
 from diffsweep.core.files import write_atomic
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.report.drawn import KEY, drawn_as, fingerprint
 from diffsweep.report.sheet import Block, Line, Sheets, Tile
 from diffsweep.report.text import ARROWS, digits, fixed, labels, no_axis, short, shown
-from diffsweep.sweep.store import Record, Store
+from diffsweep.sweep.store import Damaged, Record, Store
 
 REFERENCES = ("input", "mask")  # shown where their content changes, not beside each picture
 SPARSE = 4  # places a picture: with more, axes make no grid
@@ -183,11 +184,9 @@ def _title(store: Store, sweep: Sweep, records: Records) -> str:
     sizes: dict[int, str] = {}
     for cell_id, record in records.items():
         if record and (number := stage(record)) not in sizes:
-            try:
-                with Image.open(store.folder(cell_id) / "image.png") as image:
-                    sizes[number] = f"stage {'I' * number}, {image.width} x {image.height}"
-            except OSError:
-                continue
+            with suppress(Damaged):
+                width, height = store.size(cell_id)
+                sizes[number] = f"stage {'I' * number}, {width} x {height}"
     return (
         f"{sweep['name']}, {' and '.join(sizes[n] for n in sorted(sizes))}"
         if max(sizes, default=1) > 1

@@ -41,7 +41,7 @@ MOST_LISTED = 100  # values of an axis
 COUNTED = ("cells", "model_loads", "model_calls", "model_rows", "padded_rows", "encodes", "rows", "sampling_seconds")
 
 Sweep = Mapping[str, Any]
-_NOTHING: Record = {"files": {}}  # what a failed cell has
+_NOTHING: Mapping[str, Any] = {"files": {}}  # what a failed cell has
 
 
 def page(

@@ -108,8 +108,7 @@ class Sheets:
 
     def _size(self, tile: Tile) -> int:
         try:
-            with Image.open(self.store.folder(tile.cell_id) / f"{tile.picture}.png") as image:
-                side = max(image.size)
+            side = max(self.store.size(tile.cell_id, tile.picture))
         except OSError:
             return LEAST
         return side * -(-LEAST // side) if side < LEAST else -(-side // -(-side // MOST))
@@ -210,8 +209,7 @@ class Sheets:
             _write(draw, (x, y + self.tile + GAP // 2 + j * LEADING), text)
 
     def _picture(self, tile: Tile) -> Image.Image:
-        with Image.open(self.store.folder(tile.cell_id) / f"{tile.picture}.png") as image:
-            picture = image.convert("RGB")
+        picture = Image.fromarray(self.store.pixels(tile.cell_id, tile.picture)).convert("RGB")
         side = max(picture.size)
         if side > self.tile:
             return picture.reduce(-(-side // self.tile))

@@ -8,10 +8,11 @@ complete loads no model, and no torch.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from diffsweep.core.files import write_atomic
+from diffsweep.core.locks import Busy, locked
 from diffsweep.core.problems import BadInput
 from diffsweep.metric import score, score_sets
 from diffsweep.sweep import preflight
@@ -27,8 +29,9 @@ from diffsweep.sweep.cell import RECIPE, Cell
 from diffsweep.sweep.following import Following
 from diffsweep.sweep.plan import Plan, Raw, axes_of, plan
 from diffsweep.sweep.provenance import provenance
-from diffsweep.sweep.store import Store, locked, to_json
-from diffsweep.sweep.work import STEP, Trajectory, to_pixels, work
+from diffsweep.sweep.schema import Absent, Damaged, Document, dump, load, to_json
+from diffsweep.sweep.store import STEP, Store
+from diffsweep.sweep.work import Trajectory, to_pixels, work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,24 +125,38 @@ class Sweep:
         self.rows: dict[str, int] = {}  # those that this run begins with
         self.watched: dict[str, Trajectory] = {}
         self.unmeasured: dict[str, str] = {}  # metrics that failed, with their errors
-        self.earlier = self._earlier()
+        self.earlier = self._earlier(say)
         self.this = _Run()
         self.session = session
         self.following: Following | None = None
 
-    def _earlier(self) -> dict[str, Any]:
+    def _earlier(self, tell: Callable[[str], None] = lambda text: None) -> Mapping[str, Any]:
+        """What sweep.json holds, nothing where it is not there or damaged."""
         try:
-            return json.loads((self.folder / "sweep.json").read_bytes())
-        except (OSError, ValueError):
+            return load(self.folder / "sweep.json", Document)
+        except Absent:
+            return {}
+        except Damaged as error:
+            tell(f"note: {error}; it is written anew")
             return {}
 
     def status(self, cell: Cell) -> str:
         return "done" if self.store.whole(cell.id) and cell.id not in self.failures else "failed"
 
     def run(self) -> None:
+        try:
+            self._run()
+        except Busy as error:
+            stored = sum(self.status(cell) == "done" for cell in self.plan.cells)
+            told = f"{stored} of {len(self.plan.cells)} cells are stored"
+            later = f"diffsweep-results report {shlex.quote(self.plan.name)} writes their tables and sheets later"
+            raise Busy(f"{error}; gave up waiting. {told}; {later}") from None
+
+    def _run(self) -> None:
         for note in self.plan.notes:
             say(f"note: {note}")
         distinct = {cell.id: cell for cell in self.plan.cells}
+        self.store.tidy(distinct)
         missing = [cell for cell in distinct.values() if not self._kept(cell)]
         kept = len(distinct) - len(missing)
         number = len(self.plan.cells)
@@ -151,6 +168,9 @@ class Sweep:
         also = f", and {len(first)} whose pictures they enlarge" if first else ""
         told = f"{number} cell{'s' * (number != 1)}, {kept} already stored, {len(missing)} to sample"
         say(f"{self.plan.name}: {told}{also}")
+        for line in self.store.told("sampled again, damaged"):
+            say(line)
+        self.store.damaged.clear()
         if self.session is None and hasattr(self.plan.tracker, "begin"):
             self.session = self.plan.tracker.begin(self.store, self.folder)
         if missing:
@@ -178,7 +198,7 @@ class Sweep:
         if self.plan.threads:
             torch.set_num_threads(self.plan.threads)
         self.this.device, self.this.threads = device, torch.get_num_threads()
-        earlier = [run["threads"] for run in self.earlier.get("runs", ()) if run["device"] == device == "cpu"]
+        earlier = [run.get("threads") for run in self.earlier.get("runs", ()) if run.get("device") == device == "cpu"]
         if earlier and earlier[-1] != self.this.threads:
             say(
                 f"note: {self.this.threads} CPU threads, {earlier[-1]} before: bits may differ from those of the cells "
@@ -441,10 +461,14 @@ class Sweep:
             "cells": cells,
         }
 
-    def _write(self) -> dict[str, Any]:
+    def _write(self, sets: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Write sweep.json; sets: the metrics of sets, once they are measured."""
         with locked(self.folder):
             document = self.document()
-            write_atomic(self.folder / "sweep.json", to_json(document))
+            if sets is not None:
+                document["sets"] = sets
+                document["unavailable"] |= self.unmeasured
+            write_atomic(self.folder / "sweep.json", dump(document, Document))
         return document
 
     def _report(self) -> None:
@@ -453,13 +477,14 @@ class Sweep:
         done = list(dict.fromkeys(cell.id for cell in self.plan.cells if self.status(cell) == "done"))
         metrics, device = self.plan.metrics, self.this.device or self.plan.device
         score(self.store, done, metrics.metrics, device, self.unmeasured)
-        with locked(self.folder):  # the last of several processes that join writes what all of them made
-            document = self.document()
-            document["sets"] = score_sets(self.store, document, metrics.of_sets, device, self.unmeasured)
-            document["unavailable"] |= self.unmeasured
-            write_atomic(self.folder / "sweep.json", to_json(document))
+        with locked(self.folder, name="report"):  # the last of several processes writes what all of them made
+            judged = metrics.of_sets or self._earlier().get("sets")
+            sets = score_sets(self.store, self.document(), metrics.of_sets, device, self.unmeasured) if judged else {}
+            document = self._write(sets)
             report = write_all(self.store, document)
         show(report)
+        for line in self.store.told(mend=True):
+            say(line)
         if self.session:
             self.session.report(document, report)
         elif told := self.plan.tracker.log(self.store, document, report):

@@ -1,183 +1,348 @@
 """The store: one folder a cell, complete or absent.
 
-`outputs/cells/<id[:2]>/<id>/` holds `image.png`, further named PNGs and `record.json`. A cell is written into a
-temporary folder beside its place and renamed into it, record last, so that the record's presence means done. Two
-processes that finish the same cell write the same bytes; the first rename wins.
+`outputs/cells/<id[:2]>/<id>/` holds `image.png`, further named PNGs and `record.json`. A cell is written into a scratch
+folder beside its place and renamed into it, so that the record's presence means done. Two processes that finish the
+same cell write the same bytes; the first rename wins.
+
+What is stored is not trusted for ever. A cell counts as finished while each of its files has the size, the time and the
+ends of the PNG that was written; one whose time differs is read, and compared with its hash. Whoever reads a picture
+compares it, and makes a wrong one's time differ. So what anybody found damaged is sampled again by the next run.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
 import math
 import os
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from stat import S_ISREG
+from struct import unpack
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from diffsweep.core import files
 from diffsweep.core.files import write_atomic
+from diffsweep.core.locks import locked
+from diffsweep.sweep.schema import Absent, dump, load
+from diffsweep.sweep.schema import Damaged as Damaged
+from diffsweep.sweep.schema import Record as Record
+from diffsweep.sweep.schema import to_json as to_json
 
-Record = dict[str, Any]
+STEP = "step_"  # begins the names of the pictures of a cell's way from noise
+BEGINS, ENDS = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"  # as every PNG does
+MEND = "The sweep's command, run again, samples damaged cells again."
+FEW = 5  # of damaged cells are named
+NOTHING = {"config": {}, "metrics": {}, "facts": {}, "nfe": 0, "seconds": 0.0}  # of what a writer says nothing
+T = TypeVar("T")
 
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class Busy(RuntimeError):
-    """Another process holds what is wanted."""
-
-
-@contextmanager
-def locked(folder: Path, patience: float = math.inf) -> Iterator[None]:
-    """Hold a folder against other processes that do so, where the system can (not on Windows); Busy where one of them
-    has it for longer than `patience` seconds."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        began = time.monotonic()
-        while patience < math.inf:
-            try:
-                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() - began >= patience:
-                    raise Busy(f"{folder}: held by another process") from None
-                time.sleep(0.1)
-        else:
-            fcntl.flock(number, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(number)
-
-
-def to_json(value: Any) -> bytes:
-    """Strict JSON: an infinity or a NaN is a bug of the writer (`null` beside a flag says what was meant)."""
-    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
-
-
 @dataclass(frozen=True)
 class Store:
-    """Cells under `root` (the `output_dir`), read and written by id."""
+    """Cells under `root` (the `output_dir`), read and written by id. damaged: what was found so, by the cell's id."""
 
     root: Path
+    damaged: dict[str, Damaged] = field(default_factory=dict, compare=False, repr=False)
 
     def folder(self, cell_id: str) -> Path:
         return self.root / f"cells/{cell_id[:2]}/{cell_id}"
 
     def __contains__(self, cell_id: str) -> bool:
-        """Whether the cell is finished: its record is there, and can be read."""
+        """Whether the cell's record is there, and can be read."""
         return self.get(cell_id) is not None
 
     def get(self, cell_id: str) -> Record | None:
         """The record of a cell, None if it is not there or unreadable."""
-        try:
-            return self.record(cell_id)
-        except KeyError:
-            return None
+        return self._noted(self.record, cell_id)
 
     def finished(self, cell_id: str) -> Record | None:
-        """The record of a cell, None unless every file that it lists is there."""
-        record = self.get(cell_id)
-        return record if record and record["files"].keys() <= {*os.listdir(self.folder(cell_id))} else None
+        """The record of a cell, None unless every file that it lists is there and seems as it was written."""
+        return self._noted(self.checked, cell_id)
 
     def whole(self, cell_id: str) -> bool:
-        """Whether the cell is finished and every file that its record lists is there."""
+        """Whether the cell is finished."""
         return self.finished(cell_id) is not None
 
     def record(self, cell_id: str) -> Record:
-        """The record of a finished cell; `KeyError` if it is not there or unreadable."""
+        """The record of a cell; Damaged, and Absent where there is no cell."""
+        path = self.folder(cell_id) / "record.json"
         try:
-            return json.loads((self.folder(cell_id) / "record.json").read_bytes())
-        except (OSError, ValueError) as error:
-            raise KeyError(f"cell {cell_id}: no readable record under {self.root}") from error
+            record = load(path, Record)
+        except Absent:
+            if path.parent.is_dir():
+                raise Damaged(path, "missing") from None
+            raise
+        if record["cell_id"] != cell_id:
+            raise Damaged(path, f"of another cell, {record['cell_id']}")
+        return record
 
-    def pixels(self, cell_id: str, name: str = "image") -> np.ndarray:
-        """A stored picture (`image`, `input`, `mask`, `noisy`, ...): uint8, H W 3, or H W for a mask; OSError where it
-        cannot be read."""
+    def checked(self, cell_id: str) -> Record:
+        """The record of a finished cell, its files looked at; Damaged, and Absent where there is no cell."""
+        folder = self.folder(cell_id)
+
+        def check(record: Record) -> Record:
+            for name in record["files"]:
+                self._look(folder / name, record)
+            return record
+
+        return self._current(cell_id, check)
+
+    def read(self, cell_id: str, name: str) -> bytes:
+        """A stored file as its record has it; Damaged."""
+        path = self.folder(cell_id) / name
+        try:
+            return self._current(cell_id, lambda record: self._read(path, record))
+        except Damaged as error:
+            self._note(cell_id, error)
+            raise
+
+    def size(self, cell_id: str, name: str = "image") -> tuple[int, int]:
+        """Width and height of a stored picture, as its first bytes have it; Damaged."""
         path = self.folder(cell_id) / f"{name}.png"
         try:
-            with Image.open(path) as image:
-                return np.asarray(image)
-        except (SyntaxError, ValueError) as error:  # some of Pillow's ways to say that a PNG is damaged
-            raise OSError(f"{path}: {error}") from error
+            data = files.read(path, 24)
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        if data[:8] != BEGINS or len(data) < 24:
+            raise Damaged(path, "not a PNG")
+        width, height = unpack(">16x2I", data)
+        return width, height
 
-    def save(self, cell_id: str, pictures: Mapping[str, np.ndarray], record: Record) -> None:
-        """Store a finished cell: pictures (uint8) by name, then its record with each file's hash."""
+    def pixels(self, cell_id: str, name: str = "image") -> np.ndarray:
+        """A stored picture (`image`, `input`, `mask`, `noisy`, ...): uint8, H W 3, or H W for a mask; Damaged where it
+        is not the one that was stored."""
+        with Image.open(BytesIO(self.read(cell_id, f"{name}.png"))) as image:
+            return np.asarray(image)
+
+    def save(self, cell_id: str, pictures: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
+        """Store a finished cell: pictures (uint8) by name, then its record with each file's hash. One that is there
+        already stays, unless it is damaged."""
         place = self.folder(cell_id)
         place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{cell_id}.", dir=place.parent))
+        scratch = files.scratch(place)
         try:
-            os.chmod(scratch, 0o755)
-            files = _written(scratch, pictures)
-            write_atomic(scratch / "record.json", to_json({**record, "cell_id": cell_id, "files": files}))
-            if place.exists() and not self.whole(cell_id):
-                shutil.rmtree(place)  # what a crash of an older kind left without a record
-            try:
-                os.rename(scratch, place)
-            except OSError:
-                if cell_id not in self:
-                    raise
+            scratch.mkdir()
+            own = {f"{name}.png": _png(pixels) for name, pixels in pictures.items()}
+            for name, data in own.items():
+                files.write(scratch / name, data)
+            entries = {**NOTHING, **record, "cell_id": cell_id, **_described(scratch, own)}
+            write_atomic(scratch / "record.json", dump(entries, Record))
+            self._put(scratch, cell_id)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            files.remove(scratch)
+        files.tidy(place.parent, cell_id)
 
-    def add(self, cell_id: str, pictures: Mapping[str, np.ndarray], instead: str, facts: Record) -> None:
-        """Further pictures for a finished cell, in place of those whose names begin with `instead`, and what its record
-        tells of them."""
+    def _put(self, scratch: Path, cell_id: str) -> None:
+        """A cell into its place. A damaged one there is moved aside, never removed first, by one process at a time; a
+        place that is free is anybody's."""
         place = self.folder(cell_id)
-        with locked(place):
+        if _moved(scratch, place) or self.whole(cell_id):
+            return
+        with locked(place.parent, name=cell_id):
+            if self.whole(cell_id):
+                return
+            aside = files.scratch(place)
+            try:
+                with suppress(FileNotFoundError):
+                    os.rename(place, aside)
+                if not _moved(scratch, place) and not self.whole(cell_id):
+                    raise Damaged(place, "cannot be replaced")
+            finally:
+                files.remove(aside)
+
+    def add(self, cell_id: str, pictures: Mapping[str, np.ndarray], instead: str, facts: Mapping[str, Any]) -> None:
+        """Further pictures for a finished cell, in place of those whose names begin with `instead`, and what its record
+        tells of them.
+
+        A name stands for one picture of the cell: one that is stored already stays. So the files of the record before
+        and after lie side by side until it is swapped.
+        """
+        place = self.folder(cell_id)
+        with locked(place.parent, name=cell_id):
             record = self.record(cell_id)
-            gone = {name for name in record["files"] if name.startswith(instead)}
-            files = {name: digest for name, digest in record["files"].items() if name not in gone}
-            files |= _written(place, pictures)
-            self.amend(cell_id, {"files": files, "facts": {**record["facts"], **facts}})
-            for name in gone - files.keys():
-                (place / name).unlink(missing_ok=True)
+            own = {f"{name}.png": _png(pixels) for name, pixels in pictures.items()}
+            new = {name: data for name, data in own.items() if name not in record["files"]}
+            for name, data in new.items():
+                write_atomic(place / name, data)
+            stay = [name for name in record["files"] if name in own or not name.startswith(instead)]
+            before: dict[str, dict[str, Any]] = {"files": {**record["files"]}, "stats": {**record.get("stats", {})}}
+            changes = {
+                key: {name: before[key][name] for name in stay if name in before[key]} | described
+                for key, described in _described(place, new).items()
+            }
+            self._amend(cell_id, {**changes, "facts": {**record["facts"], **facts}})
+            for path in place.glob(f"{instead}*.png"):
+                if path.name not in own:
+                    files.remove(path)
 
-    def merge(self, cell_id: str, entry: str, new: Record) -> None:
+    def merge(self, cell_id: str, entry: str, new: Mapping[str, Any]) -> None:
         """More within one entry of a record, beside what other processes write there."""
-        with locked(self.folder(cell_id)):
-            self.amend(cell_id, {entry: {**self.record(cell_id).get(entry, {}), **new}})
+        with locked(self.folder(cell_id).parent, name=cell_id):
+            before: Mapping[str, Any] = self.record(cell_id)
+            self._amend(cell_id, {entry: {**before.get(entry, {}), **new}})
 
-    def amend(self, cell_id: str, changes: Record) -> None:
+    def amend(self, cell_id: str, changes: Mapping[str, Any]) -> None:
         """Replace top-level entries of a record, atomically."""
-        write_atomic(self.folder(cell_id) / "record.json", to_json({**self.record(cell_id), **changes}))
+        with locked(self.folder(cell_id).parent, name=cell_id):
+            self._amend(cell_id, changes)
 
     def verify(self, cell_id: str) -> list[str]:
-        """What is wrong with a cell's files: nothing when every hash in its record agrees."""
-        files = self.record(cell_id)["files"]
-        place = self.folder(cell_id)
-        return [
-            f"{cell_id}/{name}: {'differs from its recorded hash' if (place / name).exists() else 'missing'}"
-            for name, digest in files.items()
-            if not (place / name).exists() or sha256((place / name).read_bytes()) != digest
-        ]
+        """What is wrong with a cell's files, all of them read: nothing when every hash in its record agrees."""
+        found = []
+        for name in self.record(cell_id)["files"]:
+            try:
+                self.read(cell_id, name)
+            except Damaged as error:
+                found.append(f"{cell_id}/{name}: {error.reason}")
+        return found
+
+    def told(self, what: str = "damaged", mend: bool = False) -> list[str]:
+        """What was found damaged, in lines for the user: a file of each of the first cells, and how many more. mend:
+        and how to mend it."""
+        cells = list(self.damaged.values())
+        lines = [f"{what}: {error}" for error in cells[:FEW]]
+        lines += [f"{what}: {len(cells) - FEW} more cells"] if len(cells) > FEW else []
+        return [*lines, MEND] if lines and mend else lines
+
+    def copy(self, cell_id: str, to: Store) -> None:
+        """A cell into another store, each file compared with its hash; Damaged."""
+        record, folder = self.record(cell_id), to.folder(cell_id)
+        contents = {name: self.read(cell_id, name) for name in record["files"]}
+        folder.mkdir(parents=True)
+        for name, data in contents.items():
+            (folder / name).write_bytes(data)
+        (folder / "record.json").write_bytes(dump({**record, **_described(folder, contents)}, Record))
+
+    def wrong(self, cell_id: str) -> str | None:
+        """What was found wrong with a cell, in a word or two."""
+        error = self.damaged.get(cell_id)
+        return f"damaged: {error.path.name} {error.reason}" if error else None
+
+    def tidy(self, cell_ids: Iterable[str]) -> None:
+        """Remove what killed processes left beside these cells."""
+        for folder in dict.fromkeys(self.folder(cell_id).parent for cell_id in cell_ids):
+            if folder.is_dir():
+                files.tidy(folder)
+
+    # -- within --------------------------------------------------------------------------------------------------------
+    def _amend(self, cell_id: str, changes: Mapping[str, Any]) -> None:
+        write_atomic(self.folder(cell_id) / "record.json", dump({**self.record(cell_id), **changes}, Record))
+
+    def _current(self, cell_id: str, act: Callable[[Record], T]) -> T:
+        """What an act makes of a record; once more where another process has replaced that meanwhile."""
+        record = self.record(cell_id)
+        while True:
+            try:
+                return act(record)
+            except Damaged:
+                before, record = record, self.record(cell_id)
+                if record == before:
+                    raise
+
+    def _look(self, path: Path, record: Record) -> None:
+        """Whether a file seems as it was written; Damaged."""
+        try:
+            state = path.stat()
+            if not S_ISREG(state.st_mode):
+                raise Damaged(path, "not a regular file")
+            size, changed = record.get("stats", {}).get(path.name, (state.st_size, None))
+            if state.st_size != size:
+                raise Damaged(path, f"has {state.st_size} bytes, not {size}")
+            if not _ends_as_png(path):
+                raise Damaged(path, "not a complete PNG")
+            if changed is None:  # of a record that does not say
+                if state.st_mtime_ns > path.with_name("record.json").stat().st_mtime_ns:
+                    self._read(path, record)
+            elif changed != state.st_mtime_ns:
+                self._read(path, record)
+                with suppress(OSError):  # so that it is trusted
+                    os.utime(path, ns=(state.st_atime_ns, changed))
+        except Damaged:
+            raise
+        except OSError as error:
+            raise _unreadable(path, error) from None
+
+    def _read(self, path: Path, record: Record) -> bytes:
+        digest = record["files"].get(path.name)
+        if digest is None:
+            raise Absent(path, "not of this cell")
+        try:
+            data = files.read(path)
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        if sha256(data) != digest:
+            with suppress(OSError):  # so that it is not trusted any more
+                os.utime(path)
+            raise Damaged(path, "differs from its recorded hash")
+        return data
+
+    def _noted(self, act: Callable[[str], Record], cell_id: str) -> Record | None:
+        try:
+            return act(cell_id)
+        except Damaged as error:
+            self._note(cell_id, error)
+            return None
+
+    def _note(self, cell_id: str, error: Damaged) -> None:
+        if not isinstance(error, Absent):
+            self.damaged[cell_id] = error
 
 
-def _written(folder: Path, pictures: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Each picture as a PNG in the folder; the hashes by the files' names."""
-    files = {}
-    for name, pixels in pictures.items():
-        path = folder / f"{name}.png"
-        with path.open("wb") as file:
-            Image.fromarray(pixels).save(file, format="PNG")
-            file.flush()
-            os.fsync(file.fileno())
-        files[path.name] = sha256(path.read_bytes())
-    return files
+def steps(record: Record) -> dict[str, int]:
+    """The timesteps at which a cell was watched, by how the names of their pictures begin (`step_0003`), in order."""
+    trajectory = record["facts"].get("trajectory")
+    names = dict.fromkeys(name.rpartition("_")[0] for name in sorted(record["files"]) if name.startswith(STEP))
+    return dict(zip(names, trajectory["t"] if trajectory else (), strict=False))
+
+
+def _unreadable(path: Path, error: OSError) -> Damaged:
+    missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+    return Damaged(path, "missing" if missing else f"cannot be read ({error.strerror or error})")
+
+
+def _ends_as_png(path: Path) -> bool:
+    """Whether a file begins and ends as a PNG does."""
+    with path.open("rb", buffering=0) as file:
+        if file.read(len(BEGINS)) != BEGINS:
+            return False
+        file.seek(-len(ENDS), os.SEEK_END)
+        return file.read() == ENDS
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG")
+    return file.getvalue()
+
+
+def _described(folder: Path, contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """What a record tells of files: the hash of each, its size and its time."""
+    states = {name: (folder / name).stat() for name in contents}
+    return {
+        "files": {name: sha256(data) for name, data in contents.items()},
+        "stats": {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()},
+    }
+
+
+def _moved(source: Path, target: Path) -> bool:
+    """Move a folder to a place that is free; whether it was."""
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        return False
+    return True
 
 
 def finite(value: float) -> float | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.streams import Streams, placed
 from diffsweep.sweep.cell import Cell
+from diffsweep.sweep.store import STEP
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from diffsweep.core.types import Program
     from diffsweep.engine import Work
     from diffsweep.technique.job import Job
-
-
-STEP = "step_"  # begins the names of a trajectory's pictures
 
 
 class Trajectory:
@@ -29,25 +27,25 @@ class Trajectory:
         shown = min(number, last + 1)
         self.kept = {round(i * last / max(1, shown - 1)) for i in range(shown)}
         self.step = 0
-        self.seen: list[tuple[int, Tensor, Tensor]] = []
+        self.seen: list[tuple[int, int, Tensor, Tensor]] = []
 
     def __call__(self, t: int, x: Tensor, clean: Tensor) -> None:
         if self.step in self.kept:
-            self.seen.append((t, x, clean))
+            self.seen.append((self.step, t, x, clean))
         self.step += 1
 
     @property
     def pictures(self) -> dict[str, Tensor]:
-        """By the names they are stored under."""
+        """By the names they are stored under: the same for the same step, however many are asked for."""
         return {
-            f"{STEP}{i:03}_{kind}": x
-            for i, (_, noisy, clean) in enumerate(self.seen)
+            f"{STEP}{step:04}_{kind}": x
+            for step, _, noisy, clean in self.seen
             for kind, x in (("noisy", noisy), ("clean", clean))
         }
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {"asked": self.number, "t": [t for t, _, _ in self.seen]}
+        return {"asked": self.number, "t": [t for _, t, _, _ in self.seen]}
 
 
 def work(

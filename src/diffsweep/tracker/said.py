@@ -18,6 +18,7 @@ from diffsweep.report.statistics import intervals
 from diffsweep.report.text import short, shown
 from diffsweep.report.write import whole_page
 from diffsweep.sweep.store import Record, Store
+from diffsweep.sweep.store import steps as steps_of
 from diffsweep.tracker.artifact import log_artifact
 from diffsweep.tracker.steps import MOST_PICTURES, MOST_ROWS, Steps, Sweep, caption_of, picture, thinned
 
@@ -120,12 +121,12 @@ def _say_cell(
 
     pictures: dict[str, Any] = {}
     steps: dict[int, dict[str, Any]] = {}
-    times = record.get("facts", {}).get("trajectory", {}).get("t", ())
+    times = steps_of(record)
     for file in sorted(record["files"]):
         name, path = file.removesuffix(".png"), str(store.folder(cell["cell_id"]) / file)
         if found := STEP.fullmatch(name):
             step = int(found[1])
-            caption = f"t = {times[step]}, {caption_of(cell)}"
+            caption = f"t = {times.get(name.rpartition('_')[0])}, {caption_of(cell)}"
             steps.setdefault(step, {})[found[2]] = wandb.Image(path, caption=caption)
         else:
             pictures[name] = wandb.Image(path, caption=f"{name}: {caption_of(cell)}")

@@ -17,8 +17,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.core.locks import Busy, locked
 from diffsweep.report.frame import results
-from diffsweep.sweep.store import Busy, locked
 from diffsweep.tracker.agent import trial_id
 from diffsweep.tracker.logged import Logged
 from diffsweep.tracker.said import Said, group_of, of_beginning, of_cell, of_failed, of_sweep, say_last, stored
@@ -163,7 +163,7 @@ class Telling:
                 place = f"{settings.base_url} {tracker.entity or settings.entity} {project}"
                 online = self._mode not in LOCAL
                 own, group = folder / "wandb", "" if trial_id() else group_of(folder.name)
-                stack.enter_context(locked(own, patience))
+                stack.enter_context(locked(own, patience, tell=lambda _: None))
                 self._logged = stack.enter_context(Logged.of(own, place, group, tracker.tags, online))
                 self._arguments = {
                     "project": project,

@@ -3,7 +3,7 @@ far that was from the end (and from the input, where there is one)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.report.drawn import drawn_as, fingerprint
 from diffsweep.report.text import short, shown
-from diffsweep.sweep.store import Record, Store
+from diffsweep.sweep.store import MEND, Damaged, Store, steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,8 +28,8 @@ def write_trajectory(folder: Path, store: Store, sweep: Mapping[str, Any], cell:
     found = [i for i in ids if i.startswith(cell or "")]
     if not found:
         raise BadInput(f"cell={cell}: no such cell in this sweep, results.csv lists them{did_you_mean(str(cell), ids)}")
-    steps = {i: _steps(record) for i in found if (record := store.finished(i))}
-    chosen = next((i for i, own in steps.items() if own), None)
+    kept = {i: steps(record) for i in found if (record := store.finished(i))}
+    chosen = next((i for i, own in kept.items() if own), None)
     if chosen is None:
         if cell is None:
             return []
@@ -42,45 +42,45 @@ def write_trajectory(folder: Path, store: Store, sweep: Mapping[str, Any], cell:
     files = [folder / "figures" / f"trajectory_{chosen}{suffix}" for suffix in (".pdf", ".png")]
     mark = fingerprint("trajectory", heading, store.record(chosen)["files"])
     if not (files[0].is_file() and drawn_as(files[1]) == mark):
-        with styled():
-            save(_draw(store, chosen, steps[chosen], heading), files, mark)
+        try:
+            with styled():
+                save(_draw(store, chosen, kept[chosen], heading), files, mark)
+        except Damaged as error:
+            if cell is None:
+                return []
+            raise BadInput(f"cell={cell}: {error}. {MEND}") from None
     return files
 
 
-def _steps(record: Record) -> list[int]:
-    """The timesteps at which it was watched."""
-    return record.get("facts", {}).get("trajectory", {}).get("t", [])
-
-
-def distances(store: Store, cell_id: str, steps: int, other: str) -> list[float]:
+def distances(store: Store, cell_id: str, steps: Iterable[str], other: str) -> list[float]:
     """How far each step's clean picture is from another of the cell's: root mean square, in levels of 255."""
     end = store.pixels(cell_id, other).astype(float)
-    seen = (store.pixels(cell_id, f"step_{i:03}_clean").astype(float) for i in range(steps))
+    seen = (store.pixels(cell_id, f"{step}_clean").astype(float) for step in steps)
     return [float(np.sqrt(((x - end) ** 2).mean())) for x in seen]
 
 
-def _draw(store: Store, cell_id: str, steps: list[int], text: str) -> Figure:
+def _draw(store: Store, cell_id: str, steps: Mapping[str, int], text: str) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from diffsweep.report.figure.data import spread
     from diffsweep.report.figure.style import COLOURS, DASHES, MARKERS, PAGE, heading
 
-    columns = spread(range(len(steps)), MOST)
+    columns = spread(list(steps), MOST)
     tile = PAGE / max(4, len(columns))
     figure = Figure(figsize=(PAGE, 2 * tile + 2.4))
     FigureCanvasAgg(figure)
     layout = figure.add_gridspec(3, len(columns), height_ratios=[tile, tile, 1.6])
     for row, kind in enumerate(KINDS):
-        for column, i in enumerate(columns):
+        for column, step in enumerate(columns):
             panel = figure.add_subplot(layout[row, column])
-            panel.imshow(store.pixels(cell_id, f"step_{i:03}_{kind}"), interpolation="nearest")
+            panel.imshow(store.pixels(cell_id, f"{step}_{kind}"), interpolation="nearest")
             panel.set(xticks=[], yticks=[])
             panel.grid(False)
             panel.spines[:].set_visible(False)
             if kind == KINDS[0]:
-                panel.set_title(f"t = {steps[i]}")
-            if i == columns[0]:
+                panel.set_title(f"t = {steps[step]}")
+            if column == 0:
                 panel.set_ylabel(f"{kind} image" if kind == "noisy" else "clean estimate")
     curve = figure.add_subplot(layout[2, :])
     files = store.record(cell_id)["files"]
@@ -89,8 +89,10 @@ def _draw(store: Store, cell_id: str, steps: list[int], text: str) -> Figure:
     size = store.pixels(cell_id).shape
     for k, (name, told) in enumerate(there.items()):
         if store.pixels(cell_id, name).shape == size:
-            far = distances(store, cell_id, len(steps), name)
-            curve.plot(steps, far, color=COLOURS[k], marker=MARKERS[k], linestyle=DASHES[k], label=f"from {told}")
+            far = distances(store, cell_id, steps, name)
+            curve.plot(
+                [*steps.values()], far, color=COLOURS[k], marker=MARKERS[k], linestyle=DASHES[k], label=f"from {told}"
+            )
     curve.invert_xaxis()
     curve.set(xlabel="timestep t", ylabel="clean estimate's distance\n(RMS, levels of 255)")
     curve.legend()

@@ -1,0 +1,119 @@
+"""A folder held against other processes, which can say who holds it.
+
+The lock is on a file in the folder, which names its owner: a lock on the folder itself excludes nobody over NFS. The
+system releases it when its process ends, however that ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 300.0  # seconds for one and the same process that holds a folder
+SOON = 3.0  # seconds after which a wait is told
+PAUSE = 0.05  # seconds between two tries
+
+
+class Busy(RuntimeError):
+    """Another process holds what is wanted; the message says which one."""
+
+
+def told(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def locked(
+    folder: Path, patience: float = PATIENCE, name: str = "", tell: Callable[[str], None] = told
+) -> Iterator[None]:
+    """Hold a folder against other processes that do so, where the system can (not on Windows).
+
+    Busy where one and the same process has it for longer than `patience` seconds. name: of one of several locks of a
+    folder. tell: hears of a wait that lasts.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if find_spec("fcntl") is None:
+        yield
+        return
+    path = folder / f".{name}.lock" if name else folder / ".lock"
+    wait = _Wait(path, patience, tell)
+    while (number := _taken(path)) is None:
+        wait.go_on()
+    try:
+        os.pwrite(number, json.dumps(_myself()).encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(number)
+
+
+def _taken(path: Path) -> int | None:
+    """The open lock file, None where another process has it."""
+    import fcntl
+
+    number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(number), path.stat()):  # else its last owner has removed it meanwhile
+            os.ftruncate(number, 0)
+            return number
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(number)
+        raise
+    os.close(number)
+    return None
+
+
+class _Wait:
+    """For a lock that others hold: each of them has `patience` seconds of its own."""
+
+    def __init__(self, path: Path, patience: float, tell: Callable[[str], None]) -> None:
+        self.path, self.patience, self.tell = path, patience, tell
+        self.owner: Any = None
+        self.began = self.since = time.monotonic()
+        self.quiet = True
+
+    def go_on(self) -> None:
+        now, owner = time.monotonic(), _owner(self.path)
+        if owner != self.owner and owner:
+            self.owner, self.since = owner, now
+        if now - self.since >= self.patience:
+            raise Busy(f"{self.path.parent} is held by {_words(self.owner)}")
+        if self.quiet and now - self.began >= SOON:
+            self.quiet = False
+            self.tell(f"waiting for {_words(self.owner)}, which holds {self.path.parent}")
+        time.sleep(PAUSE)
+
+
+def _myself() -> dict[str, Any]:
+    since = datetime.now(UTC).isoformat(timespec="milliseconds")
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return {"host": platform.node(), "pid": os.getpid(), "since": since, "command": command}
+
+
+def _owner(path: Path) -> Any:
+    """Who holds the lock, as it wrote it; None where it has not yet, or not any more."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _words(owner: Any) -> str:
+    try:
+        pid, host, since, command = (owner[key] for key in ("pid", "host", "since", "command"))
+    except (KeyError, TypeError):
+        return "another process"
+    return f"process {pid} on {host}, since {since} ({command})"

@@ -1,0 +1,295 @@
+"""What record.json and sweep.json hold, as types, and the one place where they are read and written.
+
+A file is checked against its type when it is read, whoever asks: what is not there, cannot be read or has another shape
+is `Damaged`, one exception with the file and the reason. Keys beyond those of the type are let through, so that a part
+may add some. `schema` counts the shapes: a file of a later one is refused, not guessed at.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
+
+from diffsweep.core import files
+from diffsweep.core.problems import BadInput
+
+SCHEMA = 1
+T = TypeVar("T")
+
+CellId = Annotated[str, r"[\w-]+"]
+FileName = Annotated[str, r"\w[^/\\\0]*\.png"]
+Digest = Annotated[str, r"[0-9a-f]{64}"]  # SHA-256
+Direction = Annotated[str, r"higher|lower"]
+
+
+class Damaged(OSError):
+    """A stored file that is not what was stored there."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.path, self.reason)
+
+
+class Absent(Damaged):
+    """Not damaged, but not stored either."""
+
+
+class Newer(BadInput):
+    """A file of a later diffsweep."""
+
+
+class Definition(TypedDict):
+    """What two numbers must agree in to be compared."""
+
+    direction: Direction
+
+
+class Entry(TypedDict):
+    """A metric's number of a cell; without a value, `exact` or a reason."""
+
+    value: float | None
+    definition: Definition
+    exact: NotRequired[bool]
+    reason: NotRequired[str | None]
+
+
+class Trajectory(TypedDict):
+    """The steps that were watched: how many were asked for, and the timesteps of those that were stored."""
+
+    asked: int
+    t: list[int]
+
+
+class Facts(TypedDict):
+    """What a technique tells of its picture; base: the cell whose picture it enlarges."""
+
+    base: NotRequired[CellId]
+    trajectory: NotRequired[Trajectory]
+
+
+class Record(TypedDict):
+    """record.json of a cell. stats: each file's size in bytes and its time of change in ns, as they were written."""
+
+    schema: NotRequired[int]
+    cell_id: CellId
+    files: dict[FileName, Digest]
+    stats: NotRequired[dict[FileName, tuple[int, int]]]
+    config: dict[str, Any]
+    nfe: int
+    seconds: float
+    facts: Facts
+    metrics: dict[str, Entry]
+    recipe: NotRequired[int]
+    timesteps: NotRequired[list[int]]
+    provenance: NotRequired[dict[str, Any]]
+
+
+class CellEntry(TypedDict):
+    """A cell in sweep.json."""
+
+    cell_id: CellId
+    axes: dict[str, Any]
+    seed: int
+    status: str
+    reason: NotRequired[str | None]
+    config: NotRequired[dict[str, Any]]
+
+
+class RunEntry(TypedDict):
+    """One run of a sweep, and what it counted."""
+
+    started: str
+    cells: int
+    model_loads: int
+    model_calls: int
+    model_rows: int
+    padded_rows: int
+    encodes: int
+    rows: int
+    sampling_seconds: float
+    id: NotRequired[str]
+    device: NotRequired[str | None]
+    threads: NotRequired[int | None]
+    later_rows: NotRequired[dict[str, int]]
+
+
+class SetValue(TypedDict):
+    """A number of a setting's pictures, which `of` stands for."""
+
+    of: str
+    cells: int
+    axes: dict[str, Any]
+    value: float | None
+
+
+class SetEntry(TypedDict):
+    """A metric's numbers of whole sets of pictures."""
+
+    definition: Definition
+    values: list[SetValue]
+
+
+class Document(TypedDict):
+    """sweep.json."""
+
+    schema: NotRequired[int]
+    name: str
+    command: str
+    created: str
+    axes: dict[str, list[Any]]
+    cells: list[CellEntry]
+    runs: list[RunEntry]
+    notes: list[str]
+    grid: NotRequired[dict[str, Any]]
+    metrics: NotRequired[list[str]]
+    unavailable: NotRequired[dict[str, str]]
+    sets: NotRequired[dict[str, SetEntry]]
+    rows: NotRequired[int | None]
+    later_rows: NotRequired[dict[str, int]]
+
+
+def load(path: Path, kind: type[T]) -> T:
+    """A file as its type. Absent, Damaged, or Newer."""
+    try:
+        value = json.loads(files.read(path), parse_constant=_refused)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Absent(path, "is not there") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise Damaged(path, f"cannot be read ({reason})") from None
+    found = value.get("schema", SCHEMA) if isinstance(value, dict) else SCHEMA
+    if type(found) is int and found > SCHEMA:
+        newer = f"of a later diffsweep (schema {found}, this one reads up to {SCHEMA})"
+        raise Newer(f"{path}: {newer}; upgrade diffsweep, or choose another output_dir")
+    shape: Any = kind
+    if problem := _check(shape)(value):
+        raise Damaged(path, f"has another shape ({problem.lstrip('. ')})")
+    return typing.cast(T, value)
+
+
+def dump(value: Mapping[str, Any], kind: Any) -> bytes:
+    """A record or a document as its file's content; TypeError where it could not be read again."""
+    whole = {"schema": SCHEMA, **value}
+    data = to_json(whole)
+    if problem := _check(kind)(json.loads(data)):
+        raise TypeError(f"{kind.__name__}: {problem.lstrip('. ')}")
+    return data
+
+
+def to_json(value: Any) -> bytes:
+    """Strict JSON: an infinity or a NaN is a bug of the writer (`null` beside a flag says what was meant)."""
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+# -- a check for each type ---------------------------------------------------------------------------------------------
+Check = Callable[
+    [Any], str | None
+]  # what is wrong with a value, after the path that leads there; None where nothing is
+
+
+@lru_cache
+def _check(hint: Any) -> Check:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return lambda value: None
+    if typing.is_typeddict(hint):
+        return _keys(hint)
+    if origin is Annotated:
+        return _text(re.compile(arguments[1]))
+    if origin is types.UnionType:  # of a type and None, which is all that is used here
+        inner = _check(arguments[0])
+        return lambda value: None if value is None else inner(value)
+    if origin is list:
+        return _items(_check(arguments[0]))
+    if origin is tuple:  # of one type
+        inner, length = _items(_check(arguments[0])), len(arguments)
+        return lambda value: inner(value) or (f" must have {length} entries" if len(value) != length else None)
+    if origin is dict:
+        return _values(_check(arguments[0]), _check(arguments[1]))
+    if hint is float:
+        return lambda value: None if _number(value) else f" must be a number, not {_short(value)}"
+    return lambda value: None if type(value) is hint else f" must be {WORDS[hint]}, not {_short(value)}"
+
+
+WORDS = {int: "a whole number", bool: "true or false", str: "a text"}
+
+
+def _number(value: Any) -> bool:
+    return type(value) is int or (type(value) is float and math.isfinite(value))
+
+
+def _text(pattern: re.Pattern[str]) -> Check:
+    def check(value: Any) -> str | None:
+        if type(value) is str and pattern.fullmatch(value):
+            return None
+        return f" must be a text like {pattern.pattern}, not {_short(value)}"
+
+    return check
+
+
+def _items(item: Check) -> Check:
+    def check(value: Any) -> str | None:
+        if type(value) is not list:
+            return f" must be a list, not {_short(value)}"
+        for place, one in enumerate(value):
+            if problem := item(one):
+                return f"[{place}]{problem}"
+        return None
+
+    return check
+
+
+def _values(key: Check, item: Check) -> Check:
+    def check(value: Any) -> str | None:
+        if type(value) is not dict:
+            return f" must hold keys, not {_short(value)}"
+        for name, one in value.items():
+            if problem := key(name):
+                return f": each key{problem}"
+            if problem := item(one):
+                return f".{name}{problem}"
+        return None
+
+    return check
+
+
+def _keys(kind: Any) -> Check:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    checks = {key: _check(_bare(hint)) for key, hint in hints.items()}
+    required = [key for key, hint in hints.items() if typing.get_origin(hint) is not NotRequired]
+
+    def check(value: Any) -> str | None:
+        if type(value) is not dict:
+            return f" must hold keys, not {_short(value)}"
+        for key in required:
+            if key not in value:
+                return f".{key} is missing"
+        for key, one in value.items():
+            if key in checks and (problem := checks[key](one)):
+                return f".{key}{problem}"
+        return None
+
+    return check
+
+
+def _bare(hint: Any) -> Any:
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is NotRequired else hint
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
