@@ -30,6 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError, safe_load  # type: ignore[import-untyped]
 
+from diffsweep.core.locks import Busy
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.paths import shipped
 from diffsweep.tracker.agent import under_agent
@@ -178,6 +179,9 @@ def main() -> int:
     except KeyboardInterrupt:
         return _stopped(signal.SIGINT)
     except CellFailed:
+        return 1
+    except Busy as error:
+        print(f"diffsweep: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `| head` has read enough: all is stored and written by then
         sys.stderr.close()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsweep.core.device import known
+from diffsweep.core.locks import Busy, locked
 from diffsweep.core.problems import BadInput, did_you_mean, one_of, require
 from diffsweep.paths import shipped
 from diffsweep.sweep.schema import Absent, Damaged, Document, dump, load
@@ -224,7 +225,6 @@ def report(stored: Stored, keys: Mapping[str, str]) -> int:
 
 def score(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.core.files import write_atomic
-    from diffsweep.core.locks import locked
     from diffsweep.metric import NEEDS, Options, choose, lacking, score_sets
     from diffsweep.metric import score as measure
 
@@ -475,6 +475,9 @@ def main() -> int:
     except BadInput as error:
         print("\n".join(f"diffsweep-results: {message}" for message in error.messages), file=sys.stderr)
         return 2
+    except Busy as error:
+        print(f"diffsweep-results: {error}; try again later", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # `| head` has read enough
         sys.stderr.close()
         return 0

@@ -13,7 +13,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,8 +53,17 @@ def locked(
         os.pwrite(number, json.dumps(_myself()).encode(), 0)
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(number)
+        try:
+            path.unlink(missing_ok=True)
+        finally:
+            os.close(number)
+
+
+def tidy(folder: Path) -> None:
+    """Remove the lock files of processes that are dead."""
+    for path in folder.glob(".*.lock"):
+        with suppress(Busy), locked(folder, patience=0, name=path.name[1 : -len(".lock")]):
+            pass
 
 
 def _taken(path: Path) -> int | None:

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from diffsweep.core import files
+from diffsweep.core import files, locks
 from diffsweep.core.files import write_atomic
 from diffsweep.core.locks import locked
 from diffsweep.sweep.schema import Absent, dump, load
@@ -233,6 +233,7 @@ class Store:
         for folder in dict.fromkeys(self.folder(cell_id).parent for cell_id in cell_ids):
             if folder.is_dir():
                 files.tidy(folder)
+                locks.tidy(folder)
 
     # -- within --------------------------------------------------------------------------------------------------------
     def _amend(self, cell_id: str, changes: Mapping[str, Any]) -> None:

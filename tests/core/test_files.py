@@ -1,0 +1,75 @@
+"""Files written beside their place: what a killed writer leaves, and who removes it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffsweep.core import files
+
+LEAVES = """
+import os, sys
+from pathlib import Path
+from diffsweep.core import files
+files.os.replace = lambda *arguments: os._exit(9)
+files.write_atomic(Path(sys.argv[1]), b"half")
+"""
+
+
+def killed(path: Path) -> str:
+    """What a process leaves that is killed before its file is in place."""
+    before = set(os.listdir(path.parent))
+    assert subprocess.run([sys.executable, "-c", LEAVES, str(path)], check=False).returncode == 9
+    (left,) = set(os.listdir(path.parent)) - before
+    return left
+
+
+def test_who_writes_a_file_again_removes_what_killed_writers_left_of_it(tmp_path: Path) -> None:
+    path, other = tmp_path / "sweep.json", tmp_path / "grid.png"
+    left, of_another = killed(path), killed(other)
+    living = files.scratch(path)
+    living.write_bytes(b"a living writer's")
+    (tmp_path / ".sweep.json.swp").write_bytes(b"an editor's")
+    files.write_atomic(path, b"new")
+    assert left.startswith(".sweep.json.") and sorted(os.listdir(tmp_path)) == sorted(
+        ["sweep.json", ".sweep.json.swp", living.name, of_another]
+    )
+    files.tidy(tmp_path)
+    assert of_another not in os.listdir(tmp_path) and living.exists()
+
+
+def test_another_hosts_scratch_is_left_while_it_is_young(tmp_path: Path) -> None:
+    folder = tmp_path / ".cell.00000000-1-12345678"
+    folder.mkdir()
+    (folder / "image.png").write_bytes(b"half")
+    files.tidy(tmp_path, "cell")
+    assert folder.exists()
+    os.utime(folder, (0, 0))
+    files.tidy(tmp_path, "cell")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("umask, file, folder", [(0o022, 0o644, 0o755), (0o002, 0o664, 0o775), (0o077, 0o600, 0o700)])
+def test_what_is_written_has_the_mode_that_the_umask_gives(umask: int, file: int, folder: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        files.write_atomic(tmp_path / "below" / "file", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "below").stat().st_mode & 0o777 == folder
+    assert (tmp_path / "below" / "file").stat().st_mode & 0o777 == file
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "fifo")
+    assert files.read(tmp_path / "file") == files.read(tmp_path / "link") == b"content"
+    assert files.read(tmp_path / "file", 3) == b"con"
+    for path in (tmp_path / "fifo", tmp_path, Path("/dev/null")):
+        with pytest.raises(OSError, match=r"not a regular file|Is a directory"):
+            files.read(path)
