@@ -170,7 +170,6 @@ class Sweep:
         say(f"{self.plan.name}: {told}{also}")
         for line in self.store.told("sampled again, damaged"):
             say(line)
-        self.store.damaged.clear()
         if self.session is None and hasattr(self.plan.tracker, "begin"):
             self.session = self.plan.tracker.begin(self.store, self.folder)
         if missing:
@@ -476,6 +475,7 @@ class Sweep:
 
         done = list(dict.fromkeys(cell.id for cell in self.plan.cells if self.status(cell) == "done"))
         metrics, device = self.plan.metrics, self.this.device or self.plan.device
+        self.store.damaged.clear()  # mended by now, or found again
         score(self.store, done, metrics.metrics, device, self.unmeasured)
         with locked(self.folder, name="report"):  # the last of several processes writes what all of them made
             judged = metrics.of_sets or self._earlier().get("sets")
