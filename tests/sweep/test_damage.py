@@ -136,7 +136,7 @@ def test_every_command_goes_on_and_names_what_is_damaged(
         damage(store.folder(cell_id))
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
-    for words in ("table", "compare", "figure", "grid", "report embed=true", "score metric=psnr,ssim"):
+    for words in ("table", "compare", "figure x=seed", "grid", "report embed=true", "score metric=psnr,ssim"):
         command, *keys = words.split()
         assert results.run([command, "mine", *keys]) == 0, words
         told = capsys.readouterr().err
