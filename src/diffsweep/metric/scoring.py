@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffsweep.core.device import present
-from diffsweep.core.packages import modules
+from diffsweep.core.packages import HINT, imported, modules
 from diffsweep.core.problems import BadInput, did_you_mean, one_of, require
 from diffsweep.metric.batch import Batch, Described, Metric, Score, SetMetric
 from diffsweep.metric.distribution import FEATURES
@@ -78,7 +77,7 @@ def known(plugins: tuple[str, ...] = ()) -> dict[str, Any]:
     """Every metric by name, the plugins' first: all that the modules of each package's `metric` folder list."""
     found: dict[str, Any] = {}
     for path in modules("metric", plugins):
-        for metric in getattr(importlib.import_module(path), "METRICS", ()):
+        for metric in getattr(imported(path), "METRICS", ()):
             found.setdefault(metric.name, metric)
     return found
 
@@ -90,7 +89,9 @@ def choose(names: Iterable[str], options: Options = Options()) -> Chosen:
     there = ", ".join(metrics)
     wrong = [name for name in names if name not in metrics]
     if wrong:
-        raise BadInput(f"metric.names: no metric {n!r}; there are {there}{did_you_mean(n, metrics)}" for n in wrong)
+        raise BadInput(
+            f"metric.names: no metric {n!r}; there are {there}; {HINT}{did_you_mean(n, metrics)}" for n in wrong
+        )
     chosen, unavailable = [], {}
     for metric in (options.on(metrics[name]) for name in names):
         if reason := _missing_from(metric):
