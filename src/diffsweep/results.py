@@ -15,6 +15,7 @@ from typing import Any
 
 from diffsweep import process
 from diffsweep.core.device import known
+from diffsweep.core.failures import Failures
 from diffsweep.core.files import root_of
 from diffsweep.core.problems import BadInput, did_you_mean, not_text, one_of, require
 from diffsweep.paths import shipped
@@ -241,7 +242,7 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
     for name, reason in chosen.unavailable.items():
         print(f"{name}: not measured: {reason}", file=sys.stderr)
     chosen.ready()
-    device, failed = keys.get("device", "auto"), dict[str, str]()
+    device, failed = keys.get("device", "auto"), Failures()
     require(known(device))
     changed = measure(stored.store, stored.cell_ids, chosen.metrics, device, failed)
     print(
@@ -262,6 +263,8 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
         before = {k: why for k, why in sweep.get("unavailable", {}).items() if k not in chosen.names}
         sweep["unavailable"] = {**before, **chosen.unavailable, **failed}
         write_atomic(stored.folder / "sweep.json", to_json(sweep))
+    if written := failed.write(stored.folder / "errors", chosen.names):
+        print(f"traceback{'s' * written.is_dir()}: {written}", file=sys.stderr)
     return report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), {})
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffsweep.core.device import present
+from diffsweep.core.failures import Failures
 from diffsweep.core.packages import HINT, imported, modules
 from diffsweep.core.problems import BadInput, did_you_mean, one_of, require
 from diffsweep.metric.batch import Batch, Described, Metric, Score, SetMetric
@@ -128,7 +129,7 @@ def score(
     cell_ids: Iterable[str],
     metrics: Iterable[Metric],
     device: str = "auto",
-    failed: dict[str, str] | None = None,
+    failed: Failures | None = None,
     shows: bool = True,
 ) -> int:
     """Compute what is missing and write it into the records; the number of cells that changed.
@@ -161,7 +162,7 @@ def score_sets(
     sweep: Mapping[str, Any],
     metrics: Iterable[SetMetric],
     device: str = "auto",
-    failed: dict[str, str] | None = None,
+    failed: Failures | None = None,
 ) -> dict[str, Any]:
     """What sweep.json holds as `sets`: by metric its definition and a number a setting, those of now and before.
 
@@ -191,16 +192,16 @@ def score_sets(
 
 
 @contextmanager
-def _told(metric: Described, failed: dict[str, str] | None) -> Iterator[None]:
+def _told(metric: Described, failed: Failures | None) -> Iterator[None]:
     """One metric's error is no other's: it is told, not raised."""
     try:
         yield
     except BadInput:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if failed is None:
             raise
-        failed.setdefault(metric.name, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        failed.add(metric.name, error)
 
 
 def _together(store: Store, metric: SetMetric, cells: Mapping[str, str], device: str) -> Score:
