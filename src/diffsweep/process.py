@@ -25,7 +25,7 @@ from importlib.metadata import version
 from types import FrameType
 from typing import Any, TextIO
 
-from diffsweep.core.packages import culprit
+from diffsweep.core.packages import culprit, described
 from diffsweep.tracker.agent import under_agent
 
 BUG = 70  # sysexits.h: an internal software error
@@ -55,9 +55,9 @@ def run(name: str, act: Callable[[], int], explain: Callable[[Exception], str | 
             finally:
                 check_stopped()
     except SystemExit as stop:
-        if (where := culprit(stop)) is None:  # Hydra's, after --help
+        if not culprit(stop):  # Hydra's, after --help
             raise
-        code = _refuse(name, f"{where}: SystemExit({stop})")
+        code = _refuse(name, f"plugins: {described(stop)}")
     except BaseException:
         if _received is None:
             raise
@@ -178,16 +178,15 @@ def _failed(name: str, error: Exception, mistake: str | None, safe: str) -> int:
         traceback.print_exception(error)
     if mistake is not None:
         return _refuse(name, mistake)
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    if where := culprit(error):
-        _print(name, f"{where}: {what}", f"the traceback is in {_written(error)}")
+    if culprit(error):
+        _print(name, f"plugins: {described(error)}", f"traceback: {_written(error)}")
         return 2
     if isinstance(error, OSError) and error.strerror:
         room = "make room" if error.errno in FULL else "mend that"
         place = f": {error.filename}" if error.filename is not None else ""
         _print(name, f"{error.strerror}{place}", f"{safe}: {room}, then run the same command again")
         return 1
-    _print(name, f"a bug of diffsweep: {what}", f"please report it, with {_written(error)}", f"{safe}")
+    _print(name, f"a bug of diffsweep: {described(error)}", f"please report it, with {_written(error)}", safe)
     return BUG
 
 
