@@ -247,7 +247,9 @@ def test_an_exit_of_a_library_is_no_success(diffsweep, runner) -> None:
 
 def test_bytes_that_are_no_text_are_refused_before_anything_is_planned(diffsweep, runner, capsys) -> None:
     assert diffsweep("prompt=caf\udce9", "seed=3") == 2  # as Python reads an argument in Latin-1
-    assert capsys.readouterr().err == "diffsweep: prompt=caf\\udce9: not UTF-8; type it in UTF-8, under a UTF-8 locale\n"
+    assert (
+        capsys.readouterr().err == "diffsweep: prompt=caf\\udce9: not UTF-8; type it in UTF-8, under a UTF-8 locale\n"
+    )
     assert runner.calls == []
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -229,7 +228,6 @@ def refused(
 
     monkeypatch.setattr(Analytic, "load", load)
     monkeypatch.setattr(DeepFloyd, "load", load)
-    before = signal.getsignal(signal.SIGTERM)
 
     def run(*words: str) -> list[str]:
         there = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -241,7 +239,6 @@ def refused(
         return [line.removeprefix("diffsweep: ") for line in err.splitlines() if line.startswith("diffsweep: ")]
 
     yield run
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("typed", REFUSED, ids=lambda typed: typed[:60])

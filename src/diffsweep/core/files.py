@@ -35,11 +35,11 @@ def root_of(output_dir: str, writes: bool = False) -> Path:
         root = Path(output_dir).expanduser()
         with suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(root)  # too long, with a NUL, in a loop of links
-        there = next(place for place in (root, *root.absolute().parents) if os.path.lexists(place))
+        there = next(place for place in (root.absolute(), *root.absolute().parents) if os.path.lexists(place))
         if not there.is_dir():
             raise OSError(f"{there} is {'a link that leads to no' if there.is_symlink() else 'not a'} folder")
         os.listdir(there)
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: of ~nobody
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: of ~nobody, where there is no such user
         raise BadInput(f"output_dir={output_dir}: {getattr(error, 'strerror', None) or error}") from None
     if writes:
         try:
