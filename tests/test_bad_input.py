@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +220,7 @@ def refused(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     hydra_restore_singletons: None,
-) -> Iterator[Callable[..., list[str]]]:
+) -> Callable[..., list[str]]:
     """Run the command with a mistake in it; what it says. No model may be loaded, no file written."""
 
     def load(model: Any, device: str) -> None:
@@ -238,7 +238,7 @@ def refused(
         assert out == "" and "Traceback" not in err
         return [line.removeprefix("diffsweep: ") for line in err.splitlines() if line.startswith("diffsweep: ")]
 
-    yield run
+    return run
 
 
 @pytest.mark.parametrize("typed", REFUSED, ids=lambda typed: typed[:60])

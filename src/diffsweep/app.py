@@ -148,7 +148,7 @@ task = Task()  # importable, so that other launchers can send it to their proces
 
 def main() -> int:
     """The console entry; returns the exit code (see `diffsweep --help`)."""
-    return process.run("diffsweep", _main, _mistake, "Cells that are stored are safe, and the same command goes on")
+    return process.run("diffsweep", _main, _mistake, "Cells that are stored are safe")
 
 
 def _main() -> int:
