@@ -263,7 +263,7 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
         before = {k: why for k, why in sweep.get("unavailable", {}).items() if k not in chosen.names}
         sweep["unavailable"] = {**before, **chosen.unavailable, **failed}
         write_atomic(stored.folder / "sweep.json", to_json(sweep))
-    if written := failed.write(stored.folder / "errors", chosen.names):
+    if written := failed.write(stored.folder / "errors", sweep):
         print(f"traceback{'s' * written.is_dir()}: {written}", file=sys.stderr)
     return report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), {})
 

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,8 +81,12 @@ def test_an_error_of_the_disk_names_the_file(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_traceback_is_there_as_long_as_its_failure_is(tmp_path: Path) -> None:
+    def sweep(failing: str, *unavailable: str) -> dict[str, Any]:
+        cells = [{"cell_id": name, "status": "failed" if name in failing else "done"} for name in "abc"]
+        return {"cells": cells, "unavailable": dict.fromkeys(unavailable, "a reason")}
+
     folder = tmp_path / "errors"
-    assert Failures().write(folder, ["a"]) is None and not folder.exists()
+    assert Failures().write(folder, sweep("")) is None and not folder.exists()
     failures = Failures()
     for name in ("a", "psnr/mine"):
         try:
@@ -90,11 +95,12 @@ def test_a_traceback_is_there_as_long_as_its_failure_is(tmp_path: Path) -> None:
             failures.add(name, error)
             failures.add(name, KeyError("a second one"))
     assert failures["a"].startswith("ValueError: invalid literal for int()")
-    assert failures.write(folder, ["b"]) == folder
+    assert failures.write(folder, sweep("a", "psnr/mine")) == folder
     assert sorted(os.listdir(folder)) == ["a.txt", "psnr_mine.txt"]
     assert (folder / "a.txt").read_text().startswith("Traceback (most recent call last):\n")
     again = Failures()
     again.add("b", ValueError("no"))
-    assert again.write(folder, ["a", "b"]) == folder / "b.txt"
-    assert sorted(os.listdir(folder)) == ["b.txt", "psnr_mine.txt"]
-    assert Failures().write(folder, ["b", "psnr_mine"]) is None and not folder.exists()
+    assert again.write(folder, sweep("ab", "psnr/mine")) == folder / "b.txt"  # a: of another process
+    assert sorted(os.listdir(folder)) == ["a.txt", "b.txt", "psnr_mine.txt"]
+    assert Failures().write(folder, sweep("b")) is None and os.listdir(folder) == ["b.txt"]
+    assert Failures().write(folder, sweep("")) is None and not folder.exists()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from diffsweep.core.files import write_atomic
 
@@ -24,15 +25,22 @@ class Failures(dict[str, str]):
             self[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             self._tracebacks[name] = "".join(traceback.format_exception(error))
 
-    def write(self, folder: Path, tried: Iterable[str]) -> Path | None:
-        """Write each traceback into the folder, and remove those of what was tried and did not fail this time. The
-        file, where it is one; the folder, where there are several."""
-        files = {name: folder / (re.sub(r"[^\w.-]", "_", name) + ".txt") for name in self._tracebacks}
-        for name, file in files.items():
-            write_atomic(file, self._tracebacks[name].encode("utf-8", "backslashreplace"))
-        before = {file.stem: file for file in folder.glob("*.txt")}
-        for name in before.keys() & {*tried} - self.keys():
-            before[name].unlink(missing_ok=True)
+    def write(self, folder: Path, sweep: Mapping[str, Any]) -> Path | None:
+        """Write each traceback into the folder, and remove those of what no longer fails in the sweep (what sweep.json
+        holds). The file, where there is one traceback; the folder, where there are several."""
+        for name, text in self._tracebacks.items():
+            write_atomic(folder / _file(name), text.encode("utf-8", "backslashreplace"))
+        failing = {cell["cell_id"] for cell in sweep["cells"] if cell["status"] == "failed"}
+        current = {_file(name) for name in (*failing, *sweep["unavailable"])}
+        for file in folder.glob("*.txt"):
+            if file.name not in current:
+                file.unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()  # where none is left
-        return next(iter(files.values())) if len(files) == 1 else folder if files else None
+        if len(self._tracebacks) == 1:
+            return folder / _file(*self._tracebacks)
+        return folder if self._tracebacks else None
+
+
+def _file(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name) + ".txt"

@@ -462,8 +462,8 @@ class Sweep:
             write_atomic(self.folder / "sweep.json", to_json(document))
             report = write_all(self.store, document)
         show(report)
-        for failures, tried in ((self.failures, done), (self.unmeasured, metrics.names)):
-            if written := failures.write(self.folder / "errors", tried):
+        for failures in (self.failures, self.unmeasured):
+            if written := failures.write(self.folder / "errors", document):
                 say(f"traceback{'s' * written.is_dir()}: {written}")
         if self.session:
             self.session.report(document, report)
