@@ -7,12 +7,14 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
 from diffsweep import app
 from diffsweep.core.problems import BadInput
@@ -56,9 +58,7 @@ def runner(monkeypatch, tmp_path, hydra_restore_singletons) -> Runner:
     module.run_sweep = fake.run_sweep
     monkeypatch.setitem(sys.modules, "diffsweep.sweep.runner", module)
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-    yield fake
-    signal.signal(signal.SIGTERM, before)
+    return fake
 
 
 @pytest.fixture
@@ -174,12 +174,22 @@ def test_an_ordinary_launcher_runs_job_by_job(diffsweep, runner, tmp_path) -> No
     assert diffsweep("-m", "hydra/launcher=basic", "seed=1,2") == 1
 
 
+def test_a_mistake_that_another_process_finds_is_one_message_too(diffsweep, runner, capsys) -> None:
+    def bad() -> None:
+        raise BadInput("seed=-1: no")
+
+    runner.before = bad
+    assert diffsweep("-m", "hydra/launcher=basic", "seed=1,2") == 2
+    assert capsys.readouterr().err == "diffsweep: seed=-1: no\n"
+
+
 def test_the_task_can_be_sent_to_another_process() -> None:
     assert isinstance(pickle.loads(pickle.dumps(app.task)), app.Task)
 
 
 @pytest.mark.parametrize("arguments", [["seed=1"], ["-m", "seed=1,2"]])
-def test_exit_codes(diffsweep, runner, capsys, arguments: list[str]) -> None:
+def test_exit_codes(diffsweep, runner, capsys, arguments: list[str], tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert diffsweep(*arguments) == 0
     runner.status = "failed"
     assert diffsweep(*arguments) == 1
@@ -200,8 +210,56 @@ def test_exit_codes(diffsweep, runner, capsys, arguments: list[str]) -> None:
         raise ZeroDivisionError
 
     runner.before = bug
-    with pytest.raises(ZeroDivisionError):  # a program's mistake keeps its trace
-        diffsweep(*arguments)
+    capsys.readouterr()
+    assert diffsweep(*arguments) == 70
+    what, report, _ = capsys.readouterr().err.splitlines()
+    assert what == "diffsweep: a bug of diffsweep: ZeroDivisionError"
+    (file,) = tmp_path.glob("diffsweep-*.txt")
+    assert report == f"diffsweep: please report it, with {file}"
+    assert file.read_text().endswith("    raise ZeroDivisionError\nZeroDivisionError\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_a_signal_while_hydra_composes_has_its_exit_code(
+    diffsweep, runner, capsys, monkeypatch, number: int, swallowed: bool
+) -> None:
+    """OmegaConf takes an interrupt for an error of the configuration; a library's `except:` forgets it."""
+    original, calls = ListConfig._validate_set, []
+
+    def stopped(*arguments) -> None:
+        if not calls:
+            calls.append(number)
+            with suppress(KeyboardInterrupt) if swallowed else nullcontext():
+                os.kill(os.getpid(), number)
+        original(*arguments)
+
+    monkeypatch.setattr(ListConfig, "_validate_set", stopped)
+    assert diffsweep("-m", "seed=0,1") == 128 + number
+    assert calls and runner.calls == []
+    assert capsys.readouterr().err == f"diffsweep: stopped by {signal.Signals(number).name}\n"
+
+
+def test_an_exit_of_a_library_is_no_success(diffsweep, runner) -> None:
+    runner.before = lambda: sys.exit(0)
+    assert diffsweep("seed=1") == diffsweep("-m", "seed=1,2") == 70
+
+
+def test_bytes_that_are_no_text_are_refused_before_anything_is_planned(diffsweep, runner, capsys) -> None:
+    assert diffsweep("prompt=caf\udce9", "seed=3") == 2  # as Python reads an argument in Latin-1
+    assert (
+        capsys.readouterr().err == "diffsweep: prompt=caf\\udce9: not UTF-8; type it in UTF-8, under a UTF-8 locale\n"
+    )
+    assert runner.calls == []
+
+
+def test_what_crosses_processes_comes_out_the_same() -> None:
+    for value in (app.Status("done", Path("outputs/sweeps/it"), 3), app.task):
+        assert vars(pickle.loads(pickle.dumps(value))) == vars(value)
+    bad = pickle.loads(pickle.dumps(BadInput(["one thing", "another\nline"])))
+    assert (type(bad), bad.messages) == (BadInput, ["one thing", "another\nline"])
+    failed = pickle.loads(pickle.dumps(app.CellFailed("seed=3")))
+    assert (type(failed), str(failed)) == (app.CellFailed, "seed=3")
 
 
 REFUSED = {

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +220,7 @@ def refused(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     hydra_restore_singletons: None,
-) -> Iterator[Callable[..., list[str]]]:
+) -> Callable[..., list[str]]:
     """Run the command with a mistake in it; what it says. No model may be loaded, no file written."""
 
     def load(model: Any, device: str) -> None:
@@ -229,7 +228,6 @@ def refused(
 
     monkeypatch.setattr(Analytic, "load", load)
     monkeypatch.setattr(DeepFloyd, "load", load)
-    before = signal.getsignal(signal.SIGTERM)
 
     def run(*words: str) -> list[str]:
         there = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -240,8 +238,7 @@ def refused(
         assert out == "" and "Traceback" not in err
         return [line.removeprefix("diffsweep: ") for line in err.splitlines() if line.startswith("diffsweep: ")]
 
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    return run
 
 
 @pytest.mark.parametrize("typed", REFUSED, ids=lambda typed: typed[:60])

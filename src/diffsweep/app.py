@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -30,10 +29,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError, safe_load  # type: ignore[import-untyped]
 
-from diffsweep.core.locks import Busy
-from diffsweep.core.problems import BadInput, did_you_mean
+from diffsweep import process
+from diffsweep.core.problems import BadInput, did_you_mean, not_text, require
 from diffsweep.paths import shipped
-from diffsweep.tracker.agent import under_agent
 
 if TYPE_CHECKING:
     from diffsweep.tracker.session import Session
@@ -47,21 +45,14 @@ class CellFailed(RuntimeError):
     """A job of one cell whose cell failed; its reason is already told."""
 
 
-class Stopped(KeyboardInterrupt):
-    """SIGTERM, as an interrupt: finished cells stay."""
+@dataclass(frozen=True)
+class Status:
+    """How a cell ended, `done` or `failed`; as a number, what an optimising sweeper is after: the cell's value of the
+    sweep's first metric, ValueError where it has none. Launchers send it from one process to another."""
 
-
-class Status(str):
-    """`done` or `failed`; as a number, what an optimising sweeper is after: the cell's value of the sweep's first
-    metric, ValueError where it has none."""
-
+    text: str
     folder: Path
     place: int  # in sweep.json, in `folder`
-
-    def __new__(cls, text: str, folder: Path, place: int) -> Status:
-        status = super().__new__(cls, text)
-        status.folder, status.place = folder, place
-        return status
 
     def __float__(self) -> float:
         from diffsweep.sweep.schema import Document, load
@@ -72,8 +63,8 @@ class Status(str):
         record = Store(self.folder.parents[1]).get(cell_id)
         entry = record["metrics"].get(metrics[0]) if record else None
         value = entry["value"] if entry else None
-        if self == "failed" or value is None:
-            raise ValueError(f"cell {cell_id}: {self}, no {metrics[0] or 'metric'}")
+        if self.text == "failed" or value is None:
+            raise ValueError(f"cell {cell_id}: {self.text}, no {metrics[0] or 'metric'}")
         return float(value)
 
 
@@ -98,8 +89,9 @@ class Task:
         if session and (told := session.close()):
             print(told, file=sys.stderr, flush=True)
 
-    def __call__(self, cfg: DictConfig) -> str:
+    def __call__(self, cfg: DictConfig) -> Status | None:
         """One job. Alone, it keeps its error for `main`: Hydra would tell it a second time."""
+        process.lasting_outputs()  # where a launcher has begun this process
         job = HydraConfig.get()
         if job.mode == RunMode.MULTIRUN:
             return self._one_of_many(cfg, job)
@@ -108,16 +100,16 @@ class Task:
             return status
         except Exception as error:
             self.error = error
-            return "failed"
+            return None
 
-    def _one_of_many(self, cfg: DictConfig, job: HydraConf) -> str:
+    def _one_of_many(self, cfg: DictConfig, job: HydraConf) -> Status:
         """One process a job: it cannot see which of its overrides vary, so each counts as an axis."""
         config, choices = _resolved(cfg), job.runtime.choices
         names = [line.partition("=")[0].lstrip("+") for line in job.overrides.task if not line.startswith("~")]
         varying = [name for name in names if name.partition(".")[0] not in _SETTINGS]
         axes = {name: choices[name] if name in choices else _at(config, name) for name in varying}
         (status,) = self.many([self.freeze(config, axes, job.overrides.task)], joins=True)
-        if status == "failed":
+        if status.text == "failed":
             raise CellFailed(shlex.join(job.overrides.task))
         return status
 
@@ -137,8 +129,12 @@ class Task:
         """Run the cells; their statuses. joins: beside those that other processes run."""
         from diffsweep.sweep.runner import run_sweep  # heavy: imported once there is something to run
 
+        process.check_stopped()
         name = _at(cells[0][0], "sweep.name") or self.name
-        outcome = run_sweep(cells, name, self.command, () if joins else self.launched, joins, self.session)
+        try:
+            outcome = run_sweep(cells, name, self.command, () if joins else self.launched, joins, self.session)
+        except SystemExit as stop:  # nothing below may end the process, least of all with 0
+            raise RuntimeError(f"SystemExit({stop})") from stop
         self.session = outcome.session
         if joins:
             self.end()
@@ -153,45 +149,37 @@ task = Task()  # importable, so that other launchers can send it to their proces
 
 def main() -> int:
     """The console entry; returns the exit code (see `diffsweep --help`)."""
+    return process.run("diffsweep", _main, _mistake, "Cells that are stored are safe")
+
+
+def _main() -> int:
     arguments = sys.argv[1:]
     if "--version" in arguments:
         print(f"diffsweep {version('diffsweep')}")
         return 0
     if any("--experimental-rerun".startswith(word.split("=")[0]) for word in arguments if word.startswith("--e")):
-        return _refuse("--experimental-rerun is not supported: it runs what a pickle file holds; repeat the command")
-    signal.signal(signal.SIGTERM, _stop)
+        raise BadInput("--experimental-rerun is not supported: it runs what a pickle file holds; repeat the command")
+    require(*(not_text(word) for word in arguments))
     OmegaConf.register_new_resolver("diffsweep.sweeps", _sweeps_listed, replace=True)
     multirun = [word for word in arguments if word in ("-m", "--multirun")]  # wherever it was typed
     words = [word for word in arguments if word not in multirun]
     sys.argv[1:] = [*multirun, *(_of_swept_choices(words) if multirun else words)]
     task.begin(shlex.join(["diffsweep", *arguments]))
-    whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
-        try:
-            with _errors_raised():
-                hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name="config")(task)()
-        finally:
-            task.end()
-        if task.error:
-            raise task.error
-    except Stopped:
-        return _stopped(signal.SIGTERM)
-    except KeyboardInterrupt:
-        return _stopped(signal.SIGINT)
+        with _errors_raised():
+            hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name="config")(task)()
     except CellFailed:
         return 1
-    except Busy as error:
-        print(f"diffsweep: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # `| head` has read enough: all is stored and written by then
-        sys.stderr.close()
-    except Exception as error:
-        if not _mendable(error):
-            raise
-        if whole:
-            traceback.print_exc()
-        return _refuse(explain(error))
+    finally:
+        task.end()
+    if task.error:
+        raise task.error
     return 1 if task.failed else 0
+
+
+def _mistake(error: Exception) -> str | None:
+    """What the user can mend, in one message."""
+    return explain(error) if _mendable(error) else None
 
 
 def _of_swept_choices(words: Sequence[str]) -> list[str]:
@@ -349,25 +337,6 @@ def _mendable(error: Exception) -> bool:
         return True
     last = traceback.extract_tb(error.__traceback__)[-1].filename
     return isinstance(error, ValueError) and Path(last).is_relative_to(Path(hydra.__file__).parent)
-
-
-def _refuse(message: str) -> int:
-    print("\n".join(f"diffsweep: {line}" for line in message.splitlines()), file=sys.stderr)
-    return 2
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(number)
-
-
-def _stopped(number: int) -> int:
-    """The exit code; but `wandb agent` takes any for a failure, and gives up after some: there, the signal ends it."""
-    print(f"diffsweep: stopped by {signal.Signals(number).name}", file=sys.stderr)
-    if under_agent():
-        sys.stdout.flush()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-    return 128 + number
 
 
 @contextmanager

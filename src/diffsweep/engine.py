@@ -116,8 +116,11 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def _lazily(start: Callable[[], Program[Any]]) -> Program[Any]:
-    """The program, made by its first step, so that what goes wrong there is its own failure."""
-    return (yield from start())
+    """The program, made by its first step, so that what goes wrong there is its own failure, an exit too."""
+    try:
+        return (yield from start())
+    except SystemExit as stop:
+        raise RuntimeError(f"SystemExit({stop})") from stop
 
 
 _Row = tuple[_Running, int]

@@ -13,9 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from diffsweep import process
 from diffsweep.core.device import known
-from diffsweep.core.locks import Busy, locked
-from diffsweep.core.problems import BadInput, did_you_mean, one_of, require
+from diffsweep.core.failures import Failures
+from diffsweep.core.files import root_of
+from diffsweep.core.locks import locked
+from diffsweep.core.problems import BadInput, did_you_mean, not_text, one_of, require
 from diffsweep.paths import shipped
 from diffsweep.sweep.schema import Absent, Damaged, Document, dump, load
 
@@ -60,7 +63,8 @@ diffsweep-results: tables, sheets and reports of stored sweeps
 SWEEP is the name of a folder under outputs/sweeps, or a path to one. Every command takes output_dir=FOLDER (default:
 outputs). NAMES: psnr,ssim,... or a choice of the metric group; plugins=PACKAGES finds metrics of your own.
 
-Exit codes: 0 done, 1 verify or export found something wrong, 2 bad input.
+Exit codes: 0 done, 1 verify or export found something wrong, or the disk or another part of the machine failed,
+2 bad input, 70 a bug of diffsweep, 128+n signal n.
 """
 
 COMMON = ("output_dir",)
@@ -168,7 +172,7 @@ def grid(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report.frame import results
     from diffsweep.report.grid import write_grid
 
-    blocks = keys["blocks"].split(",") if "blocks" in keys else None
+    blocks = _listed(keys, "blocks") if "blocks" in keys else None
     metrics = None
     if "metric" in keys:
         metrics = _metrics(keys["metric"], results(stored.store, stored.sweep).attrs["metrics"])
@@ -195,7 +199,7 @@ def figure(stored: Stored, keys: Mapping[str, str]) -> int:
     chosen = {key: keys.get(key) for key in ("x", "y", "hue", "facet", "cost")}
     there = [*frame.attrs["metrics"], *frame.attrs["sets"]]
     metrics = _metrics(keys["metric"], there) if "metric" in keys else None
-    over = keys["over"].split(",") if "over" in keys else ()
+    over = _listed(keys, "over")
     files = write_figures(stored.folder, stored.sweep, frame, None, keys.get("kind"), metrics, over, **chosen)
     if not files:
         nothing = "this sweep has no axis beside the seed and the input, or nothing was measured"
@@ -229,7 +233,7 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.metric import score as measure
 
     own = {key: keys[key] for key in ("missing", "clip", "features", "references") if key in keys}
-    plugins = tuple(filter(None, keys.get("plugins", "").split(",")))
+    plugins = tuple(_listed(keys, "plugins"))
     try:
         chosen = choose(_metrics(keys.get("metric", "default")), Options(**own, plugins=plugins))
     except BadInput as error:  # its keys are those of a sweep's `metric` block
@@ -238,7 +242,7 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
     for name, reason in chosen.unavailable.items():
         print(f"{name}: not measured: {reason}", file=sys.stderr)
     chosen.ready()
-    device, failed = keys.get("device", "auto"), dict[str, str]()
+    device, failed = keys.get("device", "auto"), Failures()
     require(known(device))
     changed = measure(stored.store, stored.cell_ids, chosen.metrics, device, failed)
     print(
@@ -259,6 +263,8 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
         before = {k: why for k, why in sweep.get("unavailable", {}).items() if k not in chosen.names}
         sweep["unavailable"] = {**before, **chosen.unavailable, **failed}
         write_atomic(stored.folder / "sweep.json", dump(sweep, Document))
+    if written := failed.write(stored.folder / "errors", sweep):
+        print(f"traceback{'s' * written.is_dir()}: {written}", file=sys.stderr)
     return report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), {})
 
 
@@ -269,8 +275,14 @@ def _format(keys: Mapping[str, str], allowed: Sequence[str]) -> str:
 
 
 def _listed(keys: Mapping[str, str], name: str) -> list[str]:
-    """The words that a key holds, with commas."""
-    return list(filter(None, keys.get(name, "").split(",")))
+    """The words that a key holds: with commas, or as the list that diffsweep takes."""
+    return _words(keys.get(name, ""))
+
+
+def _words(text: str) -> list[str]:
+    inner = text.strip()
+    inner = inner[1:-1] if inner.startswith("[") and inner.endswith("]") else inner
+    return [word.strip(" '\"") for word in inner.split(",") if word.strip(" '\"")]
 
 
 def _measured(keys: Mapping[str, str], frame: Any) -> list[str] | None:
@@ -284,7 +296,7 @@ def _metrics(text: str, there: Iterable[str] = ()) -> list[str]:
 
     choice = shipped("conf") / "metric" / f"{text}.yaml"
     if not choice.is_file():
-        return text.split(",")
+        return _words(text)
     chosen = list(yaml.safe_load(choice.read_text())["names"])
     return [name for name in chosen if name in there] or chosen
 
@@ -426,11 +438,11 @@ def run(words: Sequence[str]) -> int:
     own = COMMANDS[name].keys if name in COMMANDS else ()
     pairs = (word.lstrip("-").partition("=") for word in rest)
     output_dir = next((value for key, _, value in pairs if key == "output_dir"), "outputs")
-    there = names(Path(output_dir).expanduser())  # a sweep's name may hold a =
+    there = names(root_of(output_dir))  # a sweep's name may hold a =
     plain = [word for word in rest if "=" not in word or word in there or Path(word).is_dir()]
     keys = _keys([word for word in rest if word not in plain], (*own, *COMMON))
     if name == "list":
-        print("\n".join(names(Path(output_dir).expanduser())) or f"no sweeps under {output_dir}")
+        print("\n".join(there) or f"no sweeps under {output_dir}")
         return 0
     if len(plain) != 1:
         given = f"not {' '.join(plain)}" if plain else f"as in diffsweep-results {name} quickstart"
@@ -463,21 +475,20 @@ def _help(words: Sequence[str]) -> str:
 
 def main() -> int:
     """The console entry; returns the exit code."""
-    words = sys.argv[1:]
+    safe = "Stored cells are as they were"
+    return process.run("diffsweep-results", lambda: _main(sys.argv[1:]), _mistake, safe)
+
+
+def _main(words: Sequence[str]) -> int:
     if not words or any(word in ("-h", "--help", "help") for word in words):
         print(_help(words), end="")
         return 0 if words else 2
     if "--version" in words:
         print(f"diffsweep {version('diffsweep')}")
         return 0
-    try:
-        return run(words)
-    except BadInput as error:
-        print("\n".join(f"diffsweep-results: {message}" for message in error.messages), file=sys.stderr)
-        return 2
-    except Busy as error:
-        print(f"diffsweep-results: {error}; try again later", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # `| head` has read enough
-        sys.stderr.close()
-        return 0
+    require(*map(not_text, words))
+    return run(words)
+
+
+def _mistake(error: Exception) -> str | None:
+    return "\n".join(error.messages) if isinstance(error, BadInput) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -73,3 +74,17 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     for path in (tmp_path / "fifo", tmp_path, Path("/dev/null")):
         with pytest.raises(OSError, match=r"not a regular file|Is a directory"):
             files.read(path)
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "kept"
+    files.write_atomic(file, b"before")
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        files.write_atomic(file, b"after")
+    assert caught.value.filename == str(file)
+    assert (file.read_bytes(), os.listdir(tmp_path)) == (b"before", ["kept"])

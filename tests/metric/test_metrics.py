@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from diffsweep.core.failures import Failures
 from diffsweep.core.problems import BadInput
 from diffsweep.metric import Batch, Options, Score, choose, known
 from diffsweep.metric import score as measure
@@ -506,7 +507,7 @@ def test_a_metric_that_fails_is_told_and_the_others_are_measured(
 ) -> None:
     plugins = failing(tmp_path, "measured_badly", "bad", 'raise RuntimeError("out of\\n memory")')
     monkeypatch.syspath_prepend(tmp_path / "site")
-    failed: dict[str, str] = {}
+    failed = Failures()
     metrics = choose(["bad", "psnr"], Options(plugins=plugins)).metrics
     assert measure(store, IDS, metrics, "cpu", failed) == 2
     assert failed == {"bad": "RuntimeError: out of memory"}

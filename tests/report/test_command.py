@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import signal
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from diffsweep import app
 from diffsweep.report.command import command, override
+from diffsweep.sweep.cell import freeze
 from diffsweep.sweep.plan import Plan, axes_of, plan
 
 AWKWARD = [
@@ -52,11 +53,71 @@ def test_hydra_reads_the_value_back(value: Any) -> None:
     assert found == {"key": value} and not read.is_sweep_override()
 
 
+HOSTILE = [
+    *AWKWARD,
+    *(
+        "café",
+        "naïve",
+        "Ωmega",
+        "犬",
+        "étude_1",
+        "ﬁsh",
+        "x²",
+        "a٣",
+        "I\u0307",
+        "e\u0301a",
+        "a\u200bb",
+        "\u202eabc",
+    ),
+    *(
+        "~/dog",
+        "+x",
+        "-m",
+        "--help",
+        "a/b",
+        "./a",
+        "*",
+        "?",
+        "!!",
+        "#a",
+        "a#b",
+        "a;b",
+        "a&b",
+        "a|b",
+        "<a>",
+        "(a)",
+        "\t",
+    ),
+    *("'", "''", '"', "\\", "$", "${", "$(x)", "`x`", "%s", "a b", "a\\", "NaN", "Inf", "NULL", "TRUE", "0x1", "1_000"),
+    *("range(3)", "glob(*)", "a,b", "[a]", "{a:1}", "a:1", "=", "@", "x@y", "a\r\nb", "\\n", "'\\''", "tag(a,b)", "1."),
+]
+
+
+def test_a_shell_and_hydra_give_every_prompt_back_and_its_cell(config: Callable[..., dict[str, Any]]) -> None:
+    """The shell is bash, the grammar Hydra's own."""
+    assert len(HOSTILE) > 40
+    sweep = {"name": "it", "command": "diffsweep -m prompt=a,b", "axes": {"prompt": HOSTILE}}
+    lines = [command(sweep, {"prompt": text}) for text in HOSTILE]
+    script = "\n".join(f"printf '%s\\0' {line}; printf '\\1\\0'" for line in lines)
+    printed = subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout.decode()
+    parser = OverridesParser.create()
+    found = []
+    for words in printed.removesuffix("\1\0").split("\1\0"):
+        read = {o.key_or_group: o for o in map(parser.parse_override, words.removesuffix("\0").split("\0")[2:])}
+        given = OmegaConf.create({"prompt": None})
+        OmegaConf.update(given, "prompt", read["prompt"].value())
+        found.append(OmegaConf.to_container(given, resolve=True)["prompt"])
+    assert found == HOSTILE
+    ids = [freeze(config(prompt=text), {}).id for text in HOSTILE]
+    assert [freeze(config(prompt=text), {}).id for text in found] == ids
+    assert len({*ids}) == len({*HOSTILE})
+
+
 Typed = Callable[..., tuple[dict[str, Any], Plan]]
 
 
 @pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hydra_restore_singletons: None) -> Iterator[Typed]:
+def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hydra_restore_singletons: None) -> Typed:
     """A command line up to the runner: what sweep.json would hold of it, and its plan."""
     calls: list[tuple[dict[str, Any], Plan]] = []
 
@@ -77,9 +138,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hydra_restore_singlet
         assert app.main() == 0
         return calls[-1]
 
-    before = signal.getsignal(signal.SIGTERM)
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    return run
 
 
 QUICK = ("model=analytic", "metric=none")

@@ -53,7 +53,7 @@ def test_all_mistakes_of_a_sweep_are_told_at_once_and_each_once(swept: Swept) ->
 @pytest.mark.parametrize("key", ["device", "output_dir", "plugins", "metric", "tracker", "sweep", "engine", "grid"])
 def test_what_a_sweep_has_in_common_cannot_differ(key: str, config: Config) -> None:
     other = {
-        **{"device": "auto", "output_dir": "elsewhere", "plugins": ["json"], "sweep": {"name": "another"}},
+        **{"device": "auto", "output_dir": "elsewhere", "plugins": ["diffsweep"], "sweep": {"name": "another"}},
         **{"metric": {"name": "none", "names": ["psnr"]}, "tracker": {"name": "wandb"}},
         **{"engine": {"rows": 3, "threads": None}, "grid": {"rows": None, "cols": "seed"}},
     }
@@ -320,3 +320,16 @@ def test_a_sheets_axis_may_be_held_at_one_value(config: Config) -> None:
     assert (held.grid["rows"], held.grid["cols"]) == ("seed", None)
     with pytest.raises(BadInput, match=r"grid\.cols=sede: no such axis"):
         plan([(config(grid__cols="sede"), {"seed": 0})])
+
+
+@pytest.mark.parametrize("key", ["prompt", "sweep__name", "output_dir", "device", "input__path", "tracker__project"])
+def test_a_text_that_no_file_can_hold_is_refused_before_anything_is_sampled(swept: Swept, key: str) -> None:
+    groups = {"input": "file", "technique": "image_to_image"} if key.startswith("input") else {"tracker": "wandb"}
+    found = messages(swept(**groups, **{key: "caf\udce9"}))
+    assert any(text.startswith(f"{key.replace('__', '.')}=caf\udce9: must be text in UTF-8") for text in found)
+
+
+def test_so_is_one_within_a_list(swept: Swept) -> None:
+    found = messages(swept(technique="anagram", technique__prompts=[["a dog", "caf\udce9"], ["a", "b"]]))
+    needs = "must be a list (each entry text in UTF-8 or null) or null"
+    assert found == [f"technique.prompts={['a dog', 'caf' + chr(0xDCE9)]}: {needs}"]

@@ -1,4 +1,5 @@
-"""Files that are complete or absent, whenever their writer is killed, and that the next writer tidies up after it.
+"""Files that are complete or absent, whenever their writer is killed, and that the next writer tidies up after it; the
+folder that they lie under.
 
 What is being written lies beside its place as `.<name>.<host>-<pid>-<random>`. So anybody can see whether its writer
 lives: a process of this host by its pid, another host's by how old the file is.
@@ -13,9 +14,13 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+
+from diffsweep.core.problems import BadInput
 
 OWNED = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}")
 OLD = 24 * 3600.0  # seconds, after which no writer is waited for
@@ -28,6 +33,9 @@ def write_atomic(path: Path, data: bytes) -> None:
     try:
         write(place, data)
         os.replace(place, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk tells no name
+        raise
     finally:
         place.unlink(missing_ok=True)  # still there only where something failed
     tidy(path.parent, path.name)
@@ -99,3 +107,25 @@ def _lives(pid: int) -> bool:
 def _host() -> str:
     """This host in 8 hexadecimal digits."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def root_of(output_dir: str, writes: bool = False) -> Path:
+    """The folder that output_dir names, which may not be there yet; BadInput where it can be none, or, with `writes`,
+    where nothing can be written to it."""
+    try:
+        root = Path(output_dir).expanduser()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(root)  # too long, with a NUL, in a loop of links
+        there = next(place for place in (root.absolute(), *root.absolute().parents) if os.path.lexists(place))
+        if not there.is_dir():
+            raise OSError(f"{there} is {'a link that leads to no' if there.is_symlink() else 'not a'} folder")
+        os.listdir(there)
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: of ~nobody, where there is no such user
+        raise BadInput(f"output_dir={output_dir}: {getattr(error, 'strerror', None) or error}") from None
+    if writes:
+        try:
+            with tempfile.TemporaryDirectory(dir=there, prefix=".diffsweep-"):
+                pass
+        except OSError as error:
+            raise BadInput(f"output_dir={output_dir}: {there} cannot be written to ({error.strerror})") from None
+    return root

@@ -7,23 +7,42 @@ from collections.abc import Iterator
 from functools import lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from pkgutil import iter_modules
+from traceback import walk_tb
+from types import ModuleType
 
 from diffsweep.core.problems import BadInput, require
+from diffsweep.paths import shipped
+
+HINT = "plugins=[my_package] finds a part of your own"
+_plugins: set[str] = set()  # all that were asked for
 
 
 @lru_cache
 def packages(plugins: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The packages in order; BadInput for every plugin that cannot be imported."""
-    require(*(f"plugins={name}: no such package can be imported" for name in plugins if not _importable(name)))
-    return (*plugins, *(point.value for point in entry_points(group="diffsweep.plugins")), "diffsweep")
+    """The packages in order; BadInput for every plugin that cannot be imported, or holds no parts."""
+    require(*map(_wrong, plugins))
+    found = (*plugins, *(point.value for point in entry_points(group="diffsweep.plugins")))
+    _plugins.update(found)
+    return (*found, "diffsweep")
 
 
-def _importable(name: str) -> bool:
+def _wrong(name: str) -> str | None:
+    groups = sorted(folder.name for folder in shipped("conf").iterdir() if folder.is_dir())
     try:
-        return all(word.isidentifier() for word in name.split(".")) and find_spec(name) is not None
+        spec = find_spec(name) if all(word.isidentifier() for word in name.split(".")) else None
     except ModuleNotFoundError:  # of a package above it
-        return False
+        spec = None
+    except ValueError:  # of a program that is no module, such as __main__
+        return f"plugins={name}: not a package"
+    except (Exception, SystemExit) as error:
+        return f"plugins={name}: {described(error)}"
+    if spec is None:
+        return f"plugins={name}: no such package can be imported"
+    if any((Path(place) / group).is_dir() for place in spec.submodule_search_locations or () for group in groups):
+        return None
+    return f"plugins={name}: not a package with parts; it needs at least one of the folders {', '.join(groups)}"
 
 
 def modules(group: str, plugins: tuple[str, ...] = ()) -> Iterator[str]:
@@ -31,9 +50,34 @@ def modules(group: str, plugins: tuple[str, ...] = ()) -> Iterator[str]:
     for package in packages(plugins):
         path = f"{package}.{group}"
         try:
-            folder = importlib.import_module(path)
-        except ModuleNotFoundError as error:
-            if error.name in (package, path):  # it has no such folder
-                continue
-            raise BadInput(f"plugins={package}: {error}") from error
+            folder = imported(path)
+        except ModuleNotFoundError:  # it has no such folder
+            continue
         yield from (f"{path}.{name}" for name in sorted(m.name for m in iter_modules(folder.__path__)))
+
+
+def imported(path: str) -> ModuleType:
+    """A module of one of the packages; ModuleNotFoundError where there is none, BadInput where it fails to import."""
+    try:
+        return importlib.import_module(path)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and f"{path}.".startswith(f"{error.name}."):
+            raise
+        raise BadInput(f"plugins={path}: {described(error)}") from error
+
+
+def culprit(error: BaseException | None) -> str | None:
+    """The line of a plugin's code that an exception comes from; None where it comes from elsewhere."""
+    while error is not None:
+        for frame, line in reversed([*walk_tb(error.__traceback__)]):
+            if any(f"{frame.f_globals.get('__name__')}.".startswith(f"{name}.") for name in _plugins):
+                return f"{frame.f_code.co_filename}, line {line}"
+        error = error.__cause__
+    return None
+
+
+def described(error: BaseException) -> str:
+    """An exception in one line, with its place in a plugin's code."""
+    what = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    place = culprit(error)
+    return f"{what} ({place})" if place else what

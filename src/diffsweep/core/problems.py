@@ -13,6 +13,9 @@ class BadInput(ValueError):
         self.messages = list(dict.fromkeys([messages] if isinstance(messages, str) else messages))
         super().__init__("\n".join(self.messages))
 
+    def __reduce__(self) -> tuple[type, tuple[list[str]]]:
+        return type(self), (self.messages,)
+
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing when no allowed word comes close."""
@@ -39,3 +42,13 @@ def one_of(key: str, value: str, allowed: Iterable[str]) -> str | None:
     if value in allowed:
         return None
     return f"{key}={value}: must be one of {', '.join(allowed)}{did_you_mean(value, allowed)}"
+
+
+def not_text(value: str) -> str | None:
+    """A problem where a text holds bytes that are not UTF-8 (lone surrogates, as Python reads them): no file can."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        seen = value.encode("utf-8", "backslashreplace").decode()
+        return f"{seen}: not UTF-8; type it in UTF-8, under a UTF-8 locale"
+    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffsweep.core.device import present
-from diffsweep.core.packages import modules
+from diffsweep.core.failures import Failures
+from diffsweep.core.packages import HINT, imported, modules
 from diffsweep.core.problems import BadInput, did_you_mean, one_of, require
 from diffsweep.metric.batch import Batch, Described, Metric, Score, SetMetric
 from diffsweep.metric.distribution import FEATURES
@@ -78,7 +78,7 @@ def known(plugins: tuple[str, ...] = ()) -> dict[str, Any]:
     """Every metric by name, the plugins' first: all that the modules of each package's `metric` folder list."""
     found: dict[str, Any] = {}
     for path in modules("metric", plugins):
-        for metric in getattr(importlib.import_module(path), "METRICS", ()):
+        for metric in getattr(imported(path), "METRICS", ()):
             found.setdefault(metric.name, metric)
     return found
 
@@ -90,7 +90,9 @@ def choose(names: Iterable[str], options: Options = Options()) -> Chosen:
     there = ", ".join(metrics)
     wrong = [name for name in names if name not in metrics]
     if wrong:
-        raise BadInput(f"metric.names: no metric {n!r}; there are {there}{did_you_mean(n, metrics)}" for n in wrong)
+        raise BadInput(
+            f"metric.names: no metric {n!r}; there are {there}; {HINT}{did_you_mean(n, metrics)}" for n in wrong
+        )
     chosen, unavailable = [], {}
     for metric in (options.on(metrics[name]) for name in names):
         if reason := _missing_from(metric):
@@ -127,7 +129,7 @@ def score(
     cell_ids: Iterable[str],
     metrics: Iterable[Metric],
     device: str = "auto",
-    failed: dict[str, str] | None = None,
+    failed: Failures | None = None,
     shows: bool = True,
 ) -> int:
     """Compute what is missing and write it into the records; the number of cells that changed.
@@ -160,7 +162,7 @@ def score_sets(
     sweep: Mapping[str, Any],
     metrics: Iterable[SetMetric],
     device: str = "auto",
-    failed: dict[str, str] | None = None,
+    failed: Failures | None = None,
 ) -> dict[str, Any]:
     """What sweep.json holds as `sets`: by metric its definition and a number a setting, those of now and before.
 
@@ -190,16 +192,16 @@ def score_sets(
 
 
 @contextmanager
-def _told(metric: Described, failed: dict[str, str] | None) -> Iterator[None]:
+def _told(metric: Described, failed: Failures | None) -> Iterator[None]:
     """One metric's error is no other's: it is told, not raised."""
     try:
         yield
     except BadInput:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if failed is None:
             raise
-        failed.setdefault(metric.name, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        failed.add(metric.name, error)
 
 
 def _together(store: Store, metric: SetMetric, cells: Mapping[str, str], device: str) -> Score:

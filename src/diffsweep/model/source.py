@@ -184,8 +184,12 @@ def _variant(name: str) -> str | None:
 def sums(root: Path) -> dict[str, str]:
     """The SHA-256 of each file that a folder's SHA256SUMS lists; nothing where there is no such list."""
     file = root / SUMS
-    lines = [line.split(maxsplit=1) for line in file.read_text().splitlines() if line.strip()] if file.is_file() else []
-    if any(len(words) != 2 for words in lines):
+    try:
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file}: cannot be read as the list that sha256sum writes ({error})") from None
+    lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
+    if not all(len(words) == 2 and re.fullmatch(r"[0-9a-fA-F]{64}", words[0]) for words in lines):
         raise BadInput(f"{file}: not a list as sha256sum writes it")
     return {PurePosixPath(name.removeprefix("*")).as_posix(): sha256 for sha256, name in lines}
 

@@ -62,7 +62,7 @@ def _written(value: Any) -> str:
         return f"[{_listed(map(_written, value))}]"
     if not isinstance(value, str):
         return json.dumps(value, allow_nan=False)
-    if re.fullmatch(WORD, value) and value.lower() not in NOT_TEXT:
+    if re.fullmatch(WORD, value, flags=re.ASCII) and value.lower() not in NOT_TEXT:
         return value
     text = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # OmegaConf's: no interpolation
     text = re.sub(r'(\\*)"', r'\1\1\\"', text)  # a backslash is one, unless a quote or the end follows

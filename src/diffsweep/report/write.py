@@ -102,11 +102,7 @@ def print_table(table: Table) -> None:
     from rich.console import Console
 
     # a pipe or a log has no width of its own: one that holds most tables whole
-    class Piped(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
-
-    console = Piped(width=None if sys.stdout.isatty() else max(shutil.get_terminal_size().columns, 120))
+    console = Console(width=None if sys.stdout.isatty() else max(shutil.get_terminal_size().columns, 120))
     for part in to_terminal(table, console.width, MOST_SHOWN):
         console.print(part)
     if len(table.lines) > MOST_SHOWN:

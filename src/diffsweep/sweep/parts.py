@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import inspect
 import json
 import sys
@@ -20,8 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from diffsweep.core.packages import modules
-from diffsweep.core.problems import BadInput, did_you_mean
+from diffsweep.core.packages import HINT, imported, modules
+from diffsweep.core.problems import BadInput, did_you_mean, not_text
 from diffsweep.core.types import Guidance, Scheduler, View
 from diffsweep.upscale import Upscale
 
@@ -53,7 +52,9 @@ def find(group: str, name: str, plugins: tuple[str, ...] = ()) -> type:
             return part
     known = names(group, plugins)
     placed = "; a choice is placed there by upscale@upscale.then=NAME" if group == "upscale" else ""
-    raise BadInput(f"{group}={name}: not known; there are {', '.join(known)}{did_you_mean(name, known)}{placed}")
+    raise BadInput(
+        f"{group}={name}: not known; there are {', '.join(known)}; {HINT}{did_you_mean(name, known)}{placed}"
+    )
 
 
 def names(group: str, plugins: tuple[str, ...] = ()) -> list[str]:
@@ -63,11 +64,7 @@ def names(group: str, plugins: tuple[str, ...] = ()) -> list[str]:
 
 def _part(path: str, group: str) -> type | None:
     """The module's part: its dataclass with the group's mark."""
-    try:
-        module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        raise BadInput(f"plugins={path}: {error}") from error
-    for value in vars(module).values():
+    for value in vars(imported(path)).values():
         own = isinstance(value, type) and value.__module__ == path and dataclasses.is_dataclass(value)
         if own and hasattr(value, MARKS[group]) and not getattr(value, "__abstractmethods__", None):
             return value
@@ -171,6 +168,8 @@ def coerced(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:
             raise TypeError("must be a finite number")
         return float(value)
     if hint is str and isinstance(value, str | int | float) and not isinstance(value, bool):
+        if not_text(str(value)):
+            raise TypeError("must be text in UTF-8")
         return str(value)
     if type(value) is hint:
         return value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.device import known
+from diffsweep.core.files import root_of
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.sweep.cell import AROUND, Cell, freeze, settings
 from diffsweep.sweep.parts import build, coerced, shown
@@ -142,15 +142,7 @@ def _sweep(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _root(config: Mapping[str, Any]) -> dict[str, Any]:
-    given = str(config.get("output_dir") or "outputs")
-    try:
-        root = Path(given).expanduser()
-    except RuntimeError as error:
-        raise BadInput(f"output_dir={given}: {error}") from None
-    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise BadInput(f"output_dir={given}: {there} is not a folder that can be written to")
-    return {"root": root}
+    return {"root": root_of(str(config.get("output_dir") or "outputs"), writes=True)}
 
 
 def _engine(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from diffsweep.core.failures import Failures
 from diffsweep.core.files import write_atomic
 from diffsweep.core.locks import Busy, locked
 from diffsweep.core.problems import BadInput
@@ -120,11 +121,11 @@ class Sweep:
         self.joins = joins
         self.store = Store(whole.root)
         self.folder = whole.root / "sweeps" / whole.name
-        self.failures: dict[str, str] = {}
+        self.failures = Failures()
         self.shape: dict[str, int] = {}  # rows a call that the sweep began with, by the key of a stage's model
         self.rows: dict[str, int] = {}  # those that this run begins with
         self.watched: dict[str, Trajectory] = {}
-        self.unmeasured: dict[str, str] = {}  # metrics that failed, with their errors
+        self.unmeasured = Failures()  # metrics
         self.earlier = self._earlier(say)
         self.this = _Run()
         self.session = session
@@ -232,7 +233,8 @@ class Sweep:
                 for cells in by_model.values():
                     self._sample_together(cells, device, bar, len(missing))
         except KeyboardInterrupt:
-            say(f"stopped: {self.this.cells} of {len(missing)} cells stored; the same command goes on from there")
+            stored = sum(self.store.whole(cell.id) for cell in missing)
+            say(f"stopped: {stored} of {len(missing)} cells stored; the same command goes on from there")
             raise
         finally:
             self._write()
@@ -247,7 +249,7 @@ class Sweep:
 
         def each(cell_ids: list[str]) -> None:
             if preflight.beside(device):  # a metric that fails here is told by those who measure the rest
-                score(self.store, cell_ids, self.plan.metrics.metrics, device, {}, shows=False)
+                score(self.store, cell_ids, self.plan.metrics.metrics, device, Failures(), shows=False)
                 session.cells(document, cell_ids)
 
         with Following(each) as self.following:
@@ -372,7 +374,7 @@ class Sweep:
 
     def _finish(self, finished: Finished, engine: Engine, device: str) -> None:
         cell: Cell = finished.key
-        error = finished.error
+        error: BaseException | None = finished.error
         watched = self.watched.pop(cell.id, None)
         pictures: dict[str, np.ndarray] = {}
         facts: dict[str, Any] = {}
@@ -383,10 +385,10 @@ class Sweep:
                 model = engine.models[cell.asks]
                 pictures = {name: to_pixels(model.finish(tensor)) for name, tensor in tensors.items()}
                 facts = json.loads(to_json(finished.result.facts))
-            except Exception as found:  # what a technique of the user's own returns may be anything
+            except (Exception, SystemExit) as found:  # what a technique of the user's own returns may be anything
                 error = found
         if error is not None:
-            self.failures[cell.id] = f"{type(error).__name__}: {error}"
+            self.failures.add(cell.id, error)
             return
         if cell.pixels is not None:
             pictures["input"] = cell.pixels
@@ -485,6 +487,9 @@ class Sweep:
         show(report)
         for line in self.store.told(mend=True):
             say(line)
+        for failures in (self.failures, self.unmeasured):
+            if written := failures.write(self.folder / "errors", document):
+                say(f"traceback{'s' * written.is_dir()}: {written}")
         if self.session:
             self.session.report(document, report)
         elif told := self.plan.tracker.log(self.store, document, report):

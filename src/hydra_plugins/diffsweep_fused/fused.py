@@ -115,7 +115,8 @@ class FusedSweeper(BasicSweeper):
             self.validate_batch_is_legal(batch)
             returns.append(self.launcher.launch(batch, initial_job_idx=number))
             for returned in returns[-1]:
-                _ = returned.return_value  # raises where the job failed
+                if returned.status is JobStatus.FAILED:  # its `return_value` would print a message of its own
+                    raise returned._return_value
             number += len(batch)
         return returns
 

@@ -1,0 +1,46 @@
+"""What failed, and why: a line for tables and the screen, and the traceback in a file for whoever mends it."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from diffsweep.core.files import write_atomic
+
+
+class Failures(dict[str, str]):
+    """The reason why something failed, by its name: a cell's id, or a metric's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tracebacks: dict[str, str] = {}
+
+    def add(self, name: str, error: BaseException) -> None:
+        """The first error of a name counts."""
+        if name not in self:
+            self[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            self._tracebacks[name] = "".join(traceback.format_exception(error))
+
+    def write(self, folder: Path, sweep: Mapping[str, Any]) -> Path | None:
+        """Write each traceback into the folder, and remove those of what no longer fails in the sweep (what sweep.json
+        holds). The file, where there is one traceback; the folder, where there are several."""
+        for name, text in self._tracebacks.items():
+            write_atomic(folder / _file(name), text.encode("utf-8", "backslashreplace"))
+        failing = {cell["cell_id"] for cell in sweep["cells"] if cell["status"] == "failed"}
+        current = {_file(name) for name in (*failing, *sweep["unavailable"])}
+        for file in folder.glob("*.txt"):
+            if file.name not in current:
+                file.unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()  # where none is left
+        if len(self._tracebacks) == 1:
+            return folder / _file(*self._tracebacks)
+        return folder if self._tracebacks else None
+
+
+def _file(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name) + ".txt"

@@ -1,0 +1,218 @@
+"""The process around a command: how it prints, how signals end it, and which exit code it leaves.
+
+Sampling must not end because nobody reads what is printed: an output whose reader has left, or that was closed before
+the start, leads nowhere from then on. Characters that a terminal cannot show are written in other ones. A signal that
+asks the process to end raises `Stopped`; since a library may swallow that, or take it for an error of its own, the
+exit code follows the signal and not the exception.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import os
+import platform
+import select
+import shlex
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from types import FrameType
+from typing import Any, TextIO
+
+from diffsweep.core.locks import Busy
+from diffsweep.core.packages import culprit, described
+from diffsweep.tracker.agent import under_agent
+
+BUG = 70  # sysexits.h: an internal software error
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # Slurm warns by USR1, USR2 and XCPU
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PLAIN = {"–": "-", "—": "-", "…": "...", "↑": "^", "↓": "v", "±": "+-", "×": "x", "█": "#", "─": "-", "│": "|"}
+
+_received: int | None = None  # the first signal that asked this process to end
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asks the process to end: finished cells stay."""
+
+
+def run(name: str, act: Callable[[], int], explain: Callable[[Exception], str | None], safe: str) -> int:
+    """Run a command; its exit code. explain: one message about a mistake that the user can mend, None for any other
+    error. safe: what an error has left as it was, and how to go on."""
+    lasting_outputs()
+    code = BUG
+    try:
+        with stoppable():
+            try:
+                code = act()
+            except Exception as error:
+                check_stopped()
+                code = _failed(name, error, explain(error), safe)
+            finally:
+                check_stopped()
+    except SystemExit as stop:
+        if not culprit(stop):  # Hydra's, after --help
+            raise
+        code = _refuse(name, f"plugins: {described(stop)}")
+    except BaseException:
+        if _received is None:
+            raise
+    return _end(name, code)
+
+
+# --- Outputs
+
+
+class _Lasting(io.FileIO):
+    """A descriptor to write to that cannot end the work: after a first error it leads nowhere."""
+
+    lost: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        try:
+            while (written := super().write(data)) is None:  # a terminal that another program told not to block
+                select.select([], [self], [])
+            return written
+        except OSError as error:
+            self.lost = error
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return memoryview(data).nbytes
+
+
+def lasting_outputs() -> None:
+    """Let this process print through outputs that last as long as it does. Those that somebody put in place of the
+    process's own, such as a notebook's, stay."""
+    codecs.register_error("plain", _plain)
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # else a file opened later would take a closed one's place
+        pass
+    os.close(number)
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _lasting(sys.stdout, 1)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _lasting(sys.stderr, 2)
+
+
+def _lasting(before: TextIO | None, number: int) -> TextIO:
+    if isinstance(before, io.TextIOWrapper):
+        before.flush()
+        number, encoding, by_line = before.fileno(), before.encoding, before.line_buffering or before.write_through
+    else:
+        encoding, by_line = "utf-8", True
+    buffer = io.BufferedWriter(_Lasting(number, "w", closefd=False))
+    return io.TextIOWrapper(buffer, encoding=encoding, errors="plain", line_buffering=by_line)
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Characters that an encoding lacks, in ASCII."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in lacking), error.end
+
+
+def _lost(output: TextIO) -> OSError | None:
+    """Why what was printed is not there, where more than a reader's leaving is wrong."""
+    with suppress(OSError, ValueError):
+        output.flush()
+    error = getattr(getattr(getattr(output, "buffer", None), "raw", None), "lost", None)
+    return None if isinstance(error, ConnectionError) or (error and error.errno == errno.EIO) else error
+
+
+# --- Signals
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Signals that ask a process to end raise `Stopped` here; one that is ignored at the start, as by nohup, stays
+    ignored."""
+    global _received
+    _received = None
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    before = {n: signal.signal(n, _stop) for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def check_stopped() -> None:
+    """Raise `Stopped` where a signal came, whatever became of the first one."""
+    if _received is not None:
+        raise Stopped(_received)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    global _received
+    _received = _received or number
+    raise Stopped(number)
+
+
+# --- Ends
+
+
+def _end(name: str, code: int) -> int:
+    """The exit code. `wandb agent` takes one of a signal for a failure, and gives up after some: there the signal
+    itself ends the process."""
+    if _received is None:
+        if lost := _lost(sys.stdout):
+            _print(name, f"what it prints cannot be written: {lost.strerror}")
+        return code or int(lost is not None)
+    _print(name, f"stopped by {signal.Signals(_received).name}")
+    if under_agent():
+        sys.stdout.flush()
+        signal.signal(_received, signal.SIG_DFL)
+        os.kill(os.getpid(), _received)
+    return 128 + _received
+
+
+def _failed(name: str, error: Exception, mistake: str | None, safe: str) -> int:
+    """Report an error that ended a command; its exit code."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        traceback.print_exception(error)
+    if mistake is not None:
+        return _refuse(name, mistake)
+    if culprit(error):
+        _print(name, f"plugins: {described(error)}", f"traceback: {_written(error)}")
+        return 2
+    if isinstance(error, Busy):
+        _print(name, str(error), f"{safe}: run the same command again later")
+        return 1
+    if isinstance(error, OSError) and error.strerror:
+        room = "make room" if error.errno in FULL else "mend that"
+        place = f": {error.filename}" if error.filename is not None else ""
+        _print(name, f"{error.strerror}{place}", f"{safe}: {room}, then run the same command again")
+        return 1
+    _print(name, f"a bug of diffsweep: {described(error)}", f"please report it, with {_written(error)}", safe)
+    return BUG
+
+
+def _refuse(name: str, message: str) -> int:
+    _print(name, *message.splitlines())
+    return 2
+
+
+def _print(name: str, *lines: str) -> None:
+    print("\n".join(f"{name}: {line}" for line in lines), file=sys.stderr, flush=True)
+
+
+def _written(error: BaseException) -> str:
+    """The file that an error's traceback goes to."""
+    versions = f"diffsweep {version('diffsweep')}, Python {platform.python_version()}, {platform.platform()}"
+    text = "".join([versions, "\n", shlex.join(sys.argv), "\n\n", *traceback.format_exception(error)])
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="diffsweep-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(text)
+    except OSError:  # no room for it either
+        print(text, file=sys.stderr)
+        return "the traceback above"
+    return file.name

@@ -1,0 +1,160 @@
+"""A command's process: outputs that lose their reader, signals, terminals, and the exit code."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffsweep import process, results
+
+SCRIPT = """
+import os, signal, sys, time
+from pathlib import Path
+from diffsweep import process
+
+def act():
+{body}
+    Path("done").touch()
+    return 0
+
+sys.exit(process.run("it", act, lambda error: str(error) if isinstance(error, KeyError) else None, "All is safe"))
+"""
+TALKS = """\
+for i in range(2000):
+    print("out", "x" * 100)
+    print("err", "x" * 100, file=sys.stderr)
+"""
+Shell = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """Run a line of bash, in which $it is a command with this body."""
+
+    def run(line: str, body: str, **more: Any) -> subprocess.CompletedProcess[bytes]:
+        (tmp_path / "it.py").write_text(SCRIPT.format(body=textwrap.indent(body, "    ")))
+        environment = {**os.environ, "it": f"{shlex.quote(sys.executable)} it.py", "TMPDIR": str(tmp_path)}
+        bash = ["bash", "-c", f"set -o pipefail; {line}"]
+        environment |= more.pop("env", {})
+        return subprocess.run(bash, cwd=tmp_path, env=environment, capture_output=True, check=False, **more)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "$it 2>&1 | head -1",
+        "$it 2>&1 >/dev/null | head -1",
+        "$it 2>/dev/null | head -1",
+        "$it 2>&- >/dev/null",
+        "$it >&- 2>/dev/null",
+        "$it <&- >&- 2>&-",
+        "$it >/dev/null 2>/dev/full",
+    ],
+)
+def test_the_work_goes_on_without_a_reader(shell: Shell, tmp_path: Path, line: str) -> None:
+    done = shell(line, TALKS)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "done").exists()
+    assert len(done.stdout.splitlines()) == ("head" in line)
+
+
+def test_what_is_printed_and_cannot_be_written_is_an_error(shell: Shell, tmp_path: Path) -> None:
+    done = shell("$it >/dev/full", "print('a table')")
+    assert done.returncode == 1 and (tmp_path / "done").exists()
+    assert done.stderr == b"it: what it prints cannot be written: No space left on device\n"
+
+
+def test_a_file_never_takes_the_place_of_a_closed_output(shell: Shell, tmp_path: Path) -> None:
+    body = "file = open('picture', 'wb')\nos.write(2, b'words')\nprint('more', file=sys.stderr)\nfile.write(b'pixels')"
+    assert shell("$it <&- >&- 2>&-", body).returncode == 0
+    assert (tmp_path / "picture").read_bytes() == b"pixels"
+
+
+def test_a_terminal_that_does_not_block_is_waited_for(shell: Shell) -> None:
+    done = shell("$it | (sleep 0.5; wc -l)", "os.set_blocking(1, False)\nfor i in range(20000): print('x' * 50)")
+    assert done.returncode == 0 and int(done.stdout) == 20000
+
+
+@pytest.mark.parametrize("encoding, arrow", [("ascii", b"^"), ("latin-1", b"^"), ("utf-8", "↑".encode())])
+def test_characters_that_a_terminal_lacks_are_written_in_others(shell: Shell, encoding: str, arrow: bytes) -> None:
+    done = shell("$it", "print('psnr ↑ 犬 \\udcff')\nprint('ß', file=sys.stderr)", env={"PYTHONIOENCODING": encoding})
+    dog = "犬".encode() if encoding == "utf-8" else rb"\u72ac"
+    assert done.returncode == 0
+    assert done.stdout == b"psnr " + arrow + b" " + dog + b" \\udcff\n"
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "USR1", "USR2", "XCPU"])
+def test_a_signal_lets_go_and_has_its_exit_code(shell: Shell, tmp_path: Path, name: str) -> None:
+    body = f"try: os.kill(os.getpid(), signal.SIG{name}); time.sleep(9)\nfinally: Path('let_go').touch()"
+    done = shell("$it", body)
+    assert done.returncode == 128 + getattr(signal, f"SIG{name}")
+    assert done.stderr.decode() == f"it: stopped by SIG{name}\n"
+    assert (tmp_path / "let_go").exists() and not (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize("swallows", ["except BaseException: pass", "except BaseException as e: raise KeyError('no')"])
+def test_a_signal_that_a_library_takes_for_something_else_counts(shell: Shell, swallows: str) -> None:
+    done = shell("$it", f"try: os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)\n{swallows}")
+    assert (done.returncode, done.stderr) == (143, b"it: stopped by SIGTERM\n")
+
+
+def test_nohup_keeps_its_promise(shell: Shell, tmp_path: Path) -> None:
+    done = shell("trap '' HUP; $it", "os.kill(os.getpid(), signal.SIGHUP)")
+    assert done.returncode == 0 and (tmp_path / "done").exists()
+
+
+def test_a_full_disk_is_one_message(shell: Shell) -> None:
+    limit = (1000, resource.RLIM_INFINITY)
+    done = shell(
+        "$it",
+        "from diffsweep.core.files import write_atomic\nwrite_atomic(Path('big'), bytes(5000))",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+    )
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        "it: File too large: big",
+        "it: All is safe: make room, then run the same command again",
+    ]
+
+
+def test_a_bug_leaves_its_traceback_in_a_file_and_the_code_70(shell: Shell, tmp_path: Path) -> None:
+    done = shell("$it", "[][1]")
+    what, where, safe = done.stderr.decode().splitlines()
+    (file,) = tmp_path.glob("diffsweep-*.txt")
+    assert done.returncode == 70
+    assert what == "it: a bug of diffsweep: IndexError: list index out of range"
+    assert (where, safe) == (f"it: please report it, with {file}", "it: All is safe")
+    assert "it.py\n" in file.read_text() and file.read_text().endswith("IndexError: list index out of range\n")
+    assert b"Traceback" in shell("$it", "[][1]", env={"HYDRA_FULL_ERROR": "1"}).stderr
+    assert shell("$it", "raise KeyError('a mistake')").returncode == 2
+
+
+def test_results_end_the_same_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["diffsweep-results", "list"])
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        before = signal.getsignal(number)
+        monkeypatch.setattr(results, "run", lambda words, number=number: os.kill(os.getpid(), number))
+        assert results.main() == 128 + number
+        assert capsys.readouterr().err == f"diffsweep-results: stopped by {signal.Signals(number).name}\n"
+        assert signal.getsignal(number) is before
+    monkeypatch.setattr(process.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(results, "run", lambda words: [][1])
+    assert results.main() == 70
+    monkeypatch.setattr(results, "run", lambda words: os.listdir(tmp_path / "gone"))
+    capsys.readouterr()
+    assert results.main() == 1
+    assert capsys.readouterr().err.startswith(f"diffsweep-results: No such file or directory: {tmp_path / 'gone'}\n")
