@@ -42,8 +42,9 @@ diffsweep-results: tables, sheets and reports of stored sweeps
                                     embed: and report_whole.html, the page with its pictures in it (of 25 MB, those
                                     that fit), to send on its own
   score SWEEP [metric=NAMES] [clip=...] [features=clip|inception] [references=inputs|world|FOLDER]
-        [missing=skip] [device=auto|cpu|cuda:N]
-                                    measure the stored pictures (default: metric=default), then write the files again
+        [missing=skip] [device=auto|cpu|cuda:N] [force=true]
+                                    measure the stored pictures (default: metric=default), then write the files again.
+                                    force: also what has been measured already
   verify SWEEP                      compare every stored file with its recorded hash
   export SWEEP to=FOLDER|FILE.zip   the sweep and its cells alone, to send or to keep
   sync SWEEP [project=...] [entity=...] [tags=A,B] [mode=online|offline] [granularity=cell|sweep|both]
@@ -57,7 +58,7 @@ diffsweep-results: tables, sheets and reports of stored sweeps
 SWEEP is the name of a folder under outputs/sweeps, or a path to one. Every command takes output_dir=FOLDER (default:
 outputs). NAMES: psnr,ssim,... or a choice of the metric group; plugins=PACKAGES finds metrics of your own.
 
-Exit codes: 0 done, 1 verify found something wrong, 2 bad input.
+Exit codes: 0 done, 1 verify found something wrong or a metric failed, 2 bad input.
 """
 
 COMMON = ("output_dir",)
@@ -224,7 +225,7 @@ def report(stored: Stored, keys: Mapping[str, str]) -> int:
 
 def score(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.core.files import write_atomic
-    from diffsweep.metric import NEEDS, Options, choose, lacking, score_sets
+    from diffsweep.metric import Options, choose, score_sets
     from diffsweep.metric import score as measure
     from diffsweep.sweep.store import locked, to_json
 
@@ -238,28 +239,28 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
     for name, reason in chosen.unavailable.items():
         print(f"{name}: not measured: {reason}", file=sys.stderr)
     chosen.ready()
-    device, failed = keys.get("device", "auto"), dict[str, str]()
-    require(known(device))
-    changed = measure(stored.store, stored.cell_ids, chosen.metrics, device, failed)
+    device, failed, without = keys.get("device", "auto"), dict[str, str](), dict[str, str]()
+    force = keys.get("force", "false")
+    require(known(device), one_of("force", force, ("true", "false")))
+    again = force == "true"
+    changed = measure(stored.store, stored.cell_ids, chosen.metrics, device, failed, again=again, without=without)
     print(
         f"{changed} of {len(stored.cell_ids)} cells measured; the others have these numbers, or lack what they need",
         file=sys.stderr,
     )
-    records = [stored.store.record(cell_id) for cell_id in stored.cell_ids]
-    for metric in chosen.metrics:
-        if records and all(lacking(record, metric) for record in records):
-            lacks = " and ".join(sorted(NEEDS[need] for need in lacking(records[0], metric)))
-            print(f"{metric.name}: no cell has {lacks}", file=sys.stderr)
-    for name, reason in failed.items():
-        print(f"{name}: not measured: {reason}", file=sys.stderr)
+    for name, reason in without.items():
+        print(f"{name}: {reason}", file=sys.stderr)
     with locked(stored.folder):  # a run may have added cells meanwhile
         sweep = json.loads((stored.folder / "sweep.json").read_bytes())
         sweep["metrics"] = list(dict.fromkeys([*sweep.get("metrics", ()), *chosen.names]))
-        sweep["sets"] = score_sets(stored.store, sweep, chosen.of_sets, device, failed)
+        sweep["sets"] = score_sets(stored.store, sweep, chosen.of_sets, device, failed, again)
         before = {k: why for k, why in sweep.get("unavailable", {}).items() if k not in chosen.names}
-        sweep["unavailable"] = {**before, **chosen.unavailable, **failed}
+        sweep["unavailable"] = {**before, **chosen.unavailable, **without, **failed}
         write_atomic(stored.folder / "sweep.json", to_json(sweep))
-    return report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), {})
+    report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), {})
+    for name, reason in failed.items():
+        print(f"metric {name} failed: {reason}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _format(keys: Mapping[str, str], allowed: Sequence[str]) -> str:
@@ -359,7 +360,7 @@ COMMANDS = {
     "grid": Command(grid, ("rows", "cols", "blocks", "metric")),
     "figure": Command(figure, ("kind", "metric", "x", "y", "hue", "facet", "cost", "over", "cell")),
     "report": Command(report, ("embed",)),
-    "score": Command(score, ("metric", "clip", "features", "references", "missing", "device", "plugins")),
+    "score": Command(score, ("metric", "clip", "features", "references", "missing", "device", "force", "plugins")),
     "verify": Command(verify),
     "export": Command(export, ("to",)),
     "sync": Command(sync, ("project", "entity", "mode", "granularity", "tags")),

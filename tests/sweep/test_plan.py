@@ -14,7 +14,7 @@ import pytest
 
 from diffsweep.core import packages
 from diffsweep.core.problems import BadInput
-from diffsweep.metric import scoring
+from diffsweep.metric import choice
 from diffsweep.sweep import parts
 from diffsweep.sweep.plan import MOST_NOTES, Plan, Raw, axes_of, plan
 
@@ -278,7 +278,7 @@ def test_a_metric_of_the_users_own_is_known(
         points = f"[diffsweep.plugins]\n{package} = {package}\n"
         (tmp_path / f"{package}-1.0.dist-info" / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(tmp_path)
-    kept = packages.packages, parts.find, parts._build, scoring.known
+    kept = packages.packages, parts.find, parts._build, choice.known
     try:
         importlib.invalidate_caches()
         for cache in kept:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import inspect
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 
 from diffsweep.core.problems import BadInput, require
 
@@ -37,3 +41,10 @@ def modules(group: str, plugins: tuple[str, ...] = ()) -> Iterator[str]:
                 continue
             raise BadInput(f"plugins={package}: {error}") from error
         yield from (f"{path}.{name}" for name in sorted(m.name for m in iter_modules(folder.__path__)))
+
+
+def source(part: Any) -> str | None:
+    """SHA-256 of the file that defines a user's own part; None for a shipped part."""
+    if type(part).__module__.partition(".")[0] == "diffsweep":
+        return None
+    return hashlib.sha256(Path(inspect.getfile(type(part))).read_bytes()).hexdigest()
