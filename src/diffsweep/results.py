@@ -15,19 +15,23 @@ from typing import Any
 
 from diffsweep.core.device import known
 from diffsweep.core.problems import BadInput, did_you_mean, one_of, require
+from diffsweep.core.text import visible
 from diffsweep.paths import shipped
 
 HELP = """\
 diffsweep-results: tables, sheets and reports of stored sweeps
 
   table SWEEP [metric=NAMES] [stat=mean|median|q95|best4,...] [rows=AXES] [cols=AXES] [over=AXES]
-        [format=terminal|markdown|latex|csv]
+        [repeats=3] [format=terminal|markdown|latex|csv]
                                     each setting's mean over its seeds and inputs with a 95 % interval, or its median,
-                                    a quantile, or the expected best of 4 seeds. A setting is one choice of all axes
-                                    but seed, input and those given as over=: nothing else is averaged. cols: axes laid
-                                    out as columns; rows: those that come first among the others. csv: unrounded
+                                    a quantile, or the expected best of 4 seeds: of an input's seeds, averaged over
+                                    inputs. A setting is one choice of all axes but seed, input and those given as
+                                    over=: nothing else is averaged. cols: axes laid out as columns; rows: those that
+                                    come first among the others. Bold: the best of all settings, of each seed or input
+                                    where these are lines or columns. repeats: the fewest that have an interval, 2 or
+                                    more. csv: unrounded; a text that begins as a formula has a ' before it
   compare SWEEP [metric=NAMES] [axis=AXIS] [baseline=VALUE] [test=wilcoxon|sign] [over=AXES]
-        [format=terminal|markdown|csv]
+        [repeats=3] [format=terminal|markdown|csv]
                                     each value of an axis (default: of every axis of 2 to 10) against its first one or
                                     the baseline: paired differences, and where the metrics' variance comes from
   grid SWEEP [rows=AXIS] [cols=AXIS] [blocks=AXES] [metric=NAMES]
@@ -120,19 +124,19 @@ def opened(name: str, output_dir: str) -> Stored:
 def table(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report.frame import results
     from diffsweep.report.latex import to_latex
-    from diffsweep.report.layout import to_frame, to_markdown
+    from diffsweep.report.layout import to_csv, to_frame, to_markdown
     from diffsweep.report.table import summarise
     from diffsweep.report.write import print_table
 
     form = _format(keys, ("terminal", "markdown", "latex", "csv"))
     frame = results(stored.store, stored.sweep)
     stats = _listed(keys, "stat") or ["mean"]
-    axes = [_listed(keys, name) for name in ("rows", "cols", "over")]
-    summary = summarise(frame, _measured(keys, frame), stats, *axes)
+    rows, cols, over = (_listed(keys, name) for name in ("rows", "cols", "over"))
+    summary = summarise(frame, _measured(keys, frame), stats, rows, cols, over, _fewest(keys))
     if form == "terminal":
         print_table(summary)
     elif form == "csv":
-        to_frame(summary).to_csv(sys.stdout, index=False)
+        print(to_csv(to_frame(summary)), end="")
     else:
         print(to_markdown(summary) if form == "markdown" else to_latex(summary, stored.sweep["name"]), end="")
     return 0
@@ -141,21 +145,23 @@ def table(stored: Stored, keys: Mapping[str, str]) -> int:
 def compare(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report import comparison
     from diffsweep.report.frame import results
+    from diffsweep.report.layout import to_csv
     from diffsweep.report.text import markdown
 
     form = _format(keys, ("terminal", "markdown", "csv"))
     frame = results(stored.store, stored.sweep)
     own = {key: keys[key] for key in ("axis", "baseline", "test") if key in keys}
     metrics, over = _measured(keys, frame), _listed(keys, "over")
-    found = comparison.compare(frame, metrics, **own, over=over)
+    found = comparison.compare(frame, metrics, **own, over=over, fewest=_fewest(keys))
     if form == "csv":
-        comparison.to_frame(found).to_csv(sys.stdout, index=False)
+        if not found:
+            print(_incomparable(frame), file=sys.stderr)
+        print(to_csv(comparison.to_frame(found)), end="")
         return 0
     splits = [comparison.variance_split(frame, name, over) for name in dict.fromkeys(one.metric for one in found)]
     blocks = [
-        [one.sentence for one in found]
-        or [_refused(frame) or "No axis of 2 to 10 values; axis=NAME compares one of more"],
-        [comparison.explained(found, own.get("test", "wilcoxon"))],
+        [one.sentence for one in found] or [_incomparable(frame)],
+        [comparison.explained(found, own.get("test", "wilcoxon"))] if found else [],
         [split.sentence for split in splits if split],
     ]
     bullet, gap = ("* ", "\n\n") if form == "markdown" else ("", "\n")
@@ -203,6 +209,22 @@ def figure(stored: Stored, keys: Mapping[str, str]) -> int:
     for file in files:
         print(file)
     return 0
+
+
+def _incomparable(frame: Any) -> str:
+    """Why there is no comparison, and what mends it."""
+    from diffsweep.report.choice import measured
+
+    there = measured(frame)
+    if refused := _refused(frame):
+        return refused
+    if not there:
+        sets = " but by metrics of whole settings, which have no pairs" if frame.attrs["sets"] else ""
+        how = "`diffsweep-results score SWEEP metric=NAMES` measures the stored pictures"
+        return f"Nothing to compare: no picture was measured{sets}; {how}"
+    if all(frame[name].nunique() <= 1 for name in there):
+        return f"Nothing to compare: all pictures have the same numbers ({', '.join(there)})"
+    return "No axis of 2 to 10 values; axis=NAME compares one of more"
 
 
 def _refused(frame: Any) -> str:
@@ -259,7 +281,7 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
         write_atomic(stored.folder / "sweep.json", to_json(sweep))
     report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), {})
     for name, reason in failed.items():
-        print(f"metric {name} failed: {reason}", file=sys.stderr)
+        print(visible(f"metric {name} failed: {reason}"), file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -267,6 +289,16 @@ def _format(keys: Mapping[str, str], allowed: Sequence[str]) -> str:
     form = keys.get("format", "terminal")
     require(one_of("format", form, allowed))
     return form
+
+
+def _fewest(keys: Mapping[str, str]) -> int:
+    """The repeats that an interval takes."""
+    from diffsweep.report.statistics import FEWEST
+
+    text = keys.get("repeats", str(FEWEST))
+    if not text.isdecimal() or int(text) < 2:
+        raise BadInput(f"repeats={text}: must be a whole number, 2 or more: the repeats that an interval takes")
+    return int(text)
 
 
 def _listed(keys: Mapping[str, str], name: str) -> list[str]:
@@ -355,8 +387,8 @@ class Command:
 
 
 COMMANDS = {
-    "table": Command(table, ("metric", "stat", "rows", "cols", "over", "format")),
-    "compare": Command(compare, ("metric", "axis", "baseline", "test", "over", "format")),
+    "table": Command(table, ("metric", "stat", "rows", "cols", "over", "repeats", "format")),
+    "compare": Command(compare, ("metric", "axis", "baseline", "test", "over", "repeats", "format")),
     "grid": Command(grid, ("rows", "cols", "blocks", "metric")),
     "figure": Command(figure, ("kind", "metric", "x", "y", "hue", "facet", "cost", "over", "cell")),
     "report": Command(report, ("embed",)),

@@ -174,7 +174,7 @@ def test_a_sets_number_is_kept_until_its_pictures_or_its_definition_change(tmp_p
 def test_a_set_that_lacks_what_is_needed_has_no_number_and_says_why(tmp_path: Path) -> None:
     store, sweep = swept(tmp_path)
     (entry, _) = score_sets(store, sweep, [chosen("fid")])["fid"]["values"]
-    assert entry["value"] is None and entry["reason"] == "pictures without reference"
+    assert entry["value"] is None and entry["reason"] == "pictures without a clean input"
 
 
 def test_numbers_of_pictures_that_are_no_more_are_dropped(tmp_path: Path) -> None:

@@ -119,14 +119,14 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_same_bits(
             run(**changes, output_dir=str(tmp_path / "halting"))
     stored = ages(tmp_path / "halting" / "cells")
     halted = document(tmp_path / "halting" / "sweeps" / "mine")
-    assert halted["rows"] == rows and halted["runs"][0]["cells"] == len(stored) // 4 in range(1, 9)
+    assert halted["rows"] == rows and halted["runs"][0]["cells"] == len(stored) // 5 in range(1, 9)
 
     calls.clear()
     gone_on = run(**changes, output_dir=str(tmp_path / "halting"))
     assert set(calls) == {rows}
     assert gone_on.statuses == whole.statuses == ["done"] * 9
     pictures = contents(tmp_path / "whole" / "cells", "*.png")
-    assert len(pictures) == 27 and contents(tmp_path / "halting" / "cells", "*.png") == pictures
+    assert len(pictures) == 36 and contents(tmp_path / "halting" / "cells", "*.png") == pictures
     assert ages(tmp_path / "halting" / "cells").items() >= stored.items()  # what was stored is left alone
     first, second = document(gone_on.folder)["runs"]
     assert first["cells"] + second["cells"] == 9 and second["rows"] == rows
@@ -626,7 +626,7 @@ def test_nothing_is_written_but_what_the_interface_lists(diffsweep: Callable[...
     assert {path.name for path in Path("outputs/sweeps").iterdir()} == {"mine"}
     assert {path.name for path in Path("outputs/sweeps/mine").iterdir()} == REPORTS | {"sweep.json"}
     ids = [cell["cell_id"] for cell in document(Path("outputs/sweeps/mine"))["cells"]]
-    names = ("image.png", "input.png", "mask.png", "record.json")
+    names = ("image.png", "input.png", "mask.png", "hard_mask.png", "record.json")
     written = {path for path in Path("outputs/cells").rglob("*") if path.is_file()}
     assert written == {Path("outputs/cells") / i[:2] / i / name for i in ids for name in names}
 

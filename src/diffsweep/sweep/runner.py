@@ -21,6 +21,7 @@ from uuid import uuid4
 
 from diffsweep.core.files import write_atomic
 from diffsweep.core.problems import BadInput
+from diffsweep.core.text import visible
 from diffsweep.metric import score, score_sets
 from diffsweep.sweep import preflight
 from diffsweep.sweep.cell import RECIPE, Cell
@@ -506,4 +507,4 @@ def _of(cell: Cell) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
