@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
 import subprocess
 import sys
 import textwrap
@@ -17,7 +19,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from diffsweep.core.problems import BadInput
-from diffsweep.metric import Batch, Options, Score, choose, known
+from diffsweep.metric import Batch, Options, Score, choose, defined, known
 from diffsweep.metric import score as measure
 from diffsweep.metric.batch import REGIONS
 from diffsweep.metric.psnr import Psnr
@@ -573,6 +575,138 @@ def test_a_metric_that_fails_is_told_and_the_others_are_measured(
     assert set(stored(store, IDS[0])) == {"psnr"}
     with pytest.raises(RuntimeError):
         measure(store, IDS, metrics, "cpu")
+
+
+IMPORTS = "import numpy as np, torch; "
+NUMBERS = {
+    "np.float32(1.5)": 1.5,
+    "np.float64(1.5)": 1.5,
+    "np.int64(-4)": -4,
+    "np.bool_(True)": 1,
+    "np.array([2.5])": 2.5,
+    "torch.tensor(2.5)": 2.5,
+    "torch.tensor([7], dtype=torch.bfloat16)": 7,
+    "torch.tensor(2.0, requires_grad=True)": 2,
+    "3": 3,
+    "False": 0,
+    "2.5": 2.5,
+}
+NOTHING = {"float('nan')": "nan", "np.float32('inf')": "inf", "torch.tensor(-torch.inf)": "-inf", "None": "None"}
+FAILURES = {
+    "'0.5'": "TypeError: a metric must give numbers, not '0.5'",
+    "1j": "TypeError: a metric must give numbers, not 1j",
+    "[1.0]": "TypeError: a metric must give numbers, not [1.0]",
+    "{}": "TypeError: a metric must give numbers, not {}",
+    "np.str_('x')": "TypeError: a metric must give numbers, not 'x'",
+    "np.zeros(2)": "ValueError: can only convert an array of size 1 to a Python scalar",
+}
+
+
+@pytest.fixture
+def giving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[str, ...]]:
+    """A package with a metric `bad` whose call does this."""
+    import uuid
+
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return lambda does: failing(tmp_path, f"measured_{uuid.uuid4().hex}", "bad", IMPORTS + does)
+
+
+@pytest.mark.parametrize("wrapped", ["{}", "Score({})"])
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_number_of_any_library_is_taken_as_a_float(
+    store: Store, giving: Callable[..., Any], number: str, wrapped: str
+) -> None:
+    plugins = giving(f"return [{wrapped.format(number)} for _ in batch.images]")
+    assert score(store, IDS, ["bad", "psnr"], plugins) == 3
+    value = stored(store, IDS[2])["bad"]
+    assert type(value) is float and value == NUMBERS[number]
+
+
+@pytest.mark.parametrize("number", NOTHING)
+def test_what_is_no_finite_number_is_stored_as_none_with_the_reason(
+    store: Store, giving: Callable[..., Any], number: str
+) -> None:
+    assert score(store, IDS, ["bad"], giving(f"return [{number} for _ in batch.images]")) == 3
+    entry = store.record(IDS[0])["metrics"]["bad"]
+    assert (entry["value"], entry["reason"]) == (None, f"the metric gave {NOTHING[number]}")
+
+
+@pytest.mark.parametrize("given", [*FAILURES, "one too few"])
+def test_what_is_no_number_is_that_metrics_failure_alone(store: Store, giving: Callable[..., Any], given: str) -> None:
+    few = given == "one too few"
+    does = "return [1.0] * (len(batch.images) - 1)" if few else f"return [{given} for _ in batch.images]"
+    failed: dict[str, str] = {}
+    metrics = choose(["bad", "psnr"], Options(plugins=giving(does))).metrics
+    assert measure(store, IDS, metrics, "cpu", failed) == 2
+    assert list(failed) == ["bad"] and set(stored(store, IDS[0])) == {"psnr"} and stored(store, IDS[2]) == {}
+    reason = failed["bad"]
+    assert re.fullmatch(r"ValueError: \d numbers for \d pictures", reason) if few else reason == FAILURES[given]
+
+
+@pytest.mark.parametrize(
+    "definition, told",
+    [
+        ('{"weights": {1, 2}}', "its definition cannot be stored (TypeError: Object of type set is not JSON"),
+        ('{"mean": float("nan")}', "its definition cannot be stored (ValueError: Out of range float values"),
+        ('{"bounds": [1, 0]}', "bounds=[1, 0]: must be [low, high] in its definition"),
+        ('{"bounds": 5}', "bounds=5: must be [low, high]"),
+        ('{"bounds": ["0", None]}', "bounds=['0', None]: must be [low, high]"),
+        ("1 / 0", "its definition cannot be stored (ZeroDivisionError: division by zero)"),
+    ],
+)
+def test_a_definition_that_cannot_be_stored_is_refused_before_anything_is_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, definition: str, told: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    (package,) = failing(tmp_path, f"defined_{abs(hash(definition))}", "bad", "return []")
+    file = tmp_path / "site" / package / "metric" / "bad.py"
+    file.write_text(file.read_text().replace('{"metric": "bad", "direction": "higher"}', definition))
+    with pytest.raises(BadInput) as refused:
+        choose(["bad"], Options(plugins=(package,)))
+    assert refused.value.messages[0].startswith(f"metric bad: {told}")
+
+
+def test_an_edited_metric_is_measured_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its file: what it says of itself is the same. A copy of the file is the same metric."""
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    first, copy, edited = (
+        failing(tmp_path, f"edited_{k}", "bad", f"return [{n}.0] * len(batch.images)")
+        for k, n in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert score(store, IDS, ["bad"], first) == 3 and stored(store, IDS[0])["bad"] == 1
+    assert score(store, IDS, ["bad"], copy) == 0
+    assert score(store, IDS, ["bad"], edited) == 3 and stored(store, IDS[0])["bad"] == 2
+    file = tmp_path / "site" / "edited_c" / "metric" / "bad.py"
+    source = store.record(IDS[0])["metrics"]["bad"]["definition"]["source"]
+    assert source == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert all("source" not in defined(metric) for metric in choose(PLAIN).metrics)
+
+
+def test_all_is_measured_again_where_that_is_asked_for(store: Store) -> None:
+    metrics = choose(["psnr", "psnr_inside"]).metrics
+    measure(store, IDS, metrics)
+    right = stored(store, IDS[0])
+    forged(store, IDS[0], 123.0)
+    assert measure(store, IDS, metrics, again=True) == 2
+    assert stored(store, IDS[0]) == right
+
+
+def test_what_no_cell_has_is_told_of_each_metric_that_needs_it(store: Store) -> None:
+    names = ["psnr", "psnr_inside", "psnr_masked", "clip_score", "clip_low", "clip_alignment"]
+    without: dict[str, str] = {}
+    for _ in range(2):  # measured already or not
+        measure(store, IDS, choose(names).metrics, without=without)
+        assert without == {
+            "psnr_masked": "no cell has its mask before softening; the sweep's command, run again, adds it",
+            "clip_score": "no cell has a prompt",
+            "clip_low": "no cell has a prompt and bands",
+            "clip_alignment": "no cell has a prompt and views",
+        }
+    alone: dict[str, str] = {}
+    measure(store, IDS[1:], choose(["psnr", "psnr_masked"]).metrics, without=alone)
+    assert alone == {"psnr_masked": "no cell has a mask"}  # the first of them has an input
+    measure(store, IDS[2:], choose(["drift_unmasked"]).metrics, without=alone)
+    assert alone["drift_unmasked"] == "no cell has a clean input and a mask"
 
 
 def test_a_number_that_is_none_is_stored_with_that_reason(

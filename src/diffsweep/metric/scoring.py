@@ -34,9 +34,9 @@ def lacking(record: dict[str, Any], metric: Described) -> frozenset[str]:
     return metric.needs - there - ({"prompt"} if _prompts(record) else set())
 
 
-def called(needs: Iterable[str], word: str = "and") -> str:
+def called(needs: Iterable[str]) -> str:
     """`a clean input and a mask`."""
-    return f" {word} ".join(sorted({NEEDS[need] for need in needs}))
+    return " and ".join(sorted({NEEDS[need] for need in needs}))
 
 
 def score(

@@ -30,7 +30,8 @@ def metric_notes(cells: Sequence[Cell], chosen: Chosen) -> Iterator[str]:
     for unfit, techniques in lacks.items():
         more = f" and {len(unfit) - MOST_NAMES} more" if len(unfit) > MOST_NAMES else ""
         names = ", ".join(unfit[:MOST_NAMES]) + more
-        yield f"not measured for technique={','.join(techniques)}, which has not {called(needed[unfit], 'or')}: {names}"
+        they = "it needs" if len(unfit) == 1 else "they need"
+        yield f"{names}: not measured for technique={','.join(techniques)}, where {they} {called(needed[unfit])}"
     fewest = _fewest(cells)
     for metric in chosen.of_sets:
         if caveat := getattr(metric, "caveat", lambda number: None)(fewest):
