@@ -58,10 +58,10 @@ def test_score_measures_old_pictures_and_generates_nothing(command: Run, capsys:
     pictures = {file: file.read_bytes() for file in Path("outputs/cells").rglob("*.png")}
     runs = json.loads(Path("outputs/sweeps/inp/sweep.json").read_text())["runs"]
     assert "psnr" not in pd.read_csv("outputs/sweeps/inp/results.csv")
-    assert command("score", "inp", "metric=psnr,ssim_inside") == 0
+    assert command("score", "inp", "metric=psnr,psnr_inside") == 0
     assert "4 of 4 cells measured" in capsys.readouterr().err
     frame = pd.read_csv("outputs/sweeps/inp/results.csv")
-    assert frame["psnr"].notna().all() and frame["ssim_inside"].notna().all()
+    assert frame["psnr"].notna().all() and frame["psnr_inside"].notna().all()
     assert {file: file.read_bytes() for file in Path("outputs/cells").rglob("*.png")} == pictures
     assert json.loads(Path("outputs/sweeps/inp/sweep.json").read_text())["runs"] == runs
     assert command("score", "inp") == 0  # the default metrics: some are there already

@@ -161,7 +161,7 @@ def compare(stored: Stored, keys: Mapping[str, str]) -> int:
     splits = [comparison.variance_split(frame, name, over) for name in dict.fromkeys(one.metric for one in found)]
     blocks = [
         [one.sentence for one in found] or [_incomparable(frame)],
-        [comparison.explained(found, own.get("test", "wilcoxon"))] if found else [],
+        [comparison.explained(found, own.get("test", "wilcoxon"), _fewest(keys))] if found else [],
         [split.sentence for split in splits if split],
     ]
     bullet, gap = ("* ", "\n\n") if form == "markdown" else ("", "\n")

@@ -386,8 +386,9 @@ def test_the_best_is_the_same_however_the_settings_are_laid_out() -> None:
     assert marks() == marks(cols=["mask"]) == marks(cols=["guidance.scale"]) == marks(rows=["guidance.scale"])
     assert marks() == {(("half", 3), 1), (("half", 1), 2)}
     pivoted = summarise(frame, cols=["mask"])
-    assert "Best over all columns of a metric bold, second underlined." in to_markdown(pivoted)
+    assert "Best over all columns of a metric bold." in to_markdown(pivoted)
     assert to_markdown(pivoted).count("**") == 2
+    assert "Best over all columns of a metric bold, second underlined." in to_latex(pivoted)
 
 
 def test_settings_are_compared_for_each_input_and_seed_where_these_are_laid_out() -> None:

@@ -230,10 +230,10 @@ def _mean(values: Floats) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def explained(comparisons: Sequence[Comparison], test: str = "wilcoxon") -> str:
+def explained(comparisons: Sequence[Comparison], test: str = "wilcoxon", fewest: int = FEWEST) -> str:
     """What the sentences' numbers are, and how small a p so few units allow."""
-    text = "Mean differences of pairs that share seed, input and all other axes, with 95 % bootstrap intervals; n units"
-    text += " (seed, input), each averaged over the other axes; each input counts alike."
+    text = "Mean differences of pairs that share seed, input and all other axes, with 95 % bootstrap intervals from "
+    text += f"{fewest} repeats on; n units (seed, input), each averaged over the other axes; each input counts alike."
     tested = [comparison for comparison in comparisons if not math.isnan(comparison.p)]
     if not tested:
         return text

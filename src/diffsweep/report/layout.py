@@ -73,7 +73,14 @@ def to_markdown(table: Table) -> str:
     body = [[f"**{text}**" if best else text for text, best in line] for line in lines]
     rows = [f"| {' | '.join(line)} |" for line in [header, rule, *body]]
     return "\n".join(
-        [*rows, "", markdown(full_caption(table)), "", *(f"* {markdown(text)}" for text in defined(table)), ""]
+        [
+            *rows,
+            "",
+            markdown(full_caption(table, underlines=False)),
+            "",
+            *(f"* {markdown(text)}" for text in defined(table)),
+            "",
+        ]
     )
 
 
