@@ -237,11 +237,11 @@ def explained(comparisons: Sequence[Comparison], test: str = "wilcoxon", fewest:
     tested = [comparison for comparison in comparisons if not math.isnan(comparison.p)]
     if not tested:
         return text
-    fewest = min(tested, key=lambda comparison: comparison.independent)
+    least = min(tested, key=lambda comparison: comparison.independent)
     over = " or ".join(sorted({comparison.units for comparison in tested}))
     text += f" p: {TESTS[test]} over {over}, adjusted over {len(tested)} comparisons (Holm)."
-    least = 2.0 ** (1 - fewest.independent)
-    return f"{text} {fewest.independent} {fewest.units} allow no p below {least:.3g} before that."
+    floor = 2.0 ** (1 - least.independent)
+    return f"{text} {least.independent} {least.units} allow no p below {floor:.3g} before that."
 
 
 def to_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
