@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -57,10 +58,10 @@ def test_score_measures_old_pictures_and_generates_nothing(command: Run, capsys:
     pictures = {file: file.read_bytes() for file in Path("outputs/cells").rglob("*.png")}
     runs = json.loads(Path("outputs/sweeps/inp/sweep.json").read_text())["runs"]
     assert "psnr" not in pd.read_csv("outputs/sweeps/inp/results.csv")
-    assert command("score", "inp", "metric=psnr,ssim_inside") == 0
+    assert command("score", "inp", "metric=psnr,psnr_inside") == 0
     assert "4 of 4 cells measured" in capsys.readouterr().err
     frame = pd.read_csv("outputs/sweeps/inp/results.csv")
-    assert frame["psnr"].notna().all() and frame["ssim_inside"].notna().all()
+    assert frame["psnr"].notna().all() and frame["psnr_inside"].notna().all()
     assert {file: file.read_bytes() for file in Path("outputs/cells").rglob("*.png")} == pictures
     assert json.loads(Path("outputs/sweeps/inp/sweep.json").read_text())["runs"] == runs
     assert command("score", "inp") == 0  # the default metrics: some are there already
@@ -110,6 +111,73 @@ def test_compare_in_every_format(command: Run, capsys: pytest.CaptureFixture[str
         text = capsys.readouterr().out
         assert f"mask.softness 2 against 0: psnr {means[2] - means[0]:+.2f}" in text
         assert ("psnr varies by" in text) == (form != "csv")
+
+
+def test_without_numbers_compare_says_that_nothing_was_measured_and_how_to(
+    command: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "Nothing to compare: no picture was measured; `diffsweep-results score SWEEP metric=NAMES` measures"
+    assert command("compare", "inp") == 0
+    assert capsys.readouterr().out == f"{told} the stored pictures\n"
+    assert command("compare", "inp", "format=csv") == 0
+    heard = capsys.readouterr()
+    assert heard.out.strip() == "" and heard.err.startswith(told)
+    assert command("score", "inp", "metric=drift,diversity_pixels") == 0
+    capsys.readouterr()
+    assert command("compare", "inp") == 0
+    assert capsys.readouterr().out == "Nothing to compare: all pictures have the same numbers (drift)\n"
+
+
+def test_an_interval_of_two_seeds_is_shown_where_it_is_asked_for(
+    command: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("score", "inp", "metric=psnr") == 0
+    for name in ("table", "compare"):
+        capsys.readouterr()
+        assert command(name, "inp", "metric=psnr") == 0
+        few = capsys.readouterr().out
+        assert command(name, "inp", "metric=psnr", "repeats=2") == 0
+        asked = capsys.readouterr().out
+        assert "[" not in few and len(re.findall(r"\[-?\d+\.\d+, -?\d+\.\d+\]", asked)) == (2 if name == "table" else 1)
+
+
+def test_a_metric_that_fails_is_named_and_ends_with_1(
+    command: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffsweep.metric.psnr import Psnr
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Psnr, "__call__", lambda self, batch: ["high"] * len(batch.images))
+        assert command("score", "inp", "metric=psnr,ssim") == 1
+    reason = "TypeError: a metric must give numbers, not 'high'"
+    assert capsys.readouterr().err.splitlines()[-1] == f"metric psnr failed: {reason}"
+    frame = pd.read_csv("outputs/sweeps/inp/results.csv")
+    assert frame["ssim"].notna().all() and "psnr" not in frame
+    assert json.loads(Path("outputs/sweeps/inp/sweep.json").read_text())["unavailable"] == {"psnr": reason}
+    assert command("score", "inp", "metric=psnr") == 0
+    assert pd.read_csv("outputs/sweeps/inp/results.csv")["psnr"].notna().all()
+
+
+def test_score_with_force_measures_what_has_numbers(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    names = "metric=psnr,diversity_pixels"
+    assert command("score", "inp", names) == 0
+    right = pd.read_csv("outputs/sweeps/inp/results.csv")["psnr"]
+    sweep = Path("outputs/sweeps/inp/sweep.json")
+    sets = json.loads(sweep.read_text())["sets"]
+    for record in Path("outputs/cells").rglob("record.json"):
+        old = json.loads(record.read_text())
+        old["metrics"]["psnr"]["value"] = 1.0
+        record.write_text(json.dumps(old))
+    wrong = json.loads(sweep.read_text())
+    for entry in wrong["sets"]["diversity_pixels"]["values"]:
+        entry["value"] = 1.0
+    sweep.write_text(json.dumps(wrong))
+    assert command("score", "inp", names) == 0
+    assert (pd.read_csv("outputs/sweeps/inp/results.csv")["psnr"] == 1).all()
+    assert command("score", "inp", names, "force=true") == 0
+    assert "4 of 4 cells measured" in capsys.readouterr().err
+    assert list(pd.read_csv("outputs/sweeps/inp/results.csv")["psnr"]) == list(right)
+    assert json.loads(sweep.read_text())["sets"] == sets
 
 
 def test_grid_with_axes_of_choice(command: Run) -> None:
@@ -211,8 +279,11 @@ def test_list(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
         ("table inp inp", "table: the name of one sweep is needed"),
         (
             "table inp metrik=psnr",
-            "metrik: no such key; there are metric, stat, rows, cols, over, format, output_dir; did you",
+            "metrik: no such key; there are metric, stat, rows, cols, over, repeats, format, output_dir; did you",
         ),
+        ("table inp repeats=1", "repeats=1: must be a whole number, 2 or more"),
+        ("compare inp repeats=few", "repeats=few: must be a whole number, 2 or more"),
+        ("score inp force=yes", "force=yes: must be one of true, false"),
         ("table inp format=tex", "format=tex: must be one of terminal, markdown, latex, csv"),
         ("table inp stat=p95", "stat=p95: must be mean, median, a quantile (q5, q95) or a best of k seeds"),
         (
@@ -269,10 +340,10 @@ def test_score_keeps_what_a_run_added_meanwhile(command: Run, monkeypatch: pytes
     file = Path("outputs/sweeps/inp/sweep.json")
     measure = metric.score
 
-    def overtaken(*arguments: object) -> int:
+    def overtaken(*arguments: object, **more: object) -> int:
         sweep = json.loads(file.read_text())
         file.write_text(json.dumps(sweep | {"notes": ["added"]}))
-        return measure(*arguments)  # type: ignore[arg-type]
+        return measure(*arguments, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(metric, "score", overtaken)
     assert command("score", "inp", "metric=psnr") == 0

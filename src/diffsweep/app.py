@@ -108,8 +108,9 @@ class Task:
         names = [line.partition("=")[0].lstrip("+") for line in job.overrides.task if not line.startswith("~")]
         varying = [name for name in names if name.partition(".")[0] not in _SETTINGS]
         axes = {name: choices[name] if name in choices else _at(config, name) for name in varying}
+        before = self.failed
         (status,) = self.many([self.freeze(config, axes, job.overrides.task)], joins=True)
-        if status.text == "failed":
+        if self.failed > before:
             raise CellFailed(shlex.join(job.overrides.task))
         return status
 

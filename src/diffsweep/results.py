@@ -19,6 +19,7 @@ from diffsweep.core.failures import Failures
 from diffsweep.core.files import root_of
 from diffsweep.core.locks import locked
 from diffsweep.core.problems import BadInput, did_you_mean, not_text, one_of, require
+from diffsweep.core.text import visible
 from diffsweep.paths import shipped
 from diffsweep.sweep.schema import Absent, Damaged, Document, dump, load
 
@@ -26,13 +27,16 @@ HELP = """\
 diffsweep-results: tables, sheets and reports of stored sweeps
 
   table SWEEP [metric=NAMES] [stat=mean|median|q95|best4,...] [rows=AXES] [cols=AXES] [over=AXES]
-        [format=terminal|markdown|latex|csv]
+        [repeats=3] [format=terminal|markdown|latex|csv]
                                     each setting's mean over its seeds and inputs with a 95 % interval, or its median,
-                                    a quantile, or the expected best of 4 seeds. A setting is one choice of all axes
-                                    but seed, input and those given as over=: nothing else is averaged. cols: axes laid
-                                    out as columns; rows: those that come first among the others. csv: unrounded
+                                    a quantile, or the expected best of 4 seeds: of an input's seeds, averaged over
+                                    inputs. A setting is one choice of all axes but seed, input and those given as
+                                    over=: nothing else is averaged. cols: axes laid out as columns; rows: those that
+                                    come first among the others. Bold: the best of all settings, of each seed or input
+                                    where these are lines or columns. repeats: the fewest that have an interval, 2 or
+                                    more. csv: unrounded; a text that begins as a formula has a ' before it
   compare SWEEP [metric=NAMES] [axis=AXIS] [baseline=VALUE] [test=wilcoxon|sign] [over=AXES]
-        [format=terminal|markdown|csv]
+        [repeats=3] [format=terminal|markdown|csv]
                                     each value of an axis (default: of every axis of 2 to 10) against its first one or
                                     the baseline: paired differences, and where the metrics' variance comes from
   grid SWEEP [rows=AXIS] [cols=AXIS] [blocks=AXES] [metric=NAMES]
@@ -47,8 +51,9 @@ diffsweep-results: tables, sheets and reports of stored sweeps
                                     embed: and report_whole.html, the page with its pictures in it (of 25 MB, those
                                     that fit), to send on its own
   score SWEEP [metric=NAMES] [clip=...] [features=clip|inception] [references=inputs|world|FOLDER]
-        [missing=skip] [device=auto|cpu|cuda:N]
-                                    measure the stored pictures (default: metric=default), then write the files again
+        [missing=skip] [device=auto|cpu|cuda:N] [force=true]
+                                    measure the stored pictures (default: metric=default), then write the files again.
+                                    force: also what has been measured already
   verify SWEEP [all=true]           compare every stored file with its recorded hash. all: list every problem, not the
                                     first few of each kind
   export SWEEP to=FOLDER|FILE.zip   the sweep and its cells alone, to send or to keep, each file compared with its hash
@@ -63,8 +68,8 @@ diffsweep-results: tables, sheets and reports of stored sweeps
 SWEEP is the name of a folder under outputs/sweeps, or a path to one. Every command takes output_dir=FOLDER (default:
 outputs). NAMES: psnr,ssim,... or a choice of the metric group; plugins=PACKAGES finds metrics of your own.
 
-Exit codes: 0 done, 1 verify or export found something wrong, or the disk or another part of the machine failed,
-2 bad input, 70 a bug of diffsweep, 128+n signal n.
+Exit codes: 0 done, 1 verify or export found something wrong, a metric failed, or the disk or another part of the
+machine did, 2 bad input, 70 a bug of diffsweep, 128+n signal n.
 """
 
 COMMON = ("output_dir",)
@@ -124,19 +129,19 @@ def opened(name: str, output_dir: str) -> Stored:
 def table(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report.frame import results
     from diffsweep.report.latex import to_latex
-    from diffsweep.report.layout import to_frame, to_markdown
+    from diffsweep.report.layout import to_csv, to_frame, to_markdown
     from diffsweep.report.table import summarise
     from diffsweep.report.write import print_table
 
     form = _format(keys, ("terminal", "markdown", "latex", "csv"))
     frame = results(stored.store, stored.sweep)
     stats = _listed(keys, "stat") or ["mean"]
-    axes = [_listed(keys, name) for name in ("rows", "cols", "over")]
-    summary = summarise(frame, _measured(keys, frame), stats, *axes)
+    rows, cols, over = (_listed(keys, name) for name in ("rows", "cols", "over"))
+    summary = summarise(frame, _measured(keys, frame), stats, rows, cols, over, _fewest(keys))
     if form == "terminal":
         print_table(summary)
     elif form == "csv":
-        to_frame(summary).to_csv(sys.stdout, index=False)
+        print(to_csv(to_frame(summary)), end="")
     else:
         print(to_markdown(summary) if form == "markdown" else to_latex(summary, stored.sweep["name"]), end="")
     return 0
@@ -145,21 +150,23 @@ def table(stored: Stored, keys: Mapping[str, str]) -> int:
 def compare(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report import comparison
     from diffsweep.report.frame import results
+    from diffsweep.report.layout import to_csv
     from diffsweep.report.text import markdown
 
     form = _format(keys, ("terminal", "markdown", "csv"))
     frame = results(stored.store, stored.sweep)
     own = {key: keys[key] for key in ("axis", "baseline", "test") if key in keys}
     metrics, over = _measured(keys, frame), _listed(keys, "over")
-    found = comparison.compare(frame, metrics, **own, over=over)
+    found = comparison.compare(frame, metrics, **own, over=over, fewest=_fewest(keys))
     if form == "csv":
-        comparison.to_frame(found).to_csv(sys.stdout, index=False)
+        if not found:
+            print(_incomparable(frame), file=sys.stderr)
+        print(to_csv(comparison.to_frame(found)), end="")
         return 0
     splits = [comparison.variance_split(frame, name, over) for name in dict.fromkeys(one.metric for one in found)]
     blocks = [
-        [one.sentence for one in found]
-        or [_refused(frame) or "No axis of 2 to 10 values; axis=NAME compares one of more"],
-        [comparison.explained(found, own.get("test", "wilcoxon"))],
+        [one.sentence for one in found] or [_incomparable(frame)],
+        [comparison.explained(found, own.get("test", "wilcoxon"), _fewest(keys))] if found else [],
         [split.sentence for split in splits if split],
     ]
     bullet, gap = ("* ", "\n\n") if form == "markdown" else ("", "\n")
@@ -209,6 +216,22 @@ def figure(stored: Stored, keys: Mapping[str, str]) -> int:
     return 0
 
 
+def _incomparable(frame: Any) -> str:
+    """Why there is no comparison, and what mends it."""
+    from diffsweep.report.choice import measured
+
+    there = measured(frame)
+    if refused := _refused(frame):
+        return refused
+    if not there:
+        sets = " but by metrics of whole settings, which have no pairs" if frame.attrs["sets"] else ""
+        how = "`diffsweep-results score SWEEP metric=NAMES` measures the stored pictures"
+        return f"Nothing to compare: no picture was measured{sets}; {how}"
+    if all(frame[name].nunique() <= 1 for name in there):
+        return f"Nothing to compare: all pictures have the same numbers ({', '.join(there)})"
+    return "No axis of 2 to 10 values; axis=NAME compares one of more"
+
+
 def _refused(frame: Any) -> str:
     """The metrics whose numbers are of two definitions."""
     mends = (f"{n}: measured by two definitions (score SWEEP metric={n} mends it)" for n in frame.attrs["refused"])
@@ -229,7 +252,7 @@ def report(stored: Stored, keys: Mapping[str, str]) -> int:
 
 def score(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.core.files import write_atomic
-    from diffsweep.metric import NEEDS, Options, choose, lacking, score_sets
+    from diffsweep.metric import Options, choose, score_sets
     from diffsweep.metric import score as measure
 
     own = {key: keys[key] for key in ("missing", "clip", "features", "references") if key in keys}
@@ -242,36 +265,46 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
     for name, reason in chosen.unavailable.items():
         print(f"{name}: not measured: {reason}", file=sys.stderr)
     chosen.ready()
-    device, failed = keys.get("device", "auto"), Failures()
-    require(known(device))
-    changed = measure(stored.store, stored.cell_ids, chosen.metrics, device, failed)
+    device, failed, without = keys.get("device", "auto"), Failures(), dict[str, str]()
+    force = keys.get("force", "false")
+    require(known(device), one_of("force", force, ("true", "false")))
+    again = force == "true"
+    changed = measure(stored.store, stored.cell_ids, chosen.metrics, device, failed, again=again, without=without)
     print(
         f"{changed} of {len(stored.cell_ids)} cells measured; the others have these numbers, or lack what they need",
         file=sys.stderr,
     )
-    records = [stored.store.record(cell_id) for cell_id in stored.cell_ids]
-    for metric in chosen.metrics:
-        if records and all(lacking(record, metric) for record in records):
-            lacks = " and ".join(sorted(NEEDS[need] for need in lacking(records[0], metric)))
-            print(f"{metric.name}: no cell has {lacks}", file=sys.stderr)
-    for name, reason in failed.items():
-        print(f"{name}: not measured: {reason}", file=sys.stderr)
+    for name, reason in without.items():
+        print(f"{name}: {reason}", file=sys.stderr)
     with locked(stored.folder):  # a run may have added cells meanwhile
         sweep: dict[str, Any] = {**load(stored.folder / "sweep.json", Document)}
         sweep["metrics"] = list(dict.fromkeys([*sweep.get("metrics", ()), *chosen.names]))
-        sweep["sets"] = score_sets(stored.store, sweep, chosen.of_sets, device, failed)
+        sweep["sets"] = score_sets(stored.store, sweep, chosen.of_sets, device, failed, again)
         before = {k: why for k, why in sweep.get("unavailable", {}).items() if k not in chosen.names}
-        sweep["unavailable"] = {**before, **chosen.unavailable, **failed}
+        sweep["unavailable"] = {**before, **chosen.unavailable, **without, **failed}
         write_atomic(stored.folder / "sweep.json", dump(sweep, Document))
+    report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), {})
+    for name, reason in failed.items():
+        print(visible(f"metric {name} failed: {reason}"), file=sys.stderr)
     if written := failed.write(stored.folder / "errors", sweep):
         print(f"traceback{'s' * written.is_dir()}: {written}", file=sys.stderr)
-    return report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), {})
+    return 1 if failed else 0
 
 
 def _format(keys: Mapping[str, str], allowed: Sequence[str]) -> str:
     form = keys.get("format", "terminal")
     require(one_of("format", form, allowed))
     return form
+
+
+def _fewest(keys: Mapping[str, str]) -> int:
+    """The repeats that an interval takes."""
+    from diffsweep.report.statistics import FEWEST
+
+    text = keys.get("repeats", str(FEWEST))
+    if not text.isdecimal() or int(text) < 2:
+        raise BadInput(f"repeats={text}: must be a whole number, 2 or more: the repeats that an interval takes")
+    return int(text)
 
 
 def _listed(keys: Mapping[str, str], name: str) -> list[str]:
@@ -416,12 +449,12 @@ class Command:
 
 
 COMMANDS = {
-    "table": Command(table, ("metric", "stat", "rows", "cols", "over", "format")),
-    "compare": Command(compare, ("metric", "axis", "baseline", "test", "over", "format")),
+    "table": Command(table, ("metric", "stat", "rows", "cols", "over", "repeats", "format")),
+    "compare": Command(compare, ("metric", "axis", "baseline", "test", "over", "repeats", "format")),
     "grid": Command(grid, ("rows", "cols", "blocks", "metric")),
     "figure": Command(figure, ("kind", "metric", "x", "y", "hue", "facet", "cost", "over", "cell")),
     "report": Command(report, ("embed",)),
-    "score": Command(score, ("metric", "clip", "features", "references", "missing", "device", "plugins")),
+    "score": Command(score, ("metric", "clip", "features", "references", "missing", "device", "force", "plugins")),
     "verify": Command(verify, ("all",)),
     "export": Command(export, ("to",)),
     "sync": Command(sync, ("project", "entity", "mode", "granularity", "tags")),

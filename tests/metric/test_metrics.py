@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
 import subprocess
 import sys
 import textwrap
@@ -18,24 +20,27 @@ from scipy.ndimage import gaussian_filter
 
 from diffsweep.core.failures import Failures
 from diffsweep.core.problems import BadInput
-from diffsweep.metric import Batch, Options, Score, choose, known
+from diffsweep.metric import Batch, Options, Score, choose, defined, known
 from diffsweep.metric import score as measure
 from diffsweep.metric.batch import REGIONS
 from diffsweep.metric.psnr import Psnr
 from diffsweep.metric.ssim import Ssim
 from diffsweep.sweep.store import Store
 
-SIDE = 20
+SIDE = 60
 RNG = np.random.default_rng(9)
 REFERENCES = RNG.integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
-# three masks with all three regions, each elsewhere
-MASKS = np.stack([np.roll(np.repeat([0, 90, 200, 255], 5).astype(np.uint8), 3 * k) for k in range(3)])
-MASKS = np.ascontiguousarray(np.broadcast_to(MASKS[:, None], (3, SIDE, SIDE)))
+# three masks with all three regions, each elsewhere, and each wider than SSIM's window; and before softening
+COLUMNS = np.stack([np.roll(np.repeat([0, 90, 200, 255], 15).astype(np.uint8), 9 * k) for k in range(3)])
+MASKS = np.ascontiguousarray(np.broadcast_to(COLUMNS[:, None], (3, SIDE, SIDE)))
+HARD_MASKS = np.where(MASKS >= 200, 255, 0).astype(np.uint8)
 WHERE: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
     None: lambda m: np.full(m.shape, True),
     "inside": lambda m: m == 255,
     "outside": lambda m: m == 0,
     "edge": lambda m: (m > 0) & (m < 255),
+    "masked": lambda m: m >= 200,
+    "unmasked": lambda m: m < 200,
 }
 
 
@@ -58,7 +63,8 @@ def rows(which: Any) -> Batch:
     prompts, every = (tuple(np.array(texts, dtype=object)[which]) for texts in (PROMPTS, [*map("|".join, ALL_PROMPTS)]))
     stacks = (np.ascontiguousarray(stack[which]) for stack in (IMAGES, REFERENCES, MASKS))
     several = tuple(tuple(texts.split("|")) for texts in every)
-    return Batch(*stacks, prompts, several, np.ascontiguousarray(VIEWS[which]), np.ascontiguousarray(LOWS[which]))
+    views, lows, hard = (np.ascontiguousarray(stack[which]) for stack in (VIEWS, LOWS, HARD_MASKS))
+    return Batch(*stacks, prompts, several, views, lows, hard_masks=hard)
 
 
 BATCH = rows(slice(None))
@@ -107,7 +113,7 @@ def test_every_metric_says_what_it_is(name: str, backbones: None) -> None:
     definition = metric.definition()
     assert json.loads(json.dumps(definition, allow_nan=False)) == definition
     assert definition["direction"] == metric.direction in ("higher", "lower")
-    assert metric.needs <= {"reference", "mask", "prompt", "views", "low"}
+    assert metric.needs <= {"reference", "mask", "hard_mask", "prompt", "views", "low"}
 
 
 def test_no_two_metrics_have_one_definition(backbones: None) -> None:
@@ -135,12 +141,10 @@ def test_every_metrics_direction_is_that_of_less_noise(fidelity: Any) -> None:
 
 def test_every_regions_metric_is_blind_to_the_other_regions(fidelity: Any) -> None:
     metric = fidelity
-    region = BATCH.region(getattr(metric, "region", "outside"))
-    # a window sees around its pixel: what lies within its reach may count
-    elsewhere = ~np.any([np.roll(region, shift, axis=2) for shift in range(-5, 6)], axis=0)
+    elsewhere = ~BATCH.region(metric.region)
     changed = IMAGES.copy()
     changed[elsewhere] = 255 - changed[elsewhere]
-    assert values(metric, Batch(changed, REFERENCES, MASKS)) == values(metric)
+    assert values(metric, Batch(changed, REFERENCES, MASKS, hard_masks=HARD_MASKS)) == values(metric)
 
 
 # -- PSNR ------------------------------------------------------------------------------------------------------------
@@ -166,7 +170,7 @@ def test_the_mean_over_pictures_is_not_that_of_their_pooled_error() -> None:
 @pytest.mark.parametrize("region", WHERE)
 def test_an_equal_picture_is_exact_and_has_no_number(region: str | None) -> None:
     images = np.stack([REFERENCES[0], IMAGES[1]])
-    first, second = Psnr(region)(Batch(images, REFERENCES[:2], MASKS[:2]))
+    first, second = Psnr(region)(Batch(images, REFERENCES[:2], MASKS[:2], hard_masks=HARD_MASKS[:2]))
     assert first == Score(None, exact=True)
     assert second.value is not None and not second.exact
     assert first.entry({})["value"] is None and first.entry({})["exact"] is True and "exact" not in second.entry({})
@@ -181,10 +185,49 @@ def test_outside_is_exact_where_only_the_inside_changed() -> None:
 
 
 # -- SSIM ------------------------------------------------------------------------------------------------------------
+def seen_by_windows(region: np.ndarray) -> np.ndarray:
+    """The pixels around which all 11 x 11 pixels, those of the picture, lie in the region."""
+    reach = range(SIDE)
+    around = [[region[max(0, i - 5) : i + 6, max(0, j - 5) : j + 6].all() for j in reach] for i in reach]
+    return np.array(around)
+
+
 @pytest.mark.parametrize("region", WHERE)
-def test_ssim_is_the_mean_of_its_map_over_the_region_of_each_picture(region: str | None) -> None:
-    expected = [similarity(i, r)[WHERE[region](m)].mean() for i, r, m in zip(IMAGES, REFERENCES, MASKS, strict=True)]
+def test_ssim_is_the_mean_of_its_map_where_the_window_lies_in_the_region(region: str | None) -> None:
+    expected = [
+        similarity(i, r)[seen_by_windows(WHERE[region](m))].mean()
+        for i, r, m in zip(IMAGES, REFERENCES, MASKS, strict=True)
+    ]
     np.testing.assert_allclose(values(Ssim(region)), expected, rtol=0, atol=1e-6)
+
+
+def test_ssim_of_a_region_is_scikit_images_over_the_eroded_region() -> None:
+    """Away from the picture's border, where the two reflect otherwise."""
+    from scipy.ndimage import binary_erosion
+    from skimage.metrics import structural_similarity
+
+    patch = np.zeros((1, SIDE, SIDE), np.uint8)
+    patch[0, 8:50, 10:40] = 255
+    settings = {"channel_axis": -1, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    _, full = structural_similarity(IMAGES[2], REFERENCES[2], data_range=255, full=True, **settings)
+    eroded = binary_erosion(patch[0] > 0, np.ones((11, 11)))
+    assert eroded.sum() == 32 * 20
+    (found,) = values(Ssim("inside"), Batch(IMAGES[2:], REFERENCES[2:], patch))
+    assert found == pytest.approx(full[eroded].mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("region", ["outside", "unmasked"])
+def test_ssim_of_what_is_kept_bit_for_bit_is_exactly_1(region: str) -> None:
+    changed = REFERENCES.copy()
+    changed[~BATCH.region(region)] ^= 255
+    assert values(Ssim(region), Batch(changed, REFERENCES, MASKS, hard_masks=HARD_MASKS)) == [1.0] * 3
+
+
+def test_a_region_narrower_than_the_window_has_no_ssim_and_says_why() -> None:
+    narrow = np.zeros((1, SIDE, SIDE), np.uint8)
+    narrow[:, :, 20:30] = 255
+    (score,) = Ssim("inside")(Batch(IMAGES[:1], REFERENCES[:1], narrow))
+    assert (score.value, score.reason) == (None, "no window of 11 x 11 pixels lies inside alone")
 
 
 def test_ssim_of_flat_pictures_worked_out_by_hand() -> None:
@@ -224,6 +267,25 @@ def test_an_empty_region_has_no_number_and_says_why(kind: Any, level: int, regio
         region, "no pixel has 0 < m < 1"
     )
     assert second.value is not None
+
+
+@pytest.mark.parametrize("part", ["inward", "centred", "outward"])
+@pytest.mark.parametrize("name", ["psnr_masked", "psnr_unmasked", "ssim_masked", "drift_unmasked", "seam_masked"])
+def test_on_the_hard_masks_region_softness_changes_no_number(config: Callable[..., Any], name: str, part: str) -> None:
+    """The masks of cells that differ in softness alone; one picture and one reference."""
+    from diffsweep.sweep.cell import freeze
+
+    own = {"model": "tiny", "technique": "inpaint", "mask": "ellipse", "mask__side": part}
+    cells = [freeze(config(**own, mask__softness=softness), {}) for softness in (0.0, 3.0, 6.0)]
+    masks, hard = (np.stack([np.asarray(getattr(cell, key)) for cell in cells]) for key in ("mask", "hard_mask"))
+    assert len({((mask == 255).sum(), (mask == 0).sum()) for mask in masks}) == 3
+    np.testing.assert_array_equal(hard, np.stack([masks[0]] * 3))
+    image, reference = (np.stack([stack[0, :32, :32]] * 3) for stack in (IMAGES, REFERENCES))
+    assert len(set(values(known()[name], Batch(image, reference, masks, hard_masks=hard)))) == 1
+    kin = {"psnr_masked": "psnr_inside", "ssim_masked": "ssim_inside", "seam_masked": "seam"}.get(name)
+    if kin:  # at softness 0 it is its kin, which then moves
+        first = Batch(image[:1], reference[:1], masks[:1], hard_masks=hard[:1])
+        assert values(known()[kin], first) == values(known()[name], first)
 
 
 def python(code: str) -> str:
@@ -331,7 +393,7 @@ def test_pictures_of_two_sizes_are_not_compared_and_the_record_says_why(store: S
     store.save(cell_id, {name: np.ascontiguousarray(picture) for name, picture in pictures.items()}, {"metrics": {}})
     assert score(store, [*IDS, cell_id], ["psnr", "psnr_inside"]) == 3
     for entry in store.record(cell_id)["metrics"].values():
-        assert entry["value"] is None and entry["reason"] == "the reference is 20 x 20, the picture 10 x 10"
+        assert entry["value"] is None and entry["reason"] == "the reference is 60 x 60, the picture 10 x 10"
     assert stored(store, IDS[0])["psnr"] is not None
 
 
@@ -514,6 +576,138 @@ def test_a_metric_that_fails_is_told_and_the_others_are_measured(
     assert set(stored(store, IDS[0])) == {"psnr"}
     with pytest.raises(RuntimeError):
         measure(store, IDS, metrics, "cpu")
+
+
+IMPORTS = "import numpy as np, torch; "
+NUMBERS = {
+    "np.float32(1.5)": 1.5,
+    "np.float64(1.5)": 1.5,
+    "np.int64(-4)": -4,
+    "np.bool_(True)": 1,
+    "np.array([2.5])": 2.5,
+    "torch.tensor(2.5)": 2.5,
+    "torch.tensor([7], dtype=torch.bfloat16)": 7,
+    "torch.tensor(2.0, requires_grad=True)": 2,
+    "3": 3,
+    "False": 0,
+    "2.5": 2.5,
+}
+NOTHING = {"float('nan')": "nan", "np.float32('inf')": "inf", "torch.tensor(-torch.inf)": "-inf", "None": "None"}
+FAILURES = {
+    "'0.5'": "TypeError: a metric must give numbers, not '0.5'",
+    "1j": "TypeError: a metric must give numbers, not 1j",
+    "[1.0]": "TypeError: a metric must give numbers, not [1.0]",
+    "{}": "TypeError: a metric must give numbers, not {}",
+    "np.str_('x')": "TypeError: a metric must give numbers, not 'x'",
+    "np.zeros(2)": "ValueError: can only convert an array of size 1 to a Python scalar",
+}
+
+
+@pytest.fixture
+def giving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[str, ...]]:
+    """A package with a metric `bad` whose call does this."""
+    import uuid
+
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return lambda does: failing(tmp_path, f"measured_{uuid.uuid4().hex}", "bad", IMPORTS + does)
+
+
+@pytest.mark.parametrize("wrapped", ["{}", "Score({})"])
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_number_of_any_library_is_taken_as_a_float(
+    store: Store, giving: Callable[..., Any], number: str, wrapped: str
+) -> None:
+    plugins = giving(f"return [{wrapped.format(number)} for _ in batch.images]")
+    assert score(store, IDS, ["bad", "psnr"], plugins) == 3
+    value = stored(store, IDS[2])["bad"]
+    assert type(value) is float and value == NUMBERS[number]
+
+
+@pytest.mark.parametrize("number", NOTHING)
+def test_what_is_no_finite_number_is_stored_as_none_with_the_reason(
+    store: Store, giving: Callable[..., Any], number: str
+) -> None:
+    assert score(store, IDS, ["bad"], giving(f"return [{number} for _ in batch.images]")) == 3
+    entry = store.record(IDS[0])["metrics"]["bad"]
+    assert (entry["value"], entry["reason"]) == (None, f"the metric gave {NOTHING[number]}")
+
+
+@pytest.mark.parametrize("given", [*FAILURES, "one too few"])
+def test_what_is_no_number_is_that_metrics_failure_alone(store: Store, giving: Callable[..., Any], given: str) -> None:
+    few = given == "one too few"
+    does = "return [1.0] * (len(batch.images) - 1)" if few else f"return [{given} for _ in batch.images]"
+    failed: dict[str, str] = {}
+    metrics = choose(["bad", "psnr"], Options(plugins=giving(does))).metrics
+    assert measure(store, IDS, metrics, "cpu", failed) == 2
+    assert list(failed) == ["bad"] and set(stored(store, IDS[0])) == {"psnr"} and stored(store, IDS[2]) == {}
+    reason = failed["bad"]
+    assert re.fullmatch(r"ValueError: \d numbers for \d pictures", reason) if few else reason == FAILURES[given]
+
+
+@pytest.mark.parametrize(
+    "definition, told",
+    [
+        ('{"weights": {1, 2}}', "its definition cannot be stored (TypeError: Object of type set is not JSON"),
+        ('{"mean": float("nan")}', "its definition cannot be stored (ValueError: Out of range float values"),
+        ('{"bounds": [1, 0]}', "bounds=[1, 0]: must be [low, high] in its definition"),
+        ('{"bounds": 5}', "bounds=5: must be [low, high]"),
+        ('{"bounds": ["0", None]}', "bounds=['0', None]: must be [low, high]"),
+        ("1 / 0", "its definition cannot be stored (ZeroDivisionError: division by zero)"),
+    ],
+)
+def test_a_definition_that_cannot_be_stored_is_refused_before_anything_is_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, definition: str, told: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    (package,) = failing(tmp_path, f"defined_{abs(hash(definition))}", "bad", "return []")
+    file = tmp_path / "site" / package / "metric" / "bad.py"
+    file.write_text(file.read_text().replace('{"metric": "bad", "direction": "higher"}', definition))
+    with pytest.raises(BadInput) as refused:
+        choose(["bad"], Options(plugins=(package,)))
+    assert refused.value.messages[0].startswith(f"metric bad: {told}")
+
+
+def test_an_edited_metric_is_measured_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its file: what it says of itself is the same. A copy of the file is the same metric."""
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    first, copy, edited = (
+        failing(tmp_path, f"edited_{k}", "bad", f"return [{n}.0] * len(batch.images)")
+        for k, n in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert score(store, IDS, ["bad"], first) == 3 and stored(store, IDS[0])["bad"] == 1
+    assert score(store, IDS, ["bad"], copy) == 0
+    assert score(store, IDS, ["bad"], edited) == 3 and stored(store, IDS[0])["bad"] == 2
+    file = tmp_path / "site" / "edited_c" / "metric" / "bad.py"
+    source = store.record(IDS[0])["metrics"]["bad"]["definition"]["source"]
+    assert source == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert all("source" not in defined(metric) for metric in choose(PLAIN).metrics)
+
+
+def test_all_is_measured_again_where_that_is_asked_for(store: Store) -> None:
+    metrics = choose(["psnr", "psnr_inside"]).metrics
+    measure(store, IDS, metrics)
+    right = stored(store, IDS[0])
+    forged(store, IDS[0], 123.0)
+    assert measure(store, IDS, metrics, again=True) == 2
+    assert stored(store, IDS[0]) == right
+
+
+def test_what_no_cell_has_is_told_of_each_metric_that_needs_it(store: Store) -> None:
+    names = ["psnr", "psnr_inside", "psnr_masked", "clip_score", "clip_low", "clip_alignment"]
+    without: dict[str, str] = {}
+    for _ in range(2):  # measured already or not
+        measure(store, IDS, choose(names).metrics, without=without)
+        assert without == {
+            "psnr_masked": "no cell has its mask before softening; the sweep's command, run again, adds it",
+            "clip_score": "no cell has a prompt",
+            "clip_low": "no cell has a prompt and bands",
+            "clip_alignment": "no cell has a prompt and views",
+        }
+    alone: dict[str, str] = {}
+    measure(store, IDS[1:], choose(["psnr", "psnr_masked"]).metrics, without=alone)
+    assert alone == {"psnr_masked": "no cell has a mask"}  # the first of them has an input
+    measure(store, IDS[2:], choose(["drift_unmasked"]).metrics, without=alone)
+    assert alone["drift_unmasked"] == "no cell has a clean input and a mask"
 
 
 def test_a_number_that_is_none_is_stored_with_that_reason(

@@ -96,6 +96,16 @@ def test_fid_and_kid_against_the_inputs_are_their_formulas_on_clips_embedding() 
     assert chosen("kid").together(batch).value == pytest.approx(kid(embedded(OTHERS), embedded(IMAGES)), abs=1e-5)
 
 
+def test_a_number_of_few_pictures_says_so_and_at_what_number_that_ends() -> None:
+    batch = Batch(IMAGES, OTHERS)
+    fault = "below 2,048 it is too high, the more so the fewer: compare equal numbers alone"
+    assert chosen("fid").together(batch).note == f"of 8 pictures against 8 references; {fault}"
+    assert chosen("kid").together(batch).note == "of 8 pictures against 8 references; below 2,048 it scatters widely"
+    assert chosen("fid").definition()["note_below"] == 2048
+    assert chosen("fid").caveat(2047).startswith("of 2047 pictures; below") and chosen("fid").caveat(2048) is None
+    assert chosen("fid").caveat(5000, 24).startswith("of 5000 pictures against 24 references;")
+
+
 def test_an_input_counts_once_among_the_references() -> None:
     once = chosen("fid").together(Batch(IMAGES, OTHERS))
     doubled = chosen("fid").together(Batch(IMAGES[[*range(8), 0]], OTHERS[[*range(8), 0]]))
@@ -174,7 +184,7 @@ def test_a_sets_number_is_kept_until_its_pictures_or_its_definition_change(tmp_p
 def test_a_set_that_lacks_what_is_needed_has_no_number_and_says_why(tmp_path: Path) -> None:
     store, sweep = swept(tmp_path)
     (entry, _) = score_sets(store, sweep, [chosen("fid")])["fid"]["values"]
-    assert entry["value"] is None and entry["reason"] == "pictures without reference"
+    assert entry["value"] is None and entry["reason"] == "pictures without a clean input"
 
 
 def test_numbers_of_pictures_that_are_no_more_are_dropped(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 
-from diffsweep.report.statistics import Stat, best_of, holm, intervals, p_value
+from diffsweep.report.statistics import Stat, averaged, best_of, holm, intervals, p_value
 
 
 def crossed(inputs: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +53,7 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(
 ) -> None:
     values, of_these = drawn(inputs, seeds, spread, 3000)
     truth = of_these if 1 < inputs < 5 else 0
-    low, high = intervals(values, *crossed(inputs, seeds))
+    low, high = intervals(values, *crossed(inputs, seeds), fewest=2)
     covered = ((low <= truth) & (truth <= high)).mean()
     assert 0.925 <= covered <= 0.975
 
@@ -118,10 +118,67 @@ def test_best_of_k_is_the_mean_over_every_choice_of_k(direction: str) -> None:
     assert math.isnan(stat.best_of(4, direction))  # an input of three seeds has no best of four
 
 
-def test_quantiles_are_over_all_values() -> None:
-    stat = Stat(0, 0, 5, values=((1.0, 2.0, 10.0), (4.0, 3.0)))
-    assert stat.median == 3 and stat.quantile(0.75) == 4 and stat.quantile(0.95) == pytest.approx(8.8)
+def test_every_statistic_is_of_an_inputs_seeds_averaged_over_inputs() -> None:
+    groups = (1.0, 2.0, 10.0), (4.0, 3.0)
+    stat = Stat(0, 0, 5, values=groups)
+    assert stat.median == np.mean([np.median(group) for group in groups]) == 2.75
+    assert stat.quantile(0.75) == np.mean([np.quantile(group, 0.75) for group in groups]) == 4.875
+    (mean,) = averaged(np.array([*groups[0], *groups[1]])[:, None], np.array([0, 0, 0, 1, 1]))
+    assert mean == np.mean([np.mean(group) for group in groups])
+    for direction in ("higher", "lower"):
+        assert stat.best_of(1, direction) == pytest.approx(mean)  # the best of one is the mean
+        best = max if direction == "higher" else min
+        both = np.mean([best(pair) for group in groups for pair in combinations(group, 2)][:3])
+        assert stat.best_of(2, direction) == pytest.approx(np.mean([both, best(groups[1])]))
     assert math.isnan(Stat(math.nan, math.nan, 0).median)
+
+
+def test_of_one_input_the_statistics_are_numpys() -> None:
+    values = np.random.default_rng(3).normal(size=9)
+    stat = Stat(0, 0, 9, values=(tuple(values),))
+    assert stat.median == np.median(values) and stat.quantile(0.95) == np.quantile(values, 0.95)
+    assert averaged(values[:, None], np.zeros(9, int))[0] == pytest.approx(np.mean(values))
+    assert stat.best_of(9, "higher") == values.max() and stat.best_of(8, "lower") >= values.min()
+
+
+def test_the_best_of_several_is_never_below_the_median_of_the_same_seeds() -> None:
+    """As it can be where one is averaged over inputs and the other is not."""
+    values = ((88.0, 88.1, 88.2), (60.0, 61.0, 62.0), (88.0, 88.3, 88.4))
+    stat = Stat(0, 0, 9, values=values)
+    assert stat.best_of(3, "higher") > stat.median > stat.best_of(3, "lower")
+    assert stat.best_of(3, "higher") < np.median([value for group in values for value in group])  # pooled
+
+
+def test_where_inputs_have_unequal_numbers_of_seeds_the_interval_is_for_the_mean_over_inputs() -> None:
+    values, of_these = drawn(3, 12, (3, 0.3, 1), 3000)
+    inputs, seeds = crossed(3, 12)
+    kept = (inputs == 0) | (inputs == 1) & (seeds < 8) | (inputs == 2) & (seeds < 4)
+    low, high = intervals(values[kept], inputs[kept], seeds[kept])
+    assert 0.92 <= ((low <= of_these) & (of_these <= high)).mean() <= 0.98
+    pooled = values[kept].mean(axis=0)
+    assert np.abs(averaged(values[kept], inputs[kept]) - of_these).std() < 0.5 * np.abs(pooled - of_these).std()
+
+
+@pytest.mark.parametrize("inputs, seeds, repeats", [(1, 2, 2), (2, 1, 2), (3, 2, 2), (1, 3, 3), (4, 3, 3), (12, 1, 12)])
+def test_no_interval_of_fewer_repeats_than_asked_for(inputs: int, seeds: int, repeats: int) -> None:
+    values, _ = drawn(inputs, seeds, (1, 1, 1), 5)
+    for fewest in (2, 3, 12, 13):
+        ends = np.array(intervals(values, *crossed(inputs, seeds), fewest=fewest))
+        assert (np.isfinite(ends) == (repeats >= fewest)).all()
+    assert np.isfinite(intervals(values, *crossed(inputs, seeds))).all() == (repeats >= 3)  # unless asked
+
+
+def test_an_interval_is_cut_at_what_a_metric_can_be() -> None:
+    values = np.array([[0.999, 0.2, 40.0], [0.98, 0.01, 10.0], [0.7, 0.3, 12.0]])
+    levels = np.zeros(3, int), np.arange(3)
+    free = np.array(intervals(values, *levels))
+    assert free[1, 0] > 1 and free[0, 1] < 0 and free[0, 2] < 0
+    for bounds in ((-1, 1), (0, None), (None, 0.9), (None, None)):
+        least, greatest = (np.inf * sign if end is None else end for end, sign in zip(bounds, (-1, 1), strict=True))
+        low, high = intervals(values[:, :2], *levels, bounds=bounds)
+        expected = np.clip(free[:, :2], least, greatest)
+        expected[1] = np.maximum(expected[1], values[:, :2].mean(axis=0))  # a number out of bounds is not hidden
+        np.testing.assert_array_equal([low, high], expected)
 
 
 def test_holm_is_statsmodels() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 import statistics
+import unicodedata
 from collections.abc import Callable
 from io import StringIO
 from itertools import combinations
@@ -20,7 +22,7 @@ from diffsweep.core.problems import BadInput
 from diffsweep.report.caption import caption
 from diffsweep.report.frame import results
 from diffsweep.report.latex import to_latex
-from diffsweep.report.layout import to_frame, to_markdown, to_terminal
+from diffsweep.report.layout import to_csv, to_frame, to_markdown, to_terminal
 from diffsweep.report.table import Table, summarise
 from diffsweep.report.text import markdown
 
@@ -97,8 +99,10 @@ def test_markdown_has_a_cell_a_column_and_marks_the_best(made: Made) -> None:
     assert re.fullmatch(
         rf"\| 1 \| 3 \| 0 \| 23\.00 {interval} \| \*\*0\.200 {interval}\*\* \| 10 \| 0\.50 \|", lines[2]
     )
+    assert lines[3] == r"| 7 | 2 | 1 (33 %) | 30.00 (1 exact) | 0.375 | 10 | 0.50 |"
+    asked = to_markdown(summarise(results(*made()), fewest=2)).splitlines()
     assert re.fullmatch(
-        rf"\| 7 \| 2 \| 1 \(33 %\) \| 30\.00 \(1 exact\) \| 0\.375 {interval} \| 10 \| 0\.50 \|", lines[3]
+        rf"\| 7 \| 2 \| 1 \(33 %\) \| 30\.00 \(1 exact\) \| 0\.375 {interval} \| 10 \| 0\.50 \|", asked[3]
     )
 
 
@@ -119,7 +123,7 @@ def test_the_terminals_table_is_no_wider_than_the_terminal(made: Made) -> None:
         lines = out.getvalue().splitlines()
         assert max(map(len, lines)) <= width
         assert sum("23.00 [" in line for line in lines) == 1
-        assert sum("0.375 [" in line for line in lines) == 1
+        assert sum("0.375" in line for line in lines) == 1
 
 
 def test_the_unrounded_table_reads_back(made: Made) -> None:
@@ -164,10 +168,11 @@ def test_inputs_and_seeds_repeat_a_setting() -> None:
     by = frame.groupby("guidance.scale")["clip"]
     for row, (_, values) in zip(table.rows, by, strict=True):
         stat = row.stats["clip"]
-        there = values.dropna()
-        assert (stat.mean, stat.std, stat.n) == pytest.approx((there.mean(), there.std(), len(there)))
+        there, of_input = values.dropna(), values.groupby(frame["input.id"])
+        assert (stat.mean, stat.std, stat.n) == pytest.approx((of_input.mean().mean(), there.std(), len(there)))
         assert (row.seeds, row.inputs, stat.inputs) == (5, 2, 2)
-        assert stat.quantile(0.9) == pytest.approx(there.quantile(0.9)) and stat.median == pytest.approx(there.median())
+        assert stat.quantile(0.9) == pytest.approx(of_input.quantile(0.9).mean())
+        assert stat.median == pytest.approx(of_input.median().mean())
         assert sorted(value for group in stat.values for value in group) == sorted(there)
         assert stat.low < stat.mean < stat.high
     assert "Mean over 5 seeds and 2 inputs (input.id) a setting, with a 95 % interval (bootstrap over seeds, for" in (
@@ -270,11 +275,48 @@ def test_a_number_of_a_set_stands_in_its_row() -> None:
     assert "lpips: not measured (no weights)." in to_markdown(table).replace("\\", "")
     assert "\n% lpips: not measured (no weights)\n" in to_latex(table)  # of no use in a paper
     assert summarise(frame, ["clip"]).absent == ()
+    frame.attrs["unavailable"] |= {"psnr": "no cell has a clean input", "ssim": "no cell has a clean input"}
+    assert summarise(frame).absent[1:] == ("psnr, ssim: not measured (no cell has a clean input)",)
     assert "fid: one number of all of a setting's pictures (10 pictures), without an interval." in caption(table)
     assert r"* fid: FID, inception" in to_markdown(table)
     assert [column.metric for column in summarise(frame, ["fid"]).columns] == ["fid"]
     apart = summarise(frame, rows=["input.id"])
     assert apart.columns[-1].text(0) == "–" and "fid: a number of a whole setting's pictures" in caption(apart)
+
+
+def test_what_a_metric_says_of_a_sets_number_stands_below_the_table() -> None:
+    frame = frame_of({"guidance.scale": [1, 3], "seed": [0, 1]})
+    values = [{"axes": {"guidance.scale": g}, "value": 1.0, "cells": 2, "note": "of 2 pictures"} for g in (1, 3)]
+    frame.attrs["sets"] = {"fid": {"definition": {"metric": "FID", "direction": "lower"}, "values": values}}
+    assert caption(summarise(frame)).count("fid: of 2 pictures.") == 1
+    assert "of 2 pictures" not in caption(summarise(frame, ["clip"]))
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "bell\x07", "\x9b2J", "\u202egnp.exe", "a\x00b", "[bold]rich[/bold]"])
+def test_no_control_character_of_a_text_reaches_a_table(text: str) -> None:
+    from rich.console import Console
+
+    frame = frame_of({"prompt": [text, "b"], "seed": [0, 1, 2]})
+    frame.attrs["unavailable"] = {"lpips": text}
+    table, out = summarise(frame), StringIO()
+    for part in to_terminal(table, 200):
+        Console(file=out, width=200).print(part)
+    shown = text.encode("unicode_escape").decode() if text[0] != "[" else text
+    for found in (out.getvalue(), to_markdown(table).replace("\\[", "[").replace("\\]", "]").replace("\\\\", "\\")):
+        assert shown in found and not [c for c in found if c != "\n" and unicodedata.category(c) in ("Cc", "Cf")]
+
+
+def test_a_text_of_a_csv_is_no_formula_and_a_number_stays_one() -> None:
+    texts = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "a=1", "'quoted", "-5", "+1e3", 'plain, "text"']
+    frame = pd.DataFrame({"prompt": pd.array(texts, dtype="string"), "scale": [-1.5] * 9, "n": pd.array([-1] * 9)})
+    frame["missing"] = pd.array([None] * 8 + ["=x"], dtype="string")
+    text = to_csv(frame)
+    fields = [field for row in csv.reader(StringIO(text)) for field in row]
+    assert not [field for field in fields if re.match(r"[=@\t]|[+-](?!\d+(\.\d+|e3)?$)", field)]
+    read = pd.read_csv(StringIO(text), dtype={"prompt": "string", "missing": "string"})
+    assert list(read["prompt"].str.removeprefix("'")) == [*texts[:5], "quoted", *texts[6:]]
+    assert list(read["scale"]) == [-1.5] * 9 and list(read["n"]) == [-1] * 9
+    assert read["missing"].isna().sum() == 8 and read["missing"][8] == "'=x"
 
 
 def test_numbers_of_sets_of_several_sizes_are_not_ranked() -> None:
@@ -294,11 +336,77 @@ def test_settings_that_are_written_alike_have_their_own_numbers_of_sets() -> Non
     assert [row.stats["fid"].mean for row in summarise(frame).rows] == [4.0, 5.0]
 
 
-def test_an_interval_of_few_is_told() -> None:
-    def told(seeds: int) -> bool:
-        return "of two or three" in caption(summarise(frame_of({"guidance.scale": [1, 3], "seed": list(range(seeds))})))
+def test_an_interval_of_few_is_told_and_of_two_only_shown_if_asked_for() -> None:
+    def told(seeds: int, fewest: int = 3) -> tuple[bool, bool, bool]:
+        frame = frame_of({"guidance.scale": [1, 3], "seed": list(range(seeds))})
+        table = summarise(frame, fewest=fewest)
+        text, shows = caption(table), ["[" in column.text(0) for column in table.columns]
+        return (
+            shows == [True],
+            f"An interval of {seeds} repeats is wide" in text,
+            f"No interval of fewer than {fewest} repeats" in text,
+        )
 
-    assert [told(seeds) for seeds in (1, 2, 3, 4)] == [False, True, True, False]
+    assert [told(seeds) for seeds in (1, 2, 3, 4)] == [
+        (False, False, False),
+        (False, False, True),
+        (True, True, False),
+        (True, False, False),
+    ]
+    assert told(2, 2) == (True, True, False) and told(4, 5) == (False, False, True)
+
+
+def test_an_interval_ends_where_the_metric_does_and_the_caption_says_so() -> None:
+    frame = frame_of({"guidance.scale": [1, 3], "seed": [0, 1, 2]})
+    frame["clip"] = [0.99, 0.98, 0.4, 0.52, 0.5, 0.51]
+    free = summarise(frame)
+    assert free.rows[0].stats["clip"].high > 1 and "cut at" not in caption(free)
+    frame.attrs["metrics"]["clip"]["bounds"] = [-1, 1]
+    cut = summarise(frame)
+    assert cut.rows[0].stats["clip"].high == 1 and "Intervals are cut at what a metric can be." in caption(cut)
+    assert cut.rows[0].stats["clip"].low == free.rows[0].stats["clip"].low
+    assert cut.rows[1].stats["clip"] == free.rows[1].stats["clip"]
+
+
+def test_the_best_is_the_same_however_the_settings_are_laid_out() -> None:
+    frame = frame_of({"mask": ["box", "half"], "guidance.scale": [1, 3, 7], "seed": [0]})
+    frame["clip"] = [0.31, 0.35, 0.33, 0.36, 0.37, 0.34]
+
+    def marks(**arranged: list[str]) -> set[tuple[Any, int]]:
+        table = summarise(frame, **arranged)  # type: ignore[arg-type]
+        order = {axis: place for place, axis in enumerate(table.axes)}
+        places = [order["mask"], order["guidance.scale"]]
+        found = set()
+        for column in table.columns:
+            for line, rank in column.ranks.items():
+                setting = (*table.lines[line], *column.across)
+                found.add((tuple(setting[place] for place in places), rank))
+        return found
+
+    assert marks() == marks(cols=["mask"]) == marks(cols=["guidance.scale"]) == marks(rows=["guidance.scale"])
+    assert marks() == {(("half", 3), 1), (("half", 1), 2)}
+    pivoted = summarise(frame, cols=["mask"])
+    assert "Best over all columns of a metric bold." in to_markdown(pivoted)
+    assert to_markdown(pivoted).count("**") == 2
+    assert "Best over all columns of a metric bold, second underlined." in to_latex(pivoted)
+
+
+def test_settings_are_compared_for_each_input_and_seed_where_these_are_laid_out() -> None:
+    """One picture is easier than another: its numbers are no better."""
+    frame = frame_of({"guidance.scale": [1, 3], "input.id": ["cat", "dog"], "seed": [0]})
+    frame["clip"] = [0.30, 0.50, 0.32, 0.48]
+    inputs, scales = ["input.id"], ["guidance.scale"]
+    for rows, cols in (([], inputs), (inputs, scales), (inputs, [])):
+        table = summarise(frame, rows=rows, cols=cols)
+        best = {table.columns[k].numbers[i] for k, column in enumerate(table.columns) for i in column.ranks}
+        assert best == {0.32, 0.50} and "for each input.id bold" in to_markdown(table)
+
+
+def test_columns_of_one_metric_share_their_decimals() -> None:
+    frame = frame_of({"mask": ["box", "half"], "guidance.scale": [1, 3], "seed": [0]})
+    frame["clip"] = [9.5, 9.25, 10.5, 10.25]
+    columns = summarise(frame, cols=["mask"]).columns
+    assert [column.text(i) for column in columns for i in (0, 1)] == ["9.50", "9.25", "10.50", "10.25"]
 
 
 def test_markdown_and_the_terminal_hold_the_numbers_of_the_csv() -> None:

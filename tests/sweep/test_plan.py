@@ -14,7 +14,7 @@ import pytest
 
 from diffsweep.core import packages
 from diffsweep.core.problems import BadInput
-from diffsweep.metric import scoring
+from diffsweep.metric import choice
 from diffsweep.sweep import parts
 from diffsweep.sweep.plan import MOST_NOTES, Plan, Raw, axes_of, plan
 
@@ -39,6 +39,49 @@ def messages(raw: Sequence[Raw], name: str | None = None) -> list[str]:
     with pytest.raises(BadInput) as caught:
         plan(raw, name)
     return caught.value.messages
+
+
+# -- what metrics cannot tell ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "technique, names, told",
+    [
+        ("text_to_image", ["psnr", "ssim"], "psnr, ssim: text_to_image, where they need a clean input"),
+        ("text_to_image", ["psnr", "seam"], "psnr, seam: text_to_image, where they need a clean input and a mask"),
+        ("text_to_image", ["psnr", "clip_score"], "psnr: text_to_image, where it needs a clean input"),
+        (
+            "image_to_image",
+            ["psnr", "drift", "psnr_masked"],
+            "drift, psnr_masked: image_to_image, where they need a mask",
+        ),
+        ("forward_noise", ["clip_score", "psnr"], "clip_score: forward_noise, where it needs a prompt"),
+        ("anagram", ["clip_alignment", "clip_low"], "clip_low: anagram, where it needs bands"),
+        ("hybrid", ["clip_alignment", "clip_low"], "clip_alignment: hybrid, where it needs views"),
+        ("inpaint", ["psnr", "psnr_masked", "ssim_outside", "drift", "seam", "clip_score"], None),
+        ("anagram", ["clip_alignment", "clip_score"], None),
+    ],
+)
+def test_metrics_that_a_technique_has_nothing_for_are_told(
+    config: Config, technique: str, names: list[str], told: str | None
+) -> None:
+    notes = plan([(config(technique=technique, metric__names=names), {})]).notes
+    assert notes == ((told.replace(": ", ": not measured for technique="),) if told else ())
+
+
+def test_of_several_techniques_those_are_told_that_lack_something(swept: Swept) -> None:
+    raw = swept(technique=["text_to_image", "inpaint", "hybrid"], seed=[0, 1], metric__names=("psnr", "seam"))
+    assert plan(raw).notes == (
+        "psnr, seam: not measured for technique=text_to_image,hybrid, where they need a clean input and a mask",
+    )
+    (note,) = plan(swept(seed=[0], metric="default")).notes
+    assert note.startswith(
+        "psnr, ssim, psnr_masked, psnr_unmasked, ssim_masked, ssim_unmasked and 5 more: not measured"
+    )
+
+
+def test_a_distance_of_few_pictures_is_told_with_the_number_that_is_enough(swept: Swept) -> None:
+    raw = swept(technique="inpaint", guidance__scale=[1.0, 3.0], seed=[0, 1, 2], metric__names=("fid",))
+    (note,) = plan(raw).notes
+    assert note.startswith("fid: of 3 pictures; below 2,048 it is too high")
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------
@@ -278,7 +321,7 @@ def test_a_metric_of_the_users_own_is_known(
         points = f"[diffsweep.plugins]\n{package} = {package}\n"
         (tmp_path / f"{package}-1.0.dist-info" / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(tmp_path)
-    kept = packages.packages, parts.find, parts._build, scoring.known
+    kept = packages.packages, parts.find, parts._build, choice.known
     try:
         importlib.invalidate_caches()
         for cache in kept:

@@ -119,14 +119,14 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_same_bits(
             run(**changes, output_dir=str(tmp_path / "halting"))
     stored = ages(tmp_path / "halting" / "cells")
     halted = document(tmp_path / "halting" / "sweeps" / "mine")
-    assert halted["rows"] == rows and halted["runs"][0]["cells"] == len(stored) // 4 in range(1, 9)
+    assert halted["rows"] == rows and halted["runs"][0]["cells"] == len(stored) // 5 in range(1, 9)
 
     calls.clear()
     gone_on = run(**changes, output_dir=str(tmp_path / "halting"))
     assert set(calls) == {rows}
     assert gone_on.statuses == whole.statuses == ["done"] * 9
     pictures = contents(tmp_path / "whole" / "cells", "*.png")
-    assert len(pictures) == 27 and contents(tmp_path / "halting" / "cells", "*.png") == pictures
+    assert len(pictures) == 36 and contents(tmp_path / "halting" / "cells", "*.png") == pictures
     assert ages(tmp_path / "halting" / "cells").items() >= stored.items()  # what was stored is left alone
     first, second = document(gone_on.folder)["runs"]
     assert first["cells"] + second["cells"] == 9 and second["rows"] == rows
@@ -626,7 +626,7 @@ def test_nothing_is_written_but_what_the_interface_lists(diffsweep: Callable[...
     assert {path.name for path in Path("outputs/sweeps").iterdir()} == {"mine"}
     assert {path.name for path in Path("outputs/sweeps/mine").iterdir()} == REPORTS | {"sweep.json"}
     ids = [cell["cell_id"] for cell in document(Path("outputs/sweeps/mine"))["cells"]]
-    names = ("image.png", "input.png", "mask.png", "record.json")
+    names = ("image.png", "input.png", "mask.png", "hard_mask.png", "record.json")
     written = {path for path in Path("outputs/cells").rglob("*") if path.is_file()}
     assert written == {Path("outputs/cells") / i[:2] / i / name for i in ids for name in names}
 
@@ -752,7 +752,9 @@ def test_a_sets_number_is_of_the_cells_that_the_sweep_has_now(run: Run) -> None:
     assert after["cells"] == 2 and after["value"] != before["value"]
 
 
-def test_a_metric_that_fails_leaves_the_sweep_whole(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_that_fails_leaves_the_sweep_whole(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from diffsweep.metric.psnr import Psnr
 
     def fail(self: Psnr, batch: object) -> None:
@@ -761,11 +763,54 @@ def test_a_metric_that_fails_leaves_the_sweep_whole(run: Run, monkeypatch: pytes
     monkeypatch.setattr(Psnr, "__call__", fail)
     outcome = run(technique="image_to_image", model__size=16, metric__names=("psnr", "ssim"), seed=[0])
     assert outcome.statuses == ["done"] and set(records(outcome)[0]["metrics"]) == {"ssim"}
+    assert (outcome.unmeasured, outcome.failed) == ({"psnr": "RuntimeError: no memory"}, 1)
+    reason = "metric psnr failed: RuntimeError: no memory; all cells are stored, the command run again measures them"
+    assert reason in capsys.readouterr().err.splitlines()
     assert document(outcome.folder)["unavailable"] == {"psnr": "RuntimeError: no memory"}
     assert "psnr: not measured (RuntimeError: no memory)" in (outcome.folder / "table.md").read_text()
     monkeypatch.undo()
     again = run(technique="image_to_image", model__size=16, metric__names=("psnr", "ssim"), seed=[0])
     assert document(again.folder)["unavailable"] == {} and set(records(again)[0]["metrics"]) == {"psnr", "ssim"}
+
+
+def test_a_metric_that_fails_ends_the_command_with_1(
+    diffsweep: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from diffsweep.metric.psnr import Psnr
+
+    words = "technique=inpaint", "input=drawing", "metric.names=[psnr]", "sweep.name=mine"
+    with monkeypatch.context() as broken:
+        broken.setattr(Psnr, "__call__", lambda self, batch: 1 / 0)
+        assert diffsweep(*words) == 1
+    assert "metric psnr failed: ZeroDivisionError: division by zero; all cells are stored" in capsys.readouterr().err
+    assert diffsweep(*words) == 0
+    (cell,) = document(Path("outputs/sweeps/mine"))["cells"]
+    assert Store(Path("outputs")).record(cell["cell_id"])["metrics"]["psnr"]["value"] > 0
+
+
+def test_what_no_cell_can_be_measured_by_is_in_the_tables_notes(run: Run) -> None:
+    outcome = run(metric__names=("psnr", "ssim", "diversity_pixels"), seed=[0, 1])
+    assert document(outcome.folder)["unavailable"] == dict.fromkeys(("psnr", "ssim"), "no cell has a clean input")
+    assert "psnr, ssim: not measured (no cell has a clean input)." in (outcome.folder / "table.md").read_text()
+
+
+def test_a_stored_cell_without_its_hard_mask_is_given_it_and_measured(run: Run, calls: list[int]) -> None:
+    changes = {"technique": "inpaint", "mask__softness": 2.0, "model__size": 12, "seed": [0]}
+    outcome = run(**changes)
+    (record,) = records(outcome)
+    store = Store(outcome.folder.parents[1])
+    cell_id, whole = record["cell_id"], contents(store.root / "cells", "*.png")
+    files = {name: digest for name, digest in record["files"].items() if name != "hard_mask.png"}
+    store.amend(cell_id, {"files": files})
+    (store.folder(cell_id) / "hard_mask.png").unlink()  # as an earlier version stored it
+    calls.clear()
+    assert run(**changes).statuses == ["done"] and not calls
+    assert store.verify(cell_id) == [] and contents(store.root / "cells", "*.png") == whole
+    measured = records(run(**changes, metric__names=("psnr_masked",)))[0]["metrics"]["psnr_masked"]
+    hard, image, clean = (store.pixels(cell_id, name) for name in ("hard_mask", "image", "input"))
+    error = ((image.astype(float) - clean)[hard == 255] ** 2).mean()
+    assert measured["value"] == pytest.approx(10 * np.log10(255**2 / error), abs=1e-5)
+    assert set(np.unique(hard)) == {0, 255} and not np.array_equal(hard, store.pixels(cell_id, "mask"))
 
 
 def test_a_metric_of_sets_that_fails_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

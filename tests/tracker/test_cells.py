@@ -129,16 +129,18 @@ def test_the_sweeps_run_holds_paired_statistics_settings_figures_and_the_page(ma
 
 
 def test_a_mean_has_the_interval_of_a_t_test_stretched_bootstrap_over_its_seeds(tmp_path: Path) -> None:
-    """Over settings of equal numbers the units are the seeds: 20 and 21, between which the mean lies."""
+    """Over settings of equal numbers the units are the seeds: 20, 21 and 22, whose mean lies in the middle."""
     store, sweep, _ = swept(tmp_path, scales=3)
+    for i, cell in enumerate(sweep["cells"]):  # two scales and three seeds
+        cell |= {"seed": i % 3, "axes": {"guidance.scale": 1.0 + i // 3, "seed": i % 3}}
     for i in range(5):
-        store.amend(f"{i:020x}", {"metrics": {"psnr": {"value": 20.0 + i % 2, "definition": PSNR}}})
+        store.amend(f"{i:020x}", {"metrics": {"psnr": {"value": 20.0 + i % 3, "definition": PSNR}}})
     OFFLINE.log(store, sweep, reported(store, sweep))
     (run,) = runs(store)
     found = summary(run)["summary"]
-    assert found["psnr"] == 20.5
-    assert found["psnr_low"] < 20 < 21 < found["psnr_high"]
-    assert found["psnr_low"] + found["psnr_high"] == pytest.approx(41)
+    assert found["psnr"] == 21
+    assert found["psnr_low"] < 20 < 22 < found["psnr_high"]
+    assert found["psnr_low"] + found["psnr_high"] == pytest.approx(42)
 
 
 def test_runs_moved_elsewhere_are_accepted_and_arrive_whole(many: Many, tmp_path: Path, serving: Serving) -> None:

@@ -171,7 +171,7 @@ def test_each_metric_is_shown_against_each_axis_that_makes_a_setting(arrived: tu
 def test_the_media_are_those_that_were_logged(arrived: tuple[Shown, dict[str, Any]], logged: Logged) -> None:
     view, _ = arrived
     there = {key for cell in logged.cells.values() for key in pictures(cell["summary"])}
-    assert set(view.keys("Pictures")) == there == {"image", "input", "mask", "noisy", "clean"}
+    assert set(view.keys("Pictures")) == there == {"image", "input", "mask", "hard_mask", "noisy", "clean"}
     (way,) = [config for _, config in view.panels["Pictures"] if set(config["mediaKeys"]) == {"noisy", "clean"}]
     assert way["gridSettings"] == {"xAxis": "step", "yAxis": "run"}
     kinds = {key.removesuffix("._type"): kind for key, kind in logged.history.items() if key.endswith("._type")}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import inspect
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -11,6 +13,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from traceback import walk_tb
 from types import ModuleType
+from typing import Any
 
 from diffsweep.core.problems import BadInput, require
 from diffsweep.paths import shipped
@@ -81,3 +84,10 @@ def described(error: BaseException) -> str:
     what = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
     place = culprit(error)
     return f"{what} ({place})" if place else what
+
+
+def source(part: Any) -> str | None:
+    """SHA-256 of the file that defines a user's own part; None for a shipped part."""
+    if type(part).__module__.partition(".")[0] == "diffsweep":
+        return None
+    return hashlib.sha256(Path(inspect.getfile(type(part))).read_bytes()).hexdigest()

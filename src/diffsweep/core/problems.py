@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from diffsweep.core.text import visible
+
 
 class BadInput(ValueError):
     """One or more mendable mistakes; `messages` holds each distinct one once, in order."""
 
     def __init__(self, messages: str | Iterable[str]) -> None:
-        self.messages = list(dict.fromkeys([messages] if isinstance(messages, str) else messages))
+        self.messages = list(dict.fromkeys(map(visible, [messages] if isinstance(messages, str) else messages)))
         super().__init__("\n".join(self.messages))
 
     def __reduce__(self) -> tuple[type, tuple[list[str]]]:

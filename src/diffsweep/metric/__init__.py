@@ -5,19 +5,20 @@ them needs no torch: that, and torchmetrics, are imported where something is com
 """
 
 from diffsweep.metric.batch import Batch, Metric, Score, SetMetric
-from diffsweep.metric.scoring import NEEDS, Chosen, Options, choose, known, lacking, score, score_sets
+from diffsweep.metric.choice import Chosen, Options, choose, defined, known
+from diffsweep.metric.scoring import called, score, score_sets
 
 __all__ = [
-    "NEEDS",
     "Batch",
     "Chosen",
     "Metric",
     "Options",
     "Score",
     "SetMetric",
+    "called",
     "choose",
+    "defined",
     "known",
-    "lacking",
     "score",
     "score_sets",
 ]

@@ -14,19 +14,24 @@ if TYPE_CHECKING:
 
 ROWS, PIXELS = 16, 16 * 256 * 256  # pictures and pixels a call of a network, at most
 
-# The regions of a mask m in [0, 1] (stored as 0 to 255; 1 = regenerate). They share no pixel.
+# The regions of a mask m in [0, 1] (stored as 0 to 255; 1 = regenerate). They share no pixel, and change with softness.
 REGIONS = {
     "inside": "m = 1: regenerated",
     "outside": "m = 0: known",
     "edge": "0 < m < 1: the soft edge between",
+}
+# Those of the hard mask, before its edge is softened: the same at every softness.
+HARD = {
+    "masked": "m = 1 before softening: the same region at every softness",
+    "unmasked": "m = 0 before softening: the same region at every softness",
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Stored pictures of one size, uint8: images, references (clean inputs) and lows (low bands alone) B H W 3, masks
-    B H W, views B K H W 3; of each picture its prompt, all its prompts where views or bands have their own, and a name
-    of its input. None where not asked for. device: where a network judges."""
+    and hard_masks (before softening) B H W, views B K H W 3; of each picture its prompt, all its prompts where
+    views or bands have their own, and a name of its input. None where not asked for. device: where a network judges."""
 
     images: np.ndarray
     references: np.ndarray | None = None
@@ -36,13 +41,17 @@ class Batch:
     views: np.ndarray | None = None
     lows: np.ndarray | None = None
     inputs: tuple[str, ...] | None = None
+    hard_masks: np.ndarray | None = None
     device: str = "cpu"
     kept: dict[str, Any] = field(default_factory=dict)  # what one metric has computed for the next
 
     def region(self, name: str | None) -> np.ndarray:
-        """bool B H W: the pixels of a region; all of them for None."""
+        """bool B H W: the pixels of a region, one of `REGIONS` or `HARD`; all of them for None."""
         if name is None:
             return np.ones(self.images.shape[:3], dtype=bool)
+        if name in HARD:
+            assert self.hard_masks is not None
+            return (self.hard_masks >= 128) == (name == "masked")
         assert self.masks is not None
         outside, inside = self.masks == 0, self.masks == 255
         return {"inside": inside, "outside": outside, "edge": ~(inside | outside)}[name]
@@ -50,21 +59,42 @@ class Batch:
 
 @dataclass(frozen=True)
 class Score:
-    """One number; None with `exact` (equal to the reference, where no finite number says so) or a reason."""
+    """One number, of any library's type; None with `exact` (equal to the reference, where no finite number says so) or
+    a reason. note: of a set's number, what its reader must know. TypeError where the value is no number."""
 
     value: float | None
     exact: bool = False
     reason: str | None = None
+    note: str | None = None
 
     def __post_init__(self) -> None:
-        if self.value is not None and not math.isfinite(self.value):
-            object.__setattr__(self, "reason", f"the metric gave {self.value}")
-            object.__setattr__(self, "value", None)
+        if self.value is None:
+            return
+        value = _as_float(self.value)
+        if not math.isfinite(value):
+            object.__setattr__(self, "reason", f"the metric gave {value}")
+        object.__setattr__(self, "value", value if math.isfinite(value) else None)
+
+    @classmethod
+    def of(cls, given: Any) -> Score:
+        """What a metric gave: a score, or a bare number."""
+        if isinstance(given, Score):
+            return given
+        return cls(given, reason="the metric gave None" if given is None else None)
 
     def entry(self, definition: dict[str, Any] | None = None) -> dict[str, Any]:
         """What is stored of it."""
         entry: dict[str, Any] = {"value": self.value} | ({"definition": definition} if definition else {})
-        return entry | ({"exact": True} if self.exact else {}) | ({"reason": self.reason} if self.reason else {})
+        texts = {key: str(text) for key, text in (("reason", self.reason), ("note", self.note)) if text}
+        return entry | ({"exact": True} if self.exact else {}) | texts
+
+
+def _as_float(value: Any) -> float:
+    """A number of Python's, numpy's or torch's; true and false are 1 and 0."""
+    plain = value.item() if hasattr(value, "item") else value
+    if not isinstance(plain, int | float):
+        raise TypeError(f"a metric must give numbers, not {plain!r:.80}")
+    return float(plain)
 
 
 Direction = Literal["higher", "lower"]
@@ -72,8 +102,9 @@ Direction = Literal["higher", "lower"]
 
 class Described(Protocol):
     """needs: which of `scoring.FILES` and prompt a cell must have; definition: everything that two numbers must agree
-    in to be compared, the direction and the package's version among it; missing: what stands in the way of measuring,
-    and what mends it. BadInput where a network's weights are not what they should be."""
+    in to be compared, the direction and the package's version among it, and as `bounds` the least and the greatest
+    number there can be (null: there is none); missing: what stands in the way of measuring, and what mends it. BadInput
+    where a network's weights are not what they should be."""
 
     @property
     def name(self) -> str: ...
@@ -111,7 +142,8 @@ def in_calls(call: Callable[..., Tensor], *stacks: np.ndarray) -> Tensor:
 
 def needs(region: str | None) -> frozenset[str]:
     """What a comparison with the reference needs, over the whole picture or over a region of the mask."""
-    return frozenset({"reference"} if region is None else {"reference", "mask"})
+    own = set() if region is None else {"hard_mask"} if region in HARD else {"mask"}
+    return frozenset({"reference"} | own)
 
 
 def named(name: str, region: str | None) -> str:
@@ -120,8 +152,8 @@ def named(name: str, region: str | None) -> str:
 
 def described(region: str | None) -> str:
     """A region as a definition tells it."""
-    return "the whole picture" if region is None else f"{region} ({REGIONS[region]})"
+    return "the whole picture" if region is None else f"{region} ({(REGIONS | HARD)[region]})"
 
 
 def empty(region: str) -> Score:
-    return Score(None, reason=f"no pixel has {REGIONS[region].partition(':')[0]}")
+    return Score(None, reason=f"no pixel has {(REGIONS | HARD)[region].partition(':')[0]}")

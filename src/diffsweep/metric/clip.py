@@ -44,7 +44,8 @@ class ClipScore:
     def definition(self) -> dict[str, Any]:
         seen = BANDS[self.band] if self.band else "the picture and its prompt; of several, the first"
         score = "CLIP score: 100 x cosine of picture and prompt, at least 0"
-        return {"metric": score, "direction": self.direction, "seen": seen, **self.clip.definition()}
+        said = {"metric": score, "direction": self.direction, "bounds": [0, 100], "seen": seen}
+        return said | self.clip.definition()
 
     def __call__(self, batch: Batch) -> list[Score]:
         pictures, prompts = self._seen(batch)
@@ -88,6 +89,7 @@ class Anagram:
         return {
             "metric": f"{self.kind} of an anagram (Geng et al. 2024): {formula[self.kind]}",
             "direction": self.direction,
+            "bounds": [-1, 1] if self.kind == "alignment" else [0, 1],
             "seen": "the stored views and their prompts",
             **self.clip.definition(),
         }

@@ -2,6 +2,9 @@
 
 fid   Frechet distance of two Gaussians (Heusel et al. 2017); falls with the number of pictures: compare equal numbers
 kid   squared maximum mean discrepancy under a cubic kernel (Binkowski et al. 2018); unbiased at any number
+
+Below `FEW` pictures or references a number has a note: a covariance of Inception's 2,048 features needs more of them to
+be of full rank, and FID's authors ask for 10,000. KID has no bias there, but scatters.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FEATURES = ("clip", "inception")
+FEW = 2048
 WORLD = 4  # held-out renders of each scene in each style
 AT_ONCE = 64  # pictures held at once
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -58,6 +62,7 @@ class Distribution:
         return {
             "metric": formula[self.name],
             "direction": self.direction,
+            "note_below": FEW,
             **network,
             "features": self.features,
             "references": self.reference_set,
@@ -79,7 +84,16 @@ class Distribution:
         fake = self.embedded(batch.images, batch.device)
         if min(len(real), len(fake)) < 2:
             return Score(None, reason=f"two pictures and two references are needed, not {len(fake)} and {len(real)}")
-        return Score(float(f"{(fid if self.name == 'fid' else kid)(real, fake):.8g}"))
+        value = float(f"{(fid if self.name == 'fid' else kid)(real, fake):.8g}")
+        return Score(value, note=self.caveat(len(fake), len(real)))
+
+    def caveat(self, pictures: int, references: int = FEW) -> str | None:
+        """What a reader must know of the number of so few; None of enough."""
+        if min(pictures, references) >= FEW:
+            return None
+        against = f" against {references} references" if references < FEW else ""
+        fault = {"fid": "is too high, the more so the fewer: compare equal numbers alone", "kid": "scatters widely"}
+        return f"of {pictures} pictures{against}; below {FEW:,} it {fault[self.name]}"
 
     def _real(self, batch: Batch) -> Tensor:
         if self.references == "inputs":

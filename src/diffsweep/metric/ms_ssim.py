@@ -27,6 +27,7 @@ class MsSsim:
         return {
             "metric": "MS-SSIM against the clean input",
             "direction": self.direction,
+            "bounds": [0, 1],
             "data_range": 255,
             "pictures": "as stored: 8 bit, RGB",
             "betas": list(BETAS),

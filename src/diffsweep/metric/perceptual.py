@@ -42,6 +42,7 @@ class Perceptual:
         return {
             "metric": f"{kind} against the clean input",
             "direction": self.direction,
+            "bounds": [0, None],
             "pictures": f"as stored: 8 bit, RGB, to {'[0, 1]' if self.name == 'dists' else '[-1, 1]'}, not resized",
             **self.backbone.definition(),
             "package": f"torchmetrics {version('torchmetrics')}",

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, ClassVar, Literal
 
-from diffsweep.metric.batch import REGIONS, Batch, Score, described, empty, named, needs
+from diffsweep.metric.batch import HARD, REGIONS, Batch, Score, described, empty, named, needs
 
 
 @dataclass(frozen=True)
 class Psnr:
-    """region: None (the whole picture), or one of `REGIONS`."""
+    """region: None (the whole picture), or one of `REGIONS` or `HARD`."""
 
     direction: ClassVar[Literal["higher"]] = "higher"
     region: str | None = None
@@ -32,6 +32,7 @@ class Psnr:
         return {
             "metric": "PSNR against the clean input, in dB",
             "direction": self.direction,
+            "bounds": [0, None],
             "data_range": 255,
             "pictures": "as stored: 8 bit, RGB",
             "region": described(self.region),
@@ -57,4 +58,4 @@ class Psnr:
         return scores
 
 
-METRICS = (Psnr(), *(Psnr(region) for region in REGIONS))
+METRICS = (Psnr(), *(Psnr(region) for region in (*HARD, *REGIONS)))

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,112 +12,32 @@ import numpy as np
 
 from diffsweep.core.device import present
 from diffsweep.core.failures import Failures
-from diffsweep.core.packages import HINT, imported, modules
-from diffsweep.core.problems import BadInput, did_you_mean, one_of, require
+from diffsweep.core.problems import BadInput
 from diffsweep.metric.batch import Batch, Described, Metric, Score, SetMetric
-from diffsweep.metric.distribution import FEATURES
+from diffsweep.metric.choice import defined
 from diffsweep.metric.sets import current, settings
-from diffsweep.model.clip import Clip
 
 if TYPE_CHECKING:
     from diffsweep.sweep.store import Store
 
 AT_ONCE = 64  # pictures a batch
 # what a cell stores of what a metric may need; of views there are several
-FILES = {"reference": "input.png", "mask": "mask.png", "low": "low.png", "views": "view_0.png"}
-MISSING = ("refuse", "skip")
+FILES = {"reference": "input.png", "mask": "mask.png", "hard_mask": "hard_mask.png"}
+FILES |= {"low": "low.png", "views": "view_0.png"}
 # what each need is called
-NEEDS = {"reference": "a clean input", "mask": "a mask", "prompt": "a prompt", "low": "bands", "views": "views"}
-
-
-@dataclass(frozen=True)
-class Options:
-    """What metrics are made with: every field that a metric has of these is set. missing: what becomes of a metric
-    whose weights or packages are not there, one of `MISSING`."""
-
-    missing: str = "refuse"
-    clip: str = Clip.path
-    features: str = "clip"
-    references: str = "inputs"
-    plugins: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        require(one_of("metric.missing", self.missing, MISSING), one_of("metric.features", self.features, FEATURES))
-
-    def on(self, metric: Any) -> Any:
-        own = {"clip": Clip(self.clip, "metric.clip"), "features": self.features, "references": self.references}
-        there = {f.name for f in dataclasses.fields(metric)} if dataclasses.is_dataclass(metric) else set()
-        return dataclasses.replace(metric, **{key: value for key, value in own.items() if key in there})
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Metrics of pictures and of sets, and those that cannot be measured, with the reason."""
-
-    metrics: tuple[Metric, ...] = ()
-    of_sets: tuple[SetMetric, ...] = ()
-    unavailable: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def names(self) -> list[str]:
-        return [metric.name for metric in (*self.metrics, *self.of_sets)]
-
-    def ready(self) -> None:
-        """Download what is not there yet, so that nothing is wanting when the pictures are."""
-        for metric in (*self.metrics, *self.of_sets):
-            if clip := getattr(metric, "clip", None):
-                clip.fetch()
-
-
-@lru_cache
-def known(plugins: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Every metric by name, the plugins' first: all that the modules of each package's `metric` folder list."""
-    found: dict[str, Any] = {}
-    for path in modules("metric", plugins):
-        for metric in getattr(imported(path), "METRICS", ()):
-            found.setdefault(metric.name, metric)
-    return found
-
-
-def choose(names: Iterable[str], options: Options = Options()) -> Chosen:
-    """The metrics of these names; BadInput for every name there is none of, and for those that cannot be measured."""
-    metrics = known(options.plugins)
-    names = dict.fromkeys(names)
-    there = ", ".join(metrics)
-    wrong = [name for name in names if name not in metrics]
-    if wrong:
-        raise BadInput(
-            f"metric.names: no metric {n!r}; there are {there}; {HINT}{did_you_mean(n, metrics)}" for n in wrong
-        )
-    chosen, unavailable = [], {}
-    for metric in (options.on(metrics[name]) for name in names):
-        if reason := _missing_from(metric):
-            unavailable[metric.name] = reason
-        else:
-            chosen.append(metric)
-    if unavailable and options.missing == "refuse":
-        raise BadInput(
-            f"metric {name}: {reason} (metric.missing=skip goes on without it)" for name, reason in unavailable.items()
-        )
-    of_sets = tuple(metric for metric in chosen if hasattr(metric, "together"))
-    return Chosen(tuple(metric for metric in chosen if metric not in of_sets), of_sets, unavailable)
-
-
-def _missing_from(metric: Described) -> str | None:
-    """What stands in the way of measuring."""
-    try:
-        reason: str | None = getattr(metric, "missing", lambda: None)()
-        if reason is None:
-            metric.definition()
-        return reason
-    except BadInput as error:
-        return "; ".join(error.messages)
+NEEDS = {"reference": "a clean input", "mask": "a mask", "hard_mask": "a mask", "prompt": "a prompt", "low": "bands"}
+NEEDS |= {"views": "views"}
 
 
 def lacking(record: Mapping[str, Any], metric: Described) -> frozenset[str]:
     """What a metric needs and this cell has not."""
     there = {need for need, file in FILES.items() if file in record["files"]}
     return metric.needs - there - ({"prompt"} if _prompts(record) else set())
+
+
+def called(needs: Iterable[str]) -> str:
+    """`a clean input and a mask`."""
+    return " and ".join(sorted({NEEDS[need] for need in needs}))
 
 
 def score(
@@ -131,19 +47,22 @@ def score(
     device: str = "auto",
     failed: Failures | None = None,
     shows: bool = True,
+    again: bool = False,
+    without: dict[str, str] | None = None,
 ) -> int:
     """Compute what is missing and write it into the records; the number of cells that changed.
 
-    A number of the same definition is kept. A cell that lacks what a metric needs goes without it, and one whose
-    pictures cannot be read is left as it is (`verify` tells). A metric that fails is left out, its error in `failed`
-    by its name. shows: a progress bar where it takes long. Where nothing is missing, torch is not imported. BadInput
-    for a device that is not there.
+    A number of the same definition is kept, unless all are to be measured `again`. A cell that lacks what a metric
+    needs goes without it, and one whose pictures cannot be read is left as it is (`verify` tells). A metric that fails
+    is left out, its error in `failed` by its name; one that no cell has the needs of is in `without`, with what they
+    lack. shows: a progress bar where it takes long. Where nothing is missing, torch is not imported. BadInput for a
+    device that is not there.
     """
-    definitions = {metric: _plain(metric.definition()) for metric in metrics}
+    definitions = {metric: defined(metric) for metric in metrics}
     ids = list(dict.fromkeys(cell_ids))
     changed: set[str] = set()
     with _bar(len(ids), shows) as bar:
-        missing = _missing(store, _counted(ids, bar), definitions)
+        missing = _missing(store, _counted(ids, bar), definitions, again, {} if without is None else without)
         while chunk := list(islice(missing, AT_ONCE)):
             for own, batch_ids, batch in _batches(store, chunk, present(device)):
                 entries: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -163,10 +82,11 @@ def score_sets(
     metrics: Iterable[SetMetric],
     device: str = "auto",
     failed: Failures | None = None,
+    again: bool = False,
 ) -> dict[str, Any]:
     """What sweep.json holds as `sets`: by metric its definition and a number a setting, those of now and before.
 
-    A number is kept where the definition is the same and the setting's pictures are; failed: as of `score`.
+    A number is kept where the definition is the same and the setting's pictures are; failed, again: as of `score`.
     """
     metrics = list(metrics)
     if not (metrics or sweep.get("sets")):
@@ -174,16 +94,16 @@ def score_sets(
     there = settings(sweep, store.finished)
     sets = current(sweep.get("sets", {}), there)
     for metric in metrics:
-        definition = _plain(metric.definition())
+        definition = defined(metric)
         before = sets.get(metric.name, {"definition": None, "values": ()})
         same = before["values"] if before["definition"] == definition else ()
-        kept = {entry["of"]: entry for entry in same if entry["value"] is not None}
+        kept = {entry["of"]: entry for entry in same if entry["value"] is not None and not again}
         values = []
         for setting in there:
             mark = setting.mark
             if setting.cells and mark not in kept:
                 with _told(metric, failed):
-                    result = _together(store, metric, setting.cells, device).entry()
+                    result = Score.of(_together(store, metric, setting.cells, device)).entry()
                     kept[mark] = {"of": mark, "cells": len(setting.cells), **result}
             if mark in kept:
                 values.append({**kept[mark], "axes": setting.axes})
@@ -207,7 +127,7 @@ def _told(metric: Described, failed: Failures | None) -> Iterator[None]:
 def _together(store: Store, metric: SetMetric, cells: Mapping[str, str], device: str) -> Score:
     records = [store.record(cell_id) for cell_id in cells]
     if lacks := frozenset().union(*(lacking(record, metric) for record in records)):
-        return Score(None, reason=f"pictures without {' and '.join(sorted(lacks))}")
+        return Score(None, reason=f"pictures without {called(lacks)}")
     wanted = {"image"} | {FILES[need].removesuffix(".png") for need in metric.needs & FILES.keys()}
     try:
         pictures = [{name: store.pixels(cell_id, name) for name in wanted} for cell_id in cells]
@@ -218,11 +138,6 @@ def _together(store: Store, metric: SetMetric, cells: Mapping[str, str], device:
     stacks = {name: np.stack([own[name] for own in pictures]) for name in wanted}
     batch = Batch(stacks["image"], stacks.get("input"), inputs=tuple(cells.values()), device=present(device))
     return metric.together(batch)
-
-
-def _plain(definition: dict[str, Any]) -> dict[str, Any]:
-    """As JSON keeps it: tuples become lists."""
-    return json.loads(json.dumps(definition))
 
 
 def _bar(number: int, shows: bool) -> Any:
@@ -243,20 +158,37 @@ def _counted(ids: Iterable[str], bar: Any) -> Iterator[str]:
 Missing = tuple[str, tuple[Metric, ...]]
 
 
-def _missing(store: Store, ids: Iterable[str], definitions: Mapping[Metric, dict[str, Any]]) -> Iterator[Missing]:
-    """The cells that lack numbers they could have, and which."""
+def _missing(
+    store: Store,
+    ids: Iterable[str],
+    definitions: Mapping[Metric, dict[str, Any]],
+    again: bool,
+    without: dict[str, str],
+) -> Iterator[Missing]:
+    """The cells that lack numbers they could have, and which; at the end, in `without`, what no cell has."""
+    lacks: dict[Metric, set[frozenset[str]]] = {metric: set() for metric in definitions}
+    masked = False
     for cell_id in ids:
         record = store.get(cell_id)
         if record is None:
             continue
         there = {name: entry["definition"] for name, entry in record.get("metrics", {}).items()}
-        metrics = tuple(
-            metric
-            for metric, definition in definitions.items()
-            if there.get(metric.name) != definition and not lacking(record, metric)
-        )
+        masked |= FILES["mask"] in record["files"]
+        metrics = []
+        for metric, definition in definitions.items():
+            measured = there.get(metric.name) == definition
+            lack = frozenset[str]() if measured else lacking(record, metric)
+            lacks[metric].add(lack)
+            if not lack and (again or not measured):
+                metrics.append(metric)
         if metrics:
-            yield cell_id, metrics
+            yield cell_id, tuple(metrics)
+    for metric, found in lacks.items():
+        if found and all(found):
+            common = frozenset.intersection(*found) or min(found, key=len)
+            stored_before = masked and common == {"hard_mask"}
+            needed = "its mask before softening; the sweep's command, run again, adds it" if stored_before else ""
+            without[metric.name] = f"no cell has {needed or called(common)}"
 
 
 def _batches(
@@ -292,6 +224,7 @@ def _batches(
                 asked,
                 np.stack(views, axis=1) if views else None,
                 stacks.get("low"),
+                hard_masks=stacks.get("hard_mask"),
                 device=device,
             ),
         )
@@ -306,8 +239,12 @@ def _prompts(record: Mapping[str, Any]) -> tuple[str, ...]:
 def _scores(metric: Metric, batch: Batch) -> list[Score]:
     """A metric's numbers, or why there are none: pictures of two sizes cannot be compared."""
     size = batch.images.shape[1:3]
-    for need, other in (("reference", batch.references), ("mask", batch.masks)):
+    others = {"reference": batch.references, "mask": batch.masks, "hard_mask": batch.hard_masks}
+    for need, other in others.items():
         if need in metric.needs and other is not None and other.shape[1:3] != size:
             (h, w), (hh, ww) = size, other.shape[1:3]
             return [Score(None, reason=f"the {need} is {ww} x {hh}, the picture {w} x {h}")] * len(batch.images)
-    return list(metric(batch))
+    scores = [Score.of(given) for given in metric(batch)]
+    if len(scores) != len(batch.images):
+        raise ValueError(f"{len(scores)} numbers for {len(batch.images)} pictures")
+    return scores

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from diffsweep.report.statistics import FEW_INPUTS, Stat
 from diffsweep.report.table import Table, called
@@ -12,7 +13,7 @@ from diffsweep.report.table import Table, called
 def caption(table: Table) -> str:
     """What the numbers are, in a few sentences: which statistic, of how many seeds and inputs, with which interval."""
     stats = [row.stats[name] for row in table.rows for name in table.directions]
-    text = [_sentence(table, stats), *(_told(stat) for stat in table.stats if stat != "mean")]
+    text = [_sentence(table, stats), *filter(None, (_told(stat) for stat in table.stats if stat != "mean"))]
     failed, cells = sum(row.failed for row in table.rows), sum(row.failed + row.done for row in table.rows)
     if failed:
         text.append(f"Failed cells, {share(failed, cells)} of {cells}, are in no number.")
@@ -23,20 +24,47 @@ def caption(table: Table) -> str:
         sizes = [row.stats[name].n for name in whole for row in table.rows if row.stats[name].n]
         number = counted("picture", sizes)
         text.append(f"{', '.join(whole)}: one number of all of a setting's pictures ({number}), without an interval.")
-    if any(_few(stat) for stat in stats):
-        text.append("An interval of two or three is wide, and may leave what a metric can be.")
+    if any(_withheld(stat) for stat in stats):
+        text.append(f"No interval of fewer than {table.fewest} repeats.")
+    if few := [_drawn_from(stat) for stat in stats if _few(stat)]:
+        text.append(f"An interval of {min(few)} repeats is wide.")
+    if any(_cut(row.stats[name], table.definitions.get(name, {})) for row in table.rows for name in table.directions):
+        text.append("Intervals are cut at what a metric can be.")
     return " ".join([*text, *(f"{note}." for note in table.notes)])
 
 
-def full_caption(table: Table) -> str:
-    """The caption, and which metrics have no numbers."""
-    return " ".join([caption(table), *(f"{note}." for note in table.absent)])
+def full_caption(table: Table, underlines: bool = True) -> str:
+    """The caption, which numbers are marked where that is not a column's best, and which metrics have no numbers."""
+    marks = [marked(table, underlines)] if table.across or table.apart else []
+    return " ".join(filter(None, [caption(table), *marks, *(f"{note}." for note in table.absent)]))
+
+
+def marked(table: Table, underlines: bool = True) -> str:
+    """`Best bold, second underlined.`, and among what, where a metric has several columns or is judged in parts."""
+    ranks = {rank for column in table.columns for rank in column.ranks.values()}
+    over = " over all columns of a metric" if table.across else ""
+    each = f" for each {' and '.join(table.apart)}" if table.apart else ""
+    return f"Best{over}{each} bold{', second underlined' if underlines and 2 in ranks else ''}." if ranks else ""
+
+
+def _drawn_from(stat: Stat) -> int:
+    """The repeats that its interval is drawn from."""
+    return stat.inputs if stat.seeds == 1 else stat.seeds
 
 
 def _few(stat: Stat) -> bool:
-    """Whether its interval stands on two or three draws alone."""
-    drawn = stat.inputs if stat.seeds == 1 else stat.seeds
-    return not math.isnan(stat.low) and drawn <= 3
+    """Whether its interval stands on two or three repeats alone."""
+    return not math.isnan(stat.low) and _drawn_from(stat) <= 3
+
+
+def _withheld(stat: Stat) -> bool:
+    """Whether it has no interval although its values differ."""
+    return math.isnan(stat.low) and stat.std > 0
+
+
+def _cut(stat: Stat, definition: Mapping[str, Any]) -> bool:
+    """Whether its interval ends at a bound of its metric."""
+    return any(end in (stat.low, stat.high) for end in definition.get("bounds") or () if end is not None)
 
 
 def _sentence(table: Table, stats: Sequence[Stat]) -> str:
@@ -45,11 +73,12 @@ def _sentence(table: Table, stats: Sequence[Stat]) -> str:
     if any(row.inputs > 1 for row in table.rows):
         axes = f" ({', '.join(table.inputs)})"
         over += f" and {counted('input', [row.inputs for row in table.rows])}{axes}"
+    alike = " Each statistic is of an input's seeds, averaged over the inputs." if " input" in over else ""
     if "mean" not in table.stats:
-        return f"Over {over} a setting."
+        return f"Over {over} a setting.{alike}"
     drawn = {_drawn(stat) for stat in stats if not math.isnan(stat.low)}
     interval = f", with a 95 % interval (bootstrap over {' or '.join(sorted(drawn))})" if drawn else ""
-    return f"Mean over {over} a setting{interval}."
+    return f"Mean over {over} a setting{interval}.{alike}"
 
 
 def counted(what: str, numbers: Sequence[int]) -> str:
@@ -74,7 +103,7 @@ def _told(stat: str) -> str:
         return f"Best of {k}: the best of {k} seeds, " + (
             "which grows with their number." if k == "all" else "its mean over all choices of them (unbiased)."
         )
-    return f"{stat}: the {int(stat[1:])} % quantile." if stat.startswith("q") else "Median over all cells."
+    return f"{stat}: the {int(stat[1:])} % quantile." if stat.startswith("q") else ""
 
 
 def defined(table: Table) -> list[str]:

@@ -15,6 +15,8 @@ from diffsweep.report.text import no_axis
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from diffsweep.report.statistics import Bounds
+
     Codes = NDArray[np.int64]
 
 
@@ -41,6 +43,11 @@ def measured(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> list[
         )
     wanted = definitions if metrics is None else dict.fromkeys(metrics)
     return [n for n in wanted if n in definitions and (frame[n].notna().any() or f"{n}_exact" in frame)]
+
+
+def bounds(frame: pd.DataFrame, metric: str) -> Bounds:
+    """What a metric's definition says that its numbers lie between."""
+    return frame.attrs["metrics"][metric].get("bounds") or (None, None)
 
 
 def levels(frame: pd.DataFrame, axes: Sequence[str]) -> Codes:

@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 
 from diffsweep.core.problems import BadInput, did_you_mean, one_of
-from diffsweep.report.choice import levels, measured, plain, split_axes
-from diffsweep.report.statistics import FEW_INPUTS, TESTS, holm, intervals, p_value
+from diffsweep.report.choice import bounds, levels, measured, plain, split_axes
+from diffsweep.report.statistics import FEW_INPUTS, FEWEST, TESTS, averaged, holm, intervals, p_value
 from diffsweep.report.text import digits, fixed, no_axis, short, shown
 
 if TYPE_CHECKING:
     from diffsweep.report.choice import Codes
-    from diffsweep.report.statistics import Floats
+    from diffsweep.report.statistics import Bounds, Floats
 
 
 MOST = 200  # comparisons of an overview, some 10 ms each
@@ -106,11 +106,13 @@ def compare(
     baseline: str | None = None,
     test: str = "wilcoxon",
     over: Sequence[str] = (),
+    fewest: int = FEWEST,
 ) -> list[Comparison]:
     """Each value of an axis against the baseline (its first value unless named), on every metric.
 
     frame: a sweep's cells (`frame.results`). axis: by default every axis of 2 to 10 values that makes a setting. over:
-    axes whose values count as inputs. BadInput for a name, a value or a test that is not there.
+    axes whose values count as inputs. fewest: the repeats that an interval takes. BadInput for a name, a value or a
+    test that is not there.
     """
     if together := [name for name in metrics or () if name in frame.attrs.get("sets", ())]:
         raise BadInput(f"metric={name}: a number of a whole setting, which has no pairs" for name in together)
@@ -141,10 +143,14 @@ def compare(
         for metric in wanted:
             numbers = cells.laid_out(frame[metric])
             what = (metric, frame.attrs["metrics"][metric]["direction"], name)
+            low, high = bounds(frame, metric)
+            reach = None if low is None or high is None else high - low  # as far as two numbers can be apart
+            limits = (fewest, (None if reach is None else -reach, reach))
             for side in range(len(values)):
                 if side != first:
                     pair = [plain(values[i]) for i in (side, first)]
-                    found.append(_compared(cells, numbers[[side, first]], nfe[[side, first]], test, *what, *pair))
+                    sides = numbers[[side, first]], nfe[[side, first]]
+                    found.append(_compared(cells, *sides, test, limits, *what, *pair))
     adjusted = holm([comparison.p for comparison in found])
     return [replace(comparison, adjusted=p) for comparison, p in zip(found, adjusted, strict=True)]
 
@@ -175,13 +181,15 @@ def _compared(
     numbers: Floats,
     nfe: Floats,
     test: str,
+    limits: tuple[int, Bounds],
     metric: str,
     direction: str,
     axis: str,
     value: Any,
     baseline: Any,
 ) -> Comparison:
-    """The comparison that two rows of numbers allow, its p not adjusted yet."""
+    """The comparison that two rows of numbers allow, its p not adjusted yet. limits: of intervals, the fewest repeats
+    and the bounds."""
     inputs, seeds = cells.units()
     whole = np.isfinite(numbers).all(axis=0)
     pairs = pd.DataFrame({"input": inputs[whole], "seed": seeds[whole], "by": (numbers[0] - numbers[1])[whole]})
@@ -191,8 +199,9 @@ def _compared(
     units = "inputs" if n_inputs >= FEW_INPUTS or n_seeds == 1 < n_inputs else "seeds"
     difference = low = high = p = math.nan
     if len(mean):
-        difference = float(mean.mean())
-        low, high = (float(end[0]) for end in intervals(mean.to_numpy()[:, None], inputs, seeds))
+        column = mean.to_numpy()[:, None]
+        difference = float(averaged(column, inputs)[0])
+        low, high = (float(end[0]) for end in intervals(column, inputs, seeds, *limits))
         p = p_value(mean.groupby(units.removesuffix("s")).mean().to_numpy(), test)
     places = digits(numbers[np.isfinite(numbers)])
     largest = max((abs(number) for number in (difference, low, high) if math.isfinite(number)), default=1.0)
@@ -221,18 +230,18 @@ def _mean(values: Floats) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def explained(comparisons: Sequence[Comparison], test: str = "wilcoxon") -> str:
+def explained(comparisons: Sequence[Comparison], test: str = "wilcoxon", fewest: int = FEWEST) -> str:
     """What the sentences' numbers are, and how small a p so few units allow."""
-    text = "Mean differences of pairs that share seed, input and all other axes, with 95 % bootstrap intervals; n units"
-    text += " (seed, input), each averaged over the other axes."
+    text = "Mean differences of pairs that share seed, input and all other axes, with 95 % bootstrap intervals from "
+    text += f"{fewest} repeats on; n units (seed, input), each averaged over the other axes; each input counts alike."
     tested = [comparison for comparison in comparisons if not math.isnan(comparison.p)]
     if not tested:
         return text
-    fewest = min(tested, key=lambda comparison: comparison.independent)
+    least = min(tested, key=lambda comparison: comparison.independent)
     over = " or ".join(sorted({comparison.units for comparison in tested}))
     text += f" p: {TESTS[test]} over {over}, adjusted over {len(tested)} comparisons (Holm)."
-    least = 2.0 ** (1 - fewest.independent)
-    return f"{text} {fewest.independent} {fewest.units} allow no p below {least:.3g} before that."
+    floor = 2.0 ** (1 - least.independent)
+    return f"{text} {least.independent} {least.units} allow no p below {floor:.3g} before that."
 
 
 def to_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:

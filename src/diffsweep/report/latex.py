@@ -11,7 +11,7 @@ import unicodedata
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-from diffsweep.report.caption import caption, defined
+from diffsweep.report.caption import caption, defined, marked
 from diffsweep.report.layout import costs, counts, fitting
 from diffsweep.report.table import Column, Table
 from diffsweep.report.text import fixed, shown
@@ -78,9 +78,7 @@ def to_latex(table: Table, name: str = "results") -> str:
         if len(set(texts)) > 1 or not table.directions  # the caption tells what is the same in every line
     ]
     parts = [*axes, *extra, *(_column(table, column) for column in table.columns)]
-    ranks = {rank for column in table.columns for rank in column.ranks.values()}
-    marks = ["", "Best bold.", "Best bold, second underlined."][len(ranks)]
-    text = " ".join(filter(None, [caption(table), marks, *(f"{text}." for text in defined(table))]))
+    text = " ".join(filter(None, [caption(table), marked(table), *(f"{text}." for text in defined(table))]))
     sizes, titles = [part.width + 2.4 for part in parts], [part.title for part in parts]
     tabulars = [_tabular(table, [parts[i] for i in chosen]) for chosen in fitting(sizes, titles, len(axes), LINE)]
     tall = sum(max((math.ceil(len(shown(value)) / LONGEST) for value in line), default=1) for line in table.lines)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from diffsweep.core.text import visible
 from diffsweep.report.caption import defined, full_caption, share
 from diffsweep.report.statistics import Stat
 from diffsweep.report.table import Column, Table, number
@@ -17,7 +18,7 @@ from diffsweep.report.text import fixed, markdown, short, shown
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-Cells = list[tuple[str, bool]]  # a line's cells: the text, and whether it is the best of its column
+Cells = list[tuple[str, bool]]  # a line's cells: the text, and whether it is the best
 
 
 def counts(table: Table) -> list[tuple[str, list[str]]]:
@@ -66,14 +67,43 @@ def cells(table: Table, text: Callable[[str], str], limit: int = 10**6) -> tuple
 
 
 def to_markdown(table: Table) -> str:
-    """A GitHub table, the best of each column bold, its caption and the metrics' definitions below."""
+    """A GitHub table, the best of each metric bold, its caption and the metrics' definitions below."""
     header, lines = cells(table, markdown)
     rule = ["---" if i < len(table.down) else "---:" for i in range(len(header))]
     body = [[f"**{text}**" if best else text for text, best in line] for line in lines]
     rows = [f"| {' | '.join(line)} |" for line in [header, rule, *body]]
     return "\n".join(
-        [*rows, "", markdown(full_caption(table)), "", *(f"* {markdown(text)}" for text in defined(table)), ""]
+        [
+            *rows,
+            "",
+            markdown(full_caption(table, underlines=False)),
+            "",
+            *(f"* {markdown(text)}" for text in defined(table)),
+            "",
+        ]
     )
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """A frame as CSV that a spreadsheet reads as data: a text that it would take for a formula (`=`, `+`, `-`, `@` or a
+    tab first) has a `'` before it, as OWASP advises. Numbers stay numbers, also those in a column of texts.
+
+    `frame[column].str.removeprefix("'")` has the texts back; results.parquet holds them as they are.
+    """
+    safe = frame.copy(deep=False)
+    for name in frame.select_dtypes(include=["string", "object"]):
+        safe[name] = frame[name].map(_harmless, na_action="ignore")
+    return safe.to_csv(index=False)
+
+
+def _harmless(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def to_frame(table: Table) -> pd.DataFrame:
@@ -112,7 +142,7 @@ def _numbers(stat: Stat, direction: str, stats: Sequence[str]) -> Iterator[tuple
 def to_terminal(table: Table, width: int, most: int = 10**6) -> Iterator[RenderableType]:
     """Rich tables no wider than `width`, of the first `most` lines: columns that do not fit follow in a further table.
 
-    The best of a column is bold and green, the second underlined. The caption comes last.
+    The best of a metric is bold and green, the second underlined. The caption comes last.
     """
     from rich import box
     from rich.table import Table as RichTable
@@ -140,7 +170,7 @@ def to_terminal(table: Table, width: int, most: int = 10**6) -> Iterator[Rendera
         for i in range(len(lines)):
             rich.add_row(*(Text.assemble(found[column][1][i]) for column in chosen))
         yield rich
-    yield Text(full_caption(table), style="dim")
+    yield Text(visible(full_caption(table)), style="dim")
 
 
 def fitting(sizes: Sequence[float], titles: Sequence[str], first: int, width: float) -> Iterator[list[int]]:

@@ -1,12 +1,16 @@
 """Estimates of one setting, their intervals, and tests of differences.
 
-A setting's values lie in a matrix of inputs x seeds. The mean's 95 % interval is a bootstrap over both
-factors (the pigeonhole bootstrap, Owen 2007: inputs and seeds are drawn apart, a cell counts as often as its input,
-times its seed); a factor of one level is held fixed, and so are inputs where there are fewer than `FEW_INPUTS` of them:
-the interval is then for these inputs. A bootstrap is too narrow for few levels and too wide where two factors cross, so
-its percentiles are stretched about the mean (as Hesterberg 2015 expands them): to the variance that the analysis of
-variance estimates, V = V_input + V_seed - V_rest, at least the larger of the first two; and by Student's t, with
-Satterthwaite's degrees of freedom, over the normal's quantile. No interval where nothing varies.
+A setting's values lie in a matrix of inputs x seeds. Every statistic (mean, median, quantile, best of k) is taken over
+an input's seeds, then averaged over the inputs, so that each input counts alike.
+
+The mean's 95 % interval is a bootstrap over both factors (the pigeonhole bootstrap, Owen 2007: inputs and seeds are
+drawn apart, a cell counts as often as its input, times its seed); a factor of one level is held fixed, and so are
+inputs where there are fewer than `FEW_INPUTS` of them: the interval is then for these inputs. A bootstrap is too narrow
+for few levels and too wide where two factors cross, so its percentiles are stretched about the mean (as Hesterberg 2015
+expands them): to the variance that the analysis of variance estimates, V = V_input + V_seed - V_rest, at least the
+larger of the first two; and by Student's t, with Satterthwaite's degrees of freedom, over the normal's quantile. No
+interval where nothing varies, nor of fewer than `FEWEST` repeats (degrees of freedom + 1): two say next to nothing.
+Where a metric has bounds, its interval is cut at them.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
 DRAWS = 2000
 FEW_INPUTS = 5
+FEWEST = 3
 TESTS = {"wilcoxon": "Wilcoxon signed-rank test", "sign": "sign test"}
 
 
@@ -34,9 +39,9 @@ TESTS = {"wilcoxon": "Wilcoxon signed-rank test", "sign": "sign test"}
 class Stat:
     """One setting's mean over `n` finite values, of so many seeds and inputs.
 
-    `std` is the sample standard deviation (n - 1), NaN for n < 2; `low` and `high` the mean's 95 % interval, NaN where
-    there is none; `exact` counts pictures equal to their reference, whose value is not finite; `values` are the finite
-    ones, a tuple for each input. A metric of a whole set of pictures has a mean and no values.
+    `std` is the sample standard deviation of all values (n - 1), NaN for n < 2; `low` and `high` the mean's 95 %
+    interval, NaN where there is none; `exact` counts pictures equal to their reference, whose value is not finite;
+    `values` are the finite ones, a tuple for each input. A metric of a whole set of pictures has a mean and no values.
     """
 
     mean: float
@@ -54,12 +59,12 @@ class Stat:
         return self.quantile(0.5)
 
     def quantile(self, share: float) -> float:
-        """Over all values, linear between neighbours; NaN without any."""
-        flat = [value for group in self.values for value in group]
-        return float(np.quantile(flat, share)) if flat else math.nan
+        """Of an input's seeds, linear between neighbours, averaged over inputs; NaN without any."""
+        return float(np.mean([np.quantile(group, share) for group in self.values])) if self.values else math.nan
 
     def best_of(self, k: int, direction: str) -> float:
-        """The expected best of k seeds, averaged over inputs: an unbiased estimate. NaN where an input has fewer."""
+        """The expected best of k of an input's seeds, an unbiased estimate, averaged over inputs; NaN where an input
+        has fewer."""
         if not self.values or k < 1 or min(map(len, self.values)) < k:
             return math.nan
         return float(np.mean([best_of(group, k, direction) for group in self.values]))
@@ -71,8 +76,19 @@ def best_of(values: Sequence[float], k: int, direction: str) -> float:
     return sum(math.comb(i, k - 1) / math.comb(n, k) * value for i, value in enumerate(best_last))
 
 
-def intervals(values: Floats, inputs: Codes, seeds: Codes) -> tuple[Floats, Floats]:
-    """Low and high ends for each column of `values` (cells x columns, finite); inputs and seeds: each cell's level."""
+def averaged(values: Floats, inputs: Codes) -> Floats:
+    """The mean of each column of `values` (cells x columns), each input counting alike."""
+    return _means(values, np.unique(inputs, return_inverse=True)[1]).mean(axis=0)
+
+
+Bounds = Sequence[float | None]  # the least and the greatest number that a metric can give; None: there is none
+
+
+def intervals(
+    values: Floats, inputs: Codes, seeds: Codes, fewest: int = FEWEST, bounds: Bounds = (None, None)
+) -> tuple[Floats, Floats]:
+    """Low and high ends of `averaged`, for each column of `values` (cells x columns, finite). inputs and seeds: each
+    cell's level; fewest: the repeats that an interval takes; bounds: where it is cut."""
     from scipy.special import stdtrit
 
     inputs, seeds = (np.unique(levels, return_inverse=True)[1] for levels in (inputs, seeds))
@@ -80,18 +96,20 @@ def intervals(values: Floats, inputs: Codes, seeds: Codes) -> tuple[Floats, Floa
     low, high = np.full((2, values.shape[1]), math.nan)
     if not factors:
         return low, high
-    mean = values.mean(axis=0)
+    mean = averaged(values, inputs)
+    shares = 1 / (np.bincount(inputs)[inputs] * (inputs.max() + 1))  # of each cell in the mean
     deviations = values - (_means(values, inputs)[inputs] if fixed else mean)
-    variance, freedom = _variance(deviations, factors)
-    weights = np.prod([_draws(int(levels.max()) + 1)[:, levels] for levels in factors], axis=0)
+    variance, freedom = _variance(deviations, factors, shares)
+    weights = np.prod([_draws(int(levels.max()) + 1)[:, levels] for levels in factors], axis=0) * shares
     weights = weights[weights.any(axis=1)]
     weights /= weights.sum(axis=1, keepdims=True)
-    varies = np.flatnonzero(np.ptp(deviations, axis=0) > 0)
+    varies = np.flatnonzero((np.ptp(deviations, axis=0) > 0) & (freedom + 1 > fewest - 1e-6))
     for some in np.array_split(varies, math.ceil(len(varies) / 2000)) if len(varies) else []:  # memory
         drawn = deviations[:, some].T.astype(np.float32) @ weights.T
         wider = np.sqrt(variance[some]) / drawn.std(axis=1) * stdtrit(freedom[some], 0.975) / stdtrit(np.inf, 0.975)
         low[some], high[some] = mean[some] + wider * np.quantile(drawn, (0.025, 0.975), axis=1)
-    return low, high
+    least, greatest = (end if end is not None else sign * math.inf for end, sign in zip(bounds, (-1, 1), strict=True))
+    return np.maximum(low, np.minimum(least, mean)), np.minimum(high, np.maximum(greatest, mean))
 
 
 def _resampled(inputs: Codes, seeds: Codes) -> tuple[list[Codes], bool]:
@@ -104,20 +122,20 @@ def _resampled(inputs: Codes, seeds: Codes) -> tuple[list[Codes], bool]:
     return ([seeds] if n_inputs == len(inputs) else [inputs, seeds]), False
 
 
-def _variance(deviations: Floats, factors: Sequence[Codes]) -> tuple[Floats, Floats]:
-    """Of the mean of each column, with its degrees of freedom (Satterthwaite)."""
+def _variance(deviations: Floats, factors: Sequence[Codes], shares: Floats) -> tuple[Floats, Floats]:
+    """Of the mean of each column, to which each cell has its share, with its degrees of freedom (Satterthwaite)."""
     cells, columns = deviations.shape
     parts, freedoms = [], []
     for levels in factors:
-        number = int(levels.max()) + 1
-        sums = _means(deviations, levels) * np.bincount(levels)[:, None]
-        parts.append((sums**2).sum(axis=0) / cells**2 * number / (number - 1))
+        number = 1 / (np.bincount(levels, shares) ** 2).sum()  # of levels; fewer count where their shares differ
+        sums = _means(deviations * shares[:, None], levels) * np.bincount(levels)[:, None]
+        parts.append((sums**2).sum(axis=0) * number / (number - 1))
         freedoms.append(number - 1)
     if len(factors) == 1:
         return parts[0], np.full(columns, float(freedoms[0]))
     rest = deviations - sum(_means(deviations, levels)[levels] for levels in factors)
     freedoms.append(max(cells - sum(freedoms) - 1, 1))
-    parts.append((rest**2).sum(axis=0) / freedoms[-1] / cells)
+    parts.append(((rest * shares[:, None]) ** 2).sum(axis=0) * cells / freedoms[-1])
     first, second, third = parts
     variance = np.maximum(np.maximum(first, second), first + second - third)
     with np.errstate(invalid="ignore"):  # 0 / 0 where nothing varies

@@ -3,6 +3,9 @@
 A setting is one choice of every axis but those that repeat it (`metric.sets.replicates`, and those named by `over`).
 Nothing is averaged over different settings. Pictures equal to their reference have no finite PSNR: they are left out
 and counted (`2 exact`). Failed cells are counted, and in no number.
+
+The best of a metric is that of all comparable settings, however they are laid out as lines and columns: of those that
+share seed and input, where these are laid out too, since one picture is easier than another.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,8 +22,9 @@ import numpy as np
 import pandas as pd
 
 from diffsweep.core.problems import BadInput, did_you_mean
-from diffsweep.report.choice import levels, measured, plain, split_axes
-from diffsweep.report.statistics import Stat, intervals
+from diffsweep.metric.sets import replicates
+from diffsweep.report.choice import bounds, levels, measured, plain, split_axes
+from diffsweep.report.statistics import FEWEST, Stat, averaged, intervals
 from diffsweep.report.text import ARROWS, digits, fixed, no_axis, shown
 
 NONE = Stat(math.nan, math.nan, 0)
@@ -43,49 +47,30 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """One statistic of one metric, a number a line, for one choice of the axes that are laid out as columns."""
+    """One statistic of one metric, a number a line, for one choice of the axes that are laid out as columns.
+
+    done: the cells of each line. places: decimals. uneven: whether a metric of sets, whose value depends on their size,
+    is of sets of several sizes. ranks: 1 for the lines that hold the best number, 2 for the second best.
+    """
 
     metric: str
     direction: str
     stat: str
     across: tuple[Any, ...]
     stats: tuple[Stat, ...]
-    done: tuple[int, ...]  # the cells of each line
+    done: tuple[int, ...]
+    places: int = 3
+    uneven: bool = False
+    ranks: Mapping[int, int] = field(default_factory=dict)
 
     @cached_property
     def numbers(self) -> list[float]:
         return [number(stat, self.stat, self.direction) for stat in self.stats]
 
-    @cached_property
-    def places(self) -> int:
-        return digits(self.numbers)
-
     @property
     def title(self) -> str:
         """`psnr ↑`, `clip_score q95 ↑`, `clip_score best of 4 ↑`."""
         return " ".join(filter(None, [self.metric, called(self.stat), ARROWS[self.direction]]))
-
-    @cached_property
-    def ranks(self) -> dict[int, int]:
-        """1 for the lines that share the best number as it is shown, 2 for the second best of at least three.
-
-        Empty where all are equal, and where exact and other pictures are mixed: there is no number to compare then.
-        """
-        if len(self.stats) < 2 or any(stat.exact and stat.n for stat in self.stats) or self.uneven:
-            return {}
-        exact = {line: 1 for line, stat in enumerate(self.stats) if stat.exact}
-        if exact:
-            return exact if len(exact) < len(self.stats) else {}
-        numbers = {i: round(value, self.places) for i, value in enumerate(self.numbers) if math.isfinite(value)}
-        if len(set(numbers.values())) < 2:
-            return {}
-        order = sorted(set(numbers.values()), reverse=self.direction == "higher")[: 2 if len(numbers) > 2 else 1]
-        return {i: order.index(value) + 1 for i, value in numbers.items() if value in order}
-
-    @property
-    def uneven(self) -> bool:
-        """Whether a metric of sets, whose value depends on their size, is of sets of several sizes."""
-        return len({stat.n for stat in self.stats if stat.n and not stat.values}) > 1
 
     def estimate(self, line: int) -> str:
         """`28.31`, `exact` or `–`."""
@@ -117,7 +102,7 @@ class Table:
 
     `across`: the last of the axes, where they are laid out as columns. `stats`: the statistics shown. `inputs`: the
     axes whose values are averaged over, beside the seeds. `notes`: what else a reader must know. `absent`: metrics
-    without numbers, and why.
+    without numbers, and why. `fewest`: the repeats that an interval takes.
     """
 
     axes: tuple[str, ...]
@@ -129,6 +114,7 @@ class Table:
     inputs: tuple[str, ...] = ()
     definitions: dict[str, dict[str, Any]] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
+    fewest: int = FEWEST
 
     @property
     def down(self) -> tuple[str, ...]:
@@ -151,12 +137,53 @@ class Table:
         for metric, direction in self.directions.items():
             single = any(row.stats[metric].values for row in self.rows)  # else a metric of sets: it has no quantiles
             for stat in self.stats if single else self.stats[:1]:
+                block = []
                 for group in groups:
                     there = [found.get((*line, *group)) for line in self.lines]
                     stats = tuple(row.stats[metric] if row else NONE for row in there)
                     done = tuple(row.done if row else 0 for row in there)
-                    columns.append(Column(metric, direction, stat if single else "mean", group, stats, done))
+                    block.append(Column(metric, direction, stat if single else "mean", group, stats, done))
+                columns += self._compared(block)
         return columns
+
+    @property
+    def apart(self) -> list[str]:
+        """The axes whose values are not compared with each other: seed and input, where they make lines or columns."""
+        return [axis for axis in replicates(self.axes) if axis in self.axes]
+
+    def _compared(self, block: Sequence[Column]) -> list[Column]:
+        """The columns of one metric and statistic: with decimals in common, and the best of what is comparable."""
+        stats = [stat for column in block for stat in column.stats]
+        places = digits(number for column in block for number in column.numbers)
+        uneven = len({stat.n for stat in stats if stat.n and not stat.values}) > 1
+        alike: dict[tuple[Any, ...], list[tuple[int, int]]] = defaultdict(list)
+        for k, column in enumerate(block):
+            for i, line in enumerate(self.lines):
+                setting = dict(zip(self.axes, (*line, *column.across), strict=True))
+                alike[tuple(setting[axis] for axis in self.apart)].append((k, i))
+        ranks: list[dict[int, int]] = [{} for _ in block]
+        for cells in () if uneven else alike.values():
+            numbers = [round(block[k].numbers[i], places) for k, i in cells]
+            found = ranked([block[k].stats[i] for k, i in cells], numbers, block[0].direction)
+            for (k, i), rank in zip(cells, found, strict=True):
+                ranks[k] |= {i: rank} if rank else {}
+        return [replace(column, places=places, uneven=uneven, ranks=ranks[k]) for k, column in enumerate(block)]
+
+
+def ranked(stats: Sequence[Stat], numbers: Sequence[float], direction: str) -> list[int]:
+    """1 for those that share the best number as it is shown, 2 for the second best of at least three, 0 for others.
+
+    All 0 where all are equal, and where exact and other pictures are mixed: there is no number to compare then.
+    """
+    exact = [int(stat.exact > 0) for stat in stats]
+    if any(exact):
+        mixed = any(stat.exact and stat.n for stat in stats) or all(exact)
+        return [0] * len(stats) if mixed else exact
+    there = [number for number in numbers if math.isfinite(number)]
+    if len(set(there)) < 2:
+        return [0] * len(stats)
+    order = sorted(set(there), reverse=direction == "higher")[: 2 if len(there) > 2 else 1]
+    return [order.index(number) + 1 if number in order else 0 for number in numbers]
 
 
 def number(stat: Stat, which: str, direction: str) -> float:
@@ -182,11 +209,13 @@ def summarise(
     rows: Sequence[str] = (),
     cols: Sequence[str] = (),
     over: Sequence[str] = (),
+    fewest: int = FEWEST,
 ) -> Table:
     """Group a sweep's cells (`frame.results`) by setting; BadInput for a name that it has not.
 
     metrics, stats: which, in order. rows: the axes to sort by, first; cols: those laid out as columns; all other axes
     of a setting are lines too. Seed and inputs are averaged over unless named there. over: axes that count as inputs.
+    fewest: the repeats that an interval takes.
     """
     there, stats = measured(frame, metrics), tuple(dict.fromkeys(stats))
     axes, inputs = _arranged(frame, stats, rows, cols, over)
@@ -197,7 +226,7 @@ def summarise(
     members = [order[groups == group] for group in range(groups.max() + 1)] if len(axes) else [order]
     done = (frame["status"] == "done").to_numpy()
     codes = levels(frame, inputs), levels(frame, ["seed"])
-    stats_of = {name: _stats(frame, name, members, *codes) for name in there}
+    stats_of = {name: _stats(frame, name, members, *codes, fewest) for name in there}
     sets, notes = _sets(frame, metrics, axes, members)
     nfe, seconds = (frame[name].astype("Float64").to_numpy(dtype=float, na_value=np.nan) for name in ("nfe", "seconds"))
     columns = [frame[axis].tolist() for axis in axes]
@@ -232,6 +261,7 @@ def summarise(
         tuple(inputs),
         {name: definitions[name] for name in shown_metrics},
         tuple(_absent(frame, metrics, there)),
+        fewest,
     )
 
 
@@ -257,7 +287,9 @@ def _arranged(
     return [*rows, *others, *cols], [axis for axis in inputs if axis not in named]
 
 
-def _stats(frame: pd.DataFrame, metric: str, members: Sequence[Any], inputs: Any, seeds: Any) -> list[Stat]:
+def _stats(
+    frame: pd.DataFrame, metric: str, members: Sequence[Any], inputs: Any, seeds: Any, fewest: int
+) -> list[Stat]:
     """A Stat for each setting; settings whose values lie at the same inputs and seeds share one bootstrap."""
     values = frame[metric].to_numpy(dtype=float)
     exact = frame[f"{metric}_exact"].to_numpy(dtype=bool) if f"{metric}_exact" in frame else np.zeros(len(frame), bool)
@@ -270,8 +302,8 @@ def _stats(frame: pd.DataFrame, metric: str, members: Sequence[Any], inputs: Any
     for same in alike.values():
         first = there[same[0]]
         matrix = np.stack([values[there[i]] for i in same])
-        lows, highs = intervals(matrix.T, inputs[first], seeds[first])
-        means = matrix.mean(axis=1)
+        lows, highs = intervals(matrix.T, inputs[first], seeds[first], fewest, bounds(frame, metric))
+        means = averaged(matrix.T, inputs[first])
         stds = matrix.std(axis=1, ddof=1) if len(first) > 1 else np.full(len(same), math.nan)
         places = [np.flatnonzero(inputs[first] == level) for level in dict.fromkeys(inputs[first].tolist())]
         number_of_seeds = len(np.unique(seeds[first]))
@@ -313,6 +345,8 @@ def _sets(
         )
         if reasons:
             notes.append(f"{name}: no value in places ({'; '.join(reasons)})")
+        said = dict.fromkeys(entry["note"] for entry in entries if entry and entry.get("note"))
+        notes += [f"{name}: {note}" for note in said]
     return found, notes
 
 
@@ -331,9 +365,12 @@ def _absent(frame: pd.DataFrame, metrics: Sequence[str] | None, there: Sequence[
     for name in frame.attrs["metrics"]:
         if name not in there and (metrics is None or name in metrics):
             yield f"{name}: no value ({'; '.join(frame.attrs['reasons'][name])})"
+    unavailable: dict[str, list[str]] = defaultdict(list)
     for name, reason in frame.attrs.get("unavailable", {}).items():
         if metrics is None or name in metrics:
-            yield f"{name}: not measured ({reason})"
+            unavailable[reason].append(name)
+    for reason, names in unavailable.items():
+        yield f"{', '.join(names)}: not measured ({reason})"
 
 
 def _mean(values: Any) -> float:

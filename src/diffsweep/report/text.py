@@ -10,12 +10,14 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from diffsweep.core.problems import did_you_mean
+from diffsweep.core.text import visible
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 
 
 def shown(value: Any) -> str:
-    """An axis value as a person types it: null, true, 7.5, a text as it is, lists and mappings as JSON."""
+    """An axis value as a person types it: null, true, 7.5, a text as it is but for control characters, which are
+    escaped, lists and mappings as JSON."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -23,8 +25,8 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}" if abs(value) < 1e15 else str(value)
     if isinstance(value, Sequence | dict) and not isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    return " ".join(str(value).split())
+        return visible(json.dumps(value, ensure_ascii=False))
+    return visible(" ".join(str(value).split()))
 
 
 def short(text: str, limit: int) -> str:
@@ -67,4 +69,4 @@ def fixed(value: float, places: int) -> str:
 
 def markdown(text: str) -> str:
     """A text that Markdown shows as it is, also within a table's cell."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", visible(" ".join(text.split())))

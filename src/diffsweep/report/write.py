@@ -20,7 +20,7 @@ from diffsweep.report.figure.trajectory import write_trajectory
 from diffsweep.report.frame import results
 from diffsweep.report.grid import write_grid
 from diffsweep.report.latex import to_latex
-from diffsweep.report.layout import to_markdown, to_terminal
+from diffsweep.report.layout import to_csv, to_markdown, to_terminal
 from diffsweep.report.page import page
 from diffsweep.report.table import Table, summarise
 from diffsweep.sweep.store import Store
@@ -49,7 +49,7 @@ def write_all(store: Store, sweep: Mapping[str, Any], whole: bool = False) -> Re
     parquet = BytesIO()
     frame.to_parquet(parquet, index=False)
     texts = {
-        "results.csv": frame.to_csv(index=False),
+        "results.csv": to_csv(frame),
         "table.md": to_markdown(table),
         "table.tex": to_latex(table, sweep["name"]),
     }

@@ -54,6 +54,7 @@ class Cell:
     visited: tuple[int, ...]
     pixels: np.ndarray | None
     mask: np.ndarray | None
+    hard_mask: np.ndarray | None = None  # before softening; it decides no pixel, metrics need it
     upscale: Any = None
     base: Cell | None = None  # the cell whose picture this one enlarges
 
@@ -92,6 +93,13 @@ def _array(group: str, part: Any, size: int) -> tuple[np.ndarray, str]:
     """An input's or a mask's pixels, and their hash."""
     values = part.pixels(size) if group == "input" else part.values(size)
     return values, hashlib.sha256(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _hard(mask: Any, size: int) -> np.ndarray:
+    """A mask before its edge is softened, 0 or 255: its region, or where it is at least half."""
+    region = mask.region(size) if hasattr(mask, "region") else mask.values(size) >= 128
+    return np.asarray(region, dtype=np.uint8) * 255
 
 
 @lru_cache(maxsize=4096)
@@ -207,6 +215,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         visited=visited,
         pixels=arrays["input"][0] if "input" in arrays else None,
         mask=arrays["mask"][0] if "mask" in arrays else None,
+        hard_mask=_hard(parts["mask"], stage.shape[-1]) if "mask" in arrays else None,
     )
     for upscale, following, weights in larger:
         cell = _enlarged(cell, upscale, following, weights, parts["input"])
@@ -238,12 +247,10 @@ def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, picture:
     decided = {**base.config, "upscale": {**settled, "fingerprint": fingerprint, **before}}
     if "prompt" not in decided:
         decided["prompt"] = base.prompt
-    pixels = mask = None
+    pixels = None
     if base.pixels is not None:
         pixels, digest = _array("input", picture, stage.side)
         decided["input"] = {**base.config["input"], "sha256": [base.config["input"]["sha256"], digest]}
-    if base.mask is not None:
-        mask = np.asarray(Image.fromarray(base.mask).resize((stage.side, stage.side), Image.Resampling.NEAREST))
     if plugins := sources(base.model, base.technique, upscale):
         decided["plugins"] = {**base.config.get("plugins", {}), **plugins}
     return replace(
@@ -256,10 +263,16 @@ def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, picture:
         timesteps=timesteps,
         visited=timesteps,
         pixels=pixels,
-        mask=mask,
+        mask=_resized(base.mask, stage.side),
+        hard_mask=_resized(base.hard_mask, stage.side),
         upscale=upscale,
         base=base,
     )
+
+
+def _resized(mask: np.ndarray | None, side: int) -> np.ndarray | None:
+    """A mask for a larger picture."""
+    return None if mask is None else np.asarray(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST))
 
 
 def _trajectory(scheduler: Any, stage: Stage, timesteps: tuple[int, ...]) -> dict[str, Any]:

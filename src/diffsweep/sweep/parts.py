@@ -8,18 +8,15 @@ entry point group `diffsweep.plugins`.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import inspect
 import json
 import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from diffsweep.core.packages import HINT, imported, modules
+from diffsweep.core.packages import HINT, imported, modules, source
 from diffsweep.core.problems import BadInput, did_you_mean, not_text
 from diffsweep.core.types import Guidance, Scheduler, View
 from diffsweep.upscale import Upscale
@@ -194,9 +191,8 @@ def sources(*parts: Any) -> dict[str, str]:
     """The user's own modules among these parts and those within them, each with the hash of its file."""
     found: dict[str, str] = {}
     for part in filter(dataclasses.is_dataclass, parts):
-        module = type(part).__module__
-        if not module.startswith("diffsweep."):
-            found[module] = hashlib.sha256(Path(inspect.getfile(type(part))).read_bytes()).hexdigest()
+        if own := source(part):
+            found[type(part).__module__] = own
         for value in vars(part).values():
             found |= sources(*(value if isinstance(value, tuple) else (value,)))
     return found

@@ -17,6 +17,7 @@ from diffsweep.core.device import known
 from diffsweep.core.files import root_of
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.sweep.cell import AROUND, Cell, freeze, settings
+from diffsweep.sweep.measurable import metric_notes
 from diffsweep.sweep.parts import build, coerced, shown
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
         problems[f"sweep.name={name}: up to 60 letters, digits, space and any of . , = @ + - _ (no dot first)"] = None
     if problems:
         raise BadInput(problems)
-    return Plan(name=name or automatic_name(cells), cells=tuple(cells), notes=tuple(shared_notes(cells)), **blocks)
+    notes = (*shared_notes(cells), *metric_notes(cells, blocks["metrics"]))
+    return Plan(name=name or automatic_name(cells), cells=tuple(cells), notes=notes, **blocks)
 
 
 def automatic_name(cells: Sequence[Cell]) -> str:

@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from diffsweep.core.failures import Failures
 from diffsweep.core.files import write_atomic
 from diffsweep.core.locks import Busy, locked
 from diffsweep.core.problems import BadInput
+from diffsweep.core.text import visible
 from diffsweep.metric import score, score_sets
 from diffsweep.sweep import preflight
 from diffsweep.sweep.cell import RECIPE, Cell
@@ -48,15 +49,18 @@ MOST_ROWS = {"cpu": 16, "cuda": 32}  # a row's cost hardly falls beyond
 @dataclass(frozen=True)
 class Outcome:
     """How a sweep ended: `done` or `failed` for each cell, in order, and where its files are. session: what its tracker
-    goes on with where more is to come; to be closed by whoever knows that it is not."""
+    goes on with where more is to come; to be closed by whoever knows that it is not. unmeasured: metrics that failed,
+    with their errors."""
 
     statuses: list[str]
     folder: Path
     session: Session | None = None
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
-        return self.statuses.count("failed")
+        """How many cells failed, and metrics."""
+        return self.statuses.count("failed") + len(self.unmeasured)
 
 
 @dataclass
@@ -109,7 +113,7 @@ def run_sweep(
         if sweep.session and (told := sweep.session.close()):
             say(told)
         raise
-    return Outcome([sweep.status(cell) for cell in own.cells], sweep.folder, sweep.session)
+    return Outcome([sweep.status(cell) for cell in own.cells], sweep.folder, sweep.session, sweep.unmeasured)
 
 
 class Sweep:
@@ -159,6 +163,7 @@ class Sweep:
         distinct = {cell.id: cell for cell in self.plan.cells}
         self.store.tidy(distinct)
         missing = [cell for cell in distinct.values() if not self._kept(cell)]
+        self._add_hard_masks(distinct.values())
         kept = len(distinct) - len(missing)
         number = len(self.plan.cells)
         gone = {cell["cell_id"] for cell in self.earlier.get("cells", ())} - distinct.keys()
@@ -183,6 +188,14 @@ class Sweep:
         if record is None or not self.plan.trajectory:
             return record is not None
         return record["facts"].get("trajectory", {}).get("asked") == self.plan.trajectory
+
+    def _add_hard_masks(self, cells: Iterable[Cell]) -> None:
+        """To stored cells that have none, which an earlier version wrote: some metrics need it."""
+        for cell in cells:
+            if cell.hard_mask is None or (record := self.store.finished(cell.id)) is None:
+                continue
+            if "hard_mask.png" not in record["files"]:
+                self.store.add(cell.id, {"hard_mask": cell.hard_mask}, "hard_mask", {})
 
     def _before(self, cell: Cell) -> Iterator[Cell]:
         """The cells that must be sampled before this one, from the last back."""
@@ -392,8 +405,8 @@ class Sweep:
             return
         if cell.pixels is not None:
             pictures["input"] = cell.pixels
-        if cell.mask is not None:
-            pictures["mask"] = cell.mask
+        if cell.mask is not None and cell.hard_mask is not None:
+            pictures |= {"mask": cell.mask, "hard_mask": cell.hard_mask}
         if watched and self.store.whole(cell.id):  # stored before, without its trajectory or with another
             steps = {name: picture for name, picture in pictures.items() if name.startswith(STEP)}
             self.store.add(cell.id, steps, STEP, {"trajectory": watched.facts})
@@ -462,13 +475,13 @@ class Sweep:
             "cells": cells,
         }
 
-    def _write(self, sets: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Write sweep.json; sets: the metrics of sets, once they are measured."""
+    def _write(self, sets: Mapping[str, Any] | None = None, without: Mapping[str, str] = {}) -> dict[str, Any]:
+        """Write sweep.json; once they are measured, the metrics of sets, and those `without` what they need."""
         with locked(self.folder):
             document = self.document()
             if sets is not None:
                 document["sets"] = sets
-                document["unavailable"] |= self.unmeasured
+                document["unavailable"] |= {**without, **self.unmeasured}
             write_atomic(self.folder / "sweep.json", dump(document, Document))
         return document
 
@@ -478,15 +491,18 @@ class Sweep:
         done = list(dict.fromkeys(cell.id for cell in self.plan.cells if self.status(cell) == "done"))
         metrics, device = self.plan.metrics, self.this.device or self.plan.device
         self.store.damaged.clear()  # mended by now, or found again
-        score(self.store, done, metrics.metrics, device, self.unmeasured)
+        without: dict[str, str] = {}
+        score(self.store, done, metrics.metrics, device, self.unmeasured, without=without)
         with locked(self.folder, name="report"):  # the last of several processes writes what all of them made
             judged = metrics.of_sets or self._earlier().get("sets")
             sets = score_sets(self.store, self.document(), metrics.of_sets, device, self.unmeasured) if judged else {}
-            document = self._write(sets)
+            document = self._write(sets, without)
             report = write_all(self.store, document)
         show(report)
         for line in self.store.told(mend=True):
             say(line)
+        for name, error in self.unmeasured.items():
+            say(f"metric {name} failed: {error}; all cells are stored, the command run again measures them")
         for failures in (self.failures, self.unmeasured):
             if written := failures.write(self.folder / "errors", document):
                 say(f"traceback{'s' * written.is_dir()}: {written}")
@@ -521,4 +537,4 @@ def _of(cell: Cell) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)

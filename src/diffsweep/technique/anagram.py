@@ -28,6 +28,7 @@ class Anagram(Plain):
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance", "view"})
+    stores: ClassVar[frozenset[str]] = frozenset({"views"})
     prompts: tuple[str | None, ...] | None = None
     views: tuple[View, ...] | None = None
 

@@ -27,6 +27,7 @@ class Hybrid(Plain):
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance"})
+    stores: ClassVar[frozenset[str]] = frozenset({"low"})
     prompts: tuple[str | None, ...] | None = None
     sigma: float | tuple[float, ...] = 2.0
     kernel: int = 33

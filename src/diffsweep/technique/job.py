@@ -74,10 +74,12 @@ class Job:
 class Technique(Protocol):
     """An algorithm for one image; its dataclass fields are the keys of its YAML.
 
-    uses: the parts of a cell that decide its picture, of prompt, scheduler, guidance, input, mask, view.
+    uses: the parts of a cell that decide its picture, of prompt, scheduler, guidance, input, mask, view. stores: what
+    metrics find among its further pictures, of views (`view_0`, ...) and low.
     """
 
     uses: ClassVar[frozenset[str]]
+    stores: ClassVar[frozenset[str]]
 
     def asked(self, prompt: str) -> tuple[str, ...]:
         """The prompts that the model is asked about at every step, guidance aside."""
@@ -107,7 +109,9 @@ class Technique(Protocol):
 
 
 class Plain:
-    """The defaults: one prompt, every timestep, keys as they are, nothing pinned."""
+    """The defaults: one prompt, every timestep, keys as they are, nothing pinned, no further pictures."""
+
+    stores: ClassVar[frozenset[str]] = frozenset()
 
     def asked(self, prompt: str) -> tuple[str, ...]:
         return (prompt,)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from diffsweep.report.choice import common, levels, measured, split_axes
+from diffsweep.report.choice import bounds, common, levels, measured, split_axes
 from diffsweep.report.comparison import to_frame
 from diffsweep.report.layout import to_frame as settings_of
-from diffsweep.report.statistics import intervals
+from diffsweep.report.statistics import averaged, intervals
 from diffsweep.report.text import short, shown
 from diffsweep.report.write import whole_page
 from diffsweep.sweep.store import Record, Store
@@ -224,8 +224,9 @@ def summary(frame: pd.DataFrame) -> dict[str, float]:
         if len(there):
             units = there.assign(input=levels(there, inputs), seed=levels(there, ["seed"]), by=there[name])
             means = units.groupby(["input", "seed"])["by"].mean()
-            ends = intervals(means.to_numpy()[:, None], *(means.index.get_level_values(i).to_numpy() for i in (0, 1)))
-            numbers = {"": means.mean(), "_low": ends[0][0], "_high": ends[1][0]}
+            column, (of_input, seed) = means.to_numpy()[:, None], (means.index.get_level_values(i) for i in (0, 1))
+            ends = intervals(column, of_input.to_numpy(), seed.to_numpy(), bounds=bounds(frame, name))
+            numbers = {"": averaged(column, of_input.to_numpy())[0], "_low": ends[0][0], "_high": ends[1][0]}
             found |= {f"{name}{end}": float(value) for end, value in numbers.items() if value == value}  # not NaN
     for name, entry in frame.attrs.get("sets", {}).items():
         values = [each["value"] for each in entry["values"] if each["value"] is not None]

@@ -1,0 +1,18 @@
+"""Texts that may come from anywhere, as they are shown: in a terminal, a table, a message."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# what turns the direction of the text that follows
+_TURNS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+
+
+def visible(text: str) -> str:
+    """A text whose control characters are written as escapes (`\\x1b`): none of them reaches a terminal. Line ends
+    stay, and all that is no control character."""
+    return "".join(c if c == "\n" or not _controls(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def _controls(character: str) -> bool:
+    return unicodedata.category(character) == "Cc" or ord(character) in _TURNS

@@ -1,0 +1,119 @@
+"""Which metrics there are, those that a sweep chose, and what each says of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from diffsweep.core.packages import HINT, imported, modules, source
+from diffsweep.core.problems import BadInput, did_you_mean, one_of, require
+from diffsweep.metric.batch import Described, Metric, SetMetric
+from diffsweep.metric.distribution import FEATURES
+from diffsweep.model.clip import Clip
+
+MISSING = ("refuse", "skip")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What metrics are made with: every field that a metric has of these is set. missing: what becomes of a metric
+    whose weights or packages are not there, one of `MISSING`."""
+
+    missing: str = "refuse"
+    clip: str = Clip.path
+    features: str = "clip"
+    references: str = "inputs"
+    plugins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(one_of("metric.missing", self.missing, MISSING), one_of("metric.features", self.features, FEATURES))
+
+    def on(self, metric: Any) -> Any:
+        own = {"clip": Clip(self.clip, "metric.clip"), "features": self.features, "references": self.references}
+        there = {f.name for f in dataclasses.fields(metric)} if dataclasses.is_dataclass(metric) else set()
+        return dataclasses.replace(metric, **{key: value for key, value in own.items() if key in there})
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Metrics of pictures and of sets, and those that cannot be measured, with the reason."""
+
+    metrics: tuple[Metric, ...] = ()
+    of_sets: tuple[SetMetric, ...] = ()
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        return [metric.name for metric in (*self.metrics, *self.of_sets)]
+
+    def ready(self) -> None:
+        """Download what is not there yet, so that nothing is wanting when the pictures are."""
+        for metric in (*self.metrics, *self.of_sets):
+            if clip := getattr(metric, "clip", None):
+                clip.fetch()
+
+
+@lru_cache
+def known(plugins: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Every metric by name, the plugins' first: all that the modules of each package's `metric` folder list."""
+    found: dict[str, Any] = {}
+    for path in modules("metric", plugins):
+        for metric in getattr(imported(path), "METRICS", ()):
+            found.setdefault(metric.name, metric)
+    return found
+
+
+def choose(names: Iterable[str], options: Options = Options()) -> Chosen:
+    """The metrics of these names; BadInput for every name there is none of, and for those that cannot be measured."""
+    metrics = known(options.plugins)
+    names = dict.fromkeys(names)
+    there = ", ".join(metrics)
+    wrong = [name for name in names if name not in metrics]
+    if wrong:
+        raise BadInput(
+            f"metric.names: no metric {n!r}; there are {there}; {HINT}{did_you_mean(n, metrics)}" for n in wrong
+        )
+    chosen, unavailable = [], {}
+    for metric in (options.on(metrics[name]) for name in names):
+        if reason := _missing_from(metric):
+            unavailable[metric.name] = reason
+        else:
+            chosen.append(metric)
+    if unavailable and options.missing == "refuse":
+        raise BadInput(
+            f"metric {name}: {reason} (metric.missing=skip goes on without it)" for name, reason in unavailable.items()
+        )
+    of_sets = tuple(metric for metric in chosen if hasattr(metric, "together"))
+    return Chosen(tuple(metric for metric in chosen if metric not in of_sets), of_sets, unavailable)
+
+
+def _missing_from(metric: Described) -> str | None:
+    """What stands in the way of measuring."""
+    try:
+        reason: str | None = getattr(metric, "missing", lambda: None)()
+        if reason is None and not _bounds_hold(definition := defined(metric)):
+            return f"bounds={definition['bounds']}: must be [low, high] in its definition, null for one there is not"
+        return reason
+    except BadInput as error:
+        return "; ".join(error.messages)
+    except Exception as error:  # a definition of a user's own may hold anything
+        return f"its definition cannot be stored ({type(error).__name__}: {error})"
+
+
+def _bounds_hold(definition: Mapping[str, Any]) -> bool:
+    bounds = definition.get("bounds", [None, None])
+    if not isinstance(bounds, list) or len(bounds) != 2:
+        return False
+    ends = [end for end in bounds if end is not None]
+    return all(type(end) in (int, float) for end in ends) and (len(ends) < 2 or ends[0] < ends[1])
+
+
+def defined(metric: Described) -> dict[str, Any]:
+    """A metric's definition as JSON holds it. A user's own has the hash of its file in it, so that an edited metric is
+    another one; a shipped one's is written by hand, and changes with what it measures."""
+    own = {"source": found} if (found := source(metric)) else {}
+    return json.loads(json.dumps({"direction": metric.direction, **metric.definition(), **own}, allow_nan=False))

@@ -1,0 +1,52 @@
+"""What a sweep's metrics cannot tell of its cells, known before anything is sampled."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from diffsweep.metric import called
+from diffsweep.metric.sets import replicates
+
+if TYPE_CHECKING:
+    from diffsweep.metric import Chosen
+    from diffsweep.sweep.cell import Cell
+
+MOST_NAMES = 6
+
+
+def metric_notes(cells: Sequence[Cell], chosen: Chosen) -> Iterator[str]:
+    """Metrics that a technique's cells lack something for, and what is to be known of numbers of so few pictures."""
+    metrics = (*chosen.metrics, *chosen.of_sets)
+    lacks: dict[tuple[str, ...], list[str]] = defaultdict(list)  # metrics: the techniques that they do not fit
+    needed: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for technique, cell in {cell.config["technique"]["name"]: cell for cell in cells}.items():
+        there = _there(cell)
+        if unfit := tuple(metric.name for metric in metrics if metric.needs - there):
+            lacks[unfit].append(technique)
+            needed[unfit] |= frozenset().union(*(metric.needs for metric in metrics)) - there
+    for unfit, techniques in lacks.items():
+        more = f" and {len(unfit) - MOST_NAMES} more" if len(unfit) > MOST_NAMES else ""
+        names = ", ".join(unfit[:MOST_NAMES]) + more
+        they = "it needs" if len(unfit) == 1 else "they need"
+        yield f"{names}: not measured for technique={','.join(techniques)}, where {they} {called(needed[unfit])}"
+    fewest = _fewest(cells)
+    for metric in chosen.of_sets:
+        if caveat := getattr(metric, "caveat", lambda number: None)(fewest):
+            yield f"{metric.name}: {caveat}"
+
+
+def _there(cell: Cell) -> set[str]:
+    """What a cell will have of what metrics need."""
+    pictures = {"reference": cell.pixels, "mask": cell.mask, "hard_mask": cell.hard_mask}
+    there = {need for need, pixels in pictures.items() if pixels is not None} | ({"prompt"} & cell.config.keys())
+    return there | getattr(cell.technique, "stores", frozenset())
+
+
+def _fewest(cells: Sequence[Cell]) -> int:
+    """The number of pictures of the smallest setting."""
+    axes = dict.fromkeys(axis for cell in cells for axis in cell.axes)
+    own = [axis for axis in axes if axis not in replicates(axes)]
+    return min(Counter(json.dumps([cell.axes.get(axis) for axis in own], default=str) for cell in cells).values())
