@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from antlr4 import ParserRuleContext
+from antlr4 import ParserRuleContext  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError
-from omegaconf.grammar_parser import OmegaConfGrammarParser, parse
+from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
+from omegaconf.grammar_parser import parse
 
 from diffsweep.core.problems import BadInput
 
@@ -68,12 +69,11 @@ def check_placed(config: Mapping[str, Any], file: str) -> None:
         return
     for path, value in _leaves(config["hydra"]):
         key = ".".join(("hydra", *path))
-        if path[:2] == PARAMS and (len(path) == 3 or value is None):
-            continue
-        if path not in KEYS:
+        swept = path[:2] == PARAMS and (len(path) == 3 or value is None)
+        if path not in KEYS and not swept:
             raise BadInput(f"{file}: {key} is refused: {MAY}; type the rest on the command line")
-        if isinstance(value, list) or "${" in str(value) or not str(value).isprintable():
-            raise BadInput(f"{file}: {key}={value}: must be a plain value")
+        if isinstance(value, list) or re.search(r"(?<!\\)\$\{", str(value)) or not (swept or str(value).isprintable()):
+            raise BadInput(f"{file}: {key}={value!r}: must be a plain value, on one line and without ${{...}}")
 
 
 def check_typed(key: str, value: Any) -> None:
@@ -124,14 +124,14 @@ def _texts(value: Any) -> Iterator[str]:
 def _resolvers(text: str) -> Iterator[str]:
     for node in _parsed(text):
         if isinstance(node, OmegaConfGrammarParser.InterpolationResolverContext):
-            yield node.resolverName().getText()
+            yield node.resolverName().getText()  # type: ignore[no-untyped-call]
 
 
 def _interpolated(text: str) -> Iterator[str]:
     """What interpolations of a text do beyond naming a key of the project's."""
     for node in _parsed(text):
         if isinstance(node, OmegaConfGrammarParser.InterpolationResolverContext):
-            yield f"{node.resolverName().getText()} is a resolver"
+            yield f"{node.resolverName().getText()} is a resolver"  # type: ignore[no-untyped-call]
         elif isinstance(node, OmegaConfGrammarParser.InterpolationNodeContext):
             if "${" in node.getText()[2:]:
                 yield "a key is computed"

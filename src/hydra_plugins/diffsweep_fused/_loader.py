@@ -12,7 +12,6 @@ from hydra._internal import hydra as hydra_itself
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository, IConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ConfigDefault, GroupDefault, ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -116,7 +115,7 @@ class _Repository(ConfigRepository):
         for i, source in enumerate(self.sources):
             if source.provider not in _USERS or isinstance(source, UserFiles):
                 continue
-            if not isinstance(source, FileConfigSource):
+            if source.scheme() != "file":
                 raise BadInput(f"hydra.searchpath={source.full_path()}: only folders are searched")
             self.sources[i] = UserFiles(source.provider, f"{UserFiles.scheme()}://{source.path}")
 
