@@ -246,6 +246,16 @@ def test_a_yaml_list_among_the_sweeps_is_refused_with_what_to_write(
         compose("+sweeps=lists", sweeps__lists=content)
 
 
+def test_the_cells_of_a_file_are_counted(compose: Any) -> None:
+    content = GLOBAL + "hydra: {sweeper: {params: {seed: 'range(0,1000001)', guidance.scale: '1,2'}}}\n"
+    with pytest.raises(BadInput, match=r"^2,000,002 cells \(seed: 1,000,001 x guidance\.scale: 2\)"):
+        compose("+sweeps=big", sweeps__big=content)
+    with pytest.raises(BadInput, match=r"^3,000,003 cells"):
+        compose("+sweeps=big", "guidance.scale=1,2,3")
+    compose("+sweeps=big", "seed=1,2")
+    compose("+sweeps=big", sweeps__big=content + "confirm: true\n")
+
+
 def test_texts_in_files_stay_as_they_are_written(compose: Any) -> None:
     content = """
 prompt: 1_1_1

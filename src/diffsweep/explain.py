@@ -34,7 +34,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, YAMLError):
         return " ".join(str(error).split())
     chain = list(_causes(error))
-    if (found := re.match(r"Error merging override (\w+=\{.*)", str(error))) and (advice := _as_choice(found[1])):
+    if (found := re.search(r"use \+(\w+=\{.*)", str(error))) and (advice := _as_choice(found[1])):
         return advice
     for cause in chain:
         if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):

@@ -72,7 +72,7 @@ def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
             problems[f"{key}: cannot differ within a sweep"] = None
     for axis, value in () if problems else chain(*(axes.items() for _, axes in raw)):
         if isinstance(value, float) and not math.isfinite(value):
-            problems[f"{axis}={value}: must be finite; a text of that name needs quotes inside the shell's"] = None
+            problems[f"{axis}={value}: must be finite"] = None
     blocks: dict[str, Any] = {}
     varied = dict.fromkeys(chain(*(axes for _, axes in raw)), ())
     for reader in (_sweep, _root, _engine, _metrics, _tracker, partial(_grid, varied), _device):
