@@ -175,6 +175,11 @@ INTERPOLATED = [
         ["a dog", "a a cat"],
     ),
     (
+        ("vars.animal=dog,cat", "vars.place=hat", 'prompt="a ${vars.animal} in a ${vars.place}"'),
+        [{"vars.animal": "dog"}, {"vars.animal": "cat"}],
+        ["a dog in a hat", "a cat in a hat"],
+    ),
+    (
         ("+vars.year=1_1,1e3", "prompt=${vars.year},b"),
         [{"vars.year": y, "prompt": p} for y, p in (("1_1", "1_1"), ("1_1", "b"), ("1e3", "1e3"), ("1e3", "b"))],
         ["1_1", "b", "1e3", "b"],
@@ -303,7 +308,6 @@ REFUSED = {
     "prompt=café": r"\(é: within quotes alone\); .*: 'prompt=\"café\"'$",
     "-m prompt=熊猫,狗": r"as 2 texts, with -m: 'prompt=\"熊猫\",\"狗\"'; .*: 'prompt=\"熊猫,狗\"'$",
     "prompt=@prompts.txt": r"no file of prompts is read",
-    "vars.animal=dog": r"vars\.animal: no such variable yet; write \+vars\.animal=",
     "prompt=${oc.env:HOME}": r"prompt: \$\{oc\.env:\.\.\.\} is refused",
     "--config-path=/tmp": r"--config-path would replace",
     "--config-name=mine": r"--config-name would replace",

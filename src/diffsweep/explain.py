@@ -147,8 +147,6 @@ def _about_key(node: DictConfig, key: str) -> str:
     )
     siblings = [path.removeprefix(f"{parent}.") for path in everything if path.rpartition(".")[0] == parent]
     allowed = f"{parent or 'the keys'} {'has' if parent else 'are'} {', '.join(siblings) or 'no keys of its own'}"
-    if parent == "vars":
-        return f"{key}: no such variable yet; write +{key}=..."
     if elsewhere := _elsewhere(key):
         return f"{key}: no such key{_of_choice(node)}; {elsewhere}"
     return f"{key}: no such key; {allowed}{meant}"

@@ -78,6 +78,12 @@ class Loader(ConfigLoaderImpl):
                 check_typed(override.key_or_group, _values(override))
         return [*parsed, *_obeyed(parsed, repository)], repository
 
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        config = super()._compose_config_from_defaults_list(defaults, repo)
+        if isinstance(config.get("vars"), DictConfig):
+            OmegaConf.set_struct(config.vars, False)  # of any name
+        return config
+
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         placed = super()._load_single_config(default, repo)
         if placed.provider in _USERS:
