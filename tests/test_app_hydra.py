@@ -295,6 +295,7 @@ REFUSED = {
     "+guidance.scale=7": r"guidance\.scale: the key exists already",
     "~sed": r"~sed: there is no such key",
     "guidance.scale=${nix}": r"guidance\.scale: .*'nix' not found",
+    "output_dir=${HOME}/x": r"output_dir: .*'HOME' not found; the shell replaces .* in double quotes",
     "seed=0,1": r"seed=0,1 names several values: add -m",
     "seed=range(0,3)": r"seed=range\(0,3\) is a sweep: add -m",
     "-m seed=interval(0,1)": r"interval.*range",

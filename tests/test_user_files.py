@@ -242,7 +242,7 @@ def test_a_yaml_list_among_the_sweeps_is_refused_with_what_to_write(
     compose: Any, line: str, sweep: str, one: str
 ) -> None:
     content = f"{GLOBAL}hydra: {{sweeper: {{params: {{{line}}}}}}}"
-    with pytest.raises(BadInput, match=rf"sweeps/lists\.yaml: .*{re.escape(sweep)}; .*{re.escape(one)}"):
+    with pytest.raises(BadInput, match=rf"^sweeps/lists\.yaml: hydra\.sweeper.*{re.escape(sweep)}; .*{re.escape(one)}"):
         compose("+sweeps=lists", sweeps__lists=content)
 
 

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationKeyError, OmegaConfBaseException
 from yaml import YAMLError, safe_load  # type: ignore[import-untyped]
 
 from diffsweep.core.problems import BadInput, did_you_mean
@@ -44,7 +44,9 @@ def explain(error: BaseException) -> str:
             return found.expand(advice)
     for cause in chain:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-            return f"{cause.full_key}: {str(cause).splitlines()[0]}"
+            shell = '; the shell replaces a variable of its own in double quotes, "$NAME"'
+            hint = shell if isinstance(cause, InterpolationKeyError) else ""
+            return f"{cause.full_key}: {str(cause).splitlines()[0]}{hint}"
     lines = [str(cause).strip().splitlines()[0] for cause in chain if str(cause).strip()]
     return ": ".join(dict.fromkeys(lines)) or type(error).__name__
 

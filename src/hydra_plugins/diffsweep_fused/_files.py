@@ -70,6 +70,8 @@ def _read(text: str, path: Path, name: str, place: tuple[str, ...]) -> dict[str,
             _as_written(root, place)
             _check_params(root, place, name)
         keys = {} if root is None else loader.construct_document(root)
+    except BadInput:
+        raise
     except (ValueError, RecursionError) as error:  # such as a number of 10,000 digits, or keys that merge themselves
         raise BadInput(f"{name}: {error}") from None
     finally:
