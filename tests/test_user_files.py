@@ -145,6 +145,11 @@ hydra: {mode: MULTIRUN, sweeper: {max_batch_size: 3, params: {seed: "0,1", +vars
     }
 
 
+def test_a_folder_of_the_users_adds_choices(compose: Any) -> None:
+    config = compose("mask=wide", mine__mask__wide="defaults: [box, _self_]\nx0: 0.1\nx1: ${.x0}\n")
+    assert (config["mask"]["name"], config["mask"]["x0"], config["mask"]["x1"]) == ("box", 0.1, "${.x0}")
+
+
 @pytest.mark.parametrize("typed, expected", [((), "BasicLauncher"), (("hydra/launcher=fused",), "FusedLauncher")])
 def test_a_file_chooses_launcher_and_sweeper_unless_one_is_typed(
     compose: Any, typed: tuple[str, ...], expected: str
