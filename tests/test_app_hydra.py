@@ -146,6 +146,80 @@ def test_a_sweeps_file_needs_no_m_and_names_the_sweep(diffsweep, runner, tmp_pat
     ]
 
 
+@pytest.mark.parametrize(
+    "typed, name",
+    [
+        ("my sweep", "my sweep"),
+        ('"my sweep"', "my sweep"),
+        ("./sub/x.yaml", "sub-x"),
+        ("quickstart.yaml", "quickstart"),
+    ],
+)
+def test_a_sweeps_file_is_named_in_any_way_that_finds_it(diffsweep, runner, tmp_path, typed: str, name: str) -> None:
+    for file in ("my sweep", "sub/x"):
+        (tmp_path / "sweeps" / file).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "sweeps" / f"{file}.yaml").write_text(MINE)
+    assert diffsweep(f"+sweeps={typed}") == 0
+    assert runner.calls[0].name == name
+
+
+INTERPOLATED = [
+    (
+        ("technique=one_step_denoise,forward_noise", "technique.t=100,200", 'prompt="noise ${technique.t}"'),
+        [{"technique": k, "technique.t": t} for k in ("one_step_denoise", "forward_noise") for t in (100, 200)],
+        ["noise 100", "noise 200"] * 2,
+    ),
+    (
+        ("+vars.animal=dog,a cat", 'prompt="a ${vars.animal}"'),
+        [{"vars.animal": "dog"}, {"vars.animal": "a cat"}],
+        ["a dog", "a a cat"],
+    ),
+    (
+        ("vars.animal=dog,cat", "vars.place=hat", 'prompt="a ${vars.animal} in a ${vars.place}"'),
+        [{"vars.animal": "dog"}, {"vars.animal": "cat"}],
+        ["a dog in a hat", "a cat in a hat"],
+    ),
+    (
+        ("+vars.year=1_1,1e3", "prompt=${vars.year},b"),
+        [{"vars.year": y, "prompt": p} for y, p in (("1_1", "1_1"), ("1_1", "b"), ("1e3", "1e3"), ("1e3", "b"))],
+        ["1_1", "b", "1e3", "b"],
+    ),
+]
+
+
+@pytest.mark.parametrize("launcher", ["fused", "basic"])
+@pytest.mark.parametrize("words, axes, prompts", INTERPOLATED)
+def test_each_job_resolves_its_own_interpolations(diffsweep, runner, words, axes, prompts, launcher: str) -> None:
+    """The multirun's own configuration may have no such key, or another value of it."""
+    assert diffsweep("-m", f"hydra/launcher={launcher}", *words) == 0
+    assert [config["prompt"] for config, _ in runner.cells] == prompts
+    if launcher == "fused":
+        assert [found for _, found in runner.cells] == axes
+
+
+def test_a_sweeps_file_has_variables_and_interpolations(diffsweep, runner, tmp_path) -> None:
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "vars.yaml").write_text(
+        "# @package _global_\nvars: {of: hat}\nprompt: a ${vars.animal} in a ${vars.of}\n"
+        "hydra: {mode: MULTIRUN, sweeper: {params: {+vars.animal: 'dog,cat', sweep.name: '\"${vars.of}\"'}}}\n"
+    )
+    assert diffsweep("+sweeps=vars") == 0
+    assert [config["prompt"] for config, _ in runner.cells] == ["a dog in a hat", "a cat in a hat"]
+    assert [axes for _, axes in runner.cells] == [{"vars.animal": "dog"}, {"vars.animal": "cat"}]
+    assert runner.calls[0].name == "hat"
+
+
+@pytest.mark.parametrize("launcher", ["fused", "basic"])
+def test_texts_are_handed_over_as_they_are_typed(diffsweep, runner, launcher: str) -> None:
+    words = ("prompt=1_1_1,1e3", "guidance.negative_prompt=true,1.50", "sweep.name=2024_01_01", "input=file")
+    assert diffsweep("-m", f"hydra/launcher={launcher}", *words, "input.path=1_0") == 0
+    pairs = [(prompt, other) for prompt in ("1_1_1", "1e3") for other in ("true", "1.50")]
+    assert [(c["prompt"], c["guidance"]["negative_prompt"]) for c, _ in runner.cells] == pairs
+    assert [(axes["prompt"], axes["guidance.negative_prompt"]) for _, axes in runner.cells] == pairs
+    assert {(c["sweep"]["name"], c["input"]["path"]) for c, _ in runner.cells} == {("2024_01_01", "1_0")}
+    assert {call.name for call in runner.calls} == {"2024_01_01"}
+
+
 def test_folders_beside_the_user_are_no_config_groups(diffsweep, runner, tmp_path) -> None:
     for name in ("seed", "plugins", "prompt", "core"):
         (tmp_path / name).mkdir()
@@ -279,10 +353,29 @@ REFUSED = {
     "+guidance.scale=7": r"guidance\.scale: the key exists already",
     "~sed": r"~sed: there is no such key",
     "guidance.scale=${nix}": r"guidance\.scale: .*'nix' not found",
+    "output_dir=${HOME}/x": r"output_dir: .*'HOME' not found; the shell replaces .* in double quotes",
     "seed=0,1": r"seed=0,1 names several values: add -m",
     "seed=range(0,3)": r"seed=range\(0,3\) is a sweep: add -m",
     "-m seed=interval(0,1)": r"interval.*range",
-    "-m technique=glob(nothing*)": r"Nothing to sweep over",
+    "-m technique=glob(nothing*)": r"Nothing to sweep over: .*fits no choice; there are anagram, ",
+    "-m input.path=glob(pics/*)": r"input\.path=glob\(pics/\*\): .*not files; list the values: input\.path=a,b$",
+    "-m seed=range(3,3)": r"Nothing to sweep over: seed=range\(3,3\) has no values",
+    "-m seed=range(0,10000000)": r"10,000,000 cells \(seed: 10,000,000\): above 100,000, .*confirm=true",
+    "-m confirm=true,false": r"confirm cannot be swept",
+    "input={name:file,path:a.png}": r"input=\{\.\.\.\}: .* stand beside it: input=file input\.path=a\.png$",
+    "output_dir=~/x": r"\(~: within quotes alone\); .* '?output_dir=\"~/x\"'?$",
+    "prompt=café": r"\(é: within quotes alone\); .*: 'prompt=\"café\"'$",
+    "-m prompt=熊猫,狗": r"as 2 texts, with -m: 'prompt=\"熊猫\",\"狗\"'; .*: 'prompt=\"熊猫,狗\"'$",
+    "prompt=@prompts.txt": r"no file of prompts is read",
+    "prompt=${oc.env:HOME}": r"prompt: \$\{oc\.env:\.\.\.\} is refused",
+    "--config-path=/tmp": r"--config-path would replace",
+    "--config-name=mine": r"--config-name would replace",
+    "+sweeps=other": r"\+sweeps=other: a sweeps file ends in \.yaml; rename \./sweeps/other\.yml to other\.yaml",
+    "+sweeps=other.yml": r"\+sweeps=other\.yml: .*rename \./sweeps/other\.yml to other\.yaml",
+    "+sweeps=./sweeps/sub/mine.yaml": r"goes by its name within \./sweeps, without an ending: \+sweeps=sub/mine",
+    "+sweeps=mine.yml": r"goes by its name within \./sweeps, without an ending: \+sweeps=mine",
+    "+sweeps=quickstart.yml": r"goes by its name within \./sweeps, without an ending: \+sweeps=quickstart",
+    "+sweeps=loop": r"name each other without an end",
     "-m sweep.name=a,b": r"sweep\.name cannot be swept",
     "+sweeps=min": r"\+sweeps=min: no such sweeps file, .*did you mean 'mine'\?",
     "-m +sweeps=min": r"\+sweeps=min: no such sweeps file, .*did you mean 'mine'\?",
@@ -303,6 +396,10 @@ REFUSED = {
 def test_mistakes_are_one_short_message(diffsweep, runner, tmp_path, capsys, typed: str) -> None:
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "mine.yaml").write_text(MINE)
+    (tmp_path / "sweeps" / "sub").mkdir()
+    (tmp_path / "sweeps" / "sub" / "mine.yaml").write_text(MINE)
+    (tmp_path / "sweeps" / "other.yml").write_text(MINE)
+    (tmp_path / "sweeps" / "loop.yaml").write_text("# @package _global_\ndefaults: [loop]\n")
     (tmp_path / "sweeps" / "bare.yaml").write_text("seed: 3\n")
     (tmp_path / "sweeps" / "broken.yaml").write_text("# @package _global_\nseed: [3\n")
     (tmp_path / "sweeps" / "astray.yaml").write_text(MINE.replace("technique: inpaint", "technique: inpant"))
@@ -320,7 +417,9 @@ def test_the_whole_error_on_request(diffsweep, monkeypatch, capsys) -> None:
     assert os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
-@pytest.mark.parametrize("text", ["it's a dog", 'say "hi" (there', "back\\slash (x", "[open", "a, b'", "'\" both"])
+@pytest.mark.parametrize(
+    "text", ["it's a dog", 'say "hi" (there', "back\\slash (x", "[open", "a, b'", "'\" both", "café", "熊猫,狗", "~/x"]
+)
 def test_the_quoting_that_is_proposed_gives_the_text(diffsweep, runner, capsys, text: str) -> None:
     assert diffsweep(f"prompt={text}") == 2
     proposed = capsys.readouterr().err.strip().rpartition("quotes: ")[2]

@@ -38,7 +38,9 @@ REFUSED = {
     "upscale=tiny upscale.noise_lvl=10": ["upscale.noise_lvl: no such key; …; did you mean 'upscale.noise_level'?"],
     "model=tiny model.path=./nope": ["model.path=./nope: no such folder; give an IF checkpoint in the layout …"],
     "device=0": ["device=0: must be auto, cpu, cuda or cuda:N"],
-    "-m prompt=nan,dog": ["prompt=nan: must be finite; …"],
+    "'sweep.name=[a,b]'": ["sweep.name=['a', 'b']: must be text or null"],
+    "'sweep.name={a:1}'": ["sweep.name={'a': '1'}: must be text or null"],
+    "output_dir=$HOME/x": ["output_dir=$HOME/x: no shell has replaced the $; double quotes let it, …"],
     "tracker=wandbb": ["tracker=wandbb: no such tracker; choose one of none, wandb; did you mean 'wandb'?"],
     "metric=defualt": [
         "metric=defualt: no such metric; choose one of all, anagram, clip, default, …; did you mean 'default'?"

@@ -35,6 +35,11 @@ def swept(config: Config) -> Swept:
     return cells
 
 
+def test_an_axis_is_finite(config: Config) -> None:
+    """JSON has no other numbers."""
+    assert messages([(config(), {"x": float("nan")}), (config(), {"x": 1.0})]) == ["x=nan: must be finite"]
+
+
 def messages(raw: Sequence[Raw], name: str | None = None) -> list[str]:
     with pytest.raises(BadInput) as caught:
         plan(raw, name)

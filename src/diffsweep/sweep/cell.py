@@ -27,8 +27,15 @@ RECIPE = 1  # raised when the same configuration would give another picture
 DEFAULT_PROMPT = "a photo of a dog"
 GROUPS = ("model", "scheduler", "guidance", "technique", "view", "mask", "input", "upscale")
 AROUND = ("metric", "tracker", "sweep", "engine", "grid")  # groups and blocks that do not touch the pixels
-VALUES = {"seed": int, "prompt": str | None, "device": str, "output_dir": str, "plugins": tuple[str, ...]}
-ROOT = (*VALUES, *GROUPS, *AROUND)
+VALUES = {
+    "seed": int,
+    "prompt": str | None,
+    "device": str,
+    "output_dir": str,
+    "plugins": tuple[str, ...],
+    "confirm": bool | None,
+}
+ROOT = (*VALUES, "vars", *GROUPS, *AROUND)  # vars: texts that others name, so they decide nothing themselves
 MAX_SEED = 2**63 - 1
 
 

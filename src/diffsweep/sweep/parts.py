@@ -90,7 +90,7 @@ def _build(group: str, config_json: str, plugins: tuple[str, ...]) -> Any:
 
 def _filled(cls: type, config: Mapping[str, Any], plugins: tuple[str, ...], of: str = "") -> Any:
     """The dataclass with these fields; BadInput naming each key that is wrong."""
-    hints = _hints(cls)
+    hints = fields_of(cls)
     problems, values = [], {}
     for key, value in config.items():
         if key not in hints:
@@ -122,7 +122,7 @@ def _under(key: str, hint: Any, message: str) -> str:
 
 
 @lru_cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
+def fields_of(cls: type[Any]) -> dict[str, Any]:
     """The configurable fields and their types, in order."""
     hints = typing.get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if not f.metadata.get("bound")}
@@ -201,7 +201,7 @@ def sources(*parts: Any) -> dict[str, str]:
 def plain(part: Any) -> dict[str, Any]:
     """A part as plain values, for a cell's id and record: its class's module name and its configurable fields."""
     cls: type = type(part)
-    return {"name": cls.__module__.rpartition(".")[2], **{key: _plain(getattr(part, key)) for key in _hints(cls)}}
+    return {"name": cls.__module__.rpartition(".")[2], **{key: _plain(getattr(part, key)) for key in fields_of(cls)}}
 
 
 def _plain(value: Any) -> Any:

@@ -27,7 +27,7 @@ Raw = tuple[Mapping[str, Any], Mapping[str, Any]]  # a composed configuration, a
 MOST_NOTES = 5
 MOST_THREADS = 1024  # more than any processor computes with; torch takes any number and dies of it
 MOST_STEPS = 10_000  # more than any schedule has: all are kept
-COMMON = ("device", "output_dir", "plugins", *AROUND)
+COMMON = ("device", "output_dir", "plugins", "confirm", *AROUND)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
             problems[f"{key}: cannot differ within a sweep"] = None
     for axis, value in () if problems else chain(*(axes.items() for _, axes in raw)):
         if isinstance(value, float) and not math.isfinite(value):
-            problems[f"{axis}={value}: must be finite; a text of that name needs quotes inside the shell's"] = None
+            problems[f"{axis}={value}: must be finite"] = None
     blocks: dict[str, Any] = {}
     varied = dict.fromkeys(chain(*(axes for _, axes in raw)), ())
     for reader in (_sweep, _root, _engine, _metrics, _tracker, partial(_grid, varied), _device):
@@ -81,7 +81,7 @@ def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
             blocks.update(reader(common))
         except BadInput as error:
             problems.update(dict.fromkeys(error.messages))
-    name = blocks.pop("name", None) or name
+    name = blocks.pop("name", None) or (name if isinstance(name, str) else None)
     if name is not None and not re.fullmatch(r"[\w,=@+-][\w.,=@+ -]{0,59}", name):
         problems[f"sweep.name={name}: up to 60 letters, digits, space and any of . , = @ + - _ (no dot first)"] = None
     if problems:
@@ -144,7 +144,10 @@ def _sweep(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _root(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"root": root_of(str(config.get("output_dir") or "outputs"), writes=True)}
+    given = str(config.get("output_dir") or "outputs")
+    if "$" in given:
+        raise BadInput(f"output_dir={given}: no shell has replaced the $; double quotes let it, single quotes do not")
+    return {"root": root_of(given, writes=True)}
 
 
 def _engine(config: Mapping[str, Any]) -> dict[str, Any]:

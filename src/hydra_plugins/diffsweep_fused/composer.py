@@ -23,6 +23,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from hydra_plugins.diffsweep_fused._grammar import count
+
 _ABSENT = object()
 _ANYTHING = "*"  # stands for every key: what an interpolation reads where its text does not tell
 _KEPT_BASES = 256
@@ -89,13 +91,15 @@ class Composer:
     def swept(self) -> set[str]:
         """The names that the command line and `hydra.sweeper.params` declare as varying over this multirun."""
         params = OmegaConf.select(self._master, "hydra.sweeper.params") or {}
-        lines = [f"{key}={value}" for key, value in params.items()] + list(self._master.hydra.overrides.task)
+        task: Any = OmegaConf.to_container(self._master.hydra.overrides.task, resolve=False)  # a job resolves its own
+        lines = [f"{key}={value}" for key, value in params.items()] + task
         last = {o.get_key_element(): o for o in self._parser.parse_overrides(lines)}  # as BasicSweeper: the last counts
         return {_name(o) for o in last.values() if _varies(o)}
 
     def _find_group(self, key: str) -> bool:
         hydra = self._master.hydra
-        return bool(self._loader.get_group_options(key, None, hydra.job.config_name, list(hydra.overrides.hydra)))
+        lines: Any = OmegaConf.to_container(hydra.overrides.hydra, resolve=False)
+        return bool(self._loader.get_group_options(key, None, hydra.job.config_name, lines))
 
     def _compose_base(self, texts: tuple[str, ...]) -> "_Base":
         return _Base(_without_hydra(self._loader.load_sweep_config(self._master, list(texts))), self._resolve)
@@ -160,7 +164,7 @@ def _name(override: Override) -> str:
 def _varies(override: Override) -> bool:
     if not override.is_sweep_override():
         return False
-    return not override.is_discrete_sweep() or len(list(override.sweep_string_iterator())) > 1
+    return not override.is_discrete_sweep() or count(override) > 1
 
 
 def _overridden(config: DictConfig, lines: Sequence[Line], resolve: bool) -> dict[str, Any]:

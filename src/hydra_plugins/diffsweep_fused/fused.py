@@ -18,13 +18,16 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, setup_globals
 from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.diffsweep_fused._grammar import count
 from hydra_plugins.diffsweep_fused.composer import Composer, Line
 
 
@@ -101,9 +104,9 @@ class FusedSweeper(BasicSweeper):
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        if empty := [override for override in overrides if count(override) == 0]:
+            raise HydraException(f"Nothing to sweep over: {_why_empty(empty[0], self.hydra_context.config_loader)}")
         self.overrides = self.split_arguments(overrides, self.max_batch_size)
-        if not any(self.overrides):
-            raise HydraException(f"Nothing to sweep over: no job comes of {' '.join(arguments)}")
         if self.config.hydra.output_subdir is not None:
             folder = Path(self.config.hydra.sweep.dir)
             folder.mkdir(parents=True, exist_ok=True)
@@ -134,6 +137,15 @@ def _differing(jobs: Sequence[Sequence[Line]]) -> set[str]:
     """The names whose lines are not the same in every job: what an optimising sweeper varies without declaring it."""
     lines = [{line.name: line.text for line in job} for job in jobs]
     return {name for name in {*chain(*lines)} if len({job.get(name) for job in lines}) > 1}
+
+
+def _why_empty(override: Override, loader: ConfigLoader) -> str:
+    key, line = override.key_or_group, override.input_line
+    if not isinstance(override.value(), Glob):
+        return f"{line} has no values"
+    if choices := loader.get_group_options(key):
+        return f"{line} fits no choice; there are {', '.join(choices)}"
+    return f"{line}: glob fits names of choices, not files; list the values: {key}=a,b"
 
 
 def _at(config: dict[str, Any], line: Line) -> Any:

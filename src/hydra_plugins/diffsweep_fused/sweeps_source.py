@@ -1,14 +1,10 @@
 """`sweeps://` on Hydra's search path: a folder's `sweeps/`, and nothing else of that folder."""
 
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult
-from omegaconf import OmegaConf
-
 from diffsweep.paths import shipped
+from hydra_plugins.diffsweep_fused._files import UserFiles
 
 
-class SweepsSource(FileConfigSource):
+class SweepsSource(UserFiles):
     """Sweep files by name: `sweeps://.` is the user's `./sweeps`, `sweeps://diffsweep` the shipped ones.
 
     `file://.` would do, but makes a config group of *every* folder the user happens to stand beside: with a folder
@@ -26,13 +22,6 @@ class SweepsSource(FileConfigSource):
 
     def available(self) -> bool:
         return True
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        """A sweeps file, which may choose and set, but never name code to call."""
-        result = super().load_config(config_path)
-        if "_target_" in str(OmegaConf.to_container(result.config, resolve=False)):
-            raise HydraException(f"{config_path}.yaml: _target_ is refused: a sweeps file cannot name code to call")
-        return result
 
     def is_group(self, config_path: str) -> bool:
         return not config_path or (_served(config_path) and super().is_group(config_path))

@@ -1,0 +1,193 @@
+"""A mistake that Hydra or OmegaConf found, in one short message: the key, what is allowed, what was probably meant."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from posixpath import normpath
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationKeyError, OmegaConfBaseException
+from yaml import YAMLError, safe_load  # type: ignore[import-untyped]
+
+from diffsweep.core.problems import BadInput, did_you_mean
+from diffsweep.paths import shipped
+from diffsweep.report.command import override as written
+
+
+def explain(error: BaseException) -> str:
+    """A mistake in one short message: the key, what is allowed, and what was probably meant."""
+    if isinstance(error, BadInput):
+        return "\n".join(error.messages)
+    if isinstance(error, OverrideParseException):
+        return _about_grammar(error.override, error.message)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _about_choice(str(error.missing_cfg_file), list(error.options or []))
+    if isinstance(error, YAMLError):
+        return " ".join(str(error).split())
+    chain = list(_causes(error))
+    if (found := re.search(r"use \+(\w+=\{.*)", str(error))) and (advice := _as_choice(found[1])):
+        return advice
+    for cause in chain:
+        if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
+            return _about_key(cause.parent_node, str(cause.full_key))
+    for pattern, advice in _ADVICE:
+        if found := re.search(pattern, str(error), flags=re.DOTALL):
+            return found.expand(advice)
+    for cause in chain:
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+            shell = '; the shell replaces a variable of its own in double quotes, "$NAME"'
+            hint = shell if isinstance(cause, InterpolationKeyError) else ""
+            return f"{cause.full_key}: {str(cause).splitlines()[0]}{hint}"
+    lines = [str(cause).strip().splitlines()[0] for cause in chain if str(cause).strip()]
+    return ": ".join(dict.fromkeys(lines)) or type(error).__name__
+
+
+# What Hydra says, and what is said instead.
+_ADVICE = (
+    (
+        r"Ambiguous value for argument '\+sweeps=",
+        r"+sweeps names several files: one at a time, call diffsweep once for each",
+    ),
+    (
+        r"Ambiguous value for argument '(([^=]+)=(.*?))'\n",
+        r"""\1 names several values: add -m to sweep over them, or quote a text with commas twice: '\2="\3"'""",
+    ),
+    (r"In '(.*?)': \w+ raised while composing config:\n(.*?)\n\s*full_key: (\S+)", r"\1.yaml: \3: \2"),
+    (r"Sweep parameters '(.*?)' requires --multirun", r"\1 is a sweep: add -m"),
+    (r"force-add of config groups is not supported: '\+\+(sweeps.*?)'", r"++\1: write +\1"),
+    (r"force-add of config groups is not supported: '\+\+(.*?)'", r"++\1 is a choice of a group: write \1"),
+    (r"Could not override 'sweeps'.*use (\+\S+)", r"a sweeps file is added: write \1"),
+    (r"Could not override '(.*?)'\. No match", r"\1: there is nothing of that name to choose"),
+    (r"Multiple values for sweeps\.", r"+sweeps is given twice: one sweeps file at a time"),
+    (r"Multiple values for (\S+)\. .*override \S+: (\S+?)'", r"+\1=\2: \1 is already chosen; write \1=\2"),
+    (r"An item is already at '(.*?)'", r"+\1: the key exists already; write it without +"),
+    (r"Could not delete from config\. '(.*?)' does not exist", r"~\1: there is no such key"),
+    (r"Could not override '(\S+@\S+)'", r"\1: no config is placed there"),
+    (r"does not support sweep type : INTERVAL", r"interval(...) has no end of values: write range(a,b,step) or a list"),
+    (
+        r"Config group override must be a string or a list\. Got (\w+)",
+        r"a choice must be a name, as in guidance=none, not \1",
+    ),
+)
+
+
+def _about_grammar(override: str, message: str) -> str:
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override!r}: write key=value (see diffsweep --help)"
+    reason = next((line for line in message.splitlines() if " at " in line or " while " in line), "not Hydra's grammar")
+    if alone := sorted({letter for letter in value if not letter.isascii() or letter == "~"}):
+        reason = f"{' '.join(alone[:5])}: within quotes alone"
+    texts = [text.strip() for text in value.split(",") if text.strip()]
+    several = f"as {len(texts)} texts, with -m: {_quoted(key, *texts)}; " if len(texts) > 1 else ""
+    one = f"if the value is a text, quote it inside the shell's quotes: {_quoted(key, value)}"
+    return f"cannot read {override!r} ({reason}); {several}{one}"
+
+
+def _quoted(key: str, *texts: str) -> str:
+    """`key=` and these texts, in quotes for Hydra and for the shell."""
+    return shlex.quote(f"{key}={','.join(QuotedString(text, Quote.double).with_quotes() for text in texts)}")
+
+
+def _as_choice(line: str) -> str | None:
+    """What `input={name:file,path:x.png}` means, as a choice and its keys."""
+    override = OverridesParser.create().parse_override(line)
+    group, value = override.key_or_group, override.value()
+    if not isinstance(value, dict) or "name" not in value or not (shipped("conf") / group).is_dir():
+        return None
+    keys = [written(f"{group}.{key}", item) for key, item in value.items() if key != "name"]
+    words = " ".join([f"{group}={value['name']}", *keys])
+    return f"{group}={{...}}: a choice goes by its name, and its keys stand beside it: {words}"
+
+
+def _about_choice(path: str, options: list[str]) -> str:
+    if path.startswith("sweeps/"):
+        return _about_sweeps_file(path.removeprefix("sweeps/"))
+    group, _, choice = path.rpartition("/")
+    return f"{group}={choice}: no such {group}; {_one_of(choice, options)}"
+
+
+def _about_sweeps_file(name: str) -> str:
+    """Why `+sweeps=NAME` finds nothing: it is no path, and only .yaml is read."""
+    stem = re.sub(r"\.ya?ml$", "", normpath(name))
+    inside = stem.removeprefix("sweeps/")
+    options = sweeps_files()
+    if found := next((one for one in (stem, inside) if Path("sweeps", f"{one}.yml").is_file()), None):
+        return f"+sweeps={name}: a sweeps file ends in .yaml; rename ./sweeps/{found}.yml to {found}.yaml"
+    if Path("sweeps", f"{inside}.yaml").is_file() or inside in options:
+        return f"+sweeps={name}: a sweeps file goes by its name within ./sweeps, without an ending: +sweeps={inside}"
+    return f"+sweeps={name}: no such sweeps file, neither in ./sweeps nor shipped; {_one_of(inside, options)}"
+
+
+def _one_of(word: str, options: list[str]) -> str:
+    return f"choose one of {', '.join(options)}{did_you_mean(word, options)}" if options else "there are none"
+
+
+def sweeps_files() -> list[str]:
+    """The names that `+sweeps=NAME` finds from here."""
+    folders = (Path("sweeps"), shipped("sweeps"))
+    return sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+
+
+def _about_key(node: DictConfig, key: str) -> str:
+    parent = key.rpartition(".")[0]
+    everything = [path for path in _paths(node._get_root()) if path.split(".")[0] != "hydra"]
+    namesakes = [path for path in everything if path.split(".")[-1] == key.split(".")[-1]]
+    meant = (
+        f"; did you mean {namesakes[0]!r}?"
+        if namesakes
+        else did_you_mean(key, [path for path in everything if not key.startswith(f"{path}.")])
+    )
+    siblings = [path.removeprefix(f"{parent}.") for path in everything if path.rpartition(".")[0] == parent]
+    allowed = f"{parent or 'the keys'} {'has' if parent else 'are'} {', '.join(siblings) or 'no keys of its own'}"
+    if elsewhere := _elsewhere(key):
+        return f"{key}: no such key{_of_choice(node)}; {elsewhere}"
+    return f"{key}: no such key; {allowed}{meant}"
+
+
+def _of_choice(node: DictConfig) -> str:
+    """Whose key it would be."""
+    group, root = str(node._get_full_key("")).partition(".")[0], node._get_root()
+    choice = OmegaConf.select(root, f"{group}.name") if group and (shipped("conf") / group).is_dir() else None
+    return f" of {group}={choice}" if choice else ""
+
+
+def _elsewhere(key: str) -> str:
+    """Which other choices of the key's group have it."""
+    group, _, own = key.partition(".")
+    files = sorted((shipped("conf") / group).glob("*.yaml")) if own else []
+    having = [f.stem for f in files if own.split(".")[0] in (safe_load(f.read_text()) or {})]
+    if not having:
+        return ""
+    return f"{', '.join(f'{group}={choice}' for choice in having)} {'has' if len(having) == 1 else 'have'} it"
+
+
+def _paths(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a config; interpolations are not followed."""
+    if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
+        for key, value in node.items_ex(resolve=False):
+            yield f"{prefix}{key!s}"
+            yield from _paths(value, f"{prefix}{key!s}.")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def mendable(error: Exception) -> bool:
+    """Is it a mistake in what was typed or written in a config, rather than one of the program's?"""
+    if isinstance(error, BadInput | HydraException | OmegaConfBaseException | YAMLError):
+        return True
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    return isinstance(error, ValueError) and Path(last).is_relative_to(Path(hydra.__file__).parent)
