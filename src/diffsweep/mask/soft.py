@@ -3,13 +3,14 @@
 A mask is a hard region; softness turns its edge into a band of so many pixels, by the distance to the edge.
 side: where the band lies, inward (inside the region), outward (outside it) or centred. profile: how m rises across
 it, linear, cosine, or gaussian (the normal distribution over two standard deviations to each side, cut off there).
-Values are rounded to 8 bits, so that a stored mask is the mask.
+invert: regenerate what the shape leaves out. Values are rounded to 8 bits, so that a stored mask is the mask.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -21,11 +22,12 @@ PROFILES = ("linear", "cosine", "gaussian")
 
 @dataclass(frozen=True)
 class Soft(ABC):
-    """softness: width of the band in pixels of the picture; 0 is a hard mask."""
+    """softness: width of the band in pixels of the picture; 0 is a hard mask, None the mask as it is drawn."""
 
-    softness: float = 0.0
+    softness: float | None = 0.0
     profile: str = "linear"
     side: str = "centred"
+    invert: bool = False
 
     def __post_init__(self) -> None:
         require(
@@ -41,15 +43,23 @@ class Soft(ABC):
 
     @abstractmethod
     def region(self, size: int) -> np.ndarray:
-        """The hard mask: bool, size x size, True = regenerate."""
+        """The shape, not inverted: bool, size x size."""
+
+    def hard(self, size: int) -> np.ndarray:
+        """The mask before its edge is feathered: bool, size x size, True = regenerate."""
+        return self.region(size) ^ self.invert
 
     def values(self, size: int) -> np.ndarray:
         """uint8, size x size: 255 = regenerate, 0 = known."""
-        region = self.region(size)
-        if self.softness == 0 or region.all() or not region.any():
+        region = self.hard(size)
+        if not self.softness or region.all() or not region.any():
             return region.astype(np.uint8) * 255
         u = np.clip(SHIFT[self.side] + signed_distance(region) / self.softness, 0, 1)
         return np.rint(255 * rise(u, self.profile)).astype(np.uint8)
+
+    def enlarged(self, factor: float) -> Self:
+        """The same mask for a picture `factor` times as large."""
+        return replace(self, softness=self.softness * factor) if self.softness else self
 
 
 def signed_distance(region: np.ndarray) -> np.ndarray:

@@ -74,10 +74,12 @@ class Job:
 class Technique(Protocol):
     """An algorithm for one image; its dataclass fields are the keys of its YAML.
 
-    uses: the parts of a cell that decide its picture, of prompt, scheduler, guidance, input, mask, view.
+    uses: the parts of a cell that decide its picture, of prompt, scheduler, guidance, input, mask, view. restores: it
+    brings the input back as it was, so that without a prompt it asks about none; one that edits needs a prompt.
     """
 
     uses: ClassVar[frozenset[str]]
+    restores: ClassVar[bool]
 
     def asked(self, prompt: str) -> tuple[str, ...]:
         """The prompts that the model is asked about at every step, guidance aside."""
@@ -85,6 +87,10 @@ class Technique(Protocol):
 
     def visited(self, timesteps: tuple[int, ...]) -> tuple[int, ...]:
         """Those timesteps at which the model is asked; BadInput where the technique's keys do not fit them."""
+        ...
+
+    def on(self, stage: Stage) -> Technique:
+        """The same technique, with what depends on the size of the stage's picture filled in."""
         ...
 
     def settled(self, timesteps: tuple[int, ...]) -> Technique:
@@ -109,11 +115,16 @@ class Technique(Protocol):
 class Plain:
     """The defaults: one prompt, every timestep, keys as they are, nothing pinned."""
 
+    restores: ClassVar[bool] = False
+
     def asked(self, prompt: str) -> tuple[str, ...]:
         return (prompt,)
 
     def visited(self, timesteps: tuple[int, ...]) -> tuple[int, ...]:
         return timesteps
+
+    def on(self, stage: Stage) -> Any:
+        return self
 
     def settled(self, timesteps: tuple[int, ...]) -> Any:
         return self
