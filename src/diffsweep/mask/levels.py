@@ -14,6 +14,7 @@ from PIL import Image, ImageChops
 
 from diffsweep.core.problems import BadInput
 from diffsweep.input.colour import has_16_bits, is_deep, numbers, plain
+from diffsweep.mask.soft import percent
 
 LOSSY = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF")  # formats whose black and white are only near them
 NOISE = 16  # how near
@@ -50,7 +51,7 @@ class Levels:
         moved = (black & (values > 0)) | (white & (values < 255))
         if moved.any():
             values = np.where(white, 255, np.where(black, 0, values)).astype(np.uint8)
-            notes.append(f"has values near black or white, {_percent(moved.mean())} of it: read as black and white")
+            notes.append(f"has values near black or white, {percent(moved.mean())} of it: read as black and white")
         return Levels(values, tuple(notes))
 
 
@@ -106,7 +107,3 @@ def _dark(values: np.ndarray) -> str:
         f"its values are {listed}, of 255, and next to nothing would be regenerated; "
         f"of a label map, or a dark mask, mask.threshold={least} regenerates what is {least} or more"
     )
-
-
-def _percent(share: float) -> str:
-    return "under 1 %" if share < 0.005 else f"{100 * share:.0f} %"

@@ -180,7 +180,8 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
                     for seen in (stage, *(s for _, s, _ in larger if s.factor == 1)):
                         fits(seen.side)
     prompt, assumed = "", None
-    if picture := parts.get("input"):
+    picture = parts.get("input")
+    if picture and ("input" in arrays or "input" not in uses):
         with problems.under():
             prompt, assumed = prompts.settled(values["prompt"], technique, picture, _plain(picture)["name"])
     problems.settle()

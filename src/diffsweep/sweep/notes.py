@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from diffsweep.mask.soft import percent
 from diffsweep.sweep.cell import Cell
 
 MOST = 5  # of a kind
@@ -43,11 +44,7 @@ def _masks(cells: Sequence[Cell]) -> list[str]:
 def shares(mask: np.ndarray) -> str:
     """How much of a mask (uint8) is regenerated, kept, and in between."""
     parts = {"regenerated": mask == 255, "kept": mask == 0, "soft": (mask > 0) & (mask < 255)}
-    return ", ".join(f"{_percent(part.mean())} {name}" for name, part in parts.items() if name != "soft" or part.any())
-
-
-def _percent(share: float) -> str:
-    return "under 1 %" if 0 < share < 0.005 else "over 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
+    return ", ".join(f"{percent(part.mean())} {name}" for name, part in parts.items() if name != "soft" or part.any())
 
 
 def _unknown(cells: Sequence[Cell]) -> list[str]:
