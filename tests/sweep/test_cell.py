@@ -325,8 +325,8 @@ def test_what_two_parts_do_not_agree_in_is_told_with_its_key(frozen: Callable[..
     Image.new("L", (4, 6)).save(tmp_path / "mask.png")
     path = str(tmp_path / "mask.png")
     assert messages(frozen, technique="inpaint", mask="file", mask__path=path, scheduler__steps=2000) == [
-        f"mask.path={path}: the mask is 4 x 6 pixels, the picture square; a mask is as large as the picture's file, with "
-        "which it is cropped, or square",
+        f"mask.path={path}: the mask is 4 x 6 pixels, the picture square; a mask is as large as the picture's file, "
+        "with which it is cropped, or square",
         "scheduler.steps=2000: this model has 1000 training steps",
     ]
     assert messages(frozen, technique="inpaint", input="none", mask__x0=0.75) == [

@@ -45,11 +45,9 @@ def test_what_restores_asks_about_no_prompt_and_guides_towards_nothing(
 @pytest.mark.parametrize("technique", ["image_to_image", "inpaint"])
 @pytest.mark.parametrize("picture", ["file", "drawing"])
 def test_what_edits_asks_for_a_prompt(technique: str, picture: str, config: Any, frozen: Callable[..., Cell]) -> None:
+    mine = frozen if picture == "file" else lambda **keys: freeze(config(**keys, prompt=None), {})
     with pytest.raises(BadInput) as refused:
-        if picture == "file":
-            frozen(technique=technique)
-        else:
-            freeze(config(technique=technique, prompt=None, input="drawing"), {})
+        mine(technique=technique)
     assert refused.value.messages == [
         f"prompt: {technique} edits the picture towards one, and input={picture} has no caption: "
         'give prompt="a photo of ...", or prompt= for an empty one'

@@ -31,7 +31,7 @@ class File(Soft):
     region; None for 128 where a region is needed.
     """
 
-    softness: float | None = None
+    softness: float | None = None  # type: ignore[assignment]  # None is a file's alone
     path: str = ""
     threshold: int | None = None
 

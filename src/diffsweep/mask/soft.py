@@ -22,9 +22,9 @@ PROFILES = ("linear", "cosine", "gaussian")
 
 @dataclass(frozen=True)
 class Soft(ABC):
-    """softness: width of the band in pixels of the picture; 0 is a hard mask, None the mask as it is drawn."""
+    """softness: width of the band in pixels of the picture; 0 is a hard mask."""
 
-    softness: float | None = 0.0
+    softness: float = 0.0
     profile: str = "linear"
     side: str = "centred"
     invert: bool = False

@@ -169,7 +169,6 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if timesteps:
         with problems.under("technique"):
             require(within("t", getattr(technique, "t", None), 0, len(stage.schedule) - 1))
-            technique = technique.on(stage) if hasattr(technique, "on") else technique
             visited = technique.visited(timesteps)
             technique = technique.settled(timesteps)
     if "view" in uses:

@@ -89,10 +89,6 @@ class Technique(Protocol):
         """Those timesteps at which the model is asked; BadInput where the technique's keys do not fit them."""
         ...
 
-    def on(self, stage: Stage) -> Technique:
-        """The same technique, with what depends on the size of the stage's picture filled in."""
-        ...
-
     def settled(self, timesteps: tuple[int, ...]) -> Technique:
         """The same technique with its keys in their plainest form, so that equal pictures have equal ids."""
         ...
@@ -122,9 +118,6 @@ class Plain:
 
     def visited(self, timesteps: tuple[int, ...]) -> tuple[int, ...]:
         return timesteps
-
-    def on(self, stage: Stage) -> Any:
-        return self
 
     def settled(self, timesteps: tuple[int, ...]) -> Any:
         return self
