@@ -42,7 +42,7 @@ def read(group: str, choice: str) -> dict[str, Any]:
 
 def composed(**changes: Any) -> dict[str, Any]:
     """A plain configuration; `technique="inpaint"` chooses, `guidance__scale=3.0` sets."""
-    root = {"seed": 0, "prompt": None, "device": "cpu", "output_dir": "outputs", "plugins": []}
+    root = {"seed": 0, "prompt": "a photo of a dog", "device": "cpu", "output_dir": "outputs", "plugins": []}
     options = {"missing": "refuse", "clip": "tiny_clip", "features": "clip", "references": "inputs"}
     root |= {
         "sweep": {"name": None},

@@ -153,7 +153,7 @@ REFUSED = {
         "input.path=corrupt.png: not a readable image (…)",
         "input.path=cut.png: not a readable image (…)",
         "input.path=folder: not a readable image (…)",
-        "mask.path=wide.png: the mask is 9 x 8 pixels, the picture 8 x 8",
+        "mask.path=wide.png: all of it is black: …",  # how large the picture is cannot be said
     ],
     "technique=inpaint input=file 'input.path=\"~nobody/x.png\"' mask=file mask.path=missing.png": [
         "input.path=~nobody/x.png: …",

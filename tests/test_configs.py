@@ -17,7 +17,7 @@ SMALL = ("model=analytic", "scheduler.steps=2", "device=cpu")
 # what a choice needs beside itself
 BESIDE = {
     "mask": ("technique=inpaint",),
-    "input": ("technique=inpaint",),
+    "input": ("technique=inpaint", "prompt=red"),
     "view": ("technique=anagram",),
 }
 # weights of a random checkpoint of the same kind, instead of the hub's

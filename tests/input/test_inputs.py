@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
-from PIL import Image, ImageColor
+import tifffile
+from PIL import Image, ImageColor, ImageOps
 
 from diffsweep.core.problems import BadInput
 from diffsweep.input.drawing import Drawing
@@ -267,7 +272,7 @@ def test_a_picture_of_the_world_comes_with_its_caption() -> None:
 
 
 def test_a_caption_is_the_prompt_unless_one_is_given(config: Callable[..., Any]) -> None:
-    settings = config(technique="image_to_image", input="world", input__id="skull/photo/1")
+    settings = config(technique="image_to_image", prompt=None, input="world", input__id="skull/photo/1")
     assert freeze(settings, {}).prompt == named("skull/photo/1").caption
     assert freeze({**settings, "prompt": "a red dog"}, {}).prompt == "a red dog"
 
@@ -287,3 +292,149 @@ def test_a_caption_is_the_prompt_unless_one_is_given(config: Callable[..., Any])
 def test_an_id_that_is_not_known_is_refused_with_a_hint(id: str, message: str) -> None:
     with pytest.raises(BadInput, match=f"^input.id={id}: .*{message}"):
         build("input", {"name": "world", "id": id})
+
+
+# -- files as people have them ---------------------------------------------------------------------------------------
+def profile(columns: np.ndarray, gamma: float, name: str = "wide") -> bytes:
+    """An ICC profile (version 2.1) of three primaries, as XYZ under D50, and a power law."""
+
+    def fixed(value: float) -> bytes:
+        return struct.pack(">i", round(value * 65536))
+
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    text = name.encode() + b"\0"
+    described = b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78)
+    tags = [(b"desc", described), (b"cprt", b"text" + bytes(4) + b"none\0"), (b"wtpt", b"XYZ " + bytes(4) + white())]
+    for k, colour in enumerate((b"r", b"g", b"b")):
+        tags.append((colour + b"XYZ", b"XYZ " + bytes(4) + b"".join(map(fixed, columns[:, k]))))
+        tags.append((colour + b"TRC", curve))
+    table, data, offset = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for tag, content in tags:
+        content += bytes(-len(content) % 4)
+        table += tag + struct.pack(">II", offset + len(data), len(content))
+        data += content
+    head = struct.pack(">I4sI4s4s4s", offset + len(data), bytes(4), 0x02100000, b"mntr", b"RGB ", b"XYZ ")
+    head += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + white() + bytes(48)
+    return head + table + data
+
+
+def white() -> bytes:
+    return b"".join(struct.pack(">i", round(v * 65536)) for v in D50)
+
+
+D50 = (0.9642, 1.0, 0.8249)
+# Display P3 and sRGB as XYZ under D50, from their specifications, adapted by Bradford
+P3 = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
+SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
+
+
+def test_colours_are_read_as_the_profile_says(tmp_path: Path) -> None:
+    """Against the formulas: to light by the power law, to sRGB's primaries, and back by its curve."""
+    path = saved(tmp_path, PICTURE, icc_profile=profile(P3, 2.2))
+    light = (np.linalg.inv(SRGB) @ P3 @ ((PICTURE / 255) ** 2.1992).reshape(-1, 3).T).T.clip(0, 1)
+    curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    pixels = File(path).pixels(16).astype(float)
+    assert np.abs(pixels - PICTURE).max() > 20  # else there is nothing to see
+    np.testing.assert_allclose(pixels.reshape(-1, 3), 255 * curve, atol=1.5)
+    assert File(path).notes(16) == ()
+
+
+def test_a_picture_that_is_srgb_stays_as_it_is(tmp_path: Path) -> None:
+    path = saved(tmp_path, PICTURE, icc_profile=profile(SRGB, 2.2, "sRGB IEC61966-2.1"))
+    np.testing.assert_array_equal(File(path).pixels(16), PICTURE)
+
+
+@pytest.mark.parametrize("content", [b"nonsense", profile(P3, 2.2)[:200]])
+def test_a_profile_that_cannot_be_used_is_told(tmp_path: Path, content: bytes) -> None:
+    path = saved(tmp_path, PICTURE, icc_profile=content)
+    np.testing.assert_array_equal(File(path).pixels(16), PICTURE)
+    (note,) = File(path).notes(16)
+    assert note.startswith("picture.png has a colour profile that cannot be used")
+
+
+DEEP = [("i4", 255), ("i4", 65535), ("u4", 2**32 - 1), ("f4", 1)]
+
+
+@pytest.mark.parametrize("kind, white", DEEP)
+def test_numbers_without_a_known_white_are_asked_about_and_read_with_it(tmp_path: Path, kind: str, white: int) -> None:
+    values = (GREY / 255 * white).astype(kind)
+    path = str(tmp_path / "picture.tif")
+    tifffile.imwrite(path, values)
+    with pytest.raises(BadInput, match=rf"^path={path}: .* have no known white; white={white:g}".replace("+", r"\+")):
+        File(path).pixels(16)
+    np.testing.assert_allclose(File(path, white=float(white)).pixels(16)[..., 0], GREY, atol=1)
+
+
+def test_12_bits_in_16_are_told_and_read_with_their_white(tmp_path: Path) -> None:
+    path = saved(tmp_path, (GREY / 255 * 4095).astype(np.uint16))
+    assert File(path).pixels(16).max() == 16
+    (note,) = File(path).notes(16)
+    assert note == "picture.png is nearly black, its brightest value 4095 of 65535; input.white=4095 brightens it"
+    np.testing.assert_allclose(File(path, white=4095.0).pixels(16)[..., 0], GREY, atol=1)
+    assert File(path, white=4095.0).notes(16) == ()
+
+
+def test_a_white_is_not_taken_for_a_file_that_has_one(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"^white=4095: .* has 8 bits a channel"):
+        File(saved(tmp_path, PICTURE), white=4095.0).pixels(16)
+
+
+def test_of_an_animated_file_one_frame_is_read_and_told(tmp_path: Path) -> None:
+    stages = [np.full((16, 16), 60 * k, np.uint8) for k in range(4)]
+    first, *rest = map(Image.fromarray, stages)
+    path = saved(tmp_path, first, "moving.gif", save_all=True, append_images=rest)
+    for frame, shown in enumerate(stages):
+        assert (File(path, frame=frame).pixels(16)[..., 0] == shown).all()
+        assert File(path, frame=frame).notes(16) == (
+            f"moving.gif has 4 frames, of which frame {frame} is read (input.frame)",
+        )
+    with pytest.raises(BadInput, match=r"^frame=4: .* has 4, counted from 0$"):
+        File(path, frame=4).pixels(16)
+
+
+def test_how_large_a_picture_may_be_is_a_key_and_not_pillows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path, PICTURE)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # 256 pixels: Pillow's own would refuse, or warn
+    np.testing.assert_array_equal(File(path).pixels(16), PICTURE)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    saved(tmp_path, Image.new("1", (3000, 1000)))
+    with pytest.raises(BadInput, match=r": 3 megapixels, and 2 are allowed; input\.max_megapixels=N allows more$"):
+        File(path, max_megapixels=2.0).pixels(16)
+
+
+def test_a_large_jpeg_is_read_no_larger_than_needed_and_looks_the_same(tmp_path: Path) -> None:
+    y, x = np.mgrid[:1200, :1600] / 1200
+    waves = 127 + 100 * np.dstack([np.sin(9 * x), np.cos(7 * y), np.sin(5 * (x + y))])
+    path = saved(tmp_path, waves.astype(np.uint8), "picture.jpg", quality=95)
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.fit(image, (32, 32), Image.Resampling.LANCZOS)).astype(int)
+    assert np.abs(File(path).pixels(32) - expected).max() <= 2
+
+
+def test_a_heic_photo_is_read(tmp_path: Path) -> None:
+    block = np.kron(np.arange(16, dtype=np.uint8).reshape(4, 4) * 16, np.ones((16, 16), np.uint8))
+    pillow_heif.from_pillow(Image.fromarray(block).convert("RGB")).save(tmp_path / "photo.heic", quality=100)
+    np.testing.assert_allclose(File(str(tmp_path / "photo.heic")).pixels(64)[..., 0], block, atol=4)
+
+
+def test_a_heic_photo_is_told_from_a_damaged_file_where_nothing_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
+    monkeypatch.setattr("diffsweep.input.reading.find_spec", lambda name: None)
+    with pytest.raises(BadInput, match=r"\(HEIC, which pillow-heif reads: pip install 'diffsweep\[heif\]'\)$"):
+        File(str(tmp_path / "photo.heic")).pixels(16)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "socket"])
+def test_what_would_be_waited_for_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "picture.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+    with pytest.raises(BadInput, match=rf"not a readable image \(a {kind}, where a file is needed\)$"):
+        File(str(path)).pixels(16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def mask(tmp_path: Path) -> Callable[..., Any]:
         if name == "file":
             y, x = np.mgrid[:size, :size] / size
             settings["path"] = str(tmp_path / f"{size}.png")
-            Image.fromarray(((x - 0.3) ** 2 + (y - 0.6) ** 2 < 0.06).astype(np.uint8) * 255).save(settings["path"])
+            disc = ((x - 0.3) ** 2 + (y - 0.6) ** 2 < 0.06) | (size == 1)
+            Image.fromarray(disc.astype(np.uint8) * 255).save(settings["path"])
         return build("mask", {"name": name, **settings})
 
     return made
@@ -286,13 +288,6 @@ def test_a_mask_file_is_turned_upright(tmp_path: Path) -> None:
     np.testing.assert_array_equal(File(path=path).values(16), np.rot90(GREY, -1))
 
 
-@pytest.mark.parametrize("softness", [0.0, 2.0])
-def test_a_mask_file_of_another_size_is_refused(tmp_path: Path, softness: float) -> None:
-    path = saved(tmp_path, GREY[:, :12])
-    with pytest.raises(BadInput, match=rf"^path={path}: the mask is 12 x 16 pixels, the picture 16 x 16$"):
-        File(path=path, softness=softness).values(16)
-
-
 @pytest.mark.parametrize(
     "content, message",
     [
@@ -319,3 +314,148 @@ def test_a_mask_file_without_a_path_says_that_one_is_needed(config: Callable[...
 
     with pytest.raises(BadInput, match=r"^mask\.path: a file is needed"):
         freeze(config(technique="inpaint", mask="file"), {})
+
+
+# -- what a file means -----------------------------------------------------------------------------------------------
+DISC = (np.hypot(*(np.mgrid[:16, :16] - 7.5)) < 5).astype(np.uint8)
+
+
+def stained(grey: int, alpha: np.ndarray) -> np.ndarray:
+    """One grey everywhere, and an alpha."""
+    return np.dstack([np.full((16, 16, 3), grey, np.uint8), alpha])
+
+
+@pytest.mark.parametrize(
+    "pixels, note",
+    [
+        (DISC, "mask.png holds the values 0 and 1: read as a label map, where 1 is regenerated"),
+        (DISC * 254, "mask.png has values near black or white, 31 % of it: read as black and white"),
+        (DISC * 250 + 5, "mask.png has values near black or white, 69 % of it: read as black and white"),
+        (np.dstack([DISC * 255, DISC * 0, DISC * 0]), "mask.png has colours: a pixel's brightest channel is its value"),
+        *(
+            (
+                stained(grey, DISC * 255),
+                "mask.png has one grey and an alpha that varies: its alpha is the mask, and what is opaque is "
+                "regenerated; mask.invert=true turns that round",
+            )
+            for grey in (0, 255)
+        ),
+        (DISC.astype(np.uint16), "mask.png holds numbers to 1: read with 255 as white"),
+        (DISC * 255, None),
+    ],
+)
+def test_a_file_that_means_a_hard_mask_is_one_and_what_was_assumed_is_told(
+    tmp_path: Path, pixels: np.ndarray, note: str | None
+) -> None:
+    part = File(path=saved(tmp_path, pixels))
+    np.testing.assert_array_equal(part.values(16), DISC * 255)
+    assert part.notes(16)[:1] == (() if note is None else (note,))
+
+
+@pytest.mark.parametrize("quality", [60, 75, 95])
+def test_a_jpeg_of_a_hard_mask_is_hard_but_at_its_edge(tmp_path: Path, quality: int) -> None:
+    y, x = np.mgrid[:128, :128]
+    disc = np.hypot(y - 60, x - 60) < 40
+    Image.fromarray(disc.astype(np.uint8) * 255).save(tmp_path / "mask.jpg", quality=quality)
+    part = File(path=str(tmp_path / "mask.jpg"))
+    values, away = part.values(128), np.abs(distances_to_circle(128, 60, 40))
+    decided = away > 8  # a block of the format's
+    np.testing.assert_array_equal(values[decided], disc[decided] * 255)
+    assert "near black or white" in part.notes(128)[0]
+    hard = File(path=str(tmp_path / "mask.jpg"), softness=0.0).values(128)
+    assert set(np.unique(hard)) == {0, 255} and (hard == disc * 255)[away > 1].all()
+
+
+def distances_to_circle(side: int, middle: float, radius: float) -> np.ndarray:
+    y, x = np.mgrid[:side, :side]
+    return radius - np.hypot(y - middle, x - middle)
+
+
+@pytest.mark.parametrize(
+    "pixels, message",
+    [
+        (DISC * 0, "all of it is black: it regenerates nothing"),
+        (DISC * 15 + np.flipud(DISC) * 2, "its values are .*, of 255, and next to nothing would be regenerated"),
+        (DISC * 20, "its values are 0, 20, of 255, .* mask.threshold=20 regenerates what is 20 or more"),
+        (DISC.astype(np.int32) * 1000000, "not a readable image .*values from 0 to 1e\\+06 are no mask's"),
+    ],
+)
+def test_a_file_that_regenerates_nothing_is_refused(tmp_path: Path, pixels: np.ndarray, message: str) -> None:
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / ("mask.tif" if image.mode == "I" else "mask.png"))
+    (path,) = tmp_path.iterdir()
+    with pytest.raises(BadInput, match=f"^path={path}: {message}"):
+        File(path=str(path)).values(16)
+
+
+def test_a_threshold_takes_the_labels_from_it_on(tmp_path: Path) -> None:
+    labels = np.repeat(np.array([0, 1, 2, 7], np.uint8), 64).reshape(16, 16)
+    for threshold, first in ((1, 4), (2, 8), (3, 12)):
+        values = File(path=saved(tmp_path, labels), threshold=threshold).values(16)
+        assert (values == np.where(np.arange(16)[:, None] >= first, 255, 0)).all()
+    with pytest.raises(BadInput, match=r"^mask\.threshold=0: must be between 1 and 255"):
+        build("mask", {"name": "file", "path": "x", "threshold": 0})
+
+
+def test_softness_0_is_hard_for_a_file_too(tmp_path: Path) -> None:
+    path = saved(tmp_path, GREY)
+    np.testing.assert_array_equal(File(path=path, softness=0.0).values(16), np.where(GREY >= 128, 255, 0))
+    np.testing.assert_array_equal(File(path=path, threshold=40).values(16), np.where(GREY >= 40, 255, 0))
+
+
+@pytest.mark.parametrize("name", SOFT)
+def test_an_inverted_mask_regenerates_what_the_other_keeps(mask: Callable[..., Any], name: str) -> None:
+    np.testing.assert_array_equal(mask(name, invert=True).values(SIDE), 255 - mask(name).values(SIDE))
+    feathered = mask(name, invert=True, softness=4).values(SIDE).astype(int) + mask(name, softness=4).values(SIDE)
+    assert set(np.unique(feathered)) <= {255, 256} | {254}  # each rounded for itself
+
+
+def test_a_grey_file_inverted_is_its_negative(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(File(path=saved(tmp_path, GREY), invert=True).values(16), 255 - GREY)
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (64, 48), (64, 64)])
+def test_a_mask_of_the_photos_own_size_is_cropped_and_resized_with_it(
+    config: Callable[..., Any], tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    """A photo that is white where its mask is."""
+    from diffsweep.sweep.cell import freeze
+
+    drawn = np.zeros(shape, np.uint8)
+    drawn[12:36, 16:40] = 255
+    path = saved(tmp_path, drawn)
+    files = {"input": "file", "input__path": path, "mask": "file", "mask__path": path}
+    cell = freeze(config(technique="inpaint", model__size=8, **files), {})
+    assert cell.mask is not None and set(np.unique(cell.mask)) == {0, 255}
+    photo = cell.pixels[..., 0].astype(int)
+    decided = np.abs(photo - 128) > 40  # but where half of a pixel is white
+    assert decided.mean() > 0.7
+    np.testing.assert_array_equal(photo[decided] >= 128, cell.mask[decided] == 255)
+
+
+@pytest.mark.parametrize("photo", [(64, 64), (48, 64)])
+def test_a_mask_of_other_proportions_than_the_photos_is_refused(
+    config: Callable[..., Any], tmp_path: Path, photo: tuple[int, int]
+) -> None:
+    from diffsweep.sweep.cell import freeze
+
+    Image.new("RGB", photo).save(tmp_path / "photo.png")
+    files = {"input": "file", "input__path": str(tmp_path / "photo.png")}
+    path = saved(tmp_path, GREY[:, :14])
+    with pytest.raises(BadInput, match=rf"^mask\.path={path}: the mask is 14 x 16 pixels, the picture (48 x|square)"):
+        freeze(config(technique="inpaint", **files, mask="file", mask__path=path), {})
+
+
+@pytest.mark.parametrize("name", ["half", "box"])
+def test_an_enlarged_mask_has_its_feather_enlarged(mask: Callable[..., Any], name: str) -> None:
+    """Against the small one: means over blocks agree, and there are values between its own."""
+    small = mask(name, softness=4.0)
+    large = small.enlarged(4).values(64)
+    np.testing.assert_allclose(large.reshape(16, 4, 16, 4).mean((1, 3)), small.values(16), atol=20)
+    assert len(np.unique(large)) > 2 * len(np.unique(small.values(16)))
+
+
+def test_a_mask_that_waits_for_ever_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mask.png")
+    with pytest.raises(BadInput, match=r"not a readable image \(a pipe, where a file is needed\)"):
+        File(path=str(tmp_path / "mask.png")).values(16)

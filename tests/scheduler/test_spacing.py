@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 from diffusers import DDPMScheduler
@@ -15,6 +16,7 @@ from diffsweep.core.types import Stage
 from diffsweep.scheduler.ddpm import Ddpm
 from diffsweep.scheduler.presets import PRESETS
 from diffsweep.scheduler.spacing import FORMULAS, nearest, spaced
+from diffsweep.sweep.parts import build
 
 COSINE = named_schedule("squaredcos_cap_v2")
 STAGE = Stage((3, 8, 8), COSINE)
@@ -133,3 +135,34 @@ def test_the_checkpoints_own_spacing_is_the_default() -> None:
     own = Stage((3, 8, 8), COSINE, spacing="linspace")
     assert Ddpm(7).timesteps(own) == spaced("linspace", 7, COSINE)
     assert Ddpm(7, "leading").timesteps(own) == spaced("leading", 7, COSINE)
+
+
+def test_a_list_of_timesteps_is_what_is_visited() -> None:
+    own = (990, 660, 330, 0)
+    assert Ddpm(spacing=own).timesteps(STAGE) == Ddpm(4, own).timesteps(STAGE) == own
+    assert build("scheduler", {"name": "ddim", "spacing": [5]}).timesteps(STAGE) == (5,)
+
+
+@pytest.mark.parametrize(
+    "keys, message",
+    [
+        ({"spacing": []}, "spacing=[]: at least one timestep is needed"),
+        ({"spacing": [10, 20]}, "spacing: 20 comes after 10: a list of timesteps must fall, each of them once"),
+        ({"spacing": [20, 20, 10]}, "spacing: 20 comes after 20: a list of timesteps must fall, each of them once"),
+        ({"spacing": [20, -1]}, "spacing: -1 is below 0, the last timestep"),
+        (
+            {"spacing": [20, 10], "steps": 3},
+            "steps=3: the list fixes 2 steps; leave steps out, or choose another spacing, as checkpoint or leading",
+        ),
+        ({"spacing": [20.5, 10]}, "spacing=[20.5, 10]: must be text or a list (each entry a whole number)"),
+    ],
+)
+def test_a_list_that_is_no_trajectory_is_refused(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        build("scheduler", {"name": "ddpm", **keys})
+    assert refused.value.messages == [f"scheduler.{message}"]
+
+
+def test_a_list_beyond_the_models_schedule_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"^spacing: 1000 is not below 1000, the training steps$"):
+        Ddpm(spacing=(1000, 0)).timesteps(STAGE)

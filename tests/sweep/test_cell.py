@@ -62,6 +62,7 @@ SHARED = {
     "mask__softness": 2.0,
     "mask__profile": "cosine",
     "mask__side": "inward",
+    "mask__invert": True,
     "input": "world",
     "input__shapes": ["circle 0.5 0.5 0.3 red"],
     "input__background": "black",
@@ -171,6 +172,12 @@ SAME = {
     ),
     "a hard box and an ellipse over the same pixels": (PATCH, {**PATCH, "mask": "ellipse"}),
     "the profile of a hard edge": (PATCH, {**PATCH, "mask__profile": "cosine"}),
+    "any scale, about the negative prompt itself": ({"prompt": "", "guidance__scale": w} for w in (1.0, 4.0)),
+    "at scale 1, any negative prompt": ({"guidance__scale": 1.0, "guidance__negative_prompt": n} for n in ("", "blue")),
+    "listed timesteps and the spacing that comes to them": (
+        {"scheduler__steps": None, "scheduler__spacing": [750, 500, 250, 0]},
+        {"scheduler__spacing": "leading"},
+    ),
     "an open place among the prompts": (ANAGRAM, {**ANAGRAM, "technique__prompts": [None]}),
     "the first of several prompts": (
         {**ANAGRAM, "prompt": "red", "technique__prompts": [None, "blue"]},
@@ -206,7 +213,7 @@ def test_a_mask_is_known_by_its_pixels(frozen: Callable[..., Cell], tmp_path: Pa
     assert drawn.mask is not None and len(np.unique(drawn.mask)) > 2
     Image.fromarray(drawn.mask).save(tmp_path / "mask.png")
     path = str(tmp_path / "mask.png")
-    assert frozen(technique="inpaint", mask="file", mask__path=path, mask__softness=0.0).id == drawn.id
+    assert frozen(technique="inpaint", mask="file", mask__path=path, mask__softness=None).id == drawn.id
     assert (
         frozen(technique="inpaint", mask="file", mask__path=path, mask__softness=1.0).id != drawn.id
     )  # feathered anew
@@ -317,10 +324,14 @@ def test_everything_that_is_wrong_with_a_cell_is_told_at_once(frozen: Callable[.
 def test_what_two_parts_do_not_agree_in_is_told_with_its_key(frozen: Callable[..., Cell], tmp_path: Path) -> None:
     Image.new("L", (4, 6)).save(tmp_path / "mask.png")
     path = str(tmp_path / "mask.png")
-    assert messages(frozen, technique="inpaint", input="none", mask="file", mask__path=path, scheduler__steps=2000) == [
-        "input=none: this technique needs a picture; input=world, input=file or input=drawing",
-        f"mask.path={path}: the mask is 4 x 6 pixels, the picture 8 x 8",
+    assert messages(frozen, technique="inpaint", mask="file", mask__path=path, scheduler__steps=2000) == [
+        f"mask.path={path}: the mask is 4 x 6 pixels, the picture square; a mask is as large as the picture's file, "
+        "with which it is cropped, or square",
         "scheduler.steps=2000: this model has 1000 training steps",
+    ]
+    assert messages(frozen, technique="inpaint", input="none", mask__x0=0.75) == [
+        "input=none: this technique needs a picture; input=world, input=file or input=drawing",
+        "mask=box: regenerates nothing: it is 0 at each of 8 x 8 pixels",
     ]
     assert messages(frozen, technique="anagram", view__patches=3) == [
         "view.patches=3: must divide the picture's side of 8 pixels"

@@ -16,7 +16,8 @@ from diffsweep.core import packages
 from diffsweep.core.problems import BadInput
 from diffsweep.metric import choice
 from diffsweep.sweep import parts
-from diffsweep.sweep.plan import MOST_NOTES, Plan, Raw, axes_of, plan
+from diffsweep.sweep.notes import MOST
+from diffsweep.sweep.plan import Plan, Raw, axes_of, plan
 
 Config = Callable[..., dict[str, Any]]
 Swept = Callable[..., list[Raw]]
@@ -279,9 +280,9 @@ def test_different_pictures_need_no_note(swept: Swept) -> None:
 
 
 def test_many_notes_are_cut_short(swept: Swept) -> None:
-    scales = [float(scale) for scale in range(MOST_NOTES + 4)]
+    scales = [float(scale) for scale in range(MOST + 4)]
     notes = plan(swept(technique="forward_noise", guidance__scale=scales)).notes
-    assert len(notes) == MOST_NOTES + 1 and notes[-1].startswith("and 3 more ")
+    assert len(notes) == MOST + 1 and notes[-1].startswith("and 3 more ")
 
 
 def test_a_long_value_is_shortened_in_a_note(swept: Swept) -> None:

@@ -619,7 +619,7 @@ def test_a_commit_is_the_checkouts_and_not_that_of_a_folder_around_the_installed
 
 def test_nothing_is_written_but_what_the_interface_lists(diffsweep: Callable[..., int]) -> None:
     there = {*Path().iterdir()}
-    words = "technique=inpaint", "input=drawing", "mask.softness=1"
+    words = "technique=inpaint", "input=drawing", "prompt=red", "mask.softness=1"
     assert diffsweep("-m", "sweep.name=mine", "seed=0,1", *words) == 0
     assert {*Path().iterdir()} - there == {Path("outputs")}
     assert {path.name for path in Path("outputs").iterdir()} == {"cells", "sweeps"}

@@ -57,6 +57,7 @@ def pictures(summary: Mapping[str, Any]) -> set[str]:
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     root = tmp_path_factory.mktemp("logged")
     words = ["model=analytic", "model.size=8", "scheduler.steps=2", "device=cpu", "technique=inpaint", "input=drawing"]
+    words += ["prompt=red"]
     words += ["mask=box,half", "mask.softness=2", "guidance.scale=1,3", "seed=0,1", "engine.trajectory=2"]
     words += ["metric.names=[psnr,psnr_edge,psnr_outside]", "tracker=wandb", f'sweep.name="{NAME}"']
     with pytest.MonkeyPatch.context() as patch:

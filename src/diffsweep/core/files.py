@@ -24,6 +24,19 @@ from diffsweep.core.problems import BadInput
 
 OWNED = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}")
 OLD = 24 * 3600.0  # seconds, after which no writer is waited for
+IRREGULAR = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def irregular(path: Path) -> str | None:
+    """What a path names where that is no regular file: reading a pipe or a device can wait for ever. OSError where
+    there is nothing."""
+    return IRREGULAR.get(stat.S_IFMT(path.stat().st_mode))
 
 
 def write_atomic(path: Path, data: bytes) -> None:

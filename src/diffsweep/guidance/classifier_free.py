@@ -6,6 +6,7 @@ DeepFloyd IF. (diffusers runs the conditional branch alone for every w <= 1.)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
@@ -29,6 +30,12 @@ class ClassifierFree:
 
     def about(self, prompt: str) -> Self:
         return replace(self, prompt=prompt)
+
+    def settled(self, prompts: Iterable[str]) -> Self:
+        """Unguided where nothing is pushed apart: at scale 1, and where all prompts are the negative one."""
+        if self.scale != 1 and any(prompt != self.negative_prompt for prompt in prompts):
+            return self
+        return replace(self, scale=1.0, negative_prompt="")
 
     @property
     def prompts(self) -> tuple[str, ...]:

@@ -1,25 +1,73 @@
-"""A picture from a file: any format Pillow reads, cropped to the centre square and resized (Lanczos)."""
+"""A picture from a file, cropped to the centre square and resized (Lanczos), as 8-bit sRGB.
+
+Any format that Pillow reads, and HEIC. Of a JPEG no more is decoded than the size asked for needs.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from diffsweep.input.picture import read
+from diffsweep.core.problems import require, within
+from diffsweep.input import reading
+from diffsweep.input.colour import is_deep, plain, refuse_white, scaled, srgb
+
+SPARE = 4  # a JPEG is decoded at this many times the size asked for, or more
 
 
 @dataclass(frozen=True)
 class File:
-    """path: the file; transparent parts are shown on white."""
+    """path: the file; transparent parts are shown on white. frame: of an animated file, from 0. white: the value that
+    is white, of 32-bit and floating point files, or of fewer bits in a file of 16; None for 65535 in one of 16 bits.
+    max_megapixels: larger ones are refused.
+    """
 
     path: str = ""
+    frame: int = 0
+    white: float | None = None
+    max_megapixels: float = reading.MEGAPIXELS
+
+    def __post_init__(self) -> None:
+        require(
+            within("frame", self.frame, 0),
+            f"white={self.white}: must be above 0" if self.white is not None and self.white <= 0 else None,
+            within("max_megapixels", self.max_megapixels, 0),
+        )
 
     def pixels(self, size: int) -> np.ndarray:
-        image = read("path", self.path)
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
+        return _square(self, reading.stamp(self.path), size)[0]
+
+    def notes(self, size: int) -> tuple[str, ...]:
+        return _square(self, reading.stamp(self.path), size)[1]
+
+    def proportions(self) -> tuple[int, int]:
+        return reading.size(self.path, self.frame, self.max_megapixels)
 
     def caption(self) -> str | None:
         return None
+
+
+@lru_cache(maxsize=256)
+def _square(file: File, stamp: object, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The picture, and what should be known of how it was read. stamp: of the file, so that a changed one is read."""
+    allow = "; input.max_megapixels=N allows more"
+    with reading.opened(file.path, file.frame, file.max_megapixels, allow) as image:
+        found: list[str | None] = []
+        if (number := reading.frames(image)) > 1:
+            found.append(f"has {number} frames, of which frame {file.frame} is read (input.frame)")
+        image.draft(None, (SPARE * size, SPARE * size))
+        turned, profile = reading.orientation(image), image.info.get("icc_profile")
+        if is_deep(image):
+            picture, note = scaled(image, size, file.white)
+        else:
+            refuse_white(file.path, file.white)
+            box = reading.centre(image)
+            small = plain(image).resize((size, size), Image.Resampling.LANCZOS, box=box)
+            picture, note = srgb(small, profile)
+        found.append(note)
+    pixels = np.asarray(reading.upright(picture.convert("RGB"), turned))
+    return pixels, tuple(f"{Path(file.path).name} {note}" for note in found if note)

@@ -1,32 +1,86 @@
-"""A mask from a file of the picture's own size: white = regenerate, black = known, grey in between.
+"""A mask from a file: white = regenerate, black = known.
 
-With softness 0 its grey values are the mask; with more, its bright half is the region whose edge is feathered.
+The file is as large as the picture's, with which it is cropped and resized, or square. A pixel's value is its grey, a
+colour's brightest channel, or, where all that is visible has one grey, its alpha. A black and white file is a hard mask
+at any size. See `mask.levels` for files that mean black and white and hold something near them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from diffsweep.core.problems import BadInput
-from diffsweep.input.picture import read
+from diffsweep.core.problems import BadInput, within
+from diffsweep.input import reading
+from diffsweep.mask.levels import Levels, found
 from diffsweep.mask.soft import Soft
+
+HALF = 128
+SOFT = "has grey values, which are a soft mask; mask.softness=0 makes it hard, at mask.threshold=128"
+FACTOR = 0.02  # by which the sides' ratio may differ from the picture's
 
 
 @dataclass(frozen=True)
 class File(Soft):
-    path: str = ""
+    """softness: None for the file's grey values; a number for the region at or above the threshold, its edge feathered
+    by so many pixels, 0 for a hard edge. threshold: a value of the file, 1 to 255, from which on a pixel belongs to the
+    region; None for 128 where a region is needed.
+    """
 
-    def grey(self, size: int) -> np.ndarray:
-        image = read("path", self.path).convert("L")
-        if image.size != (size, size):
-            w, h = image.size
-            raise BadInput(f"path={self.path}: the mask is {w} x {h} pixels, the picture {size} x {size}")
-        return np.asarray(image)
+    softness: float | None = None  # type: ignore[assignment]  # None is a file's alone
+    path: str = ""
+    threshold: int | None = None
+
+    def problems(self) -> list[str | None]:
+        return [within("threshold", self.threshold, 1, 255)]
+
+    def fits(self, width: int, height: int) -> None:
+        """BadInput unless the file is square, or has these proportions, the picture's before it is cropped."""
+        w, h = reading.size(self.path)
+        if w != h and abs(w * height - h * width) > FACTOR * w * height:
+            picture = "square" if width == height else f"{width} x {height}"
+            raise BadInput(
+                f"path={self.path}: the mask is {w} x {h} pixels, the picture {picture}; "
+                "a mask is as large as the picture's file, with which it is cropped, or square"
+            )
 
     def region(self, size: int) -> np.ndarray:
-        return self.grey(size) >= 128
+        return self._read(size)[0] >= HALF
 
     def values(self, size: int) -> np.ndarray:
-        return self.grey(size) if self.softness == 0 else super().values(size)
+        if self.softness is not None or self.threshold is not None:
+            return super().values(size)
+        grey = self._read(size)[0]
+        return 255 - grey if self.invert else grey
+
+    def notes(self, size: int) -> tuple[str, ...]:
+        grey, notes = self._read(size)
+        if self.softness is None and ((grey > 0) & (grey < 255)).any():
+            return (*notes, f"{Path(self.path).name} {SOFT}")
+        return notes
+
+    def _read(self, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
+        return _square(self.path, reading.stamp(self.path), self.threshold, size)
+
+
+@lru_cache(maxsize=256)
+def _square(path: str, stamp: object, threshold: int | None, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The centre square's values, and what was assumed. stamp: of the file, so that a changed one is read."""
+    with reading.opened(path) as image:
+        levels = found(image)
+        if threshold is None:
+            levels = levels.settled(path)
+        else:
+            levels = Levels(np.where(levels.values >= threshold, 255, 0).astype(np.uint8), levels.notes)
+        turned, box = reading.orientation(image), reading.centre(image)
+    side = min(levels.values.shape)
+    kind = Image.Resampling.BOX if side >= size else Image.Resampling.BILINEAR
+    grey = Image.fromarray(levels.values).resize((size, size), kind, box=box)
+    values = np.asarray(reading.upright(grey, turned))
+    if levels.two:
+        values = np.where(values >= HALF, 255, 0).astype(np.uint8)
+    return values, tuple(f"{Path(path).name} {note}" for note in levels.notes)

@@ -3,13 +3,14 @@
 A mask is a hard region; softness turns its edge into a band of so many pixels, by the distance to the edge.
 side: where the band lies, inward (inside the region), outward (outside it) or centred. profile: how m rises across
 it, linear, cosine, or gaussian (the normal distribution over two standard deviations to each side, cut off there).
-Values are rounded to 8 bits, so that a stored mask is the mask.
+invert: regenerate what the shape leaves out. Values are rounded to 8 bits, so that a stored mask is the mask.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class Soft(ABC):
     softness: float = 0.0
     profile: str = "linear"
     side: str = "centred"
+    invert: bool = False
 
     def __post_init__(self) -> None:
         require(
@@ -41,15 +43,23 @@ class Soft(ABC):
 
     @abstractmethod
     def region(self, size: int) -> np.ndarray:
-        """The hard mask: bool, size x size, True = regenerate."""
+        """The shape, not inverted: bool, size x size."""
+
+    def hard(self, size: int) -> np.ndarray:
+        """The mask before its edge is feathered: bool, size x size, True = regenerate."""
+        return self.region(size) ^ self.invert
 
     def values(self, size: int) -> np.ndarray:
         """uint8, size x size: 255 = regenerate, 0 = known."""
-        region = self.region(size)
-        if self.softness == 0 or region.all() or not region.any():
+        region = self.hard(size)
+        if not self.softness or region.all() or not region.any():
             return region.astype(np.uint8) * 255
         u = np.clip(SHIFT[self.side] + signed_distance(region) / self.softness, 0, 1)
         return np.rint(255 * rise(u, self.profile)).astype(np.uint8)
+
+    def enlarged(self, factor: float) -> Self:
+        """The same mask for a picture `factor` times as large."""
+        return replace(self, softness=self.softness * factor) if self.softness else self
 
 
 def signed_distance(region: np.ndarray) -> np.ndarray:
@@ -75,3 +85,8 @@ def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
     """y and x of the pixels' centres, as shares of the side."""
     y, x = np.mgrid[:size, :size]
     return (y + 0.5) / size, (x + 0.5) / size
+
+
+def percent(share: float) -> str:
+    """A share of a mask's pixels; the last few are not rounded away."""
+    return "under 1 %" if 0 < share < 0.01 else "over 99 %" if 0.99 < share < 1 else f"{100 * share:.0f} %"

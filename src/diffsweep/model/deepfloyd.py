@@ -23,6 +23,7 @@ from diffsweep.model.network import Network, noising, prediction, schedule
 from diffsweep.model.source import TENSORS, Source
 from diffsweep.model.t5 import T5
 from diffsweep.model.text import Embeddings
+from diffsweep.model.vocabulary import unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,6 +101,10 @@ class DeepFloyd:
         """SHA-256 over names and contents of weights and configurations; BadInput where they are damaged."""
         digests = [self.source.digest(self.files()), self.text_source.digest(self.text_files())]
         return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+    def unknown(self, prompt: str) -> tuple[str, ...]:
+        """The prompt's words that the text encoder has no pieces for."""
+        return unknown(self.text_source.root / t5.PARTS[1] / "tokenizer.json", prompt)
 
     def missing(self) -> dict[str, int]:
         """Bytes to download, by file, before the model can be loaded."""

@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from diffsweep.core.files import irregular
 from diffsweep.core.problems import BadInput
 from diffsweep.model.hub import SMALL, Repository
 
@@ -55,8 +56,11 @@ class Source:
         return Path(__file__).parent / self.path if self.path in EMBEDDED else Path(self.path).expanduser()
 
     def config(self, part: str, name: str) -> dict[str, Any]:
+        file = self.root / part / name
         try:
-            return json.loads((self.root / part / name).read_text())
+            if kind := irregular(file):
+                raise OSError(f"{kind}, where a file is needed")
+            return json.loads(file.read_text())
         except (OSError, ValueError) as error:
             raise BadInput(f"{self.key}={self.path}: {part}/{name} cannot be read ({error})") from None
 
@@ -75,7 +79,10 @@ class Source:
         SHA256SUMS lists a file that is not there."""
         root = self.root
         folders = [root / part for part in parts if (root / part).is_dir()]
-        there = [f.relative_to(root).as_posix() for folder in folders for f in folder.iterdir() if f.is_file()]
+        inside = [f for folder in folders for f in folder.iterdir()]
+        there = [f.relative_to(root).as_posix() for f in inside if f.is_file()]
+        if odd := [(f, irregular(f)) for f in inside if f.exists() and not f.is_file() and not f.is_dir()]:
+            raise BadInput(f"{self.key}={self.path}: {f.relative_to(root)} is {kind}, not a file" for f, kind in odd)
         gone = [(name, sha256) for name, sha256 in sums(root).items() if not (root / name).is_file()]
         if gone:
             raise BadInput(

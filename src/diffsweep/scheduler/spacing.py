@@ -11,6 +11,7 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from diffsweep.core.problems import BadInput, one_of, require, within
@@ -68,31 +69,46 @@ def nearest(schedule: NoiseSchedule, sigma: float) -> int:
     return min((after, before), key=lambda t: abs(math.log(schedule.sigmas[t] / sigma)))
 
 
+def falling(timesteps: tuple[int, ...]) -> str | None:
+    """A problem unless these are timesteps that fall, none of them twice."""
+    if not timesteps:
+        return "spacing=[]: at least one timestep is needed"
+    for t, s in pairwise(timesteps):
+        if s >= t:
+            return f"spacing: {s} comes after {t}: a list of timesteps must fall, each of them once"
+    return None if timesteps[-1] >= 0 else f"spacing: {timesteps[-1]} is below 0, the last timestep"
+
+
 @dataclass(frozen=True)
 class Spaced:
     """What every scheduler has: which timesteps it visits, and how the clean estimate is thresholded.
 
-    steps: how many, None for the preset's own number, or 50. spacing: one of SPACINGS, or `checkpoint` for the
-    checkpoint's own. threshold: none, clip, dynamic, or `checkpoint`. threshold_ratio, threshold_max: dynamic
-    thresholding's quantile and highest value, None for the checkpoint's (IF: 0.95, and 1.5 or 1 by stage).
+    steps: how many, None for the preset's or the list's own number, or 50. spacing: one of SPACINGS, `checkpoint` for
+    the checkpoint's own, or the timesteps themselves, falling. threshold: none, clip, dynamic, or `checkpoint`.
+    threshold_ratio, threshold_max: dynamic thresholding's quantile and highest value, None for the checkpoint's (IF:
+    0.95, and 1.5 or 1 by stage).
     """
 
     steps: int | None = None
-    spacing: str = CHECKPOINT
+    spacing: str | tuple[int, ...] = CHECKPOINT
     threshold: str = CHECKPOINT
     threshold_ratio: float | None = None
     threshold_max: float | None = None
 
     def __post_init__(self) -> None:
-        preset = PRESETS.get(self.spacing)
-        conflict = preset is not None and self.steps not in (None, len(preset))
+        listed = isinstance(self.spacing, tuple)
+        fixed = self.spacing if isinstance(self.spacing, tuple) else PRESETS.get(self.spacing)
+        name = "the list" if listed else f"spacing={self.spacing}"
+        conflict = fixed is not None and self.steps not in (None, len(fixed))
         require(
             within("steps", self.steps, 1),
-            one_of("spacing", self.spacing, (CHECKPOINT, *SPACINGS)),
+            falling(self.spacing)
+            if isinstance(self.spacing, tuple)
+            else one_of("spacing", self.spacing, (CHECKPOINT, *SPACINGS)),
             one_of("threshold", self.threshold, (CHECKPOINT, *KINDS)),
             within("threshold_ratio", self.threshold_ratio, 0, 1),
             within("threshold_max", self.threshold_max, 1),
-            f"steps={self.steps}: spacing={self.spacing} fixes {len(preset or ())} steps; leave steps out, "
+            f"steps={self.steps}: {name} fixes {len(fixed or ())} steps; leave steps out, "
             f"or choose another spacing, as {CHECKPOINT} or leading"
             if conflict
             else None,
@@ -112,6 +128,9 @@ class Spaced:
     def timesteps(self, stage: Stage) -> tuple[int, ...]:
         """The timesteps visited, falling. BadInput where they do not fit the stage's schedule."""
         T = len(stage.schedule)
+        if isinstance(self.spacing, tuple):
+            require(None if self.spacing[0] < T else f"spacing: {self.spacing[0]} is not below {T}, the training steps")
+            return self.spacing
         spacing = stage.spacing if self.spacing == CHECKPOINT else self.spacing
         if spacing in PRESETS:
             require(None if T == 1000 else f"spacing={spacing}: made for 1000 training steps, this model has {T}")

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.core.types import BASE, Stage
 from diffsweep.scheduler.threshold import CHECKPOINT
+from diffsweep.sweep import prompts
 from diffsweep.sweep.parts import as_mapping, build, coerced, find, plain, shown, sources
 
 RECIPE = 1  # raised when the same configuration would give another picture
-DEFAULT_PROMPT = "a photo of a dog"
 GROUPS = ("model", "scheduler", "guidance", "technique", "view", "mask", "input", "upscale")
 AROUND = ("metric", "tracker", "sweep", "engine", "grid")  # groups and blocks that do not touch the pixels
 VALUES = {
@@ -41,7 +40,8 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One picture asked for. config: what decides it, plain; axes: what its sweep varies; the parts, built.
+    """One picture asked for. config: what decides it, plain; axes: what its sweep varies; the parts, built; notes: what
+    was assumed, each beginning with its key.
 
     Of a cell that enlarges another's picture, stage, scheduler, guidance and timesteps are the super-resolution's.
     """
@@ -64,6 +64,7 @@ class Cell:
     hard_mask: np.ndarray | None = None  # before softening; it decides no pixel, metrics need it
     upscale: Any = None
     base: Cell | None = None  # the cell whose picture this one enlarges
+    notes: tuple[str, ...] = ()
 
     @property
     def asked(self) -> Any:
@@ -99,14 +100,22 @@ class Cell:
 def _array(group: str, part: Any, size: int) -> tuple[np.ndarray, str]:
     """An input's or a mask's pixels, and their hash."""
     values = part.pixels(size) if group == "input" else part.values(size)
+    if group == "mask" and not values.any():
+        name = plain(part)["name"]
+        raise BadInput(f"mask={name}: regenerates nothing: it is 0 at each of {size} x {size} pixels")
     return values, hashlib.sha256(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def _proportions(picture: Any) -> tuple[int, int]:
+    """Width and height of an input before it is cropped to a square."""
+    return picture.proportions() if hasattr(picture, "proportions") else (1, 1)
 
 
 @lru_cache(maxsize=4096)
 def _hard(mask: Any, size: int) -> np.ndarray:
-    """A mask before its edge is softened, 0 or 255: its region, or where it is at least half."""
-    region = mask.region(size) if hasattr(mask, "region") else mask.values(size) >= 128
-    return np.asarray(region, dtype=np.uint8) * 255
+    """A mask before its edge is softened, 0 or 255, or where one that cannot tell is at least half."""
+    hard = mask.hard(size) if hasattr(mask, "hard") else mask.values(size) >= 128
+    return np.asarray(hard, dtype=np.uint8) * 255
 
 
 @lru_cache(maxsize=4096)
@@ -159,6 +168,8 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     for group in ("input", "mask"):
         if stage is not None and group in uses and group in parts:
             with problems.under(group):
+                if group == "mask" and "input" in arrays and hasattr(parts["mask"], "fits"):
+                    parts["mask"].fits(*_proportions(parts["input"]))
                 arrays[group] = _array(group, parts[group], stage.shape[-1])
     if stage is None or "technique" not in parts:
         raise BadInput(problems.messages)  # what follows depends on both
@@ -182,10 +193,14 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
                 with problems.under("view"):
                     for seen in (stage, *(s for _, s, _ in larger if s.factor == 1)):
                         fits(seen.side)
+    prompt, assumed = "", None
+    picture = parts.get("input")
+    if picture and ("input" in arrays or "input" not in uses):
+        with problems.under():
+            prompt, assumed = prompts.settled(values["prompt"], technique, picture, _plain(picture)["name"])
     problems.settle()
 
-    caption = parts["input"].caption() if "input" in uses else None
-    prompt = values["prompt"] if values["prompt"] is not None else caption or DEFAULT_PROMPT
+    guidance = _guidance(parts["guidance"], technique.asked(prompt))
     used: dict[str, Any] = {
         "model": {**_plain(parts["model"]), "fingerprint": fingerprint},
         "technique": _plain(technique),
@@ -197,7 +212,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if "scheduler" in uses:
         used["scheduler"] = _trajectory(scheduler, stage, timesteps)
     if "guidance" in uses:
-        used["guidance"] = _plain(parts["guidance"])
+        used["guidance"] = _plain(guidance)
     if "view" in uses and technique.views is None:
         used["view"] = _plain(parts["view"])
     for group, (_, digest) in arrays.items():
@@ -215,7 +230,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         model=parts["model"],
         stage=stage,
         scheduler=scheduler,
-        guidance=parts["guidance"],
+        guidance=guidance,
         technique=technique,
         view=parts["view"],
         timesteps=timesteps,
@@ -223,10 +238,23 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         pixels=arrays["input"][0] if "input" in arrays else None,
         mask=arrays["mask"][0] if "mask" in arrays else None,
         hard_mask=_hard(parts["mask"], stage.shape[-1]) if "mask" in arrays else None,
+        notes=(*_notes(arrays, parts, stage.shape[-1]), *([f"prompt: {assumed}"] if assumed else [])),
     )
     for upscale, following, weights in larger:
-        cell = _enlarged(cell, upscale, following, weights, parts["input"])
+        cell = _enlarged(cell, upscale, following, weights, parts)
     return cell
+
+
+def _guidance(guidance: Any, prompts: tuple[str, ...]) -> Any:
+    """In its plainest form about these prompts, so that equal pictures have equal ids."""
+    return guidance.settled(prompts) if hasattr(guidance, "settled") else guidance
+
+
+def _notes(read: Iterable[str], parts: Mapping[str, Any], size: int) -> Iterator[str]:
+    """What should be known of how input and mask were read."""
+    for group in read:
+        if hasattr(parts[group], "notes"):
+            yield from (f"{group}: {note}" for note in parts[group].notes(size))
 
 
 def _larger(upscale: Any, model: Any, low: Stage, problems: _Problems) -> Iterator[tuple[Any, Stage, str]]:
@@ -245,19 +273,26 @@ def _larger(upscale: Any, model: Any, low: Stage, problems: _Problems) -> Iterat
         low, upscale, key = following, upscale.then, f"{key}.then"
 
 
-def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, picture: Any) -> Cell:
-    """The cell that enlarges the picture of `base`, towards the same input."""
+def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, parts: Mapping[str, Any]) -> Cell:
+    """The cell that enlarges the picture of `base`, towards the same input and under the same mask."""
     timesteps = upscale.scheduler.timesteps(stage)
+    guidance = _guidance(upscale.guidance, upscale.asked(base.technique.asked(base.prompt)))
     settled = {key: value for key, value in plain(upscale).items() if key != "then"}
-    settled["scheduler"] = _trajectory(upscale.scheduler, stage, timesteps)
+    settled |= {"scheduler": _trajectory(upscale.scheduler, stage, timesteps), "guidance": _plain(guidance)}
     before = {"of": base.config["upscale"]} if base.base else {}
     decided = {**base.config, "upscale": {**settled, "fingerprint": fingerprint, **before}}
     if "prompt" not in decided:
         decided["prompt"] = base.prompt
-    pixels = None
-    if base.pixels is not None:
-        pixels, digest = _array("input", picture, stage.side)
-        decided["input"] = {**base.config["input"], "sha256": [base.config["input"]["sha256"], digest]}
+    pixels = {"input": base.pixels, "mask": base.mask}
+    hard_mask = base.hard_mask
+    for group in (group for group, array in pixels.items() if array is not None):
+        part, factor = parts[group], stage.side / base.cascade[0].stage.side
+        if hasattr(part, "enlarged"):
+            part = part.enlarged(factor)
+        pixels[group], digest = _array(group, part, stage.side)
+        decided[group] = {**base.config[group], "sha256": [base.config[group]["sha256"], digest]}
+        if group == "mask":
+            hard_mask = _hard(part, stage.side)
     if plugins := sources(base.model, base.technique, upscale):
         decided["plugins"] = {**base.config.get("plugins", {}), **plugins}
     return replace(
@@ -266,20 +301,15 @@ def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, picture:
         config=decided,
         stage=stage,
         scheduler=upscale.scheduler,
-        guidance=upscale.guidance,
+        guidance=guidance,
         timesteps=timesteps,
         visited=timesteps,
-        pixels=pixels,
-        mask=_resized(base.mask, stage.side),
-        hard_mask=_resized(base.hard_mask, stage.side),
+        pixels=pixels["input"],
+        mask=pixels["mask"],
+        hard_mask=hard_mask,
         upscale=upscale,
         base=base,
     )
-
-
-def _resized(mask: np.ndarray | None, side: int) -> np.ndarray | None:
-    """A mask for a larger picture."""
-    return None if mask is None else np.asarray(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST))
 
 
 def _trajectory(scheduler: Any, stage: Stage, timesteps: tuple[int, ...]) -> dict[str, Any]:

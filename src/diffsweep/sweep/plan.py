@@ -18,13 +18,13 @@ from diffsweep.core.files import root_of
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.sweep.cell import AROUND, Cell, freeze, settings
 from diffsweep.sweep.measurable import metric_notes
+from diffsweep.sweep.notes import notes
 from diffsweep.sweep.parts import build, coerced, shown
 
 if TYPE_CHECKING:
     from diffsweep.metric import Chosen
 
 Raw = tuple[Mapping[str, Any], Mapping[str, Any]]  # a composed configuration, and what it varies of its sweep
-MOST_NOTES = 5
 MOST_THREADS = 1024  # more than any processor computes with; torch takes any number and dies of it
 MOST_STEPS = 10_000  # more than any schedule has: all are kept
 COMMON = ("device", "output_dir", "plugins", "confirm", *AROUND)
@@ -86,8 +86,8 @@ def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
         problems[f"sweep.name={name}: up to 60 letters, digits, space and any of . , = @ + - _ (no dot first)"] = None
     if problems:
         raise BadInput(problems)
-    notes = (*shared_notes(cells), *metric_notes(cells, blocks["metrics"]))
-    return Plan(name=name or automatic_name(cells), cells=tuple(cells), notes=notes, **blocks)
+    told = (*notes(cells), *metric_notes(cells, blocks["metrics"]))
+    return Plan(name=name or automatic_name(cells), cells=tuple(cells), notes=told, **blocks)
 
 
 def automatic_name(cells: Sequence[Cell]) -> str:
@@ -97,31 +97,6 @@ def automatic_name(cells: Sequence[Cell]) -> str:
     asked = json.dumps([(cell.id, dict(cell.axes)) for cell in cells], sort_keys=True, default=str)
     digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
     return "-".join([*techniques[:3], *axes[:4], digest])
-
-
-def shared_notes(cells: Sequence[Cell]) -> list[str]:
-    """Which settings come to the same picture, such as two strengths that round to one start; the first few."""
-    first: dict[str, Cell] = {}
-    notes: dict[str, None] = {}
-    for cell in cells:
-        other = first.setdefault(cell.id, cell)
-        differing = [axis for axis, value in cell.axes.items() if other.axes.get(axis) != value]
-        if len(differing) != 1:
-            continue
-        (axis,) = differing
-        same = f"{axis}={_short(other.axes.get(axis))} and {axis}={_short(cell.axes[axis])} come to the same picture"
-        if axis == "technique.strength":
-            below = cell.cascade[0]
-            start = len(below.timesteps) - len(below.visited)
-            same += f": both start at index {start} (t = {below.visited[0]})"
-        notes[same] = None
-    shown, more = list(notes)[:MOST_NOTES], len(notes) - MOST_NOTES
-    return [*shown, f"and {more} more settings that come to the same picture"] if more > 0 else shown
-
-
-def _short(value: Any) -> str:
-    text = "null" if value is None else str(value)
-    return text if len(text) < 40 else text[:39] + "…"
 
 
 def _typed(block: str, config: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,9 +41,7 @@ class ImageToImage(Plain):
             check_index(self.start_index, n)
             return self.start_index
         strength = DEFAULT_STRENGTH if self.strength is None else self.strength
-        start = index_of(strength, n)
-        require(f"strength={strength}: leaves no step of {n}; at least {1 / n:.3g} is needed" if start == n else None)
-        return start
+        return index_of(strength, n)
 
     def visited(self, timesteps: tuple[int, ...]) -> tuple[int, ...]:
         return timesteps[self.index(len(timesteps)) :]

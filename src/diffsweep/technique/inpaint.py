@@ -40,9 +40,7 @@ class Inpaint(Plain):
         return replace(self, strength=round(len(self.visited(timesteps)) / len(timesteps), 6))
 
     def visited(self, timesteps: tuple[int, ...]) -> tuple[int, ...]:
-        start = index_of(self.strength, len(timesteps))
-        require(f"strength={self.strength}: leaves no step" if start == len(timesteps) else None)
-        return timesteps[start:]
+        return timesteps[index_of(self.strength, len(timesteps)) :]
 
     def pinned(self, job: Job, timesteps: tuple[int, ...]) -> Constraint:
         assert job.image is not None and job.mask is not None

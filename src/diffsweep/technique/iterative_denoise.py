@@ -15,6 +15,7 @@ class IterativeDenoise(Plain):
     """t: the noise level, any timestep of the model's training schedule."""
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance", "input"})
+    restores: ClassVar[bool] = True
     t: int = 500
 
     def __post_init__(self) -> None:

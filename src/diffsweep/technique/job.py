@@ -74,11 +74,13 @@ class Job:
 class Technique(Protocol):
     """An algorithm for one image; its dataclass fields are the keys of its YAML.
 
-    uses: the parts of a cell that decide its picture, of prompt, scheduler, guidance, input, mask, view. stores: what
-    metrics find among its further pictures, of views (`view_0`, ...) and low.
+    uses: the parts of a cell that decide its picture, of prompt, scheduler, guidance, input, mask, view. restores: it
+    brings the input back as it was, so that without a prompt it asks about none; one that edits needs a prompt. stores:
+    what metrics find among its further pictures, of views (`view_0`, ...) and low.
     """
 
     uses: ClassVar[frozenset[str]]
+    restores: ClassVar[bool]
     stores: ClassVar[frozenset[str]]
 
     def asked(self, prompt: str) -> tuple[str, ...]:
@@ -112,6 +114,8 @@ class Plain:
     """The defaults: one prompt, every timestep, keys as they are, nothing pinned, no further pictures."""
 
     stores: ClassVar[frozenset[str]] = frozenset()
+
+    restores: ClassVar[bool] = False
 
     def asked(self, prompt: str) -> tuple[str, ...]:
         return (prompt,)

@@ -15,6 +15,7 @@ class OneStepDenoise(Plain):
     """t: the noise level, a timestep of the model's training schedule."""
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "guidance", "input"})
+    restores: ClassVar[bool] = True
     t: int = 500
 
     def __post_init__(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from diffsweep.core.problems import BadInput, require, within
 
 
@@ -11,7 +13,15 @@ def check_t(t: int) -> None:
 
 def index_of(strength: float, n: int) -> int:
     """The start index that skips all but int(n strength) of n timesteps, as diffusers' pipelines do."""
-    return n - min(int(n * strength), n)
+    kept = min(int(n * strength), n)
+    require(f"strength={strength}: leaves no step of {n}; at least {least(n)} is needed" if kept == 0 else None)
+    return n - kept
+
+
+def least(n: int) -> float:
+    """The least strength that leaves one of n steps, in as few digits as say it: rounded up, for int(n strength)."""
+    digits = 10 ** math.ceil(math.log10(n) + 2)
+    return math.ceil(digits / n) / digits
 
 
 def check_index(start_index: int, n: int) -> None:

@@ -1,0 +1,118 @@
+"""Image files, opened with care: regular files of a bounded size, in any format that Pillow reads, and HEIC. No torch.
+
+Pixels are decoded by whoever needs them, so that a large file is never in memory as anything but itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+from PIL.Image import Transpose
+
+from diffsweep.core.files import irregular
+from diffsweep.core.problems import BadInput
+
+MEGAPIXELS = 200.0  # the largest picture that is read without being asked to
+ORIENTATION = 0x0112  # EXIF's tag, and what brings each of its values upright
+UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)
+
+
+@contextmanager
+def opened(path: str, frame: int = 0, most: float = MEGAPIXELS, larger: str = "") -> Iterator[Image.Image]:
+    """One frame of the file, its pixels still to be decoded; BadInput for whatever is wrong with it, within the block
+    too. most: megapixels; larger: what the message says of a picture that has more."""
+    if not path:
+        raise BadInput("path: a file is needed, such as picture.png")
+    try:
+        file = Path(path).expanduser()
+        if kind := irregular(file):
+            raise OSError(f"{kind}, where a file is needed")
+        with _unlimited(), _identified(file) as image:
+            megapixels = image.width * image.height / 1e6
+            if megapixels > most:
+                raise BadInput(f"path={path}: {megapixels:.0f} megapixels, and {most:.0f} are allowed{larger}")
+            if frame >= (number := frames(image)):
+                raise BadInput(f"frame={frame}: {path} has {number}, counted from 0")
+            if frame:
+                image.seek(frame)
+            yield image
+    except BadInput:
+        raise
+    except FileNotFoundError:
+        raise BadInput(f"path={path}: no such file") from None
+    except (OSError, RuntimeError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        raise BadInput(f"path={path}: not a readable image ({error})") from None
+
+
+def frames(image: Image.Image) -> int:
+    return getattr(image, "n_frames", 1)
+
+
+def orientation(image: Image.Image) -> int:
+    return image.getexif().get(ORIENTATION, 1)
+
+
+def upright(picture: Image.Image, orientation: int) -> Image.Image:
+    """A picture as its file's EXIF orientation asks a viewer to show it."""
+    return picture.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else picture
+
+
+def size(path: str, frame: int = 0, most: float = MEGAPIXELS) -> tuple[int, int]:
+    """Width and height of the upright picture."""
+    with opened(path, frame, most) as image:
+        return image.size[::-1] if orientation(image) in SIDEWAYS else image.size
+
+
+def centre(image: Image.Image) -> tuple[float, float, float, float]:
+    """The square in the middle, as left, top, right, bottom."""
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    return left, top, left + side, top + side
+
+
+def stamp(path: str) -> tuple[int, int] | None:
+    """What changes when a file does; None where it cannot be looked at."""
+    try:
+        state = Path(path).expanduser().stat()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return state.st_mtime_ns, state.st_size
+
+
+@contextmanager
+def _unlimited() -> Iterator[None]:
+    """Pillow's own limit on pixels, which is known at two heights, is put aside for `opened`'s."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _identified(file: Path) -> Image.Image:
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError:
+        with file.open("rb") as data:
+            head = data.read(12)
+        if head[4:8] != b"ftyp":  # the container of HEIC and AVIF
+            raise OSError("of no format that Pillow knows, or damaged") from None
+    if find_spec("pillow_heif") is None:
+        raise OSError("HEIC, which pillow-heif reads: pip install 'diffsweep[heif]'")
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return Image.open(file)

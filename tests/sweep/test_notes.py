@@ -1,0 +1,77 @@
+"""What is noted before a sweep runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from diffsweep.sweep.cell import freeze
+from diffsweep.sweep.notes import notes, shares
+
+Config = Callable[..., dict[str, Any]]
+
+
+def test_the_shares_of_a_mask() -> None:
+    mask = np.zeros((10, 100), np.uint8)
+    mask[:3] = 255
+    assert shares(mask) == "30 % regenerated, 70 % kept"
+    mask[3] = 128
+    assert shares(mask) == "30 % regenerated, 60 % kept, 10 % soft"
+    mask[4, 0] = 1
+    mask[:, 4:] = 255
+    assert shares(mask) == "97 % regenerated, 2 % kept, under 1 % soft"
+    mask[:] = 255
+    mask[0, 0] = 0
+    assert shares(mask) == "over 99 % regenerated, under 1 % kept"
+
+
+def test_every_distinct_mask_is_told_once_by_what_varies(config: Config) -> None:
+    cells = [
+        freeze(config(technique="inpaint", seed=seed, mask__x1=x1), {"seed": seed, "mask.x1": x1})
+        for x1 in (0.5, 0.75, 0.76)
+        for seed in (0, 1)
+    ]
+    # of 8 x 8 pixels, 2 x 4 and 4 x 4
+    assert [note for note in notes(cells) if note.startswith("mask")] == [
+        "mask.x1=0.5: 12 % regenerated, 88 % kept",
+        "mask.x1=0.75: 25 % regenerated, 75 % kept",
+        "mask.x1=0.75 and mask.x1=0.76 come to the same picture",
+    ]
+    assert notes(cells[:1]) == ("mask.x1=0.5: 12 % regenerated, 88 % kept",)
+    assert notes([freeze(config(technique="inpaint"), {})]) == ("mask: 25 % regenerated, 75 % kept",)
+
+
+def test_many_masks_are_cut_short(config: Config) -> None:
+    held = {"technique": "inpaint", "mask": "strokes", "model__size": 16}
+    cells = [freeze(config(**held, mask__seed=seed), {"mask.seed": seed}) for seed in range(8)]
+    found = notes(cells)
+    assert len(found) == 6 and found[-1] == "and 3 more masks"
+
+
+def test_what_was_assumed_of_files_is_told_once(config: Config, tmp_path: Path) -> None:
+    first, second = Image.new("L", (8, 8)), Image.new("L", (8, 8), 255)
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    labels = np.zeros((8, 8), np.uint8)
+    labels[2:6, 2:6] = 1
+    Image.fromarray(labels).save(tmp_path / "m.png")
+    files = {"input": "file", "input__path": str(tmp_path / "a.gif")}
+    files |= {"mask": "file", "mask__path": str(tmp_path / "m.png")}
+    cells = [freeze(config(technique="inpaint", seed=seed, **files), {"seed": seed}) for seed in (0, 1)]
+    assert notes(cells) == (
+        "input: a.gif has 2 frames, of which frame 0 is read (input.frame)",
+        "mask: m.png holds the values 0 and 1: read as a label map, where 1 is regenerated",
+        "mask: 25 % regenerated, 75 % kept",
+    )
+
+
+def test_words_that_the_model_does_not_know_are_told(config: Config) -> None:
+    for prompt in ("a photo of an astronaut, riding a horse", "a photo of a dog"):
+        found = notes([freeze(config(model="tiny", prompt=prompt), {})])
+        told = "the model does not know 'astronaut', 'riding', 'horse', and draws something else"
+        assert found == (
+            (f"prompt={prompt[:39]}{'…' if len(prompt) > 39 else ''}: {told}",) if "horse" in prompt else ()
+        )
