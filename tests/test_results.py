@@ -371,3 +371,17 @@ def test_tables_and_sheets_need_no_torch(ran: Path) -> None:
     for words in (["table", "inp"], ["compare", "inp"], ["grid", "inp"], ["report", "inp"], ["verify", "inp"]):
         done = subprocess.run([sys.executable, "-c", code, *words], cwd=ran, capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_lists_are_typed_as_for_diffsweep_or_with_commas(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = []
+    for text in ("psnr,ssim", "[psnr,ssim]", "[psnr, ssim]", "['psnr','ssim']"):
+        assert command("score", "inp", f"metric={text}", "plugins=[diffsweep]") == 0
+        capsys.readouterr()
+        assert command("table", "inp", f"metric={text}", "stat=[mean,median]", "over=[seed]", "format=csv") == 0
+        printed.append(capsys.readouterr().out)
+    assert "psnr_median" in printed[0] and {*printed} == {printed[0]}
+    assert command("score", "inp", "metric=[mine]") == 2
+    assert "plugins=[my_package] finds a part of your own" in capsys.readouterr().err
+    assert command("score", "inp", "plugins=[os]") == 2
+    assert capsys.readouterr().err.startswith("diffsweep-results: plugins=os: not a package with parts; ")

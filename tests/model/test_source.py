@@ -79,3 +79,10 @@ def test_a_list_of_hashes_may_have_dots_and_empty_lines(tmp_path: Path) -> None:
     (tmp_path / "SHA256SUMS").write_text("nothing\n")
     with pytest.raises(BadInput, match="not a list as sha256sum writes it"):
         here.digest(here.files(".", ()))
+
+
+@pytest.mark.parametrize("content", [bytes(range(256)), b"\xff\xfe", b"a b\n", b"\0 \0\n", b"0" * 64 + b"\n"])
+def test_what_is_no_list_of_hashes_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "SHA256SUMS").write_bytes(content)
+    with pytest.raises(BadInput, match="sha256sum writes"):
+        source.sums(tmp_path)

@@ -340,7 +340,7 @@ def test_a_cell_that_fails_fails_alone_is_named_and_is_tried_again(
     assert [cell["cell_id"] in store for cell in cells] == [True, False, False, True]
     with (folder / "results.csv").open() as file:
         assert [row["status"] for row in csv.DictReader(file)] == [cell["status"] for cell in cells]
-    assert {file.name for file in folder.iterdir()} == REPORTS | {"sweep.json"}
+    assert {file.name for file in folder.iterdir()} == REPORTS | {"sweep.json", "errors"}
 
     done = ages(Path("outputs/cells"))
     Path("mended").touch()

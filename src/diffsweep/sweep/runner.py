@@ -246,8 +246,7 @@ class Sweep:
                 for cells in by_model.values():
                     self._sample_together(cells, device, bar, len(missing))
         except KeyboardInterrupt:
-            stored = sum(self.store.whole(cell.id) for cell in missing)
-            say(f"stopped: {stored} of {len(missing)} cells stored; the same command goes on from there")
+            say(f"stopped: {self.this.cells} of {len(missing)} cells stored; the same command goes on from there")
             raise
         finally:
             self._write()
