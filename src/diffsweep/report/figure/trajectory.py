@@ -42,7 +42,7 @@ def write_trajectory(folder: Path, store: Store, sweep: Mapping[str, Any], cell:
     files = [folder / "figures" / f"trajectory_{chosen}{suffix}" for suffix in (".pdf", ".png")]
     mark = fingerprint("trajectory", heading, store.record(chosen)["files"])
     if not (files[0].is_file() and drawn_as(files[1]) == mark):
-        with styled():
+        with styled(heading):
             save(_draw(store, chosen, steps[chosen], heading), files, mark)
     return files
 
