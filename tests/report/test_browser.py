@@ -155,6 +155,19 @@ def test_hovering_tells_settings_and_numbers(made_page: Callable[..., Page]) -> 
     expect(card).to_contain_text("ValueError: <broken>")
 
 
+def test_the_panel_has_the_prompt_and_the_whole_configuration(made: Made, opened: Opened) -> None:
+    store, sweep = made()
+    for i, cell in enumerate(sweep["cells"][:5]):
+        config = {"seed": cell["seed"], "prompt": "a dog", "technique": {"name": "inpaint", "strength": i % 2}}
+        store.amend(cell["cell_id"], {"config": config})
+    page = opened(write_all(store, sweep).folder / "report.html", "pick=0,1")
+    panel = page.locator("#panel")
+    expect(panel.get_by_role("row", name="prompt a dog a dog")).to_be_visible()
+    panel.get_by_text("the rest of the configuration").click()
+    expect(panel.get_by_role("row", name="technique.strength 0 1")).to_have_class("differs")
+    expect(panel.get_by_role("row", name="technique.name inpaint inpaint")).to_be_visible()
+
+
 def test_two_pictures_are_compared(made_page: Callable[..., Page]) -> None:
     """Cell i is of one colour, (20 scale, 50 seed, 90): the difference of two can be worked out."""
     page = made_page()

@@ -67,8 +67,12 @@ WRONG = [
     ("engine__rows", 2.5, ["engine.rows=2.5: must be auto or a whole number"]),
     ("engine__threads", "two", ["engine.threads=two: must be a whole number or null"]),
     ("engine__row", 3, ["engine.row: unknown key; it has rows, threads, trajectory; did you mean 'rows'?"]),
-    ("grid__row", "seed", ["grid.row: unknown key; it has rows, cols, blocks, metric; did you mean 'rows'?"]),
-    ("sweep__nam", "x", ["sweep.nam: unknown key; it has name; did you mean 'name'?"]),
+    (
+        "grid__row",
+        "seed",
+        ["grid.row: unknown key; it has rows, cols, blocks, metric, pictures, size; did you mean 'rows'?"],
+    ),
+    ("sweep__nam", "x", ["sweep.nam: unknown key; it has name, replace; did you mean 'name'?"]),
     ("sweep__name", ["x"], ["sweep.name=['x']: must be text or null"]),
     (
         "metric__nams",

@@ -49,10 +49,11 @@ class Outcome:
     statuses: list[str]
     folder: Path
     session: Session | None = None
+    undrawn: int = 0  # sheets and figures that an error kept from being drawn
 
     @property
     def failed(self) -> int:
-        return self.statuses.count("failed")
+        return self.statuses.count("failed") + self.undrawn
 
 
 @dataclass
@@ -98,20 +99,27 @@ def run_sweep(
     in a process of its own. session: that of the earlier launches. Raises BadInput before a model is loaded.
     """
     own = plan(raw, name)
-    sweep = Sweep(plan([*before, *raw], name) if before else own, command, joins, session)
+    sweep = Sweep(plan([*before, *raw], name) if before else own, command, joins, session, in_parts=bool(before))
     try:
         sweep.run()
     except BaseException:
         if sweep.session and (told := sweep.session.close()):
             say(told)
         raise
-    return Outcome([sweep.status(cell) for cell in own.cells], sweep.folder, sweep.session)
+    return Outcome([sweep.status(cell) for cell in own.cells], sweep.folder, sweep.session, sweep.undrawn)
 
 
 class Sweep:
     """One sweep's state while it runs."""
 
-    def __init__(self, whole: Plan, command: str, joins: bool = False, session: Session | None = None) -> None:
+    def __init__(
+        self,
+        whole: Plan,
+        command: str,
+        joins: bool = False,
+        session: Session | None = None,
+        in_parts: bool = False,
+    ) -> None:
         self.plan = whole
         self.command = command
         self.joins = joins
@@ -122,7 +130,9 @@ class Sweep:
         self.rows: dict[str, int] = {}  # those that this run begins with
         self.watched: dict[str, Trajectory] = {}
         self.unmeasured: dict[str, str] = {}  # metrics that failed, with their errors
+        self.undrawn = 0
         self.earlier = self._earlier()
+        self.in_parts = joins or in_parts or self.earlier.get("in_parts", False)
         self.this = _Run()
         self.session = session
         self.following: Following | None = None
@@ -136,14 +146,25 @@ class Sweep:
     def status(self, cell: Cell) -> str:
         return "done" if self.store.whole(cell.id) and cell.id not in self.failures else "failed"
 
+    def _refuse_to_replace(self, others: Collection[str]) -> None:
+        """A sweep shows no fewer cells than before under its name, unless that is asked for. One that comes in parts
+        (an optimiser's trials, batches, processes) has its other cells still to come."""
+        finished = sum(self.store.whole(cell_id) for cell_id in others)
+        if finished and not (self.plan.replace or self.in_parts):
+            raise BadInput(
+                f"sweep.name={self.plan.name}: this sweep has {finished} other cells, which its tables and sheets "
+                "would not show any more; give another sweep.name, or sweep.replace=true (they stay stored)"
+            )
+
     def run(self) -> None:
+        gone = {cell["cell_id"] for cell in self.earlier.get("cells", ())} - {cell.id for cell in self.plan.cells}
+        self._refuse_to_replace(gone)
         for note in self.plan.notes:
             say(f"note: {note}")
         distinct = {cell.id: cell for cell in self.plan.cells}
         missing = [cell for cell in distinct.values() if not self._kept(cell)]
         kept = len(distinct) - len(missing)
         number = len(self.plan.cells)
-        gone = {cell["cell_id"] for cell in self.earlier.get("cells", ())} - distinct.keys()
         if gone and not self.joins:
             say(f"note: {self.plan.name} had {len(gone)} other cells, which its files show no more; they stay stored")
         before = {cell.id: cell for one in missing for cell in self._before(one)}
@@ -433,6 +454,8 @@ class Sweep:
             "rows": _parted(self.shape)[0] or self.earlier.get("rows"),
             "later_rows": _parted(self.shape)[1] or self.earlier.get("later_rows", {}),
             "grid": dict(self.plan.grid),
+            "chosen": there.get("chosen", {}),
+            "in_parts": self.in_parts,
             "metrics": list(dict.fromkeys([*self.plan.metrics.names, *there.get("metrics", ())])),
             "unavailable": dict(self.plan.metrics.unavailable),
             "sets": there.get("sets", {}),
@@ -460,6 +483,7 @@ class Sweep:
             write_atomic(self.folder / "sweep.json", to_json(document))
             report = write_all(self.store, document)
         show(report)
+        self.undrawn = len(report.failures)
         if self.session:
             self.session.report(document, report)
         elif told := self.plan.tracker.log(self.store, document, report):
