@@ -273,7 +273,7 @@ class Sweep:
             return dict(room)
         self.shape = {**room, "model": self.earlier["rows"], **self.earlier.get("later_rows", {})}
         last = self.earlier["runs"][-1] if self.earlier.get("runs") else {}
-        ended = {"model": last["rows"], **last["later_rows"]} if last.get("halvings") else {}
+        ended = {"model": last["rows"], **last.get("later_rows", {})} if last.get("halvings") else {}
         for key, n in room.items():
             began = f"{key}: {self.shape[key]} model rows a call, as {self.plan.name} began"
             if (fewer := ended.get(key, n)) < min(n, self.shape[key]):

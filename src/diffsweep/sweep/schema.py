@@ -121,6 +121,7 @@ class RunEntry(TypedDict):
     device: NotRequired[str | None]
     threads: NotRequired[int | None]
     later_rows: NotRequired[dict[str, int]]
+    halvings: NotRequired[int]
 
 
 class SetValue(TypedDict):
