@@ -537,7 +537,7 @@ def test_processes_that_measure_one_store_lose_nothing(store: Store) -> None:
 
     def merged(number: int) -> None:
         for k in range(20):
-            store.merge(IDS[0], "metrics", {f"m{number}_{k}": {"value": 1.0, "definition": {}}})
+            store.merge(IDS[0], "metrics", {f"m{number}_{k}": {"value": 1.0, "definition": {"direction": "higher"}}})
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(merged, range(4)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -452,7 +453,8 @@ def test_five_thousand_cells_answer_within_three_seconds(tmp_path: Path, opened:
         folder = store.folder(cell_id)
         folder.mkdir(parents=True)
         (folder / "image.png").write_bytes(file.getvalue())
-        record = {"config": setting, "files": {"image.png": "hash"}, "nfe": 10, "seconds": 0.1}
+        files = {"image.png": hashlib.sha256(file.getvalue()).hexdigest()}
+        record = {"cell_id": cell_id, "config": setting, "files": files, "nfe": 10, "seconds": 0.1, "facts": {}}
         record["metrics"] = {"psnr": {"value": 20 + number % 97 / 10, "definition": definition}}
         (folder / "record.json").write_text(json.dumps(record))
         cells.append({"cell_id": cell_id, "axes": setting, "seed": setting["seed"], "status": "done", "reason": None})

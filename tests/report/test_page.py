@@ -159,7 +159,8 @@ def test_ten_thousand_cells_are_written_within_twenty_seconds(tmp_path: Path) ->
         cell_id = f"{number:020x}"
         store.folder(cell_id).mkdir(parents=True)
         values = {name: {"value": number % 89 / 7, "definition": definition} for name, definition in metrics.items()}
-        record = {"config": setting, "files": {}, "nfe": 10, "seconds": 0.1, "metrics": values}
+        record = {"cell_id": cell_id, "config": setting, "files": {}, "nfe": 10, "seconds": 0.1, "metrics": values}
+        record["facts"] = {}
         (store.folder(cell_id) / "record.json").write_text(json.dumps(record))
         cells.append({"cell_id": cell_id, "axes": setting, "seed": number % 10, "status": "done", "reason": None})
     sweep = {"name": "many", "command": "diffsweep", "created": "2026", "axes": axes, "cells": cells, "runs": []}
