@@ -31,7 +31,7 @@ REFUSED = {
     "technique=anagram view=flop": ["view=flop: no such view; choose one of flip, …; did you mean 'flip'?"],
     "upscale.noise_level=3": ["upscale.noise_level: no such key of upscale=none; …upscale=tiny, upscale=x4 have it"],
     "scheduler.eta=1": ["scheduler.eta: no such key of scheduler=ddpm; scheduler=ddim has it"],
-    "upscale=tyny": ["upscale=tyny: no such upscale; choose one of if_l, if_m, none, tiny, x4; did you mean 'tiny'?"],
+    "upscale=tyny": ["upscale=tyny: no such upscale; choose one of if_l, …, x4; …; did you mean 'tiny'?"],
     "upscale=tiny upscale.noise_level=1000 upscale.scheduler.steps=0": [
         "upscale.scheduler.steps=0: must be …",
     ],
@@ -41,7 +41,7 @@ REFUSED = {
     "'sweep.name=[a,b]'": ["sweep.name=['a', 'b']: must be text or null"],
     "'sweep.name={a:1}'": ["sweep.name={'a': '1'}: must be text or null"],
     "output_dir=$HOME/x": ["output_dir=$HOME/x: no shell has replaced the $; double quotes let it, …"],
-    "tracker=wandbb": ["tracker=wandbb: no such tracker; choose one of none, wandb; did you mean 'wandb'?"],
+    "tracker=wandbb": ["tracker=wandbb: no such tracker; choose one of none, wandb; …; did you mean 'wandb'?"],
     "metric=defualt": [
         "metric=defualt: no such metric; choose one of all, anagram, clip, default, …; did you mean 'default'?"
     ],
@@ -63,7 +63,7 @@ REFUSED = {
         "other: unknown key; there are seed, prompt, …",
         "guidance.scal: unknown key of guidance=classifier_free; it has scale, …; did you mean 'scale'?",
         "engine.row: unknown key; it has rows, threads, trajectory; did you mean 'rows'?",
-        "sweep.nam: unknown key; it has name; did you mean 'name'?",
+        "sweep.nam: unknown key; it has name, replace; did you mean 'name'?",
         "grid.row: unknown key; it has rows, cols…; did you mean 'rows'?",
         "metric.nam: unknown key; it has name, names, …; did you mean 'name'?",
         "tracker.tag: unknown key of tracker=wandb; …; did you mean 'tags'?",
@@ -87,7 +87,7 @@ REFUSED = {
         "guidance.scale=-1.0: must be at least 0",
         "scheduler.steps=0: must be at least 1",
         "engine.rows=0: must be at least 1",
-        "engine.threads=0: must be at least 1",
+        "engine.threads=0: must be between 1 and 1024",
         "model.size=0: must be between 1 and 32",
         "device=gpu: must be auto, cpu, cuda or cuda:N",
     ],

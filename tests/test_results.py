@@ -150,7 +150,9 @@ def test_a_metric_that_fails_is_named_and_ends_with_1(
         broken.setattr(Psnr, "__call__", lambda self, batch: ["high"] * len(batch.images))
         assert command("score", "inp", "metric=psnr,ssim") == 1
     reason = "TypeError: a metric must give numbers, not 'high'"
-    assert capsys.readouterr().err.splitlines()[-1] == f"metric psnr failed: {reason}"
+    failed, traceback = capsys.readouterr().err.splitlines()[-2:]
+    assert failed == f"metric psnr failed: {reason}"
+    assert traceback == "traceback: outputs/sweeps/inp/errors/psnr.txt"
     frame = pd.read_csv("outputs/sweeps/inp/results.csv")
     assert frame["ssim"].notna().all() and "psnr" not in frame
     assert json.loads(Path("outputs/sweeps/inp/sweep.json").read_text())["unavailable"] == {"psnr": reason}
@@ -188,6 +190,62 @@ def test_grid_with_axes_of_choice(command: Run) -> None:
     with Image.open(sheet) as image:
         after = image.size
     assert before != after
+
+
+def test_chosen_sheets_and_figures_are_drawn_again_by_later_reports(command: Run, tmp_path: Path) -> None:
+    folder = Path("outputs/sweeps/inp")
+    assert command("score", "inp", "metric=psnr,ssim") == 0
+
+    def drawn() -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in [*folder.glob("*.png"), *folder.glob("figures/*.png")]}
+
+    usual = drawn()
+    assert command("grid", "inp", "rows=seed", "cols=mask.softness") == 0
+    assert command("grid", "inp", "pictures=hole,image", "size=64", f"to={folder}/holes.png") == 0
+    assert command("figure", "inp", "kind=curve", "x=seed", "metric=ssim") == 0
+    chosen = drawn()
+    assert chosen["grid.png"] != usual["grid.png"]
+    assert chosen.keys() - usual.keys() == {"holes.png", "curve_x-seed_ssim.png"}
+    for name in chosen:
+        next(folder.rglob(name)).unlink()
+    assert command("report", "inp") == 0
+    assert drawn() == chosen
+    assert "holes.png" in (folder / "report.html").read_text()
+
+    assert command("grid", "inp") == 0  # as the sweep's own block says
+    assert command("grid", "inp", "pictures=hole,image", "size=64", f"to={folder}/holes.png", "keep=false") == 0
+    assert command("figure", "inp", "kind=curve", "x=seed", "metric=ssim", "keep=false") == 0
+    assert json.loads((folder / "sweep.json").read_text())["chosen"] == {"sheets": {}, "figures": []}
+    (folder / "holes.png").unlink()
+    assert command("report", "inp") == 0
+    assert drawn()["grid.png"] == usual["grid.png"] and not (folder / "holes.png").exists()
+
+
+def test_a_choice_that_the_sweep_has_no_more_is_noted(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path("outputs/sweeps/inp/sweep.json")
+    sweep = json.loads(file.read_text())
+    file.write_text(json.dumps(sweep | {"chosen": {"sheets": {"mine.png": {"rows": "gone"}}}}))
+    assert command("report", "inp") == 0
+    assert "note: mine.png: not drawn: rows=gone: no such axis in this sweep" in capsys.readouterr().err
+    assert not Path("outputs/sweeps/inp/mine.png").exists() and Path("outputs/sweeps/inp/grid.png").is_file()
+
+
+def test_a_sheet_elsewhere_is_drawn_once(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert command("grid", "inp", "to=paper.pdf", "title=") == 0
+    assert capsys.readouterr().out == "paper.pdf\n" and Path("paper.pdf").read_bytes().startswith(b"%PDF")
+    assert not json.loads(Path("outputs/sweeps/inp/sweep.json").read_text()).get("chosen", {}).get("sheets")
+
+
+def test_every_cell_has_its_prompt_and_what_differs_beside_the_axes(tmp_path: Path, config: Callable[..., Any]) -> None:
+    where = {"output_dir": str(tmp_path / "outputs"), "scheduler__steps": 1}
+    cells = [(config(**where, prompt="a dog", technique=t), {"technique": t}) for t in ("text_to_image", "hybrid")]
+    run_sweep(cells, "two")
+    frame = pd.read_parquet(tmp_path / "outputs/sweeps/two/results.parquet")
+    assert frame["prompt"][0] == "a dog" and json.loads(frame["prompt"][1])[0] == "a dog"
+    assert frame["technique.kernel"].tolist()[1] == 33 and pd.isna(frame["technique.kernel"][0])
+    assert {"technique.name", "scheduler.timesteps", "guidance.scale"}.isdisjoint(frame.columns)
+    assert frame.columns.tolist() == pd.read_csv(tmp_path / "outputs/sweeps/two/results.csv").columns.tolist()
 
 
 def test_report_writes_what_is_missing(command: Run) -> None:

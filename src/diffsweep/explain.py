@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationKeyError, OmegaConfBaseException
 from yaml import YAMLError, safe_load  # type: ignore[import-untyped]
 
+from diffsweep.core.packages import HINT
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.paths import shipped
 from diffsweep.report.command import override as written
@@ -113,7 +114,8 @@ def _about_choice(path: str, options: list[str]) -> str:
     if path.startswith("sweeps/"):
         return _about_sweeps_file(path.removeprefix("sweeps/"))
     group, _, choice = path.rpartition("/")
-    return f"{group}={choice}: no such {group}; {_one_of(choice, options)}"
+    hint = f"; {HINT}" if (shipped("conf") / group).is_dir() else ""
+    return f"{group}={choice}: no such {group}; {_one_of(choice, options, hint)}"
 
 
 def _about_sweeps_file(name: str) -> str:
@@ -128,8 +130,9 @@ def _about_sweeps_file(name: str) -> str:
     return f"+sweeps={name}: no such sweeps file, neither in ./sweeps nor shipped; {_one_of(inside, options)}"
 
 
-def _one_of(word: str, options: list[str]) -> str:
-    return f"choose one of {', '.join(options)}{did_you_mean(word, options)}" if options else "there are none"
+def _one_of(word: str, options: list[str], hint: str = "") -> str:
+    allowed = f"choose one of {', '.join(options)}" if options else "there are none"
+    return f"{allowed}{hint}{did_you_mean(word, options)}"
 
 
 def sweeps_files() -> list[str]:

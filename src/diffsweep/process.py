@@ -59,10 +59,9 @@ def run(name: str, act: Callable[[], int], explain: Callable[[Exception], str | 
         if not culprit(stop):  # Hydra's, after --help
             raise
         code = _refuse(name, f"plugins: {described(stop)}")
-    except BaseException:
-        if _received is None:
-            raise
-    return _end(name, code)
+    except KeyboardInterrupt:
+        return _end(name, code, _received or signal.SIGINT)  # a library may raise one itself
+    return _end(name, code, _received)
 
 
 # --- Outputs
@@ -158,19 +157,19 @@ def _stop(number: int, frame: FrameType | None) -> None:
 # --- Ends
 
 
-def _end(name: str, code: int) -> int:
-    """The exit code. `wandb agent` takes one of a signal for a failure, and gives up after some: there the signal
-    itself ends the process."""
-    if _received is None:
+def _end(name: str, code: int, number: int | None) -> int:
+    """The exit code, after a signal of this number. `wandb agent` takes one of a signal for a failure, and gives up
+    after some: there the signal itself ends the process."""
+    if number is None:
         if lost := _lost(sys.stdout):
             _print(name, f"what it prints cannot be written: {lost.strerror}")
         return code or int(lost is not None)
-    _print(name, f"stopped by {signal.Signals(_received).name}")
+    _print(name, f"stopped by {signal.Signals(number).name}")
     if under_agent():
         sys.stdout.flush()
-        signal.signal(_received, signal.SIG_DFL)
-        os.kill(os.getpid(), _received)
-    return 128 + _received
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    return 128 + number
 
 
 def _failed(name: str, error: Exception, mistake: str | None, safe: str) -> int:

@@ -39,13 +39,19 @@ diffsweep-results: tables, sheets and reports of stored sweeps
         [repeats=3] [format=terminal|markdown|csv]
                                     each value of an axis (default: of every axis of 2 to 10) against its first one or
                                     the baseline: paired differences, and where the metrics' variance comes from
-  grid SWEEP [rows=AXIS] [cols=AXIS] [blocks=AXES] [metric=NAMES]
+  grid SWEEP [rows=AXIS] [cols=AXIS] [blocks=AXES] [metric=NAMES] [pictures=image,view_1,...] [title=TEXT]
+       [size=PIXELS] [to=FILE.png|FILE.pdf] [keep=false]
                                     draw the contact sheet again, with these axes as rows, columns and blocks, and the
-                                    metrics' values below the pictures
+                                    metrics' values below the pictures. pictures: those shown side by side for each
+                                    cell, such as input, noisy, low, view_1, or hole: the input, its hole marked.
+                                    title: in place of the sweep's name; empty, without the settings too. size: of a
+                                    picture, at most. Later reports draw it so again, as well as a file in the sweep's
+                                    folder; keep=false: this once. Without keys: as the sweep's `grid` block says
   figure SWEEP [kind=curve|heatmap|pareto|tradeoff] [metric=NAMES] [x=AXIS] [y=AXIS] [hue=AXIS] [facet=AXIS]
-         [cost=nfe|seconds] [over=AXES]
-  figure SWEEP kind=trajectory [cell=ID]
+         [cost=nfe|seconds] [over=AXES] [keep=false]
+  figure SWEEP kind=trajectory [cell=ID] [keep=false]
                                     draw figures, each as PDF and PNG; without a kind every one that the sweep allows.
+                                    Later reports draw what was chosen again; keep=false: this once.
                                     trajectory: a cell's steps, where engine.trajectory=N kept some
   report SWEEP [embed=true]         write every file of the sweep again; report.html opens in a browser, from disk.
                                     embed: and report_whole.html, the page with its pictures in it (of 25 MB, those
@@ -68,8 +74,8 @@ diffsweep-results: tables, sheets and reports of stored sweeps
 SWEEP is the name of a folder under outputs/sweeps, or a path to one. Every command takes output_dir=FOLDER (default:
 outputs). NAMES: psnr,ssim,... or a choice of the metric group; plugins=PACKAGES finds metrics of your own.
 
-Exit codes: 0 done, 1 verify or export found something wrong, a metric failed, or the disk or another part of the
-machine did, 2 bad input, 70 a bug of diffsweep, 128+n signal n.
+Exit codes: 0 done, 1 verify or export found something wrong, a metric, a sheet or a figure failed, or the disk or
+another part of the machine did, 2 bad input, 70 a bug of diffsweep, 128+n signal n.
 """
 
 COMMON = ("output_dir",)
@@ -178,41 +184,54 @@ def compare(stored: Stored, keys: Mapping[str, str]) -> int:
 def grid(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report.frame import results
     from diffsweep.report.grid import write_grid
+    from diffsweep.report.write import SHEET, usual_look
 
-    blocks = _listed(keys, "blocks") if "blocks" in keys else None
-    metrics = None
+    frame = results(stored.store, stored.sweep)
+    look: dict[str, Any] = {key: keys[key] for key in ("rows", "cols", "title") if key in keys}
+    look |= {key: _listed(keys, key) for key in ("blocks", "pictures") if key in keys}
     if "metric" in keys:
-        metrics = _metrics(keys["metric"], results(stored.store, stored.sweep).attrs["metrics"])
-    chosen = (keys.get("rows"), keys.get("cols"), blocks, metrics)
-    for sheet in write_grid(stored.folder, stored.store, stored.sweep, *chosen):
+        look["metric"] = _metrics(keys["metric"], frame.attrs["metrics"])
+    if "size" in keys:
+        look["size"] = _number("size", keys["size"])
+    file = Path(keys["to"]).expanduser() if "to" in keys else stored.folder / SHEET
+    if not file.parent.is_dir():
+        raise BadInput(f"to={file}: {file.parent} does not exist")
+    for sheet in write_grid(
+        file.parent, stored.store, stored.sweep, **(look or usual_look(stored.sweep, frame)), file=file.name
+    ):
         print(sheet)
+    if file.parent.resolve() == stored.folder.resolve():
+        own = {file.name: look} if look and _kept(keys) else {}
+        _choose(stored, lambda chosen: {"sheets": {k: v for k, v in chosen["sheets"].items() if k != file.name} | own})
     return 0
 
 
 def figure(stored: Stored, keys: Mapping[str, str]) -> int:
-    from diffsweep.report.figure import TRAJECTORY, write_figures
-    from diffsweep.report.figure.trajectory import write_trajectory
+    from diffsweep.report.figure import TRAJECTORY
     from diffsweep.report.frame import results
+    from diffsweep.report.write import write_chosen
 
-    if keys.get("kind") == TRAJECTORY or "cell" in keys:
-        if unused := keys.keys() - {"kind", "cell", *COMMON}:
-            raise BadInput(f"kind={TRAJECTORY}: knows cell alone, not {', '.join(sorted(unused))}")
-        files = write_trajectory(stored.folder, stored.store, stored.sweep, keys.get("cell"))
-        if not files:
-            raise BadInput("nothing to draw: no steps were kept; the sweep again with engine.trajectory=8 keeps eight")
-        print(*files, sep="\n")
-        return 0
     frame = results(stored.store, stored.sweep)
-    chosen = {key: keys.get(key) for key in ("x", "y", "hue", "facet", "cost")}
-    there = [*frame.attrs["metrics"], *frame.attrs["sets"]]
-    metrics = _metrics(keys["metric"], there) if "metric" in keys else None
-    over = _listed(keys, "over")
-    files = write_figures(stored.folder, stored.sweep, frame, None, keys.get("kind"), metrics, over, **chosen)
-    if not files:
+    request: dict[str, Any] = {key: value for key, value in keys.items() if key not in (*COMMON, "keep")}
+    if keys.get("kind") == TRAJECTORY or "cell" in keys:
+        if unused := request.keys() - {"kind", "cell"}:
+            raise BadInput(f"kind={TRAJECTORY}: knows cell alone, not {', '.join(sorted(unused))}")
+        request = {"cell": keys.get("cell")}
+        nothing = "no steps were kept; the sweep again with engine.trajectory=8 keeps eight"
+    else:
+        if "metric" in request:
+            request["metrics"] = _metrics(request.pop("metric"), [*frame.attrs["metrics"], *frame.attrs["sets"]])
+        if "over" in request:
+            request["over"] = _listed(keys, "over")
         nothing = "this sweep has no axis beside the seed and the input, or nothing was measured"
+    files = write_chosen(stored.folder, stored.store, stored.sweep, frame, request)
+    if not files:
         raise BadInput(f"nothing to draw: {_refused(frame) or nothing}")
     for file in files:
         print(file)
+    if any(request.values()):
+        own = [request] if _kept(keys) else []
+        _choose(stored, lambda chosen: {"figures": [one for one in chosen["figures"] if one != request] + own})
     return 0
 
 
@@ -232,6 +251,29 @@ def _incomparable(frame: Any) -> str:
     return "No axis of 2 to 10 values; axis=NAME compares one of more"
 
 
+def _kept(keys: Mapping[str, str]) -> bool:
+    keep = keys.get("keep", "true")
+    require(one_of("keep", keep, ("true", "false")))
+    return keep == "true"
+
+
+def _choose(stored: Stored, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change what sweep.json keeps of the sheets and figures that were chosen."""
+    from diffsweep.core.files import write_atomic
+
+    with locked(stored.folder):  # a run may have added cells meanwhile
+        sweep: dict[str, Any] = {**load(stored.folder / "sweep.json", Document)}
+        before = {"sheets": {}, "figures": [], **sweep.get("chosen", {})}
+        if (chosen := before | change(before)) != before:
+            write_atomic(stored.folder / "sweep.json", dump({**sweep, "chosen": chosen}, Document))
+
+
+def _number(key: str, text: str) -> int:
+    if not text.isdecimal():
+        raise BadInput(f"{key}={text}: must be a whole number")
+    return int(text)
+
+
 def _refused(frame: Any) -> str:
     """The metrics whose numbers are of two definitions."""
     mends = (f"{n}: measured by two definitions (score SWEEP metric={n} mends it)" for n in frame.attrs["refused"])
@@ -247,7 +289,7 @@ def report(stored: Stored, keys: Mapping[str, str]) -> int:
     show(written)
     if embed == "true":
         print(written.folder / WHOLE)
-    return 0
+    return 1 if written.failures else 0
 
 
 def score(stored: Stored, keys: Mapping[str, str]) -> int:
@@ -451,8 +493,8 @@ class Command:
 COMMANDS = {
     "table": Command(table, ("metric", "stat", "rows", "cols", "over", "repeats", "format")),
     "compare": Command(compare, ("metric", "axis", "baseline", "test", "over", "repeats", "format")),
-    "grid": Command(grid, ("rows", "cols", "blocks", "metric")),
-    "figure": Command(figure, ("kind", "metric", "x", "y", "hue", "facet", "cost", "over", "cell")),
+    "grid": Command(grid, ("rows", "cols", "blocks", "metric", "pictures", "title", "size", "to", "keep")),
+    "figure": Command(figure, ("kind", "metric", "x", "y", "hue", "facet", "cost", "over", "cell", "keep")),
     "report": Command(report, ("embed",)),
     "score": Command(score, ("metric", "clip", "features", "references", "missing", "device", "force", "plugins")),
     "verify": Command(verify, ("all",)),

@@ -10,6 +10,7 @@ import pytest
 from diffsweep import results
 from diffsweep.core.files import root_of
 from diffsweep.core.problems import BadInput
+from diffsweep.core.text import visible
 
 BROKEN = {  # output_dir, and why it can be none
     "file": "{0}/file is not a folder",
@@ -38,7 +39,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("given", BROKEN)
 @pytest.mark.parametrize("writes", [False, True])
 def test_an_output_dir_that_can_be_none_is_refused_with_the_reason(odd: Path, given: str, writes: bool) -> None:
-    with pytest.raises(BadInput, match=re.escape(f"output_dir={given}: {BROKEN[given].format(odd)}")):
+    with pytest.raises(BadInput, match=re.escape(visible(f"output_dir={given}: {BROKEN[given].format(odd)}"))):
         root_of(given, writes)
 
 

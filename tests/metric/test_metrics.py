@@ -636,7 +636,7 @@ def test_what_is_no_finite_number_is_stored_as_none_with_the_reason(
 def test_what_is_no_number_is_that_metrics_failure_alone(store: Store, giving: Callable[..., Any], given: str) -> None:
     few = given == "one too few"
     does = "return [1.0] * (len(batch.images) - 1)" if few else f"return [{given} for _ in batch.images]"
-    failed: dict[str, str] = {}
+    failed = Failures()
     metrics = choose(["bad", "psnr"], Options(plugins=giving(does))).metrics
     assert measure(store, IDS, metrics, "cpu", failed) == 2
     assert list(failed) == ["bad"] and set(stored(store, IDS[0])) == {"psnr"} and stored(store, IDS[2]) == {}
@@ -732,7 +732,7 @@ def test_processes_that_measure_one_store_lose_nothing(store: Store) -> None:
 
     def merged(number: int) -> None:
         for k in range(20):
-            store.merge(IDS[0], "metrics", {f"m{number}_{k}": {"value": 1.0, "definition": {}}})
+            store.merge(IDS[0], "metrics", {f"m{number}_{k}": {"value": 1.0, "definition": {"direction": "higher"}}})
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(merged, range(4)))

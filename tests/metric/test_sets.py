@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -214,8 +215,9 @@ def test_two_settings_of_the_same_pictures_have_both_their_number(tmp_path: Path
 def test_what_had_no_number_is_tried_again(tmp_path: Path) -> None:
     store, sweep = swept(tmp_path)
     file = store.folder(sweep["cells"][0]["cell_id"]) / "image.png"
-    content = file.read_bytes()
-    file.write_bytes(b"no picture")
+    content, state = file.read_bytes(), file.stat()
+    file.write_bytes(content[:-20] + b"damage" + content[-14:])
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))  # nothing but reading it shows the damage
     sweep["sets"] = score_sets(store, sweep, [Diversity("pixels")])
     (entry, _) = sweep["sets"]["diversity_pixels"]["values"]
     assert (entry["value"], entry["reason"]) == (None, "pictures that cannot be read")

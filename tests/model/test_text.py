@@ -48,7 +48,7 @@ def sweep(config: Callable[..., dict[str, Any]], checkpoint: Path, tmp_path: Pat
 
     def run(*prompts: str, **changes: Any) -> dict[str, Any]:
         settings = {"model": "tiny", "model__path": str(checkpoint), "output_dir": str(tmp_path / "outputs")}
-        settings |= {"scheduler__steps": 2, "guidance__scale": 3.0, **changes}
+        settings |= {"scheduler__steps": 2, "guidance__scale": 3.0, "sweep__replace": True, **changes}
         raw = [(config(**settings, prompt=prompt), {"prompt": prompt}) for prompt in prompts]
         runs = json.loads((run_sweep(raw, "mine").folder / "sweep.json").read_bytes())["runs"]
         new, counted[0] = runs[counted[0] :], len(runs)

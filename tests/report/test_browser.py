@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -153,6 +154,19 @@ def test_hovering_tells_settings_and_numbers(made_page: Callable[..., Page]) -> 
     assert facts == wanted | {"cell": f"{1:020x}"}
     tile(page, 5).hover()
     expect(card).to_contain_text("ValueError: <broken>")
+
+
+def test_the_panel_has_the_prompt_and_the_whole_configuration(made: Made, opened: Opened) -> None:
+    store, sweep = made()
+    for i, cell in enumerate(sweep["cells"][:5]):
+        config = {"seed": cell["seed"], "prompt": "a dog", "technique": {"name": "inpaint", "strength": i % 2}}
+        store.amend(cell["cell_id"], {"config": config})
+    page = opened(write_all(store, sweep).folder / "report.html", "pick=0,1")
+    panel = page.locator("#panel")
+    expect(panel.get_by_role("row", name="prompt a dog a dog")).to_be_visible()
+    panel.get_by_text("the rest of the configuration").click()
+    expect(panel.get_by_role("row", name="technique.strength 0 1")).to_have_class("differs")
+    expect(panel.get_by_role("row", name="technique.name inpaint inpaint")).to_be_visible()
 
 
 def test_two_pictures_are_compared(made_page: Callable[..., Page]) -> None:
@@ -452,7 +466,8 @@ def test_five_thousand_cells_answer_within_three_seconds(tmp_path: Path, opened:
         folder = store.folder(cell_id)
         folder.mkdir(parents=True)
         (folder / "image.png").write_bytes(file.getvalue())
-        record = {"config": setting, "files": {"image.png": "hash"}, "nfe": 10, "seconds": 0.1}
+        files = {"image.png": hashlib.sha256(file.getvalue()).hexdigest()}
+        record = {"cell_id": cell_id, "config": setting, "files": files, "nfe": 10, "seconds": 0.1, "facts": {}}
         record["metrics"] = {"psnr": {"value": 20 + number % 97 / 10, "definition": definition}}
         (folder / "record.json").write_text(json.dumps(record))
         cells.append({"cell_id": cell_id, "axes": setting, "seed": setting["seed"], "status": "done", "reason": None})

@@ -18,6 +18,7 @@ from PIL import Image
 
 from diffsweep import results as command_line
 from diffsweep.core.problems import BadInput
+from diffsweep.report import figure, fonts
 from diffsweep.report.figure import plot, style, write_figures
 from diffsweep.report.figure.heatmap import heatmap
 from diffsweep.report.figure.plot import Point
@@ -268,7 +269,9 @@ def test_the_default_figures_are_sound_files_and_left_alone_when_nothing_changed
     assert not Gcf.figs  # nothing is left in pyplot's hands
 
 
-def test_a_users_words_are_set_as_they_are(tmp_path: Path) -> None:
+def test_a_users_words_are_set_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "others", tuple)  # a machine without fonts of its own
+    monkeypatch.setattr(fonts, "_found", {})
     prompts = ["costs $5 and $10, 100% {x} \\frac", "ein Café, 一只猫", "a very " + "long " * 60 + "prompt"]
     frame = framed({"prompt": prompts, "a": [1, 2]}, {"psnr": ("higher", lambda prompt, a: len(prompt) + a)})
     table = summarise(frame)
@@ -359,3 +362,13 @@ def test_ten_thousand_settings_are_drawn_without_their_bars(tmp_path: Path) -> N
     files = write_figures(tmp_path, {"name": "s"}, frame)
     assert {file.stem for file in files} == {"curve_x-a", "curve_x-b"}  # a heat map of 10,000 x 10,000 is none
     assert plot.MANY < 10_000 and max(file.stat().st_size for file in files) < 1_000_000
+
+
+def test_a_figure_says_which_metrics_it_leaves_out(steps: pd.DataFrame, tmp_path: Path) -> None:
+    names = [f"m{i}" for i in range(6)]
+    frame = framed({"a": [1, 2, 3], "b": [1, 2]}, {name: ("higher", chance(i, i + 1)) for i, name in enumerate(names)})
+    for kind in ("curve", "heatmap"):
+        request = figure._Request("s", summarise(frame), (), {})
+        assert all("; 4 of 6 metrics" in drawing.heading for _, drawing in request.drawings(kind))
+        asked = figure._Request("s", summarise(frame), ("m5", "m0"), {})
+        assert all("metrics" not in drawing.heading for _, drawing in asked.drawings(kind))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import zlib
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -14,6 +16,7 @@ from PIL import Image
 
 from diffsweep.core.problems import BadInput
 from diffsweep.report import grid, sheet
+from diffsweep.report.caption import subtitle
 from diffsweep.report.grid import arranged, layout, write_grid
 from diffsweep.report.sheet import FONT
 from diffsweep.sweep.store import Store
@@ -28,9 +31,9 @@ def sheets(monkeypatch: pytest.MonkeyPatch) -> Shown:
     seen: Shown = []
 
     class Seen(sheet.Sheets):
-        def __init__(self, store: Store, title: str, blocks: list[sheet.Block]) -> None:
+        def __init__(self, store: Store, title: str, blocks: list[sheet.Block], *more: Any) -> None:
             seen.append((title, blocks))
-            super().__init__(store, title, blocks)
+            super().__init__(store, title, blocks, *more)
 
     monkeypatch.setattr(grid, "Sheets", Seen)
     return seen
@@ -302,3 +305,102 @@ def test_the_title_says_which_stage_made_the_pictures(tmp_path: Path, sheets: Sh
         write_grid(store.root, store, sweep)
     expected = ["", ", stage II, 8 x 16", ", stage I, 8 x 16 and stage III, 8 x 16"]
     assert [title for title, _ in sheets] == [f"numbered{end}" for end in expected]
+
+
+def several(root: Path, prompts: tuple[str, str] = ("an old man", "a campfire")) -> tuple[Store, dict[str, Any]]:
+    """An anagram's pictures: the first view is the picture itself."""
+    sweep, store = numbered(guidance=[1, 2], seed=[0, 1]), Store(root)
+    for i, cell in enumerate(sweep["cells"]):
+        image, other = (np.full((8, 8, 3), (40 * i + k, 9, 9), np.uint8) for k in (10, 20))
+        config = {"model": {"name": "deepfloyd", "path": "a/tiny"}, "technique": {"name": "anagram"}}
+        config |= {"prompt": list(prompts), "guidance": {"scale": 1 + i}, "scheduler": {"steps": 20}}
+        pictures = {"image": image, "view_0": image, "view_1": other, "step_000_noisy": other}
+        store.save(cell["cell_id"], pictures, {"config": config, "metrics": {}})
+    return store, sweep
+
+
+def test_what_was_made_beside_the_picture_stands_beside_it(tmp_path: Path) -> None:
+    store, sweep = several(tmp_path)
+    pixels = drawn(tmp_path, store, sweep)
+    for i in range(4):
+        image, other = (places(pixels, (40 * i + k, 9, 9)) for k in (10, 20))
+        assert image[2] == other[2] == 96 * 96
+        assert image[0] == other[0] and image[1] + 96 < other[1] < image[1] + 96 + 10
+
+
+def test_pictures_are_chosen_by_name(tmp_path: Path) -> None:
+    store, sweep = several(tmp_path)
+    pixels = drawn(tmp_path, store, sweep, pictures=["view_1"])
+    assert [places(pixels, (10 + k, 9, 9))[2] for k in (0, 10)] == [0, 96 * 96]
+    with pytest.raises(BadInput, match=r"pictures=veiw_1: .* have image, view_0, view_1; did you mean 'view_1'\?"):
+        write_grid(tmp_path, store, sweep, pictures=["veiw_1"])
+
+
+def test_a_hole_is_the_input_but_for_the_mask(tmp_path: Path) -> None:
+    sweep, store = numbered(a=[1]), Store(tmp_path)
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:24, 8:24] = 255
+    known = np.full((32, 32, 3), (1, 2, 3), np.uint8)
+    pictures = {"image": np.full((32, 32, 3), 7, np.uint8), "input": known, "mask": mask}
+    store.save(sweep["cells"][0]["cell_id"], pictures, {"config": {}, "metrics": {}})
+    pixels = drawn(tmp_path, store, sweep, pictures=["hole", "image"])
+    assert (pixels == (1, 2, 3)).all(-1).sum() == 9 * (2 * 32 * 32 - 16 * 16)  # the input, and the hole's surroundings
+
+
+@pytest.mark.parametrize("size, side", [(8, 8), (100, 96), (300, 296)])
+def test_a_pictures_size_is_a_multiple_of_its_own(made: Made, tmp_path: Path, size: int, side: int) -> None:
+    store, sweep = made()
+    pixels = drawn(tmp_path, store, sweep, size=size)
+    assert {places(pixels, colour)[2] for colour in colours(sweep).values()} == {side * side}
+
+
+def test_what_all_cells_share_is_told_below_the_title(tmp_path: Path, sheets: Shown) -> None:
+    store, sweep = several(tmp_path)
+    records = [store.record(cell["cell_id"])["config"] for cell in sweep["cells"]]
+    told = 'model tiny, technique anagram, scheduler.steps 20, prompt ["an old man", "a campfire"]'
+    assert subtitle(records) == told
+    assert subtitle(records, ["technique", "prompt"]) == "model tiny, scheduler.steps 20"
+    assert subtitle([]) == ""
+    full, named, bare = (drawn(tmp_path, store, sweep, title=title) for title in (None, "mine", ""))
+    assert full.shape[0] == named.shape[0] > bare.shape[0] + 2 * FONT
+    assert [title for title, _ in sheets] == ["numbered", "mine", ""]
+
+
+def test_a_pdf_has_a_page_a_sheet_and_its_pixels_unchanged(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, sweep = made()
+    monkeypatch.setattr(sheet, "SIDE", 300)
+    look = {"rows": "seed", "cols": "guidance.scale"}
+    (file,) = write_grid(tmp_path, store, sweep, **look, file="a.pdf")
+    data = file.read_bytes()
+    images = [
+        zlib.decompress(part)
+        for part in re.findall(rb"/Subtype /Image.*?stream\r?\n(.*?)\r?\nendstream", data, re.DOTALL)
+    ]
+    assert len(re.findall(rb"/Type /Page\b", data)) == 3 and b"CreationDate" not in data and b"/DCTDecode" not in data
+    assert len(images) == 3
+    before = file.stat().st_mtime_ns
+    assert write_grid(tmp_path, store, sweep, **look, file="a.pdf") == [file] and file.stat().st_mtime_ns == before
+    with pytest.raises(BadInput, match=r"to=a.jpg: must end with .png or .pdf"):
+        write_grid(tmp_path, store, sweep, file="a.jpg")
+
+
+def test_a_picture_has_an_edge_on_the_paper(tmp_path: Path) -> None:
+    sweep, store = numbered(a=[1]), Store(tmp_path)
+    white = np.full((8, 8, 3), 255, np.uint8)
+    store.save(sweep["cells"][0]["cell_id"], {"image": white}, {"config": {}, "metrics": {}})
+    edge = (drawn(tmp_path, store, sweep) == tuple(bytes.fromhex(sheet.EDGE[1:]))).all(-1)
+    assert [(edge.sum(side) >= 98).sum() for side in (0, 1)] == [2, 2]  # two lines across, two down
+
+
+def test_prompts_that_differ_in_the_middle_have_labels_of_their_own(tmp_path: Path) -> None:
+    prompts = [
+        f"{'a very long prompt about a ' * 9}{word}{' seen by night from far away' * 9}" for word in ("cat", "dog")
+    ]
+    sweep = numbered(prompt=prompts, seed=[0])
+    laid = sheet.Sheets(Store(tmp_path), "s", arranged(sweep, {cell["cell_id"]: None for cell in sweep["cells"]}))
+    assert [word for word, label in zip(("cat", "dog"), laid.rows.values(), strict=True) if word in label] == [
+        "cat",
+        "dog",
+    ]

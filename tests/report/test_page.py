@@ -88,6 +88,19 @@ def test_the_data_are_the_sweeps(made: Made) -> None:
         assert (folder / f"../../cells/{cell_id[:2]}/{cell_id}/image.png").is_file()
 
 
+def test_a_cells_whole_configuration_is_there(made: Made) -> None:
+    store, sweep = made()
+    for i, cell in enumerate(sweep["cells"][:5]):
+        config = {"seed": cell["seed"], "prompt": "a <dog>", "technique": {"name": "inpaint", "strength": i % 2}}
+        store.amend(cell["cell_id"], {"config": config})
+    folder = write_all(store, sweep).folder
+    found = Reader((folder / "report.html").read_text())
+    assert found.data["shared"] == {"prompt": "a <dog>", "technique.name": "inpaint"}
+    (setting,) = found.data["settings"]  # the seed is an axis; the last cell failed, its configuration is not known
+    assert setting == {"name": "technique.strength", "values": ["0", "1"], "at": [0, 1, 0, 1, 0, -1]}
+    assert "technique inpaint, prompt a <dog>" in found.text
+
+
 def test_a_users_words_are_text(made: Made) -> None:
     plain, _ = read(made)
 
@@ -159,7 +172,8 @@ def test_ten_thousand_cells_are_written_within_twenty_seconds(tmp_path: Path) ->
         cell_id = f"{number:020x}"
         store.folder(cell_id).mkdir(parents=True)
         values = {name: {"value": number % 89 / 7, "definition": definition} for name, definition in metrics.items()}
-        record = {"config": setting, "files": {}, "nfe": 10, "seconds": 0.1, "metrics": values}
+        record = {"cell_id": cell_id, "config": setting, "files": {}, "nfe": 10, "seconds": 0.1, "metrics": values}
+        record["facts"] = {}
         (store.folder(cell_id) / "record.json").write_text(json.dumps(record))
         cells.append({"cell_id": cell_id, "axes": setting, "seed": number % 10, "status": "done", "reason": None})
     sweep = {"name": "many", "command": "diffsweep", "created": "2026", "axes": axes, "cells": cells, "runs": []}

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,10 @@ def varied(made: Made) -> tuple[Store, dict[str, Any]]:
     rng = np.random.default_rng(0)
     for number, cell_id in enumerate(ids):
         pictures = {"input": np.full((8, 8, 3), 7, np.uint8)}
-        pictures |= {"image": same} if number == 1 else {}
+        if number == 1:
+            record = store.record(cell_id)
+            shutil.rmtree(store.folder(cell_id))
+            store.save(cell_id, {"image": same}, record)
         pictures |= {"step_000_clean": rng.integers(255, size=(40, 40, 3)).astype(np.uint8)} if number == 2 else {}
         store.amend(cell_id, {"facts": {}})
         store.add(cell_id, pictures, "none", {"base": "f" * 20} if number == 3 else {})

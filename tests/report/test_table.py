@@ -31,7 +31,7 @@ Made = Callable[..., Any]
 
 def test_a_row_a_cell_with_a_column_for_each_axis_and_metric(made: Made) -> None:
     frame = results(*made())
-    columns = "cell_id status reason guidance.scale seed stage psnr psnr_exact error nfe seconds image"
+    columns = "cell_id status reason guidance.scale seed prompt stage psnr psnr_exact error nfe seconds image"
     assert list(frame.columns) == columns.split()
     assert list(frame["status"]) == ["done"] * 5 + ["failed"]
     assert list(frame["guidance.scale"]) == [1, 1, 1, 7, 7, 7]

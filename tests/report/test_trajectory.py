@@ -35,8 +35,9 @@ def kept(tmp_path: Path) -> tuple[Store, dict[str, Any]]:
 
 def test_distances_are_those_of_the_clean_estimates(kept: tuple[Store, dict[str, Any]]) -> None:
     store, _ = kept
-    assert distances(store, IDS[1], 4, "image") == [100, 30, 4, 0]
-    assert distances(store, IDS[1], 4, "input") == [110, 40, 14, 10]
+    steps = [f"step_{i:03}" for i in range(4)]
+    assert distances(store, IDS[1], steps, "image") == [100, 30, 4, 0]
+    assert distances(store, IDS[1], steps, "input") == [110, 40, 14, 10]
 
 
 def test_the_first_cell_that_was_watched_is_drawn_once(kept: tuple[Store, dict[str, Any]], tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ OWN = {
 AROUND = {
     "device": "auto",
     "output_dir": "elsewhere",
-    "plugins": ["json"],
+    "plugins": ["diffsweep"],
     "sweep__name": "another",
     "engine__rows": 3,
     "engine__threads": 1,

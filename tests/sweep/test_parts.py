@@ -198,7 +198,7 @@ def test_every_mistake_of_a_part_is_told_with_its_key() -> None:
     config = {"name": "box", "x0": "left", "y0": 0.9, "softnes": 3, "profile": "liner"}
     assert sorted(messages("mask", config)) == [
         "mask.profile=liner: must be one of linear, cosine, gaussian; did you mean 'linear'?",
-        "mask.softnes: unknown key of mask=box; it has softness, profile, side, x0, y0, x1, y1; "
+        "mask.softnes: unknown key of mask=box; it has softness, profile, side, invert, x0, y0, x1, y1; "
         "did you mean 'softness'?",
         "mask.x0=left: must be a number",
         "mask.y0=0.9, y1=0.75: y0 must not exceed y1",

@@ -162,7 +162,7 @@ def test_the_batch_shape_is_kept_when_an_axis_grows(run: Run, calls: list[int]) 
     assert ages(grown.folder.parents[1] / "cells").items() >= before.items()
     assert {record["provenance"]["rows"] for record in records(grown)} == {4}
     calls.clear()
-    run(seed=[7], engine__rows=3)  # what is asked for counts before what was recorded
+    run(seed=[7], engine__rows=3, sweep__replace=True)  # what is asked for counts before what was recorded
     assert set(calls) == {3}
 
 
@@ -222,11 +222,50 @@ def test_joined_cells_keep_their_own_shape_and_their_twins(
     assert pictures[0] == pictures[1]
 
 
-def test_cells_that_a_sweep_shows_no_more_are_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    run(seed=[0, 1, 2])
+def test_a_sweep_is_not_replaced_by_a_narrower_one_unless_asked(
+    run: Run, swept: Callable[..., list[Raw]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(seed=[0, 1, 2]).folder
+    before = (folder / "results.csv").read_bytes()
+    with pytest.raises(BadInput, match=r"sweep.name=mine: this sweep has 2 other cells.* or sweep.replace=true"):
+        run(seed=[0])
+    assert (folder / "results.csv").read_bytes() == before
+    run(seed=[0, 1, 2, 3])  # a wider one, and the same again, go on with it
+    run(seed=[0, 1, 2, 3])
     capsys.readouterr()
+    told = [(config | {"sweep": {"name": None, "replace": True}}, axes) for config, axes in swept(seed=[0])]
+    run_sweep(told, "mine")
+    assert "note: mine had 3 other cells" in capsys.readouterr().err
+    assert len(document(folder)["cells"]) == 1
+
+
+def test_cells_that_were_never_finished_make_no_claim(run: Run, tmp_path: Path) -> None:
+    """As after a sweep that was stopped, and is run again with fewer cells."""
+    folder = run(seed=[0, 1]).folder
+    gone = document(folder)["cells"][1]["cell_id"]
+    shutil.rmtree(folder.parents[1] / "cells" / gone[:2] / gone)
     run(seed=[0])
-    assert "note: mine had 2 other cells" in capsys.readouterr().err
+    assert len(document(folder)["cells"]) == 1
+
+
+def test_a_sweep_that_comes_in_parts_may_come_again(swept: Callable[..., list[Raw]]) -> None:
+    """As an optimiser's trials or `max_batch_size` launch it: the first part lacks what later ones bring."""
+    raw = swept(seed=[0, 1, 2, 3])
+    for _ in range(2):
+        run_sweep(raw[:2], "mine")
+        outcome = run_sweep(raw[2:], "mine", before=raw[:2])
+    assert len(document(outcome.folder)["cells"]) == 4
+
+
+def test_a_drawing_that_failed_is_a_failure(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffsweep.report import write
+
+    def broken(*arguments: object, **keys: object) -> list[Path]:
+        raise IndexError("string index out of range")
+
+    monkeypatch.setattr(write, "write_grid", broken)
+    outcome = run(seed=[0])
+    assert outcome.failed == 1 and outcome.statuses == ["done"] and (outcome.folder / "report.html").is_file()
 
 
 def test_two_processes_lose_none_of_each_others_runs(swept: Callable[..., list[Raw]]) -> None:
@@ -747,7 +786,7 @@ def test_a_sets_number_is_of_the_cells_that_the_sweep_has_now(run: Run) -> None:
     (before,) = document(run(seed=[0, 1, 2], **names).folder)["sets"]["diversity_pixels"]["values"]
     assert before["cells"] == 3 and before["axes"] == {}
     assert document(run(seed=[0, 1, 2]).folder)["sets"]["diversity_pixels"]["values"] == [before]
-    assert document(run(seed=[5, 6]).folder)["sets"]["diversity_pixels"]["values"] == []
+    assert document(run(seed=[5, 6], sweep__replace=True).folder)["sets"]["diversity_pixels"]["values"] == []
     (after,) = document(run(seed=[5, 6], **names).folder)["sets"]["diversity_pixels"]["values"]
     assert after["cells"] == 2 and after["value"] != before["value"]
 
@@ -778,7 +817,7 @@ def test_a_metric_that_fails_ends_the_command_with_1(
 ) -> None:
     from diffsweep.metric.psnr import Psnr
 
-    words = "technique=inpaint", "input=drawing", "metric.names=[psnr]", "sweep.name=mine"
+    words = "technique=inpaint", "input=drawing", "prompt=red", "metric.names=[psnr]", "sweep.name=mine"
     with monkeypatch.context() as broken:
         broken.setattr(Psnr, "__call__", lambda self, batch: 1 / 0)
         assert diffsweep(*words) == 1

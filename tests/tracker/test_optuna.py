@@ -21,15 +21,18 @@ def test_a_status_is_a_number_where_the_cell_has_one(tmp_path: Path) -> None:
     store, folder = Store(tmp_path), tmp_path / "sweeps" / "tuned"
     folder.mkdir(parents=True)
     for i, value in enumerate((27.5, None)):
-        metrics = {"ssim": {"value": 0.5}, "psnr": {"value": value}}
-        store.save(f"{i:020x}", {"image": np.zeros((2, 2, 3), np.uint8)}, {"metrics": metrics})
-    cells = [{"cell_id": f"{i:020x}"} for i in range(3)]
-    (folder / "sweep.json").write_bytes(to_json({"metrics": ["psnr", "ssim"], "cells": cells}))
+        definition = {"direction": "higher"}
+        metrics = {name: {"value": v, "definition": definition} for name, v in (("ssim", 0.5), ("psnr", value))}
+        record = {"config": {}, "nfe": 0, "seconds": 0.0, "facts": {}, "metrics": metrics}
+        store.save(f"{i:020x}", {"image": np.zeros((2, 2, 3), np.uint8)}, record)
+    cells = [{"cell_id": f"{i:020x}", "axes": {}, "seed": 0, "status": "done"} for i in range(3)]
+    sweep = {"name": "tuned", "command": "", "created": "", "axes": {}, "runs": [], "notes": [], "cells": cells}
+    (folder / "sweep.json").write_bytes(to_json({**sweep, "metrics": ["psnr", "ssim"]}))
     assert float(Status("done", folder, 0)) == 27.5
     for place, text in ((0, "failed"), (1, "done"), (2, "done")):
         with pytest.raises(ValueError, match=f"cell {place:020x}: {text}, no psnr"):
             float(Status(text, folder, place))
-    (folder / "sweep.json").write_bytes(to_json({"metrics": [], "cells": cells}))
+    (folder / "sweep.json").write_bytes(to_json({**sweep, "metrics": []}))
     with pytest.raises(ValueError, match="done, no metric"):
         float(Status("done", folder, 0))
 

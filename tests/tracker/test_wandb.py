@@ -95,15 +95,15 @@ def test_the_summary_holds_the_counts_and_the_mean_of_each_metrics_values(told: 
 
 def test_the_table_has_a_row_a_cell_of_plain_values(told: Told) -> None:
     table = json.loads((told.run / "files" / told.summary["summary"]["results"]["path"]).read_text())
-    columns = "cell_id status reason guidance.scale seed stage psnr psnr_outside psnr_outside_exact psnr_edge"
+    columns = "cell_id status reason guidance.scale seed prompt stage psnr psnr_outside psnr_outside_exact psnr_edge"
     assert table["columns"] == [*columns.split(), "nfe", "seconds", "image"]
     ids = [f"{i:020x}" for i in range(4)]
     images = [f"cells/00/{cell_id}/image.png" for cell_id in ids]
     assert table["data"] == [
-        [ids[0], "done", None, 1.0, 0, 1, 20.0, None, True, None, 30, 0.5, images[0]],
-        [ids[1], "done", None, 1.0, 1, 1, 21.0, 31.0, False, None, 30, 0.5, images[1]],
-        [ids[2], "done", None, 2.0, 0, 1, 22.0, 32.0, False, None, 30, 0.5, images[2]],
-        [ids[3], "failed", "FloatingPointError: NaN", 2.0, 1, None, None, None, False, None, None, None, None],
+        [ids[0], "done", None, 1.0, 0, "a skull", 1, 20.0, None, True, None, 30, 0.5, images[0]],
+        [ids[1], "done", None, 1.0, 1, "a skull", 1, 21.0, 31.0, False, None, 30, 0.5, images[1]],
+        [ids[2], "done", None, 2.0, 0, "a skull", 1, 22.0, 32.0, False, None, 30, 0.5, images[2]],
+        [ids[3], "failed", "FloatingPointError: NaN", 2.0, 1, None, None, None, None, False, None, None, None, None],
     ]
 
 

@@ -47,7 +47,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         write(place, data)
         os.replace(place, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk tells no name
+        if error.errno is not None:  # a full disk tells no name
+            error.filename = error.filename or str(path)
         raise
     finally:
         place.unlink(missing_ok=True)  # still there only where something failed

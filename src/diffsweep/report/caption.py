@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from diffsweep.report.choice import common
 from diffsweep.report.statistics import FEW_INPUTS, Stat
 from diffsweep.report.table import Table, called
+from diffsweep.report.text import short, shown
+
+SHARED = ("model.name", "technique.name", "guidance.scale", "scheduler.steps", "prompt")  # what a subtitle tells
 
 
 def caption(table: Table) -> str:
@@ -120,3 +124,19 @@ def defined(table: Table) -> list[str]:
 def share(number: int, of: int) -> str:
     """`1 (33 %)`, or `0`."""
     return f"{number} ({100 * number / of:.0f} %)" if number else "0"
+
+
+def subtitle(configs: Sequence[Mapping[str, Any]], axes: Collection[str] = ()) -> str:
+    """What all cells share and no axis tells, in short: `model tiny, technique inpaint, guidance.scale 4, ...`."""
+    shared = common(configs)
+    parts = []
+    for key in SHARED:
+        value: Any = shared
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        name = key.removesuffix(".name")
+        if key == "model.name" and value and (path := shared["model"].get("path")):  # one class, many checkpoints
+            value = str(path).rstrip("/").rpartition("/")[2]
+        if value is not None and not {key, name, f"{name}.path"} & {*axes}:
+            parts.append(f"{name} {short(shown(value), 200)}")
+    return ", ".join(parts)

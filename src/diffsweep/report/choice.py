@@ -74,3 +74,11 @@ def common(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         elif all(isinstance(other, Mapping) for other in values) and (inner := common(values)):
             found[key] = inner
     return found
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration's values by their dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found

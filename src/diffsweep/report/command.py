@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-AROUND = r"sweep\.name|grid|grid\.\w+|hydra/sweeper|hydra\.sweeper\..*"  # they say nothing of one cell
+AROUND = r"sweep\.\w+|grid|grid\.\w+|hydra/sweeper|hydra\.sweeper\..*"  # they say nothing of one cell
 WORD = r"[A-Za-z_][\w./-]*"
 NOT_TEXT = ("null", "true", "false", "nan", "inf")  # in any case
 

@@ -11,13 +11,15 @@ from typing import Any
 from PIL import Image
 
 from diffsweep.core.files import read
+from diffsweep.report.fonts import families
 
 KEY = "diffsweep"  # the mark's name among a PNG's texts
 
 
 def fingerprint(*parts: Any) -> str:
-    """A hash of this version and of all that is shown."""
-    return hashlib.sha256(f"{version('diffsweep')} {parts}".encode()).hexdigest()
+    """A hash of this version, of all that is shown, and of the fonts that it needs."""
+    text = str(parts)
+    return hashlib.sha256(f"{version('diffsweep')} {text} {families(text)}".encode(errors="replace")).hexdigest()
 
 
 def drawn_as(path: Path) -> str | None:

@@ -8,12 +8,14 @@ from typing import Any
 import pandas as pd
 
 from diffsweep.metric.sets import current, settings
+from diffsweep.report.choice import flat
 from diffsweep.report.text import shown
 from diffsweep.sweep.schema import Definition
 from diffsweep.sweep.store import Record, Store
 
 Sweep = Mapping[str, Any]  # what sweep.json holds
 ABSENT = "not in the store: not sampled yet, or removed"
+DIGESTS = ("sha256", "fingerprint", "timesteps")  # settings that say nothing to a reader
 
 
 class Kept(dict[str, Any]):
@@ -24,7 +26,8 @@ class Kept(dict[str, Any]):
 
 
 def results(store: Store, sweep: Sweep) -> pd.DataFrame:
-    """cell_id, status, (reason), a column an axis, seed, stage, a column a metric, nfe, seconds, image.
+    """cell_id, status, (reason), a column an axis, seed, prompt, a column for each further setting that not all cells
+    share, stage, a column a metric, nfe, seconds, image.
 
     A metric's value is missing where the cell has none; `<metric>_exact` appears where a picture equals its reference.
     `reason` appears where a cell failed. `attrs` holds the axes, each metric's definition and reasons for missing
@@ -47,6 +50,8 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
     for axis in sweep["axes"]:
         columns[axis] = _column(cell["axes"].get(axis) for cell in cells)
     columns["seed"] = _column(cell["seed"] for cell in cells)
+    for key, values in _settings(cells, records, sweep["axes"]).items():
+        columns.setdefault(key, _column(values))
     columns["stage"] = pd.array([stage(record) if record else pd.NA for record in records], dtype="Int64")
     definitions, refused = _definitions(records, sweep.get("metrics", ()))
     reasons: dict[str, list[str]] = {}
@@ -69,6 +74,31 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
     frame.attrs = {"axes": list(sweep["axes"]), "metrics": definitions, "reasons": reasons, "refused": refused}
     frame.attrs |= {"unavailable": gone, "sets": sets}
     return frame
+
+
+def configs(cells: Iterable[Mapping[str, Any]], records: Iterable[Record | None]) -> list[Mapping[str, Any]]:
+    """Each cell's configuration, as far as it is known: that of a failed one as its last run had it."""
+    return [(record or cell).get("config", {}) for cell, record in zip(cells, records, strict=True)]
+
+
+def _settings(
+    cells: Iterable[Mapping[str, Any]], records: Iterable[Record | None], axes: Iterable[str]
+) -> dict[str, list[Any]]:
+    """The prompt, and what else of the cells' configurations, as far as they are known, differs and is no axis."""
+    found = [flat(config) for config in configs(cells, records)]
+    told = {name for axis in axes for name in (axis, f"{axis}.name")}
+    keys = dict.fromkeys(key for config in found for key in config if key not in told)
+    values = {key: [config.get(key) for config in found] for key in ("prompt", *keys) if key not in told}
+    known = [place for place, config in enumerate(found) if config]
+
+    def differs(key: str) -> bool:
+        return any(values[key][place] != values[key][known[0]] for place in known)
+
+    return {
+        key: own
+        for key, own in values.items()
+        if key == "prompt" or (not key.endswith(DIGESTS) and not key.startswith("plugins.") and differs(key))
+    }
 
 
 def _lacks(metric: str, records: Iterable[Record | None], sets: Mapping[str, Any]) -> bool:

@@ -1,14 +1,17 @@
 """The contact sheet: stored pictures with the axes as rows, columns and blocks, and their values as labels.
 
 Where the cells fill few of the places that the axes' values span (a random search, an optimiser's trials), they follow
-each other in the sweep's order, each above its own setting. `report/sheet.py` draws what is laid out here.
+each other in the sweep's order, each above its own setting. Where a technique makes more than one picture (the views of
+an anagram, the far picture of a hybrid), they stand side by side. `report/sheet.py` draws what is laid out here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,18 @@ from typing import Any
 from PIL import PngImagePlugin
 
 from diffsweep.core.files import write_atomic
-from diffsweep.core.problems import BadInput, did_you_mean
+from diffsweep.core.problems import BadInput, did_you_mean, within
+from diffsweep.report.caption import subtitle
 from diffsweep.report.drawn import KEY, drawn_as, fingerprint
-from diffsweep.report.sheet import Block, Line, Sheets, Tile
+from diffsweep.report.sheet import HOLE, Block, Line, Sheets, Tile
 from diffsweep.report.text import ARROWS, digits, fixed, labels, no_axis, short, shown
 from diffsweep.sweep.store import Damaged, Record, Store
 
 REFERENCES = ("input", "mask")  # shown where their content changes, not beside each picture
+GIVEN = (*REFERENCES, "noisy")  # what a picture was made from, not what was made; and so are a trajectory's steps
+SIDES = 8, 2048  # pixels that a picture may have on a sheet
+FORMATS = (".png", ".pdf")
+LONG = 1000  # characters of a label, which a sheet shortens to its room
 SPARSE = 4  # places a picture: with more, axes make no grid
 
 Sweep = Mapping[str, Any]
@@ -84,8 +92,8 @@ def arranged(
     sparse = width * len(lines) > SPARSE * sum(map(len, lines))
     if sparse and not asked:
         return [_listed(sweep, records, below, references)]
-    columns = labels(values[cols].values(), 52) if cols else [""]
-    starts = labels(values[rows].values(), 96) if rows else [""]
+    columns = labels(values[cols].values(), LONG) if cols else [""]
+    starts = labels(values[rows].values(), LONG) if rows else [""]
     parts = {axis: [f"{axis} = {short(shown(value), 60)}" for value in values[axis].values()] for axis in rest}
     found = []
     for spot, block in sorted(places.items()):
@@ -104,7 +112,7 @@ def _listed(sweep: Sweep, records: Records, below: Sequence[tuple[str, ...]], re
     names = [end if ends.count(end) == 1 else axis for axis, end in zip(axes, ends, strict=True)]
     tiles = {}
     for i, (cell, texts) in enumerate(zip(sweep["cells"], below, strict=True)):
-        own = [f"{name} {shown(cell['axes'].get(axis))}" for name, axis in zip(names, axes, strict=True)]
+        own = [f"{name} {short(shown(cell['axes'].get(axis)), LONG)}" for name, axis in zip(names, axes, strict=True)]
         tiles[i] = Tile(cell["cell_id"], there=records[cell["cell_id"]] is not None, below=(*own, *texts))
     return _placed(f"below each picture: {', '.join(axes)}", "", "", [""] * len(tiles), [("", tiles)], references)
 
@@ -147,6 +155,56 @@ def _references(records: Records) -> References:
             if record and (digest := record["files"].get(f"{name}.png")):
                 by_cell[cell_id] = by_content.setdefault(digest, Tile(cell_id, name))
     return found
+
+
+def side_by_side(block: Block, pictures: Sequence[str], records: Records) -> Block:
+    """The block with these pictures for each cell instead of its one, as far as the cell has them."""
+    n = len(pictures)
+
+    def spread(line: Line) -> Line:
+        tiles = {}
+        for i, tile in line.tiles.items():
+            if tile.picture in REFERENCES:
+                tiles[i * n] = tile
+                continue
+            there = having(records[tile.cell_id])
+            shown = [(k, name) for k, name in enumerate(pictures) if name in there or (k == 0 and not tile.there)]
+            for number, (k, name) in enumerate(shown):
+                tiles[i * n + k] = replace(tile, picture=name, below=() if number else tile.below)
+        return replace(line, tiles=tiles)
+
+    columns = (text for column in block.columns for text in (column, *[""] * (n - 1)))
+    return replace(block, columns=tuple(columns), lines=tuple(map(spread, block.lines)), pictures=tuple(pictures))
+
+
+def having(record: Record | None) -> list[str]:
+    """The names of the pictures that a cell has, HOLE among them where it was inpainted."""
+    names = [file.removesuffix(".png") for file in record["files"]] if record else []
+    return [*names, HOLE] if {"input", "mask"} <= {*names} else names
+
+
+def usual(records: Records) -> list[str]:
+    """The picture, and what else was made with it in every cell: no copy of it, and nothing that it was made from."""
+    made: list[list[str]] = []
+    for record in filter(None, records.values()):
+        files = record["files"]
+        extra = (file.removesuffix(".png") for file in files if files[file] != files.get("image.png"))
+        made.append([name for name in extra if name not in GIVEN and not name.startswith("step_")])
+    return ["image", *(made[0] if made and all(names == made[0] for names in made) else [])]
+
+
+def _chosen(pictures: Sequence[str] | None, records: Records) -> list[str]:
+    """The pictures asked for, or the usual ones; BadInput for one that no cell has."""
+    if not pictures:
+        return usual(records)
+    there = list(dict.fromkeys(name for record in records.values() for name in having(record)))
+    if wrong := [name for name in pictures if name not in there]:
+        known = [name for name in there if not name.startswith("step_")] or ["none"]
+        raise BadInput(
+            f"pictures={name}: no such picture; this sweep's cells have {', '.join(known)}{did_you_mean(name, there)}"
+            for name in wrong
+        )
+    return list(dict.fromkeys(pictures))
 
 
 def _numbers(store: Store, sweep: Sweep, metrics: Sequence[str]) -> list[tuple[str, ...]]:
@@ -202,36 +260,77 @@ def write_grid(
     cols: str | None = None,
     blocks: Sequence[str] | None = None,
     metric: Sequence[str] | None = None,
+    pictures: Sequence[str] | None = None,
+    title: str | None = None,
+    size: int | None = None,
+    file: str = "grid.png",
 ) -> list[Path]:
-    """Write grid.png, grid_2.png, ...: BadInput as `layout`, or for a metric that the pictures have not. metric: whose
-    values stand below the pictures. Sheets that show the same already are left as they are."""
+    """Write grid.png, grid_2.png, ... or another file in the folder; a .pdf has a page for each sheet.
+
+    metric: whose values stand below the pictures; pictures: names of those shown for each cell; title: in place of the
+    sweep's name, where empty without the settings below it; size: of a picture, in pixels. BadInput as `layout`, or for
+    a metric or picture that the sweep has not. Sheets that show the same already are left as they are.
+    """
+    path = folder / file
+    if problem := within("size", size, *SIDES):
+        raise BadInput(problem)
+    if path.suffix.lower() not in FORMATS:
+        raise BadInput(f"to={file}: must end with {' or '.join(FORMATS)}")
     layout(sweep["axes"], rows, cols, blocks)
     below = _numbers(store, sweep, metric) if metric else None
     records = {cell_id: store.get(cell_id) for cell_id in dict.fromkeys(cell["cell_id"] for cell in sweep["cells"])}
+    names = _chosen(pictures, records)
     found = arranged(sweep, records, rows, cols, blocks, below)
-    title = _title(store, sweep, records)
-    pictures = {(tile.cell_id, tile.picture) for block in found for tile in block.tiles()}
-    mark = fingerprint(title, found, sorted(_state(store, *picture) for picture in pictures))
-    present = [folder / "grid.png", *sorted(folder.glob("grid_*.png"), key=lambda path: (len(path.name), path.name))]
-    if drawn_as(present[0]) == f"{len(present)} {mark}":
+    if names != ["image"]:
+        found = [side_by_side(block, names, records) for block in found]
+    told = "" if title == "" else subtitle([record["config"] for record in records.values() if record], sweep["axes"])
+    title = _title(store, sweep, records) if title is None else title
+    drawn = {tile: None for block in found for tile in block.tiles()}
+    states = sorted({_state(store.folder(tile.cell_id) / f"{name}.png") for tile in drawn for name in tile.names})
+    mark = fingerprint(title, told, size, found, states)
+    if path.suffix.lower() == ".pdf":
+        return [_write_pdf(path, lambda: Sheets(store, title, found, told, size), mark)]
+    return _write_png(path, lambda: Sheets(store, title, found, told, size), mark)
+
+
+def _write_png(path: Path, sheets: Callable[[], Sheets], mark: str) -> list[Path]:
+    """One file a sheet: FILE.png, FILE_2.png, ..."""
+    further = re.compile(rf"{re.escape(path.stem)}_([2-9]|[1-9]\d+){re.escape(path.suffix)}")
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    old = {int(match[1]): file for file in beside if (match := further.fullmatch(file.name))}
+    present = [path, *(old[number] for number in sorted(old))]
+    if drawn_as(path) == f"{len(present)} {mark}":
         return present
-    sheets = Sheets(store, title, found)
-    written = [folder / ("grid.png" if i == 0 else f"grid_{i + 1}.png") for i in range(len(sheets))]
-    for i in reversed(range(len(sheets))):  # one in memory at a time; the first, which bears the mark, last
+    drawn = sheets()
+    written = [path, *(path.with_name(f"{path.stem}_{i + 1}{path.suffix}") for i in range(1, len(drawn)))]
+    for i in reversed(range(len(drawn))):  # one in memory at a time; the first, which bears the mark, last
         text = PngImagePlugin.PngInfo()
-        text.add_text(KEY, f"{len(sheets)} {mark}")
+        text.add_text(KEY, f"{len(drawn)} {mark}")
         file = BytesIO()
-        sheets.draw(i).save(file, format="PNG", pnginfo=text, compress_level=3)
+        drawn.draw(i).save(file, format="PNG", pnginfo=text, compress_level=3)
         write_atomic(written[i], file.getvalue())
-    for path in set(present) - set(written):
-        path.unlink(missing_ok=True)
+    for gone in set(present) - set(written):
+        if drawn_as(gone):  # a sheet, not a file of the user's with such a name
+            gone.unlink(missing_ok=True)
     return written
 
 
-def _state(store: Store, cell_id: str, picture: str) -> tuple[str, str, int, int]:
+def _write_pdf(path: Path, sheets: Callable[[], Sheets], mark: str) -> Path:
+    """A page a sheet, its pixels without loss; it bears the mark among its keywords, and no date."""
+    if path.is_file() and mark.encode() in path.read_bytes():
+        return path
+    from diffsweep.report.figure.style import pages
+
+    drawn = sheets()
+    write_atomic(path, pages((drawn.draw(i) for i in range(len(drawn))), mark))
+    return path
+
+
+def _state(file: Path) -> tuple[str, int, int]:
     """A picture's size and date: one that is mended or damaged makes another sheet."""
+    name = f"{file.parent.name}/{file.name}"
     try:
-        state = (store.folder(cell_id) / f"{picture}.png").stat()
+        state = file.stat()
     except OSError:
-        return cell_id, picture, 0, 0
-    return cell_id, picture, state.st_size, state.st_mtime_ns
+        return name, 0, 0
+    return name, state.st_size, state.st_mtime_ns

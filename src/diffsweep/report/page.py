@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from diffsweep.report.caption import full_caption
-from diffsweep.report.choice import common
+from diffsweep.report.caption import full_caption, subtitle
+from diffsweep.report.choice import common, flat
 from diffsweep.report.command import added, around, override
 from diffsweep.report.comparison import Comparison, Split, explained, variance_split
 from diffsweep.report.embed import Embedded
+from diffsweep.report.frame import configs
 from diffsweep.report.grid import REFERENCES, layout
 from diffsweep.report.layout import cells
 from diffsweep.report.table import Table
@@ -59,11 +60,9 @@ def page(
     failed = [cell for cell, record in zip(sweep["cells"], records, strict=True) if record is None]
     reasons = dict(zip(frame["cell_id"], frame["reason"], strict=True)) if "reason" in frame else {}
     scripts = [_text(name) for name in SCRIPTS]
+    data = _data(sweep, frame, table, records)
     return _template().render(
-        data={
-            **_data(sweep, frame, table, records),
-            "embedded": embedded and {"uris": embedded.uris, "at": embedded.at},
-        },
+        data={**data, "embedded": embedded and {"uris": embedded.uris, "at": embedded.at}},
         left_out=_left_out(embedded) if embedded else "",
         policy=_policy(scripts, "data:" if embedded else "'self' file: data:"),
         styles=[_text(name) for name in STYLES],
@@ -75,7 +74,8 @@ def page(
         notes=sweep["notes"],
         failed=[(_setting(cell["axes"]), cell["cell_id"], reasons[cell["cell_id"]]) for cell in failed],
         axes={axis: _first(values) for axis, values in sweep["axes"].items()},
-        shared=dict(_flat(common([record["config"] for record in records if record]))),
+        shared=data["shared"],
+        subtitle=subtitle([record["config"] for record in records if record], sweep["axes"]),
         caption=full_caption(table),
         comparisons=comparisons,
         explained=explained(comparisons) if comparisons else "",
@@ -105,10 +105,27 @@ def _data(sweep: Sweep, frame: pd.DataFrame, table: Table, records: Sequence[Rec
         "reasons": [None if pd.isna(r) else r for r in frame["reason"]] if "reason" in frame else [None] * len(frame),
         "pictures": {"kinds": kinds, "at": at},
         "references": {name: _digests(name, records) for name in REFERENCES},
+        **_configured(sweep, records),
         "bases": {i: base for i, r in enumerate(records) if r and (base := r.get("facts", {}).get("base"))},
         "measures": _measures(frame),
         "table": _settings(table),
     }
+
+
+def _configured(sweep: Sweep, records: Sequence[Record | None]) -> dict[str, Any]:
+    """The settings that all cells share, and each other one that is no axis: its values, and which of them a cell
+    has."""
+    found = [flat(config) for config in configs(sweep["cells"], records)]
+    there = [config for config in found if config]
+    shared = flat(common(there))
+    keys = dict.fromkeys(key for config in there for key in config if key not in shared and key not in sweep["axes"])
+    settings = []
+    for key in keys:
+        texts = [shown(config[key]) if key in config else None for config in found]
+        values = list(dict.fromkeys(text for text in texts if text is not None))
+        places = {text: place for place, text in enumerate(values)}
+        settings.append({"name": key, "values": values, "at": [-1 if t is None else places[t] for t in texts]})
+    return {"shared": {key: shown(value) for key, value in shared.items()}, "settings": settings}
 
 
 def _axes(sweep: Sweep) -> list[dict[str, Any]]:
@@ -213,14 +230,6 @@ def _left_out(embedded: Embedded) -> str:
     most = f"which holds at most {embedded.room / 1e6:g} MB of pictures"
     names = _first(embedded.left_out)
     return f"Left out of this file, {most}: {', '.join(names)}" if names else ""
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", shown(value)
 
 
 def _policy(scripts: Iterable[str], pictures: str) -> str:

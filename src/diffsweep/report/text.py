@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
-from collections import Counter
+import unicodedata
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -37,15 +39,64 @@ def short(text: str, limit: int) -> str:
     return f"{text[: limit - 1 - tail].rstrip()}…{text[len(text) - tail :].lstrip()}"
 
 
+def in_line(text: str) -> str:
+    """The text as it can be drawn in a line: characters without a shape (a byte order mark, joiners, directions) are
+    left out, controls are escapes as in `visible`, and a text of which nothing is left is `""`."""
+    drawn = "".join(c for c in " ".join(text.split()) if unicodedata.category(c) != "Cf")
+    drawn = visible(drawn.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return drawn if drawn.strip() else '""'
+
+
 def labels(values: Iterable[Any], limit: int) -> list[str]:
-    """Short labels of distinct values; two that come out alike are numbered."""
-    found = [short(shown(value), limit) for value in values]
-    counts, seen = Counter(found), Counter[str]()
-    texts = []
-    for text in found:
-        seen[text] += 1
-        texts.append(text if counts[text] == 1 else f"{short(text, limit - 4)} #{seen[text]}")
-    return texts
+    """A label of at most `limit` characters for each distinct value, no two alike: long texts with equal ends show
+    where they differ, and what cannot be told apart so is numbered."""
+    texts = [in_line(shown(value)) for value in values]
+    found = [short(text, limit) for text in texts]
+    before: list[list[int]] = []
+    while (groups := _alike(found)) != before:
+        before = groups
+        for places in groups:
+            letters = enumerate(zip(*(texts[i] for i in places), strict=False))
+            begin = next(
+                (at for at, them in letters if len({*them}) > 1), len(min((texts[i] for i in places), key=len))
+            )
+            for i in places:
+                found[i] = _from(begin, texts[i], limit)
+    taken = set(found)
+    for places in before:
+        number = 0
+        for i in places:
+            text = found[i]
+            while text in taken:
+                number += 1
+                text = f"{short(found[i], limit - len(f' #{number}'))} #{number}"
+            taken.add(text)
+            found[i] = text
+    return found
+
+
+def _alike(texts: Sequence[str]) -> list[list[int]]:
+    """The places of each text that stands several times."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for i, text in enumerate(texts):
+        places[text].append(i)
+    return [found for found in places.values() if len(found) > 1]
+
+
+def _from(begin: int, text: str, limit: int) -> str:
+    """A long text's beginning, and what stands around the place `begin`: `a photo…a red hat…night`."""
+    side = limit // 4
+    cut = begin - side // 2
+    if len(text) <= limit or cut <= side:
+        return short(text, limit)
+    head = f"{text[:side].rstrip()}…"
+    return head + short(text[cut:].lstrip(), limit - len(head))
+
+
+def stem(words: Iterable[str], most: int = 120) -> str:
+    """A file's name for these words; a long one is cut, and ends with a hash of them all."""
+    text = re.sub(r"[^\w.,-]", "-", "_".join(words))
+    return text if len(text) <= most else f"{text[: most - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def no_axis(key: str, name: str, axes: Collection[str]) -> str:

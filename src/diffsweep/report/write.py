@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from typing import Any
 import pandas as pd
 
 from diffsweep.core.files import write_atomic
+from diffsweep.core.problems import BadInput
+from diffsweep.report import fonts
 from diffsweep.report.comparison import Comparison, overview
 from diffsweep.report.embed import embedded
-from diffsweep.report.figure import write_figures
+from diffsweep.report.figure import USES, write_figures
 from diffsweep.report.figure.trajectory import write_trajectory
 from diffsweep.report.frame import results
 from diffsweep.report.grid import write_grid
@@ -23,21 +26,27 @@ from diffsweep.report.latex import to_latex
 from diffsweep.report.layout import to_csv, to_markdown, to_terminal
 from diffsweep.report.page import page
 from diffsweep.report.table import Table, summarise
+from diffsweep.report.text import shown
 from diffsweep.sweep.store import Store
 
-WHOLE = "report_whole.html"
+WHOLE, SHEET = "report_whole.html", "grid.png"
 MOST_SHOWN = 60  # settings in the terminal, and failures named there
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What was written: one row a cell, one row a setting, settings against each other, and the files."""
+    """What was written: one row a cell, one row a setting, settings against each other, and the files.
+
+    notes: what of it a reader should know; failures: the sheets and figures that an error kept from being drawn.
+    """
 
     frame: pd.DataFrame
     table: Table
     comparisons: Sequence[Comparison]
     folder: Path
     files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
 
 
 def write_all(store: Store, sweep: Mapping[str, Any], whole: bool = False) -> Report:
@@ -56,17 +65,75 @@ def write_all(store: Store, sweep: Mapping[str, Any], whole: bool = False) -> Re
     contents = {"results.parquet": parquet.getvalue(), **{name: text.encode() for name, text in texts.items()}}
     for name, content in contents.items():
         write_atomic(folder / name, content)
-    grid = sweep.get("grid", {})
-    there = [name for name in grid.get("metric") or () if name in frame.attrs["metrics"]]
-    sheets = write_grid(folder, store, sweep, **{**grid, "metric": there or None})
-    figures = [*write_figures(folder, sweep, frame, table), *write_trajectory(folder, store, sweep)]
-    files = (*(folder / name for name in contents), *sheets, *figures, folder / "report.html")
-    report = Report(frame, table, comparisons, folder, files)
+    drawn = _Drawn()
+    for name, draw in _drawings(folder, store, sweep, frame, table):
+        drawn.add(name, draw)
+    files = (*(folder / name for name in contents), *dict.fromkeys(drawn.files), folder / "report.html")
+    words = [sweep["name"], *(shown(value) for values in sweep["axes"].values() for value in values), *frame["prompt"]]
+    notes = filter(None, [*drawn.notes, fonts.lacking(str(word) for word in words)])
+    report = Report(frame, table, comparisons, folder, files, tuple(notes), tuple(drawn.failures))
     text = page(store, sweep, frame, table, comparisons, _images(report))
     write_atomic(folder / "report.html", text.encode())
     if whole or (folder / WHOLE).exists():
         write_atomic(folder / WHOLE, whole_page(store, sweep, report).encode())
     return report
+
+
+@dataclass
+class _Drawn:
+    """The sheets and figures drawn so far. One that fails takes nothing else with it."""
+
+    files: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, name: str, draw: Callable[[], Sequence[Path]]) -> None:
+        try:
+            self.files += draw()
+        except BadInput as error:  # chosen for the sweep as it was: an axis or a metric of it is gone
+            self.notes += [f"{name}: not drawn: {message}" for message in error.messages]
+        except Exception as error:
+            self.failures.append(f"{name}: not drawn: {type(error).__name__}: {error}")
+
+
+def _drawings(
+    folder: Path, store: Store, sweep: Mapping[str, Any], frame: pd.DataFrame, table: Table
+) -> Iterator[tuple[str, Callable[[], Sequence[Path]]]]:
+    """What a sweep's sheets and figures are called, and what draws them: the usual ones, and those chosen since."""
+    chosen = sweep.get("chosen", {})
+    for file, look in {SHEET: usual_look(sweep, frame), **chosen.get("sheets", {})}.items():
+        yield file, partial(write_grid, folder, store, sweep, **look, file=file)
+    for kind in USES:
+        yield f"figures of {kind}", partial(_if_any, partial(write_figures, folder, sweep, frame, table, kind))
+    yield "trajectory", partial(write_trajectory, folder, store, sweep)
+    for request in chosen.get("figures", ()):
+        name = " ".join(["figure", *(f"{key}={shown(value)}" for key, value in request.items())])
+        yield name, partial(write_chosen, folder, store, sweep, frame, request)
+
+
+def _if_any(draw: Callable[[], list[Path]]) -> list[Path]:
+    """Nothing where the sweep allows no such figure."""
+    try:
+        return draw()
+    except BadInput:
+        return []
+
+
+def usual_look(sweep: Mapping[str, Any], frame: pd.DataFrame) -> dict[str, Any]:
+    """The contact sheet's keys, as the sweep's `grid` block has them."""
+    look = {key: value for key, value in sweep.get("grid", {}).items() if value is not None}
+    if "metric" in look:
+        look["metric"] = [name for name in look["metric"] if name in frame.attrs["metrics"]]
+    return look
+
+
+def write_chosen(
+    folder: Path, store: Store, sweep: Mapping[str, Any], frame: pd.DataFrame, request: Mapping[str, Any]
+) -> list[Path]:
+    """Draw a figure by its keys, as sweep.json keeps them."""
+    if "cell" in request:
+        return write_trajectory(folder, store, sweep, request["cell"])
+    return write_figures(folder, sweep, frame, None, **request)
 
 
 def whole_page(store: Store, sweep: Mapping[str, Any], report: Report) -> str:
@@ -92,6 +159,8 @@ def show(report: Report) -> None:
         print(f"failed: {len(failed) - MOST_SHOWN} more, all in results.csv", file=sys.stderr)
     if len(failed):
         print("The sweep's command, run again, tries failed cells again.", file=sys.stderr)
+    for text in (*report.notes, *report.failures):
+        print(f"note: {text}", file=sys.stderr)
     if len(report.frame) == 1 and not len(failed):
         print(report.folder.parents[1] / report.frame["image"][0])
     names = dict.fromkeys(file.relative_to(report.folder).parts[0] for file in report.files)

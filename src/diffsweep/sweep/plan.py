@@ -44,6 +44,7 @@ class Plan:
     metrics: Chosen
     tracker: Any
     grid: Mapping[str, Any]
+    replace: bool
     notes: tuple[str, ...]
 
 
@@ -86,6 +87,7 @@ def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
         problems[f"sweep.name={name}: up to 60 letters, digits, space and any of . , = @ + - _ (no dot first)"] = None
     if problems:
         raise BadInput(problems)
+    blocks.setdefault("replace", False)
     told = (*notes(cells), *metric_notes(cells, blocks["metrics"]))
     return Plan(name=name or automatic_name(cells), cells=tuple(cells), notes=told, **blocks)
 
@@ -115,7 +117,7 @@ def _typed(block: str, config: Mapping[str, Any], hints: Mapping[str, Any]) -> d
 
 
 def _sweep(config: Mapping[str, Any]) -> dict[str, Any]:
-    return _typed("sweep", settings(config, "sweep"), {"name": str | None})
+    return _typed("sweep", settings(config, "sweep"), {"name": str | None, "replace": bool})
 
 
 def _root(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,10 +166,11 @@ def _tracker(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _grid(axes: Mapping[str, Sequence[Any]], config: Mapping[str, Any]) -> dict[str, Any]:
-    from diffsweep.report.grid import layout
+    from diffsweep.report.grid import SIDES, layout
 
     several = tuple[str, ...] | None
-    hints = {"rows": str | None, "cols": str | None, "blocks": several, "metric": several}
+    hints: dict[str, Any] = {"rows": str | None, "cols": str | None, "blocks": several, "metric": several}
+    hints |= {"pictures": several, "size": int | None}
     grid = _typed("grid", settings(config, "grid"), hints)
 
     def varies(axis: str | None) -> bool:
@@ -177,7 +180,8 @@ def _grid(axes: Mapping[str, Sequence[Any]], config: Mapping[str, Any]) -> dict[
     grid |= {key: None for key in ("rows", "cols") if not varies(grid.get(key))}
     grid |= {"blocks": tuple(filter(varies, grid["blocks"]))} if grid.get("blocks") else {}
     try:
-        layout(axes, **{key: value for key, value in grid.items() if key != "metric"})
+        require(within("size", grid.get("size"), *SIDES))
+        layout(axes, **{key: grid[key] for key in ("rows", "cols", "blocks") if key in grid})
     except BadInput as error:
         raise BadInput(f"grid.{message}" for message in error.messages) from None
     metric = config.get("metric")

@@ -56,11 +56,12 @@ class Outcome:
     folder: Path
     session: Session | None = None
     unmeasured: Mapping[str, str] = field(default_factory=dict)
+    undrawn: int = 0  # sheets and figures that an error kept from being drawn
 
     @property
     def failed(self) -> int:
-        """How many cells failed, and metrics."""
-        return self.statuses.count("failed") + len(self.unmeasured)
+        """How many cells failed, and metrics, sheets and figures."""
+        return self.statuses.count("failed") + len(self.unmeasured) + self.undrawn
 
 
 @dataclass
@@ -106,20 +107,28 @@ def run_sweep(
     in a process of its own. session: that of the earlier launches. Raises BadInput before a model is loaded.
     """
     own = plan(raw, name)
-    sweep = Sweep(plan([*before, *raw], name) if before else own, command, joins, session)
+    sweep = Sweep(plan([*before, *raw], name) if before else own, command, joins, session, in_parts=bool(before))
     try:
         sweep.run()
     except BaseException:
         if sweep.session and (told := sweep.session.close()):
             say(told)
         raise
-    return Outcome([sweep.status(cell) for cell in own.cells], sweep.folder, sweep.session, sweep.unmeasured)
+    statuses = [sweep.status(cell) for cell in own.cells]
+    return Outcome(statuses, sweep.folder, sweep.session, sweep.unmeasured, sweep.undrawn)
 
 
 class Sweep:
     """One sweep's state while it runs."""
 
-    def __init__(self, whole: Plan, command: str, joins: bool = False, session: Session | None = None) -> None:
+    def __init__(
+        self,
+        whole: Plan,
+        command: str,
+        joins: bool = False,
+        session: Session | None = None,
+        in_parts: bool = False,
+    ) -> None:
         self.plan = whole
         self.command = command
         self.joins = joins
@@ -130,7 +139,9 @@ class Sweep:
         self.rows: dict[str, int] = {}  # those that this run begins with
         self.watched: dict[str, Trajectory] = {}
         self.unmeasured = Failures()  # metrics
+        self.undrawn = 0
         self.earlier = self._earlier(say)
+        self.in_parts = joins or in_parts or self.earlier.get("in_parts", False)
         self.this = _Run()
         self.session = session
         self.following: Following | None = None
@@ -148,6 +159,20 @@ class Sweep:
     def status(self, cell: Cell) -> str:
         return "done" if self.store.whole(cell.id) and cell.id not in self.failures else "failed"
 
+    def _refuse_to_replace(self, others: Collection[str]) -> None:
+        """A sweep shows no fewer settings than before under its name, unless that is asked for: the same ones with
+        other pictures (an edited plugin's) are no fewer. One that comes in parts (an optimiser's trials, batches,
+        processes) has its other cells still to come."""
+        axes = [*self.earlier.get("axes", ())]
+        there = {_values(axes, cell.axes) for cell in self.plan.cells}
+        stored = {cell["cell_id"]: _values(axes, cell["axes"]) for cell in self.earlier.get("cells", ())}
+        finished = sum(stored[cell_id] not in there and self.store.whole(cell_id) for cell_id in others)
+        if finished and not (self.plan.replace or self.in_parts):
+            raise BadInput(
+                f"sweep.name={self.plan.name}: this sweep has {finished} other cells, which its tables and sheets "
+                "would not show any more; give another sweep.name, or sweep.replace=true (they stay stored)"
+            )
+
     def run(self) -> None:
         try:
             self._run()
@@ -158,6 +183,8 @@ class Sweep:
             raise Busy(f"{error}; gave up waiting. {told}; {later}") from None
 
     def _run(self) -> None:
+        gone = {cell["cell_id"] for cell in self.earlier.get("cells", ())} - {cell.id for cell in self.plan.cells}
+        self._refuse_to_replace(gone)
         for note in self.plan.notes:
             say(f"note: {note}")
         distinct = {cell.id: cell for cell in self.plan.cells}
@@ -166,7 +193,6 @@ class Sweep:
         self._add_hard_masks(distinct.values())
         kept = len(distinct) - len(missing)
         number = len(self.plan.cells)
-        gone = {cell["cell_id"] for cell in self.earlier.get("cells", ())} - distinct.keys()
         if gone and not self.joins:
             say(f"note: {self.plan.name} had {len(gone)} other cells, which its files show no more; they stay stored")
         before = {cell.id: cell for one in missing for cell in self._before(one)}
@@ -287,7 +313,7 @@ class Sweep:
             return dict(room)
         self.shape = {**room, "model": self.earlier["rows"], **self.earlier.get("later_rows", {})}
         last = self.earlier["runs"][-1] if self.earlier.get("runs") else {}
-        ended = {"model": last["rows"], **last["later_rows"]} if last.get("halvings") else {}
+        ended = {"model": last["rows"], **last.get("later_rows", {})} if last.get("halvings") else {}
         for key, n in room.items():
             began = f"{key}: {self.shape[key]} model rows a call, as {self.plan.name} began"
             if (fewer := ended.get(key, n)) < min(n, self.shape[key]):
@@ -466,6 +492,8 @@ class Sweep:
             "rows": _parted(self.shape)[0] or self.earlier.get("rows"),
             "later_rows": _parted(self.shape)[1] or self.earlier.get("later_rows", {}),
             "grid": dict(self.plan.grid),
+            "chosen": there.get("chosen", {}),
+            "in_parts": self.in_parts,
             "metrics": list(dict.fromkeys([*self.plan.metrics.names, *there.get("metrics", ())])),
             "unavailable": dict(self.plan.metrics.unavailable),
             "sets": there.get("sets", {}),
@@ -505,10 +533,15 @@ class Sweep:
         for failures in (self.failures, self.unmeasured):
             if written := failures.write(self.folder / "errors", document):
                 say(f"traceback{'s' * written.is_dir()}: {written}")
+        self.undrawn = len(report.failures)
         if self.session:
             self.session.report(document, report)
         elif told := self.plan.tracker.log(self.store, document, report):
             say(told)
+
+
+def _values(axes: Sequence[str], setting: Mapping[str, Any]) -> str:
+    return json.dumps([setting.get(axis) for axis in axes], default=str)
 
 
 def _parted(rows: Mapping[str, int]) -> tuple[int, dict[str, int]]:

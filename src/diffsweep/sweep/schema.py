@@ -121,6 +121,8 @@ class RunEntry(TypedDict):
     device: NotRequired[str | None]
     threads: NotRequired[int | None]
     later_rows: NotRequired[dict[str, int]]
+    halvings: NotRequired[int]
+    loading_seconds: NotRequired[float]
 
 
 class SetValue(TypedDict):
@@ -151,6 +153,8 @@ class Document(TypedDict):
     runs: list[RunEntry]
     notes: list[str]
     grid: NotRequired[dict[str, Any]]
+    chosen: NotRequired[dict[str, Any]]
+    in_parts: NotRequired[bool]
     metrics: NotRequired[list[str]]
     unavailable: NotRequired[dict[str, str]]
     sets: NotRequired[dict[str, SetEntry]]

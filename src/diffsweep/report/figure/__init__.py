@@ -11,9 +11,8 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from diffsweep.report.figure.data import several
 from diffsweep.report.figure.heatmap import Heatmap, heatmap
 from diffsweep.report.figure.plot import Plot
 from diffsweep.report.figure.points import COSTS, curve, pareto, tradeoff
-from diffsweep.report.text import no_axis, short
+from diffsweep.report.text import no_axis, stem
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,6 +111,15 @@ class _Request:
         return [name for name in self.finite if name in self.varying][:METRICS] or self.finite[:METRICS]
 
     @property
+    def left_out(self) -> str:
+        """Which metrics a figure does not show: those asked for that have no numbers, or else how many there are."""
+        if self.asked:
+            lacking = [name for name in self.asked if name not in self.metrics]
+            return f"; without {', '.join(lacking)}" if lacking else ""
+        number = len(self.table.directions)
+        return f"; {len(self.metrics)} of {number} metrics (metric= names others)" if len(self.metrics) < number else ""
+
+    @property
     def finite(self) -> list[str]:
         """The metrics that have numbers, not pictures equal to their reference alone; those asked for, if any are."""
         means = {name: [row.stats[name].mean for row in self.table.rows] for name in self.table.directions}
@@ -179,6 +187,11 @@ class _Request:
 
     def drawings(self, kind: str) -> Iterator[tuple[str, Plot | Heatmap]]:
         """File names and what is to be drawn."""
+        for name, drawing in self._drawings(kind):
+            told = "" if kind == "tradeoff" else self.left_out
+            yield name, replace(drawing, heading=drawing.heading + told)
+
+    def _drawings(self, kind: str) -> Iterator[tuple[str, Plot | Heatmap]]:
         hue, facet = self.keys.get("hue"), self.keys.get("facet")
         free = [each for each in several(self.table) if each.name not in (hue, facet)]
         if kind == "tradeoff":  # joined in the order of numbers rather than of categories
@@ -197,7 +210,7 @@ class _Request:
     def _stem(self, kind: str, used: Mapping[str, str]) -> str:
         """A file's name, the same for the same request: `curve_x-guidance.scale_psnr`."""
         parts = [kind, *(f"{key}-{used[key]}" for key in KEYS if key in used), *self.asked]
-        return short(re.sub(r"[^\w.,-]", "-", "_".join(parts)), 120).replace("…", "-")
+        return stem(parts)
 
 
 def _write(folder: Path, stem: str, drawing: Plot | Heatmap) -> list[Path]:
@@ -206,6 +219,6 @@ def _write(folder: Path, stem: str, drawing: Plot | Heatmap) -> list[Path]:
     files = [folder / "figures" / f"{stem}.pdf", folder / "figures" / f"{stem}.png"]
     mark = fingerprint(drawing)
     if not (files[0].is_file() and drawn_as(files[1]) == mark):
-        with styled():
+        with styled(str(drawing)):
             save(drawing.draw(), files, mark)
     return files

@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from diffsweep.report.fonts import drawable
 from diffsweep.report.text import ARROWS, labels, shown
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Axis:
 
     def apply(self, axes: Axes, room: int) -> None:
         """Scale, ticks and label of a horizontal axis of so many characters: at the values, where these are apart."""
-        from diffsweep.report.figure.style import drawable, lean
+        from diffsweep.report.figure.style import lean
 
         axes.set_xlabel(drawable(self.name))
         places = [self.at(value) for value in self.values]

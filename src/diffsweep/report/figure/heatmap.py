@@ -21,6 +21,7 @@ from diffsweep.report.figure.data import (
     spread,
     value,
 )
+from diffsweep.report.fonts import drawable
 from diffsweep.report.text import digits, fixed
 
 if TYPE_CHECKING:
@@ -72,13 +73,13 @@ class Heatmap:
                     (axes.set_yticks, self.y, axes.set_ylabel, int(height / 0.14)),
                 ):
                     step = math.ceil(len(names.values) / number)
-                    texts = [style.drawable(text) for text in names.labels.values()]
+                    texts = [drawable(text) for text in names.labels.values()]
                     ticks(range(0, len(texts), step), texts[::step])
-                    label(style.drawable(names.name))
+                    label(drawable(names.name))
                 if leans:
                     style.lean(axes)
             bar = figure.colorbar(image, ax=[axes for axes, _ in own], fraction=0.06, pad=0.03, aspect=20 * height)
-            bar.set_label(style.drawable(measured))
+            bar.set_label(drawable(measured))
             bar.outline.set_visible(False)
         style.heading(figure, self.heading)
         style.settle(figure)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffsweep.report.figure import style
 from diffsweep.report.figure.data import SERIES, Axis, spread
+from diffsweep.report.fonts import drawable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,11 +115,11 @@ class Plot:
 
     def _panel(self, axes: Axes, panel: Panel) -> None:
         style.title(axes, panel.title, self.columns)
-        axes.set_ylabel(style.drawable(panel.y))
+        axes.set_ylabel(drawable(panel.y))
         if self.along:
             self.along.apply(axes, style.room(self.columns))
         else:
-            axes.set_xlabel(style.drawable(panel.x))
+            axes.set_xlabel(drawable(panel.x))
             if self.log:
                 from diffsweep.report.text import shown
 
@@ -192,7 +193,7 @@ def _name(axes: Axes, points: Sequence[Point]) -> None:
     for point in named:
         for across, up, ha, va in _SIDES:
             text = axes.annotate(
-                style.drawable(point.name),
+                drawable(point.name),
                 (point.x, point.y),
                 (across, up),
                 textcoords="offset points",

@@ -1,24 +1,27 @@
 """How every figure looks and is saved: for a paper's column, told apart without colour, the same bytes each time.
 
 Colours are those of Okabe and Ito (2008), each with a marker and a line of its own. Texts are set as they are (a `$` in
-a prompt is no formula), fonts are embedded as TrueType, and files bear no date.
+a prompt is no formula), fonts are embedded as TrueType where they are, and files bear no date.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from diffsweep.core.files import write_atomic
 from diffsweep.report.drawn import KEY
+from diffsweep.report.fonts import BASE, drawable, families, truetype
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
@@ -33,12 +36,12 @@ DASHES: tuple[Any, ...] = (
     (0, (3, 3)),
 )
 FAINT = "#767676"
+DOTS = 150  # of a contact sheet, an inch
 COLUMN, PAGE = 3.4, 7.0  # inches: a paper's column and its page
 HIGH, LEANING = 1.75, 0.6  # inches: a panel, and what labels take below it when they lean
-BOX = "□"  # for a character that the font has not
 
 RC = {
-    "font.family": ["DejaVu Sans"],
+    "font.family": [BASE],
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -62,17 +65,18 @@ RC = {
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
     "savefig.dpi": 200,
-    "pdf.fonttype": 42,
     "text.parse_math": False,
 }
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """matplotlib's own defaults and ours, whatever the user's configuration says; nothing of pyplot is touched."""
+def styled(text: str = "") -> Iterator[None]:
+    """matplotlib's own defaults and ours, whatever the user's configuration says, with fonts for all characters of the
+    text; nothing of pyplot is touched."""
     from matplotlib import style
 
-    with style.context(["default", RC]):
+    own = {"font.family": families(text), "pdf.fonttype": 42 if truetype(text) else 3}
+    with style.context(["default", RC, own]):
         yield
 
 
@@ -140,22 +144,24 @@ def settle(figure: Figure) -> None:
     figure.set_layout_engine("none")
 
 
-def drawable(text: str) -> str:
-    """The text, with a box for each character that the font has not."""
-    return text if text.isascii() else "".join(c if c.isascii() or ord(c) in _characters() else BOX for c in text)
-
-
-@lru_cache
-def _characters() -> frozenset[int]:
-    from matplotlib.font_manager import findfont
-    from matplotlib.ft2font import FT2Font
-
-    return frozenset(FT2Font(findfont("DejaVu Sans")).get_charmap())
-
-
 def save(figure: Figure, files: Sequence[Path], mark: str) -> None:
     """Write a figure as PDF and as PNG, which bears the mark."""
     for path, metadata in zip(files, ({"CreationDate": None}, {"Software": None, KEY: mark}), strict=True):
         file = BytesIO()
         figure.savefig(file, format=path.suffix[1:], metadata=metadata)
         write_atomic(path, file.getvalue())
+
+
+def pages(images: Iterable[Image], mark: str) -> bytes:
+    """A PDF with a page for each picture, without loss and without a date."""
+    from matplotlib.backends.backend_pdf import PdfPages
+    from matplotlib.figure import Figure
+
+    file = BytesIO()
+    with styled(), PdfPages(file, metadata={"CreationDate": None, "Keywords": mark}) as pdf:
+        for image in images:
+            figure = Figure(figsize=(image.width / DOTS, image.height / DOTS), dpi=DOTS)
+            figure.set_layout_engine("none")
+            figure.figimage(np.asarray(image))
+            pdf.savefig(figure, dpi=DOTS)
+    return file.getvalue()

@@ -43,7 +43,7 @@ def write_trajectory(folder: Path, store: Store, sweep: Mapping[str, Any], cell:
     mark = fingerprint("trajectory", heading, store.record(chosen)["files"])
     if not (files[0].is_file() and drawn_as(files[1]) == mark):
         try:
-            with styled():
+            with styled(heading):
                 save(_draw(store, chosen, kept[chosen], heading), files, mark)
         except Damaged as error:
             if cell is None:

@@ -84,6 +84,7 @@ function single(i) {
     thumbnails(i),
     h("p", { className: "faint" }, "Pick a second picture to compare."),
     facts([i]),
+    configuration([i]),
     ...reproduce(i, ""),
   ];
 }
@@ -101,6 +102,7 @@ function compared(first, second) {
     h("div", { className: "bar" }, ...sides),
     (VIEWS[state.mode] ?? VIEWS.side)(first, second),
     facts([first, second]),
+    configuration([first, second]),
     ...reproduce(first, "A"),
     ...reproduce(second, "B"),
   ];
@@ -142,13 +144,39 @@ const VIEWS = {
   },
 };
 
+/** A line for each of these settings: axes, or what else not all cells share. */
+const settingLines = (settings, cells) =>
+  settings.map((setting) => {
+    const texts = cells.map((i) => (setting.at[i] < 0 ? NONE : valueAt(setting, i)));
+    return line(setting.name, texts, "", new Set(texts).size > 1);
+  });
+
+/** The prompt where it is no axis. */
+function promptLines(cells) {
+  if (data.shared.prompt !== undefined) return [line("prompt", cells.map(() => data.shared.prompt))];
+  return settingLines(
+    data.settings.filter((setting) => setting.name === "prompt"),
+    cells,
+  );
+}
+
+/** What else decides the picture, folded: first what not all cells share. */
+function configuration(cells) {
+  const shared = Object.entries(data.shared).map(([name, text]) =>
+    line(
+      name,
+      cells.map(() => text),
+    ),
+  );
+  const lines = [...settingLines(data.settings, cells), ...shared];
+  if (!lines.length) return "";
+  const summary = h("summary", {}, "the rest of the configuration");
+  return h("details", { className: "configuration" }, summary, h("table", {}, ...lines));
+}
+
 /** Settings, of which those that differ are marked, then numbers. */
 function facts(cells) {
-  const lines = [];
-  for (const axis of data.axes) {
-    const texts = cells.map((i) => (axis.at[i] < 0 ? NONE : valueAt(axis, i)));
-    lines.push(line(axis.name, texts, "", new Set(texts).size > 1));
-  }
+  const lines = [...settingLines(data.axes, cells), ...(axisOf.has("prompt") ? [] : promptLines(cells))];
   for (const measure of data.measures) {
     const texts = cells.map((i) => numberText(measure, i));
     const [a, b] = cells.map((i) => measure.values[i]);

@@ -57,7 +57,8 @@ function blocks(cells, rows, cols, paint) {
   const varying = varyingIn(cells).filter((axis) => axis !== rows && axis !== cols);
   const columns = [...new Set(cells.map((i) => cols.at[i]))].sort((a, b) => a - b);
   const longest = d3.max([cols.name, rows.name, ...rows.values], (text) => text.length) + 2;
-  $("pictures").style.setProperty("--label", `${Math.min(9, 0.42 * longest)}rem`);
+  const word = d3.max(rows.values.flatMap((text) => text.split(/\s+/)), (text) => text.length); // which none breaks
+  $("pictures").style.setProperty("--label", `${Math.max(Math.min(9, 0.42 * longest), Math.min(18, 0.6 * word))}rem`);
   return [...grouped(cells, (i) => varying.map((axis) => axis.at[i]).join()).values()].map((own) => {
     const title = varying.map((axis) => `${axis.name} = ${valueAt(axis, own[0])}`).join(", ");
     const block = h("section", { className: "block" }, above(title, own, cells));
