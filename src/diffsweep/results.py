@@ -325,12 +325,13 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
         before = {k: why for k, why in sweep.get("unavailable", {}).items() if k not in chosen.names}
         sweep["unavailable"] = {**before, **chosen.unavailable, **without, **failed}
         write_atomic(stored.folder / "sweep.json", dump(sweep, Document))
-    report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), {})
+        written = failed.write(stored.folder / "errors", sweep)
+    code = report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), {})
     for name, reason in failed.items():
         print(visible(f"metric {name} failed: {reason}"), file=sys.stderr)
-    if written := failed.write(stored.folder / "errors", sweep):
+    if written:
         print(f"traceback{'s' * written.is_dir()}: {written}", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failed else code
 
 
 def _format(keys: Mapping[str, str], allowed: Sequence[str]) -> str:

@@ -148,9 +148,14 @@ def test_a_drawing_that_fails_takes_nothing_with_it(
     store, sweep = made()
     monkeypatch.setattr(write, "write_grid", broken)
     report = write_all(store, sweep)
-    assert report.failures == ("grid.png: not drawn: IndexError: string index out of range",)
+    assert report.failures == {"grid.png": "IndexError: string index out of range"}
+    assert report.traceback == report.folder / "errors/grid.png.txt"
+    assert "in broken" in report.traceback.read_text()
     names = {file.name for file in report.files}
     assert {"report.html", "results.csv", "curve_x-guidance.scale.png"} <= names and "grid.png" not in names
     assert all(file.is_file() for file in report.files)
     write.show(report)
-    assert "grid.png: not drawn: IndexError" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "grid.png: not drawn: IndexError" in told and f"traceback: {report.traceback}" in told
+    monkeypatch.undo()
+    assert not write_all(store, sweep).failures and not (report.folder / "errors").exists()

@@ -13,7 +13,7 @@ from diffsweep.core.files import write_atomic
 
 
 class Failures(dict[str, str]):
-    """The reason why something failed, by its name: a cell's id, or a metric's."""
+    """The reason why something failed, by its name: a cell's id, a metric's, or a figure's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Failures(dict[str, str]):
         for name, text in self._tracebacks.items():
             write_atomic(folder / _file(name), text.encode("utf-8", "backslashreplace"))
         failing = {cell["cell_id"] for cell in sweep["cells"] if cell["status"] == "failed"}
-        current = {_file(name) for name in (*failing, *sweep["unavailable"])}
+        current = {_file(name) for name in (*failing, *sweep["unavailable"], *self)}
         for file in folder.glob("*.txt"):
             if file.name not in current:
                 file.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from diffsweep.core.failures import Failures
 from diffsweep.core.files import write_atomic
 from diffsweep.core.problems import BadInput
 from diffsweep.report import fonts
@@ -37,7 +38,8 @@ MOST_SHOWN = 60  # settings in the terminal, and failures named there
 class Report:
     """What was written: one row a cell, one row a setting, settings against each other, and the files.
 
-    notes: what of it a reader should know; failures: the sheets and figures that an error kept from being drawn.
+    notes: what of it a reader should know; failures: the sheets and figures that an error kept from being drawn, and
+    why; traceback: the file that says where, or a folder of several.
     """
 
     frame: pd.DataFrame
@@ -46,7 +48,8 @@ class Report:
     folder: Path
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
-    failures: tuple[str, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+    traceback: Path | None = None
 
 
 def write_all(store: Store, sweep: Mapping[str, Any], whole: bool = False) -> Report:
@@ -71,7 +74,8 @@ def write_all(store: Store, sweep: Mapping[str, Any], whole: bool = False) -> Re
     files = (*(folder / name for name in contents), *dict.fromkeys(drawn.files), folder / "report.html")
     words = [sweep["name"], *(shown(value) for values in sweep["axes"].values() for value in values), *frame["prompt"]]
     notes = filter(None, [*drawn.notes, fonts.lacking(str(word) for word in words)])
-    report = Report(frame, table, comparisons, folder, files, tuple(notes), tuple(drawn.failures))
+    traceback = drawn.failures.write(folder / "errors", sweep)
+    report = Report(frame, table, comparisons, folder, files, tuple(notes), drawn.failures, traceback)
     text = page(store, sweep, frame, table, comparisons, _images(report))
     write_atomic(folder / "report.html", text.encode())
     if whole or (folder / WHOLE).exists():
@@ -85,7 +89,7 @@ class _Drawn:
 
     files: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    failures: Failures = field(default_factory=Failures)
 
     def add(self, name: str, draw: Callable[[], Sequence[Path]]) -> None:
         try:
@@ -93,7 +97,7 @@ class _Drawn:
         except BadInput as error:  # chosen for the sweep as it was: an axis or a metric of it is gone
             self.notes += [f"{name}: not drawn: {message}" for message in error.messages]
         except Exception as error:
-            self.failures.append(f"{name}: not drawn: {type(error).__name__}: {error}")
+            self.failures.add(name, error)
 
 
 def _drawings(
@@ -159,8 +163,12 @@ def show(report: Report) -> None:
         print(f"failed: {len(failed) - MOST_SHOWN} more, all in results.csv", file=sys.stderr)
     if len(failed):
         print("The sweep's command, run again, tries failed cells again.", file=sys.stderr)
-    for text in (*report.notes, *report.failures):
+    for text in report.notes:
         print(f"note: {text}", file=sys.stderr)
+    for name, reason in report.failures.items():
+        print(f"{name}: not drawn: {reason}", file=sys.stderr)
+    if report.traceback:
+        print(f"traceback{'s' * (len(report.failures) > 1)}: {report.traceback}", file=sys.stderr)
     if len(report.frame) == 1 and not len(failed):
         print(report.folder.parents[1] / report.frame["image"][0])
     names = dict.fromkeys(file.relative_to(report.folder).parts[0] for file in report.files)

@@ -524,15 +524,16 @@ class Sweep:
             judged = metrics.of_sets or self._earlier().get("sets")
             sets = score_sets(self.store, self.document(), metrics.of_sets, device, self.unmeasured) if judged else {}
             document = self._write(sets, without)
+            written = (failures.write(self.folder / "errors", document) for failures in (self.failures, self.unmeasured))
+            tracebacks = [*filter(None, written)]
             report = write_all(self.store, document)
         show(report)
         for line in self.store.told(mend=True):
             say(line)
         for name, error in self.unmeasured.items():
             say(f"metric {name} failed: {error}; all cells are stored, the command run again measures them")
-        for failures in (self.failures, self.unmeasured):
-            if written := failures.write(self.folder / "errors", document):
-                say(f"traceback{'s' * written.is_dir()}: {written}")
+        for traceback in tracebacks:
+            say(f"traceback{'s' * traceback.is_dir()}: {traceback}")
         self.undrawn = len(report.failures)
         if self.session:
             self.session.report(document, report)
