@@ -31,7 +31,7 @@ class Failures(dict[str, str]):
         for name, text in self._tracebacks.items():
             write_atomic(folder / _file(name), text.encode("utf-8", "backslashreplace"))
         failing = {cell["cell_id"] for cell in sweep["cells"] if cell["status"] == "failed"}
-        current = {_file(name) for name in (*failing, *sweep["unavailable"], *self)}
+        current = {_file(name) for name in (*failing, *sweep.get("unavailable", ()), *self)}
         for file in folder.glob("*.txt"):
             if file.name not in current:
                 file.unlink(missing_ok=True)
