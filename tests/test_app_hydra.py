@@ -228,6 +228,7 @@ def test_folders_beside_the_user_are_no_config_groups(diffsweep, runner, tmp_pat
     assert (runner.cells[0][0]["seed"], runner.cells[0][0]["plugins"]) == (3, ["mine"])
 
 
+@pytest.mark.slow
 def test_shipped_sweeps_are_found_from_any_folder(diffsweep, runner) -> None:
     for file in shipped("sweeps").glob("*.yaml"):
         assert diffsweep(f"+sweeps={file.stem}") == 0
@@ -429,6 +430,7 @@ def test_the_quoting_that_is_proposed_gives_the_text(diffsweep, runner, capsys, 
     assert runner.cells[0][0]["prompt"] == text
 
 
+@pytest.mark.slow
 def test_help_names_every_group_and_its_examples_work(diffsweep, runner, capsys) -> None:
     assert diffsweep("--help") == 0
     text = capsys.readouterr().out

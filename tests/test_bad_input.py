@@ -269,6 +269,7 @@ def test_a_mistake_in_a_sweeps_file_is_told_as_one_that_is_typed(refused: Callab
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "typed", ["seed=-1", "-m seed=0,1 technique=inpaint mask.softness=-1", "plugins=[nonexistent]"]
 )

@@ -27,6 +27,17 @@ CHOICES = sorted((file.parent.name, file.stem) for file in shipped("conf").glob(
 SWEEPS = sorted(file.stem for file in shipped("sweeps").glob("*.yaml"))
 
 
+def together() -> list[tuple[str, tuple[str, ...]]]:
+    """The choices of each group: those that need words of their own, or hold for all cells, alone, the others in one
+    sweep."""
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    for group, choice in CHOICES:
+        alone = group in ("metric", "tracker") or choice == "file" or (group, choice) in (*WEIGHTS, ("input", "none"))
+        key = group, choice if alone else ""
+        found[key] = (*found.get(key, ()), choice)
+    return [(group, choices) for (group, _), choices in found.items()]
+
+
 def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> dict[str, object]:
     """Run the command in a folder of its own; its sweep.json."""
     from diffsweep import app
@@ -38,10 +49,16 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> dict[str,
     return json.loads(file.read_text())
 
 
-@pytest.mark.parametrize(("group", "choice"), CHOICES)
-def test_every_choice_runs_one_cell(
-    group: str, choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+@pytest.mark.slow
+@pytest.mark.parametrize(("group", "choices"), together())
+def test_every_choice_runs_a_cell(
+    group: str,
+    choices: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    (choice, *others) = choices
     extra = list(BESIDE.get(group, ()))
     if (group, choice) in WEIGHTS:
         folder = request.getfixturevalue(WEIGHTS[group, choice])
@@ -59,14 +76,15 @@ def test_every_choice_runs_one_cell(
         extra = ["technique=text_to_image"]
     monkeypatch.setenv("WANDB_MODE", "offline")
     small = [word for word in SMALL if not word.startswith(f"{group}=")]
-    document = run(monkeypatch, tmp_path, *small, *extra, f"{group}={choice}")
-    (cell,) = document["cells"]  # type: ignore[misc]
-    assert cell["status"] == "done"
+    sweep = ["-m"] if others else []
+    document = run(monkeypatch, tmp_path, *sweep, *small, *extra, f"{group}={','.join(choices)}")
+    assert [cell["status"] for cell in document["cells"]] == ["done"] * len(choices)  # type: ignore[attr-defined]
     name = document["name"]
     for file in ("results.parquet", "results.csv", "table.md", "table.tex", "grid.png", "report.html"):
         assert (tmp_path / "outputs" / "sweeps" / str(name) / file).stat().st_size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_sweep_runs_one_cell(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (shipped("sweeps") / f"{name}.yaml").read_text()

@@ -149,6 +149,7 @@ def by_hydra(loader: ConfigLoaderImpl, master, lines: list[str], number: int):
     return OmegaConf.to_container(task, resolve=True)
 
 
+@pytest.mark.slow
 def test_plain_configs_equal_hydras_own_composition(loader, master) -> None:
     expected = [by_hydra(loader, master, lines, number) for number, lines in enumerate(JOBS)]
     composer = Composer(loader, master)
@@ -253,6 +254,7 @@ def test_axes_of_a_sweeper_that_declares_nothing_are_what_differs(loader, master
     assert [axes for _, axes, _ in task.launches[0]] == [{"seed": 1}, {"seed": 2, "free.a": 3}]
 
 
+@pytest.mark.slow
 def test_ten_thousand_jobs_are_composed_once_a_choice_of_groups(loader, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     composed = []

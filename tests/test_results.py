@@ -424,6 +424,7 @@ def test_numbers_are_unrounded(tmp_path: Path, config: Callable[..., Any], capsy
     assert "3.1234567" in (told := capsys.readouterr().out) and "3.1234568" in told
 
 
+@pytest.mark.slow
 def test_tables_and_sheets_need_no_torch(ran: Path) -> None:
     code = "import sys\nfrom diffsweep.results import main\nassert main() == 0\nprint('torch' in sys.modules)"
     for words in (["table", "inp"], ["compare", "inp"], ["grid", "inp"], ["report", "inp"], ["verify", "inp"]):

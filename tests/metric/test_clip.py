@@ -125,6 +125,7 @@ def test_alignment_is_the_worst_views_cosine_and_concealment_how_surely_views_ar
     assert right > 0.5 > wrong  # type: ignore[operator]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("technique", "names"), [("anagram", ["clip_alignment", "clip_concealment"]), ("hybrid", ["clip_low", "clip_high"])]
 )

@@ -28,7 +28,10 @@ FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-back
 EVIL = "\"><img src=x onerror=window.ran=1><script>window.ran=1<'script> 'q' & {{ 7*7 }} \u2028 it's"
 MARKUP = "<svg onload=window.ran=1>"
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path; this test installs none")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path; this test installs none"),
+]
 
 Made = Callable[..., Any]
 Opened = Callable[..., Page]
@@ -452,7 +455,6 @@ def test_a_damaged_picture_is_told(made: Made, opened: Opened) -> None:
     expect(tile(page, 2)).to_contain_text("unreadable")
 
 
-@pytest.mark.slow
 def test_of_five_thousand_cells_only_pictures_in_view_are_loaded(tmp_path: Path, opened: Opened) -> None:
     store, axes = Store(tmp_path), {"prompt": [f"a photo of thing {i}" for i in range(50)], "seed": list(range(100))}
     file = io.BytesIO()

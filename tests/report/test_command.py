@@ -156,6 +156,7 @@ SWEEPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", SWEEPS.values(), ids=SWEEPS)
 def test_it_gives_the_same_cell_and_leaves_the_sweep_alone(words: tuple[str, ...], typed: Typed) -> None:
     sweep, whole = typed(*words)

@@ -112,6 +112,7 @@ def _renamed(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+@pytest.mark.slow
 def test_no_difference_is_seldom_taken_for_one() -> None:
     """Each input answers a setting in its own way, for every seed: taking pairs as independent would find too much."""
     axes = {"guidance.scale": [1, 3], "input.id": list(range(8)), "seed": list(range(6))}

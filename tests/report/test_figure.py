@@ -240,6 +240,7 @@ def test_a_heat_map_leaves_gaps_and_names_exact_fields() -> None:
     assert texts == {(0, 0): "1.000", (0, 1): "2.000", (1, 0): "exact", (1, 1): "–"}
 
 
+@pytest.mark.slow
 def test_the_default_figures_are_sound_files_and_left_alone_when_nothing_changed(
     steps: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -354,6 +355,7 @@ def test_the_command_draws_what_it_is_asked_for(
     assert "did you mean 'seed'?" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ten_thousand_settings_are_drawn_without_their_bars(tmp_path: Path) -> None:
     rng = random.Random(0)
     cells = [{"a": rng.random(), "b": rng.random()} for _ in range(10_000)]

@@ -258,6 +258,7 @@ def test_a_random_search_is_laid_out_in_its_order_each_picture_above_its_setting
         assert tile.below == (f"scale {scale:g}", f"softness {softness:g}", f"b {b:g}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [{}, {"rows": "b"}, {"rows": "b", "cols": "mask.softness"}, {"blocks": ["b"]}])
 def test_a_large_random_search_is_laid_out_without_its_product(asked: dict[str, Any], tmp_path: Path) -> None:
     sweep = scattered(10_000)  # a product of 10 ** 12

@@ -22,7 +22,7 @@ from diffsweep.tracker.wandb import Wandb
 from tests.tracker.runs import synced
 from tests.tracker.server import Server, Serving
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("home")]
 NAME = "guidance.scale=1,2"
 PSNR = {"metric": "PSNR", "direction": "higher"}
 COUNTED = ("cells", "model_loads", "model_calls", "model_rows", "padded_rows", "encodes", "rows", "sampling_seconds")

@@ -31,7 +31,7 @@ from tests.tracker.runs import (
 )
 from tests.tracker.server import Serving
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("home")]
 
 
 @pytest.fixture(scope="module")

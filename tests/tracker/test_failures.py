@@ -29,7 +29,7 @@ from tests.tracker.runs import (
 )
 from tests.tracker.server import KEY, Serving
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("home")]
 
 
 def test_without_a_key_the_run_is_offline_with_one_warning(

@@ -28,7 +28,7 @@ from diffsweep.tracker.wandb import Wandb
 from tests.tracker.runs import OFFLINE, Finished, inspected, kill_service, read, reported, runs, summary
 from tests.tracker.server import Serving
 
-pytestmark = pytest.mark.usefixtures("offline", "hydra_restore_singletons")  # the command runs in this process
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("offline", "hydra_restore_singletons")]  # in this process
 FOLDER = Path("outputs/sweeps/scales")
 WORDS = ["model=analytic", "model.size=8", "scheduler.steps=2", "device=cpu", "sweep.name=scales", "tracker=wandb"]
 WORDS += ["technique=image_to_image", "metric.names=[psnr]", "engine.rows=1"]  # cells end one after the other
@@ -91,7 +91,6 @@ def until(there: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.slow
 def test_a_server_hears_of_finished_cells_while_others_are_sampled(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,7 +382,6 @@ def test_an_interrupt_at_the_very_end_has_its_exit_code(
     assert "diffsweep: stopped by SIGINT" in capfd.readouterr().err
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 def test_an_interrupt_does_not_wait_for_a_server_that_stalls(
     times: int, serving: Serving, monkeypatch: pytest.MonkeyPatch

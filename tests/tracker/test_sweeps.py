@@ -19,7 +19,7 @@ from wandb import wandb_agent
 from diffsweep.paths import shipped
 from tests.tracker.runs import summary
 
-pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")  # the command runs in this process
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("hydra_restore_singletons")]  # in this process
 SWEEPS = {path.stem: path for path in (shipped("sweeps") / "wandb").glob("*.yaml")}
 SMALL = ["model=analytic", "device=cpu"]
 

@@ -57,8 +57,8 @@ def runs(outcome: Any) -> list[dict[str, Any]]:
     return json.loads((outcome.folder / "sweep.json").read_bytes())["runs"]
 
 
-@pytest.mark.parametrize("scale", [1.0, 6.0])
-@pytest.mark.parametrize("steps", [3, 10])
+@pytest.mark.parametrize("scale", [pytest.param(1.0, marks=pytest.mark.slow), 6.0])
+@pytest.mark.parametrize("steps", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_it_is_diffusers_x4_upscaler(
     cascade: Callable[..., Any], latent: Path, tmp_path: Path, scale: float, steps: int
 ) -> None:
@@ -83,6 +83,7 @@ def test_it_is_diffusers_x4_upscaler(
     assert ours.std() > 3
 
 
+@pytest.mark.slow
 def test_a_cascade_of_three_shares_its_first_stages(cascade: Callable[..., Any], tmp_path: Path) -> None:
     """Two noise levels of stage II, two of stage III, two seeds: 2, 4 and 8 trajectories of 2, 2 and 3 steps."""
     raw = [
@@ -115,6 +116,7 @@ def test_a_cascade_of_three_shares_its_first_stages(cascade: Callable[..., Any],
         assert store(tmp_path).pixels(record["facts"]["base"]).shape == (32, 32, 3)
 
 
+@pytest.mark.slow
 def test_a_third_stage_begins_from_a_stored_second(
     cascade: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +126,7 @@ def test_a_third_stage_begins_from_a_stored_second(
     assert (run["cells"], run["model_loads"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_failure_below_is_told_above(cascade: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from diffsweep.technique.text_to_image import TextToImage
 
@@ -137,6 +140,7 @@ def test_a_failure_below_is_told_above(cascade: Callable[..., Any], monkeypatch:
     assert (cell["status"], cell["reason"]) == ("failed", "the picture to enlarge failed: RuntimeError: broken")
 
 
+@pytest.mark.slow
 def test_views_do_their_work_below(cascade: Callable[..., Any], tmp_path: Path, config: Any) -> None:
     """An anagram's third stage is guided by its first prompt: as diffusers' would be, one question a step."""
     raw = cascade(technique=config(technique="anagram")["technique"])
@@ -189,6 +193,7 @@ def test_a_checkpoint_of_another_kind_is_refused(cascade: Callable[..., Any], en
         freeze(cascade(upscale__then__path=str(enlarging)), {})
 
 
+@pytest.mark.slow
 def test_tables_say_which_stage_a_picture_is_from(cascade: Callable[..., Any], config: Any) -> None:
     """Three cells, of which two enlarge the first's picture, and two the second's."""
     import pandas as pd
@@ -207,6 +212,7 @@ def test_an_enlarging_stage_without_its_weights_is_told(cascade: Callable[..., A
         freeze(cascade(upscale__then__variant="fp16"), {})
 
 
+@pytest.mark.slow
 def test_an_export_takes_every_stage_along(cascade: Callable[..., Any], tmp_path: Path) -> None:
     from diffsweep import results
 

@@ -134,6 +134,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sides
 
 
+@pytest.mark.slow
 def test_many_second_stages_share_one_first(run: Run) -> None:
     """Eight settings of the second stage over four seeds: four trajectories of the first."""
     levels = [0, 10, 50, 100, 150, 200, 300, 400]
@@ -161,6 +162,7 @@ def test_a_stored_first_picture_is_enlarged_without_loading_its_model(run: Run, 
     assert document(first)["runs"][0]["model_loads"] == 1
 
 
+@pytest.mark.slow
 def test_the_bits_do_not_depend_on_when_the_first_picture_was_drawn(run: Run, tmp_path: Path) -> None:
     at_once = run(seed=[0, 1, 2], output_dir=str(tmp_path / "a"), engine__rows=4)
     run(seed=[0, 1, 2], upscale="none", output_dir=str(tmp_path / "b"))
@@ -168,6 +170,7 @@ def test_the_bits_do_not_depend_on_when_the_first_picture_was_drawn(run: Run, tm
     assert all((a == b).all() for a, b in zip(pictures(at_once), pictures(afterwards), strict=True))
 
 
+@pytest.mark.slow
 def test_a_second_stage_waits_for_its_own_first_alone(run: Run, asked: list[int]) -> None:
     outcome = run(seed=list(range(20)), engine__rows=4)
     first_large, last_small = asked.index(32), len(asked) - 1 - asked[::-1].index(8)
@@ -264,6 +267,7 @@ def test_inpainting_keeps_what_is_known_at_the_larger_size(run: Run) -> None:
     assert (image[mask == 255] != reference[mask == 255]).mean() > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("technique", ["forward_noise", "one_step_denoise", "iterative_denoise", "image_to_image"])
 def test_every_technique_can_be_enlarged(run: Run, technique: str) -> None:
     outcome = run(technique=technique)

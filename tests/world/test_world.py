@@ -49,6 +49,7 @@ def test_drawing_leaves_torch_alone() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_held_out_and_training_never_meet() -> None:
     seen = {digest(training(i).pixels) for i in range(1500)}
     kept = {digest(held_out(i).pixels) for i in range(200)}
@@ -101,6 +102,7 @@ def test_a_wrong_id_says_what_is_allowed(id: str, message: str) -> None:
         named(id)
 
 
+@pytest.mark.slow
 def test_captions_say_subject_and_style() -> None:
     """Almost always: a few photos are only called that, so that `a high quality photo` means any."""
     captions = {(p.subject, p.style, p.caption) for p in map(training, range(3000))}
