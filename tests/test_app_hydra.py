@@ -187,6 +187,7 @@ INTERPOLATED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["fused", "basic"])
 @pytest.mark.parametrize("words, axes, prompts", INTERPOLATED)
 def test_each_job_resolves_its_own_interpolations(diffsweep, runner, words, axes, prompts, launcher: str) -> None:

@@ -42,6 +42,7 @@ class TestFusedSweeperInBatches(BatchedSweeperTestSuite):
 
 
 @old_hydra
+@pytest.mark.slow
 @pytest.mark.parametrize("task_launcher_cfg, extra_flags", [({}, ["-m", "hydra/launcher=fused", *FUSED])])
 class TestFusedLauncherIntegration(IntegrationTestSuite):
     pass

@@ -270,6 +270,7 @@ def test_the_default_figures_are_sound_files_and_left_alone_when_nothing_changed
     assert not Gcf.figs  # nothing is left in pyplot's hands
 
 
+@pytest.mark.slow
 def test_a_users_words_are_set_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts, "others", tuple)  # a machine without fonts of its own
     monkeypatch.setattr(fonts, "_found", {})

@@ -116,6 +116,7 @@ def test_a_line_breaks_between_words_and_within_one_only_where_it_must() -> None
     assert len(wrapped("w" * 100, 90)) > 1
 
 
+@pytest.mark.slow
 def test_odd_texts_are_drawn_on_sheets_and_figures(tmp_path: Path, two: None) -> None:
     store = Store(tmp_path)
     cells = []

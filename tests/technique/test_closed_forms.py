@@ -419,6 +419,7 @@ def test_seeds_give_independent_samples_with_the_recursions_moments() -> None:
     assert np.all(np.abs(np.cov(samples.T) - expected) < 4.5 * spread)
 
 
+@pytest.mark.slow
 def test_a_mixtures_modes_come_in_their_proportions() -> None:
     pairs = pair_model([[-0.6, -0.6], [0.6, 0.6], [0.6, -0.6]], [[0.01, 0.0], [0.0, 0.01]], [0.2, 0.5, 0.3])
     samples = pair_samples(TextToImage(), pairs, Ddpm(60, "trailing", "none"), 2)
