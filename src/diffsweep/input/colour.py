@@ -6,12 +6,12 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms
 
-from diffsweep.core.problems import BadInput
 from diffsweep.input.reading import centre
 
 DIM = 1 / 8  # a picture of 16 bits whose brightest value is below this share of them holds fewer, probably
+ROUNDED = 1  # by which the profile of a picture that is sRGB already may move a value
 SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # of ICC profiles, as Pillow's modes
 
 
@@ -77,24 +77,19 @@ def srgb(picture: Image.Image, profile: bytes | None) -> tuple[Image.Image, str 
 
 
 def _converted(picture: Image.Image, profile: bytes | None) -> tuple[Image.Image, str | None]:
+    stored = picture.convert("RGB")
     if not profile:
-        return picture.convert("RGB"), None
+        return stored, None
     try:
         source = ImageCms.getOpenProfile(io.BytesIO(profile))
         name = ImageCms.getProfileDescription(source).strip()
         mode = SPACES.get(source.profile.xcolor_space.strip())
         if mode is None or (mode == "CMYK") != (picture.mode == "CMYK"):
             raise ImageCms.PyCMSError(f"{name} is not for {picture.mode}")
-        if name.startswith("sRGB"):
-            return picture.convert("RGB"), None
         target = ImageCms.createProfile("sRGB")
         made = ImageCms.profileToProfile(picture.convert(mode), source, target, outputMode="RGB")
         assert made is not None
-        return made, None
+        moved = ImageChops.difference(made, stored).getextrema()
+        return stored if max(most for _, most in moved) <= ROUNDED else made, None
     except (ImageCms.PyCMSError, OSError, ValueError) as error:
-        return picture.convert("RGB"), f"has a colour profile that cannot be used ({error}); its colours are as stored"
-
-
-def refuse_white(path: str, white: float | None) -> None:
-    if white is not None:
-        raise BadInput(f"white={white:g}: {path} has 8 bits a channel, whose white is 255; leave white out")
+        return stored, f"has a colour profile that cannot be used ({error}); its colours are as stored"

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffsweep.core.problems import require, within
+from diffsweep.core.problems import BadInput, require, within
 from diffsweep.input import reading
-from diffsweep.input.colour import is_deep, plain, refuse_white, scaled, srgb
+from diffsweep.input.colour import is_deep, plain, scaled, srgb
 
 SPARE = 4  # a JPEG is decoded at this many times the size asked for, or more
 
@@ -38,11 +38,14 @@ class File:
             within("max_megapixels", self.max_megapixels, 0),
         )
 
+    def stamp(self) -> object:
+        return reading.stamp(self.path)
+
     def pixels(self, size: int) -> np.ndarray:
-        return _square(self, reading.stamp(self.path), size)[0]
+        return _square(self, self.stamp(), size)[0]
 
     def notes(self, size: int) -> tuple[str, ...]:
-        return _square(self, reading.stamp(self.path), size)[1]
+        return _square(self, self.stamp(), size)[1]
 
     def proportions(self) -> tuple[int, int]:
         return reading.size(self.path, self.frame, self.max_megapixels)
@@ -53,18 +56,17 @@ class File:
 
 @lru_cache(maxsize=256)
 def _square(file: File, stamp: object, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The picture, and what should be known of how it was read. stamp: of the file, so that a changed one is read."""
+    """The picture, and what should be known of how it was read. stamp: so that a changed file is read anew."""
     allow = "; input.max_megapixels=N allows more"
     with reading.opened(file.path, file.frame, file.max_megapixels, allow) as image:
-        found: list[str | None] = []
-        if (number := reading.frames(image)) > 1:
-            found.append(f"has {number} frames, of which frame {file.frame} is read (input.frame)")
+        found = [reading.frame_note(image, file.frame, "input.frame")]
         image.draft(None, (SPARE * size, SPARE * size))
         turned, profile = reading.orientation(image), image.info.get("icc_profile")
         if is_deep(image):
             picture, note = scaled(image, size, file.white)
         else:
-            refuse_white(file.path, file.white)
+            if file.white is not None:
+                raise BadInput(f"white={file.white:g}: {file.path} has 8 bits a channel, whose white is 255; leave white out")
             box = reading.centre(image)
             small = plain(image).resize((size, size), Image.Resampling.LANCZOS, box=box)
             picture, note = srgb(small, profile)

@@ -61,6 +61,12 @@ def frames(image: Image.Image) -> int:
     return getattr(image, "n_frames", 1)
 
 
+def frame_note(image: Image.Image, frame: int, key: str) -> str | None:
+    """What should be known of an animated file, as the end of a sentence that begins with its name."""
+    number = frames(image)
+    return f"has {number} frames, of which frame {frame} is read ({key})" if number > 1 else None
+
+
 def orientation(image: Image.Image) -> int:
     return image.getexif().get(ORIENTATION, 1)
 

@@ -85,8 +85,3 @@ def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
     """y and x of the pixels' centres, as shares of the side."""
     y, x = np.mgrid[:size, :size]
     return (y + 0.5) / size, (x + 0.5) / size
-
-
-def percent(share: float) -> str:
-    """A share of a mask's pixels; the last few are not rounded away."""
-    return "under 1 %" if 0 < share < 0.01 else "over 99 %" if 0.99 < share < 1 else f"{100 * share:.0f} %"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from diffsweep.core.text import percent
 from diffsweep.report.choice import common
 from diffsweep.report.statistics import FEW_INPUTS, Stat
 from diffsweep.report.table import Table, called
@@ -123,7 +124,7 @@ def defined(table: Table) -> list[str]:
 
 def share(number: int, of: int) -> str:
     """`1 (33 %)`, or `0`."""
-    return f"{number} ({100 * number / of:.0f} %)" if number else "0"
+    return f"{number} ({percent(number / of)})" if number else "0"
 
 
 def subtitle(configs: Sequence[Mapping[str, Any]], axes: Collection[str] = ()) -> str:

@@ -96,9 +96,18 @@ class Cell:
         return tuple(row for prompt in asked for row in self.guidance.about(prompt).prompts)
 
 
-@lru_cache(maxsize=4096)
+def _stamp(part: Any) -> object:
+    """Of an input or a mask: what changes when the file that it is read from does."""
+    return part.stamp() if hasattr(part, "stamp") else None
+
+
 def _array(group: str, part: Any, size: int) -> tuple[np.ndarray, str]:
-    """An input's or a mask's pixels, and their hash."""
+    """An input's or a mask's pixels, and their hash; a changed file is read anew."""
+    return _read(group, part, size, _stamp(part))
+
+
+@lru_cache(maxsize=4096)
+def _read(group: str, part: Any, size: int, stamp: object) -> tuple[np.ndarray, str]:
     values = part.pixels(size) if group == "input" else part.values(size)
     if group == "mask" and not values.any():
         name = plain(part)["name"]
@@ -111,9 +120,13 @@ def _proportions(picture: Any) -> tuple[int, int]:
     return picture.proportions() if hasattr(picture, "proportions") else (1, 1)
 
 
-@lru_cache(maxsize=4096)
 def _hard(mask: Any, size: int) -> np.ndarray:
     """A mask before its edge is softened, 0 or 255, or where one that cannot tell is at least half."""
+    return _hardened(mask, size, _stamp(mask))
+
+
+@lru_cache(maxsize=4096)
+def _hardened(mask: Any, size: int, stamp: object) -> np.ndarray:
     hard = mask.hard(size) if hasattr(mask, "hard") else mask.values(size) >= 128
     return np.asarray(hard, dtype=np.uint8) * 255
 
