@@ -197,7 +197,12 @@ def grid(stored: Stored, keys: Mapping[str, str]) -> int:
     if not file.parent.is_dir():
         raise BadInput(f"to={file}: {file.parent} does not exist")
     for sheet in write_grid(
-        file.parent, stored.store, stored.sweep, **(look or usual_look(stored.sweep, frame)), file=file.name, frame=frame
+        file.parent,
+        stored.store,
+        stored.sweep,
+        **(look or usual_look(stored.sweep, frame)),
+        file=file.name,
+        frame=frame,
     ):
         print(sheet)
     if file.parent.resolve() == stored.folder.resolve():

@@ -190,9 +190,10 @@ def test_no_sheet_is_written_where_a_later_one_would_overwrite(
 ) -> None:
     store, sweep = made()
     (tmp_path / "a_3.png").write_bytes(b"of the user's")
-    with monkeypatch.context() as patch, pytest.raises(BadInput, match=r"a_3\.png: exists already"):
+    with monkeypatch.context() as patch:
         patch.setattr(sheet, "SIDE", 300)
-        write_grid(tmp_path, store, sweep, rows="seed", cols="guidance.scale", file="a.png")
+        with pytest.raises(BadInput, match=r"a_3\.png: exists already"):
+            write_grid(tmp_path, store, sweep, rows="seed", cols="guidance.scale", file="a.png")
     assert [file.name for file in tmp_path.glob("a*.png")] == ["a_3.png"]
     assert [file.name for file in write_grid(tmp_path, store, sweep, file="a.png")] == ["a.png"]
     assert (tmp_path / "a_3.png").read_bytes() == b"of the user's"  # no sheet that is left over

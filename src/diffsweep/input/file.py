@@ -66,7 +66,9 @@ def _square(file: File, stamp: object, size: int) -> tuple[np.ndarray, tuple[str
             picture, note = scaled(image, size, file.white)
         else:
             if file.white is not None:
-                raise BadInput(f"white={file.white:g}: {file.path} has 8 bits a channel, whose white is 255; leave white out")
+                raise BadInput(
+                    f"white={file.white:g}: {file.path} has 8 bits a channel, whose white is 255; leave white out"
+                )
             box = reading.centre(image)
             small = plain(image).resize((size, size), Image.Resampling.LANCZOS, box=box)
             picture, note = srgb(small, profile)

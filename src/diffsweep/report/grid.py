@@ -337,7 +337,9 @@ def _write_pdf(path: Path, sheets: Callable[[], Sheets], mark: str) -> Path:
 def _require_free(paths: Iterable[Path]) -> None:
     """BadInput for what stands there already."""
     if there := [path for path in paths if os.path.lexists(path)]:
-        raise BadInput(f"to={path}: exists already, and is not this sheet; remove it, or give another name" for path in there)
+        raise BadInput(
+            f"to={path}: exists already, and is not this sheet; remove it, or give another name" for path in there
+        )
 
 
 def _state(file: Path) -> tuple[str, int, int]:

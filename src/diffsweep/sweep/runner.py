@@ -524,7 +524,9 @@ class Sweep:
             judged = metrics.of_sets or self._earlier().get("sets")
             sets = score_sets(self.store, self.document(), metrics.of_sets, device, self.unmeasured) if judged else {}
             document = self._write(sets, without)
-            written = (failures.write(self.folder / "errors", document) for failures in (self.failures, self.unmeasured))
+            written = (
+                failures.write(self.folder / "errors", document) for failures in (self.failures, self.unmeasured)
+            )
             tracebacks = [*filter(None, written)]
             report = write_all(self.store, document)
         show(report)
