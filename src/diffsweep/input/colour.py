@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageChops, ImageCms
+from PIL import Image, ImageCms
 
 from diffsweep.input.reading import centre
 
@@ -89,7 +89,7 @@ def _converted(picture: Image.Image, profile: bytes | None) -> tuple[Image.Image
         target = ImageCms.createProfile("sRGB")
         made = ImageCms.profileToProfile(picture.convert(mode), source, target, outputMode="RGB")
         assert made is not None
-        moved = ImageChops.difference(made, stored).getextrema()
-        return stored if max(most for _, most in moved) <= ROUNDED else made, None
+        moved = np.asarray(made).astype(int) - np.asarray(stored)
+        return stored if np.abs(moved).max() <= ROUNDED else made, None
     except (ImageCms.PyCMSError, OSError, ValueError) as error:
         return stored, f"has a colour profile that cannot be used ({error}); its colours are as stored"

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from diffsweep.core.files import irregular
+from diffsweep.core.files import require_regular
 from diffsweep.core.problems import BadInput
 
 MEGAPIXELS = 200.0  # the largest picture that is read without being asked to
@@ -38,8 +38,7 @@ def opened(path: str, frame: int = 0, most: float = MEGAPIXELS, larger: str = ""
         raise BadInput("path: a file is needed, such as picture.png")
     try:
         file = Path(path).expanduser()
-        if kind := irregular(file):
-            raise OSError(f"{kind}, where a file is needed")
+        require_regular(file)
         with _unlimited(), _identified(file) as image:
             megapixels = image.width * image.height / 1e6
             if megapixels > most:

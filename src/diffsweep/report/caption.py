@@ -40,7 +40,7 @@ def caption(table: Table) -> str:
 
 def full_caption(table: Table, underlines: bool = True) -> str:
     """The caption, which numbers are marked where that is not a column's best, and which metrics have no numbers."""
-    marks = [marked(table, underlines)] if table.across or table.apart else []
+    marks = [marked(table, underlines)] if table.across or table.repeated else []
     return " ".join(filter(None, [caption(table), *marks, *(f"{note}." for note in table.absent)]))
 
 
@@ -48,7 +48,7 @@ def marked(table: Table, underlines: bool = True) -> str:
     """`Best bold, second underlined.`, and among what, where a metric has several columns or is judged in parts."""
     ranks = {rank for column in table.columns for rank in column.ranks.values()}
     over = " over all columns of a metric" if table.across else ""
-    each = f" for each {' and '.join(table.apart)}" if table.apart else ""
+    each = f" for each {' and '.join(table.repeated)}" if table.repeated else ""
     return f"Best{over}{each} bold{', second underlined' if underlines and 2 in ranks else ''}." if ranks else ""
 
 

@@ -210,7 +210,8 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     picture = parts.get("input")
     if picture and ("input" in arrays or "input" not in uses):
         with problems.under():
-            prompt, assumed = prompts.settled(values["prompt"], technique, picture, _plain(picture)["name"])
+            name, guided = _plain(picture)["name"], parts.get("guidance")
+            prompt, assumed = prompts.settled(values["prompt"], technique, picture, name, guided)
     problems.settle()
 
     guidance = _guidance(parts["guidance"], technique.asked(prompt))
