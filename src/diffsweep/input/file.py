@@ -15,12 +15,13 @@ from PIL import Image
 from diffsweep.core.problems import BadInput, require, within
 from diffsweep.input import reading
 from diffsweep.input.colour import is_deep, plain, scaled, srgb
+from diffsweep.input.picture import Picture
 
 SPARE = 4  # a JPEG is decoded at this many times the size asked for, or more
 
 
 @dataclass(frozen=True)
-class File:
+class File(Picture):
     """path: the file; transparent parts are shown on white. frame: of an animated file, from 0. white: the value that
     is white, of 32-bit and floating point files, or of fewer bits in a file of 16; None for 65535 in one of 16 bits.
     max_megapixels: larger ones are refused.
@@ -49,9 +50,6 @@ class File:
 
     def proportions(self) -> tuple[int, int]:
         return reading.size(self.path, self.frame, self.max_megapixels)
-
-    def caption(self) -> str | None:
-        return None
 
 
 @lru_cache(maxsize=256)

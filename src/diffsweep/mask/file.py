@@ -17,9 +17,9 @@ from PIL import Image
 from diffsweep.core.problems import BadInput, within
 from diffsweep.input import reading
 from diffsweep.mask.levels import Levels, found
+from diffsweep.mask.mask import HALF
 from diffsweep.mask.soft import Soft
 
-HALF = 128
 SOFT = "has grey values, which are a soft mask; mask.softness=0 makes it hard, at mask.threshold=128"
 FACTOR = 0.02  # by which the sides' ratio may differ from the picture's
 
@@ -43,7 +43,7 @@ class File(Soft):
         return reading.stamp(self.path)
 
     def fits(self, width: int, height: int) -> None:
-        """BadInput unless the file is square, or has these proportions, the picture's before it is cropped."""
+        """The file is square, or has these proportions."""
         w, h = reading.size(self.path, self.frame)
         if w != h and abs(w * height - h * width) > FACTOR * w * height:
             picture = "square" if width == height else f"{width} x {height}"
