@@ -429,7 +429,7 @@ def test_a_heic_photo_is_told_from_a_damaged_file_where_nothing_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
-    monkeypatch.setattr("diffsweep.input.reading.find_spec", lambda name: None)
+    monkeypatch.setattr("diffsweep.imagefile.find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"\(HEIC, which pillow-heif reads: pip install 'diffsweep\[heif\]'\)$"):
         File(str(tmp_path / "photo.heic")).pixels(16)
 

@@ -8,31 +8,11 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
-from diffsweep.input.reading import centre
+from diffsweep.imagefile import centre, has_16_bits, numbers
 
 DIM = 1 / 8  # a picture of 16 bits whose brightest value is below this share of them holds fewer, probably
 ROUNDED = 1  # by which the profile of a picture that is sRGB already may move a value
 SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # of ICC profiles, as Pillow's modes
-
-
-def is_deep(image: Image.Image) -> bool:
-    """Whether a pixel is one number of more than 8 bits."""
-    return image.mode == "F" or image.mode.startswith("I")
-
-
-def has_16_bits(image: Image.Image) -> bool:
-    """These formats have no deeper numbers, whatever Pillow holds them in."""
-    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
-
-
-def numbers(image: Image.Image) -> np.ndarray:
-    """The pixels of a deep picture; ValueError where they are not finite."""
-    values = np.asarray(image)
-    if image.mode == "I" and image.format == "TIFF" and image.tag_v2.get(339, 1) in (1, (1,)):  # type: ignore[attr-defined]
-        values = values.view(np.uint32)  # unsigned, which Pillow does not know
-    if image.mode == "F" and not np.isfinite(values).all():
-        raise ValueError("it holds NaN or infinite values")
-    return values
 
 
 def scaled(image: Image.Image, size: int, white: float | None) -> tuple[Image.Image, str | None]:
@@ -56,15 +36,6 @@ def scaled(image: Image.Image, size: int, white: float | None) -> tuple[Image.Im
 def _full(top: float) -> float:
     """The white that a picture of this brightest value probably has: 1, or that of the least number of bits."""
     return 1.0 if top <= 1 else float(2 ** max(8, int(np.ceil(np.log2(top + 1)))) - 1)
-
-
-def plain(image: Image.Image) -> Image.Image:
-    """In a mode that can be resized: L, RGB, RGBA or CMYK."""
-    if image.has_transparency_data:
-        return image if image.mode == "RGBA" else image.convert("RGBA")
-    if image.mode in ("L", "RGB", "CMYK"):
-        return image
-    return image.convert("L" if image.mode == "1" else "RGB")
 
 
 def srgb(picture: Image.Image, profile: bytes | None) -> tuple[Image.Image, str | None]:

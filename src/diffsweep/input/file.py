@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from diffsweep import imagefile
 from diffsweep.core.problems import BadInput, require, within
-from diffsweep.input import reading
-from diffsweep.input.colour import is_deep, plain, scaled, srgb
+from diffsweep.input.colour import scaled, srgb
 from diffsweep.input.picture import Picture
 
 SPARE = 4  # a JPEG is decoded at this many times the size asked for, or more
@@ -30,7 +30,7 @@ class File(Picture):
     path: str = ""
     frame: int = 0
     white: float | None = None
-    max_megapixels: float = reading.MEGAPIXELS
+    max_megapixels: float = imagefile.MEGAPIXELS
 
     def __post_init__(self) -> None:
         require(
@@ -40,7 +40,7 @@ class File(Picture):
         )
 
     def stamp(self) -> object:
-        return reading.stamp(self.path)
+        return imagefile.stamp(self.path)
 
     def pixels(self, size: int) -> np.ndarray:
         return _square(self, self.stamp(), size)[0]
@@ -49,27 +49,27 @@ class File(Picture):
         return _square(self, self.stamp(), size)[1]
 
     def proportions(self) -> tuple[int, int]:
-        return reading.size(self.path, self.frame, self.max_megapixels)
+        return imagefile.size(self.path, self.frame, self.max_megapixels)
 
 
 @lru_cache(maxsize=256)
 def _square(file: File, stamp: object, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """The picture, and what should be known of how it was read. stamp: so that a changed file is read anew."""
     allow = "; input.max_megapixels=N allows more"
-    with reading.opened(file.path, file.frame, file.max_megapixels, allow) as image:
-        found = [reading.frame_note(image, file.frame, "input.frame")]
+    with imagefile.opened(file.path, file.frame, file.max_megapixels, allow) as image:
+        found = [imagefile.frame_note(image, file.frame, "input.frame")]
         image.draft(None, (SPARE * size, SPARE * size))
-        turned, profile = reading.orientation(image), image.info.get("icc_profile")
-        if is_deep(image):
+        turned, profile = imagefile.orientation(image), image.info.get("icc_profile")
+        if imagefile.is_deep(image):
             picture, note = scaled(image, size, file.white)
         else:
             if file.white is not None:
                 raise BadInput(
                     f"white={file.white:g}: {file.path} has 8 bits a channel, whose white is 255; leave white out"
                 )
-            box = reading.centre(image)
-            small = plain(image).resize((size, size), Image.Resampling.LANCZOS, box=box)
+            box = imagefile.centre(image)
+            small = imagefile.plain(image).resize((size, size), Image.Resampling.LANCZOS, box=box)
             picture, note = srgb(small, profile)
         found.append(note)
-    pixels = np.asarray(reading.upright(picture.convert("RGB"), turned))
+    pixels = np.asarray(imagefile.upright(picture.convert("RGB"), turned))
     return pixels, tuple(f"{Path(file.path).name} {note}" for note in found if note)

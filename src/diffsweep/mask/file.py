@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from diffsweep import imagefile
 from diffsweep.core.problems import BadInput, within
-from diffsweep.input import reading
 from diffsweep.mask.levels import Levels, found
 from diffsweep.mask.mask import HALF
 from diffsweep.mask.soft import Soft
@@ -40,11 +40,11 @@ class File(Soft):
         return [within("threshold", self.threshold, 1, 255), within("frame", self.frame, 0)]
 
     def stamp(self) -> object:
-        return reading.stamp(self.path)
+        return imagefile.stamp(self.path)
 
     def fits(self, width: int, height: int) -> None:
         """The file is square, or has these proportions."""
-        w, h = reading.size(self.path, self.frame)
+        w, h = imagefile.size(self.path, self.frame)
         if w != h and abs(w * height - h * width) > FACTOR * w * height:
             picture = "square" if width == height else f"{width} x {height}"
             raise BadInput(
@@ -76,18 +76,18 @@ def _square(
     path: str, stamp: object, frame: int, threshold: int | None, inverted: bool, size: int
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """The centre square's values, not inverted, and what was assumed. stamp: so that a changed file is read anew."""
-    with reading.opened(path, frame) as image:
-        told = reading.frame_note(image, frame, "mask.frame")
+    with imagefile.opened(path, frame) as image:
+        told = imagefile.frame_note(image, frame, "mask.frame")
         levels = found(image)
         if threshold is None:
             levels = levels.settled(path, inverted)
         else:
             levels = Levels(np.where(levels.values >= threshold, 255, 0).astype(np.uint8), levels.notes)
-        turned, box = reading.orientation(image), reading.centre(image)
+        turned, box = imagefile.orientation(image), imagefile.centre(image)
     side = min(levels.values.shape)
     kind = Image.Resampling.BOX if side >= size else Image.Resampling.BILINEAR
     grey = Image.fromarray(levels.values).resize((size, size), kind, box=box)
-    values = np.asarray(reading.upright(grey, turned))
+    values = np.asarray(imagefile.upright(grey, turned))
     if levels.two:
         values = np.where(values >= HALF, 255, 0).astype(np.uint8)
     return values, tuple(f"{Path(path).name} {note}" for note in (told, *levels.notes) if note)

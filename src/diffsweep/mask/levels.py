@@ -14,7 +14,7 @@ from PIL import Image, ImageChops
 
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import percent
-from diffsweep.input.colour import has_16_bits, is_deep, numbers, plain
+from diffsweep.imagefile import has_16_bits, is_deep, numbers, plain
 
 LOSSY = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF")  # formats whose black and white are only near them
 NOISE = 16  # how near
