@@ -197,11 +197,16 @@ def grid(stored: Stored, keys: Mapping[str, str]) -> int:
     if not file.parent.is_dir():
         raise BadInput(f"to={file}: {file.parent} does not exist")
     for sheet in write_grid(
-        file.parent, stored.store, stored.sweep, **(look or usual_look(stored.sweep, frame)), file=file.name
+        file.parent,
+        stored.store,
+        stored.sweep,
+        **(look or usual_look(stored.sweep, frame)),
+        file=file.name,
+        frame=frame,
     ):
         print(sheet)
     if file.parent.resolve() == stored.folder.resolve():
-        own = {file.name: look} if look and _kept(keys) else {}
+        own = {file.name: look} if look and _flag(keys, "keep", True) else {}
         _choose(stored, lambda chosen: {"sheets": {k: v for k, v in chosen["sheets"].items() if k != file.name} | own})
     return 0
 
@@ -230,7 +235,7 @@ def figure(stored: Stored, keys: Mapping[str, str]) -> int:
     for file in files:
         print(file)
     if any(request.values()):
-        own = [request] if _kept(keys) else []
+        own = [request] if _flag(keys, "keep", True) else []
         _choose(stored, lambda chosen: {"figures": [one for one in chosen["figures"] if one != request] + own})
     return 0
 
@@ -251,10 +256,10 @@ def _incomparable(frame: Any) -> str:
     return "No axis of 2 to 10 values; axis=NAME compares one of more"
 
 
-def _kept(keys: Mapping[str, str]) -> bool:
-    keep = keys.get("keep", "true")
-    require(one_of("keep", keep, ("true", "false")))
-    return keep == "true"
+def _flag(keys: Mapping[str, str], name: str, default: bool = False) -> bool:
+    text = keys.get(name, str(default).lower())
+    require(one_of(name, text, ("true", "false")))
+    return text == "true"
 
 
 def _choose(stored: Stored, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -283,11 +288,10 @@ def _refused(frame: Any) -> str:
 def report(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report.write import WHOLE, show, write_all
 
-    embed = keys.get("embed", "false")
-    require(one_of("embed", embed, ("true", "false")))
-    written = write_all(stored.store, stored.sweep, whole=embed == "true")
+    embed = _flag(keys, "embed")
+    written = write_all(stored.store, stored.sweep, whole=embed)
     show(written)
-    if embed == "true":
+    if embed:
         print(written.folder / WHOLE)
     return 1 if written.failures else 0
 
@@ -308,9 +312,8 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
         print(f"{name}: not measured: {reason}", file=sys.stderr)
     chosen.ready()
     device, failed, without = keys.get("device", "auto"), Failures(), dict[str, str]()
-    force = keys.get("force", "false")
-    require(known(device), one_of("force", force, ("true", "false")))
-    again = force == "true"
+    require(known(device))
+    again = _flag(keys, "force")
     changed = measure(stored.store, stored.cell_ids, chosen.metrics, device, failed, again=again, without=without)
     print(
         f"{changed} of {len(stored.cell_ids)} cells measured; the others have these numbers, or lack what they need",
@@ -378,14 +381,13 @@ def _metrics(text: str, there: Iterable[str] = ()) -> list[str]:
 
 
 def verify(stored: Stored, keys: Mapping[str, str]) -> int:
-    everything = keys.get("all", "false")
-    require(one_of("all", everything, ("true", "false")))
+    everything = _flag(keys, "all")
     ids = list(dict.fromkeys(cell["cell_id"] for cell in stored.sweep["cells"]))
     wrong = defaultdict[str, list[str]](list)  # by what it is
     for problem in _problems(stored.store, ids):
         wrong[problem.partition(": ")[2].partition(" (")[0]].append(problem)
     for kind, problems in wrong.items():
-        shown = problems if everything == "true" else problems[:FEW]
+        shown = problems if everything else problems[:FEW]
         print(*shown, sep="\n", file=sys.stderr)
         if more := len(problems) - len(shown):
             print(f"and {more} more: {kind} (all=true lists them)", file=sys.stderr)

@@ -15,7 +15,7 @@ import numpy as np
 import pillow_heif
 import pytest
 import tifffile
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageCms, ImageColor, ImageOps
 
 from diffsweep.core.problems import BadInput
 from diffsweep.input.drawing import Drawing
@@ -340,8 +340,16 @@ def test_colours_are_read_as_the_profile_says(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_is_srgb_stays_as_it_is(tmp_path: Path) -> None:
-    path = saved(tmp_path, PICTURE, icc_profile=profile(SRGB, 2.2, "sRGB IEC61966-2.1"))
+    path = saved(tmp_path, PICTURE, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     np.testing.assert_array_equal(File(path).pixels(16), PICTURE)
+
+
+@pytest.mark.parametrize("name", ["sRGB-elle-V2-g10.icc", "linear"])
+def test_light_of_srgbs_primaries_is_shown_as_srgb_whatever_the_profile_is_called(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path, PICTURE, icc_profile=profile(SRGB, 1.0, name))
+    light = PICTURE / 255
+    curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    np.testing.assert_allclose(File(path).pixels(16), 255 * curve, atol=2)
 
 
 @pytest.mark.parametrize("content", [b"nonsense", profile(P3, 2.2)[:200]])
@@ -421,7 +429,7 @@ def test_a_heic_photo_is_told_from_a_damaged_file_where_nothing_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
-    monkeypatch.setattr("diffsweep.input.reading.find_spec", lambda name: None)
+    monkeypatch.setattr("diffsweep.imagefile.find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"\(HEIC, which pillow-heif reads: pip install 'diffsweep\[heif\]'\)$"):
         File(str(tmp_path / "photo.heic")).pixels(16)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -395,6 +396,86 @@ def test_a_threshold_takes_the_labels_from_it_on(tmp_path: Path) -> None:
         assert (values == np.where(np.arange(16)[:, None] >= first, 255, 0)).all()
     with pytest.raises(BadInput, match=r"^mask\.threshold=0: must be between 1 and 255"):
         build("mask", {"name": "file", "path": "x", "threshold": 0})
+
+
+VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128]  # the colours of the first labels
+
+
+def labelled(labels: np.ndarray, palette: list[int]) -> Image.Image:
+    image = Image.fromarray(labels.astype(np.uint8)).convert("P")
+    image.putpalette(palette)
+    return image
+
+
+def test_a_threshold_takes_the_labels_of_a_coloured_palette(tmp_path: Path) -> None:
+    labels = np.repeat(np.array([0, 1, 2, 4], np.uint8), 64).reshape(16, 16)
+    path = saved(tmp_path, labelled(labels, VOC))
+    for threshold in (1, 2, 3):
+        values = File(path=path, threshold=threshold).values(16)
+        np.testing.assert_array_equal(values, np.where(labels >= threshold, 255, 0))
+    with pytest.raises(BadInput, match=r"its labels 0, 1, 2, 4; mask\.threshold=1 regenerates the labels from 1 on$"):
+        File(path=path).values(16)
+
+
+def test_a_coloured_palette_of_two_labels_needs_no_threshold(tmp_path: Path) -> None:
+    part = File(path=saved(tmp_path, labelled(DISC, VOC)))
+    np.testing.assert_array_equal(part.values(16), DISC * 255)
+    assert part.notes(16) == ("mask.png holds the values 0 and 1: read as a label map, where 1 is regenerated",)
+
+
+def test_a_grey_palette_is_a_grey_picture(tmp_path: Path) -> None:
+    ramp = [value for value in range(255, -1, -1) for _ in range(3)]
+    path = saved(tmp_path, labelled(GREY, ramp))
+    np.testing.assert_array_equal(File(path=path).values(16), 255 - GREY)
+    np.testing.assert_array_equal(File(path=path, threshold=40).values(16), np.where(255 - GREY >= 40, 255, 0))
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize(
+    "image",
+    [
+        DISC * 0,
+        DISC * 20,
+        DISC * 15 + np.flipud(DISC) * 2,
+        np.full((16, 16), 20, np.uint8),
+        labelled(DISC * 4, VOC),
+        labelled(DISC + np.flipud(DISC), VOC),
+        stained(9, DISC * 255),
+    ],
+)
+def test_what_a_refusal_or_a_note_advises_works(
+    config: Callable[..., Any], tmp_path: Path, image: Any, inverted: bool
+) -> None:
+    """Each of its keys is given; then each is taken, and at least something is regenerated."""
+    from diffsweep.sweep.cell import freeze
+
+    files = {"technique": "inpaint", "mask": "file", "mask__path": saved(tmp_path, image), "mask__invert": inverted}
+    try:
+        told = " ".join(freeze(config(**files), {}).notes)
+    except BadInput as error:
+        told = " ".join(error.messages)
+        assert "mask." in told.partition(": ")[2]
+    for key, value in re.findall(r"mask\.(threshold|invert)=(\w+)", told):
+        taken = {f"mask__{key}": int(value) if value.isdecimal() else value == "true"}
+        assert freeze(config(**files | taken), {}).mask.any()
+
+
+def test_a_dark_mask_inverted_regenerates_what_is_dark(tmp_path: Path) -> None:
+    assert (File(path=saved(tmp_path, DISC * 0), invert=True).values(16) == 255).all()
+    np.testing.assert_array_equal(File(path=saved(tmp_path, DISC * 20), invert=True).values(16), 255 - DISC * 20)
+    with pytest.raises(BadInput, match="all of it is black"):
+        File(path=saved(tmp_path, DISC * 0)).values(16)
+
+
+def test_of_an_animated_mask_one_frame_is_read_and_told(tmp_path: Path) -> None:
+    first, second = Image.fromarray(DISC * 255), Image.fromarray(255 - DISC * 255)
+    first.save(tmp_path / "mask.gif", save_all=True, append_images=[second])
+    for frame, shown in enumerate((DISC * 255, 255 - DISC * 255)):
+        part = File(path=str(tmp_path / "mask.gif"), frame=frame)
+        np.testing.assert_array_equal(part.values(16), shown)
+        assert part.notes(16) == (f"mask.gif has 2 frames, of which frame {frame} is read (mask.frame)",)
+    with pytest.raises(BadInput, match=r"^frame=2: .* has 2, counted from 0$"):
+        File(path=str(tmp_path / "mask.gif"), frame=2).values(16)
 
 
 def test_softness_0_is_hard_for_a_file_too(tmp_path: Path) -> None:

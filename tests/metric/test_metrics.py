@@ -710,6 +710,16 @@ def test_what_no_cell_has_is_told_of_each_metric_that_needs_it(store: Store) -> 
     assert alone["drift_unmasked"] == "no cell has a clean input and a mask"
 
 
+def test_cells_of_which_each_has_what_another_lacks_have_no_number_together(tmp_path: Path) -> None:
+    store, picture = Store(tmp_path), np.zeros((16, 16, 3), np.uint8)
+    for cell_id, own in ((IDS[0], {"input": picture}), (IDS[1], {"mask": picture[..., 0]})):
+        store.save(cell_id, {"image": picture, **own}, {"metrics": {}, "config": {}})
+    without: dict[str, str] = {}
+    measure(store, IDS[:2], choose(["psnr_inside", "psnr_masked", "psnr"]).metrics, without=without)
+    assert without["psnr_inside"] == "no cell has a clean input and a mask together"
+    assert "psnr" not in without
+
+
 def test_a_number_that_is_none_is_stored_with_that_reason(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

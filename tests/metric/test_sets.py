@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.linalg import sqrtm
 
 from diffsweep.core.problems import BadInput
-from diffsweep.metric import Batch, Options, choose, score_sets
+from diffsweep.metric import Batch, Options, Score, choose, score_sets
 from diffsweep.metric.diversity import Diversity
 from diffsweep.metric.sets import replicates
 from diffsweep.model.clip import Clip
@@ -273,3 +273,52 @@ def test_a_folder_that_changed_is_read_again(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"no picture")
     with pytest.raises(BadInput, match=r"metric\.references: .*1\.png cannot be read"):
         choose(["fid"], Options(references=str(tmp_path)))
+
+
+# -- what a set metric of a user's is given ----------------------------------------------------------------------------
+class Covered:
+    """The share of each picture that its masks cover, and what else it was given."""
+
+    name, direction = "covered", "lower"
+    needs = frozenset({"mask", "hard_mask", "low", "views", "prompt"})
+
+    def __init__(self) -> None:
+        self.given: list[Batch] = []
+
+    def definition(self) -> dict[str, Any]:
+        return {"metric": "covered", "direction": self.direction}
+
+    def together(self, batch: Batch) -> Score:
+        self.given.append(batch)
+        assert batch.masks is not None
+        return Score(float(batch.masks.mean() / 255))
+
+
+def test_a_set_metric_gets_all_that_it_needs_and_is_asked_again_where_that_changed(tmp_path: Path) -> None:
+    store, metric = Store(tmp_path), Covered()
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:2] = 255
+    pictures = {name: np.full((8, 8, 3), k, np.uint8) for k, name in enumerate(("image", "low", "view_0", "view_1"))}
+    cells = []
+    for seed in (0, 1):
+        record = {"metrics": {}, "config": {"prompt": [f"a {seed}", "b"]}}
+        store.save(f"{seed:020x}", {**pictures, "mask": mask, "hard_mask": mask}, record)
+        cells.append({"cell_id": f"{seed:020x}", "axes": {"seed": seed}, "seed": seed})
+    sweep: dict[str, Any] = {"axes": {"seed": [0, 1]}, "cells": cells}
+    sweep["sets"] = score_sets(store, sweep, [metric])  # type: ignore[list-item]
+    (entry,) = sweep["sets"]["covered"]["values"]
+    assert entry["value"] == 0.25
+    (batch,) = metric.given
+    assert batch.prompts == ("a 0", "a 1") and batch.all_prompts == (("a 0", "b"), ("a 1", "b"))
+    assert batch.views is not None and batch.views.shape == (2, 2, 8, 8, 3) and (batch.views[:, 1] == 3).all()
+    assert batch.lows is not None and (batch.lows == 1).all() and batch.references is None
+    assert batch.hard_masks is not None and (batch.hard_masks == mask).all()
+    score_sets(store, sweep, [metric])  # type: ignore[list-item]
+    assert len(metric.given) == 1
+    for cell in cells:
+        place = store.folder(cell["cell_id"])
+        (place / "record.json").unlink()
+        record = {"metrics": {}, "config": {"prompt": ["a", "b"]}}
+        store.save(cell["cell_id"], {**pictures, "mask": 255 - mask, "hard_mask": mask}, record)
+    (entry,) = score_sets(store, sweep, [metric])["covered"]["values"]  # type: ignore[list-item]
+    assert entry["value"] == 0.75

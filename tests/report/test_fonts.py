@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import unicodedata
 import warnings
 from collections.abc import Callable
@@ -160,3 +161,27 @@ def test_a_drawing_that_fails_takes_nothing_with_it(
     assert "grid.png: not drawn: IndexError" in told and f"traceback: {report.traceback}" in told
     monkeypatch.undo()
     assert not write_all(store, sweep).failures and not (report.folder / "errors").exists()
+
+
+HOT = ["bbaaaabbaaabaaaaaba", "bbbaaaabbaabaaaaaba", "bbaaaabbaabaaaaaba", "bbaaababbaabaaaaaba"]
+SEA = [
+    "and at hat at sea a a sea a sea photo red red photo",
+    "and at hat at house big a sea a sea photo and red photo",
+    "and at hat at sea big a sea a sea photo old red photo",
+    "and at hat at sea big a sea a sea photo red red sea",
+    "and at hat at sea big a big a sea photo red red photo",
+    "and at hat at sea a sea a and photo red red photo",
+]
+
+
+def test_labels_end_are_distinct_and_no_longer_than_their_room() -> None:
+    """Also where telling two groups apart makes others alike, in turns."""
+    rng = random.Random(0)
+    cases = [(HOT, 10), (SEA, 20), (["a" * n for n in range(1, 400)], 8)]
+    for _ in range(3000):
+        words = rng.choice((["a", "b"], ["a ", "sea ", "red ", "photo "]))
+        texts = {"".join(rng.choices(words, k=rng.randint(1, 30))).strip() for _ in range(rng.randint(2, 12))}
+        cases.append((sorted(texts), rng.choice((8, 10, 20))))
+    for texts, limit in cases:
+        found = labels(texts, limit)
+        assert len({*found}) == len(texts) and max(map(len, found)) <= limit, (texts, limit)

@@ -17,6 +17,7 @@ from PIL import Image
 from diffsweep.core.problems import BadInput
 from diffsweep.report import grid, sheet
 from diffsweep.report.caption import subtitle
+from diffsweep.report.frame import results
 from diffsweep.report.grid import arranged, layout, write_grid
 from diffsweep.report.sheet import FONT
 from diffsweep.sweep.store import Store
@@ -167,6 +168,77 @@ def test_what_does_not_fit_follows_on_further_sheets(
     monkeypatch.undo()
     assert [file.name for file in write_grid(tmp_path, store, sweep)] == ["grid.png"]
     assert not (tmp_path / "grid_2.png").exists()
+
+
+@pytest.mark.parametrize("file", ["mine.png", "mine.pdf"])
+def test_a_file_of_the_users_is_not_overwritten_and_a_sheet_is(made: Made, tmp_path: Path, file: str) -> None:
+    store, sweep = made()
+    Image.new("RGB", (8, 8)).save(tmp_path / file)
+    theirs = (tmp_path / file).read_bytes()
+    with pytest.raises(BadInput, match=rf"to=.*/{file}: exists already, and is not this sheet"):
+        write_grid(tmp_path, store, sweep, file=file)
+    assert (tmp_path / file).read_bytes() == theirs
+    (tmp_path / file).unlink()
+    write_grid(tmp_path, store, sweep, file=file)
+    drawn = (tmp_path / file).read_bytes()
+    write_grid(tmp_path, store, sweep, title="another", file=file)
+    assert (tmp_path / file).read_bytes() != drawn
+
+
+def test_no_sheet_is_written_where_a_later_one_would_overwrite(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, sweep = made()
+    (tmp_path / "a_3.png").write_bytes(b"of the user's")
+    with monkeypatch.context() as patch:
+        patch.setattr(sheet, "SIDE", 300)
+        with pytest.raises(BadInput, match=r"a_3\.png: exists already"):
+            write_grid(tmp_path, store, sweep, rows="seed", cols="guidance.scale", file="a.png")
+    assert [file.name for file in tmp_path.glob("a*.png")] == ["a_3.png"]
+    assert [file.name for file in write_grid(tmp_path, store, sweep, file="a.png")] == ["a.png"]
+    assert (tmp_path / "a_3.png").read_bytes() == b"of the user's"  # no sheet that is left over
+
+
+def test_a_sheet_and_anothers_second_do_not_overwrite_each_other(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, sweep = made()
+    look = {"rows": "seed", "cols": "guidance.scale"}
+    write_grid(tmp_path, store, sweep, file="grid_2.png")
+    write_grid(tmp_path, store, sweep)
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.png")}
+    assert {file.name for file in before} == {"grid.png", "grid_2.png"}
+    write_grid(tmp_path, store, sweep)
+    write_grid(tmp_path, store, sweep, file="grid_2.png")
+    assert {file: file.stat().st_mtime_ns for file in before} == before  # both are settled
+    with monkeypatch.context() as patch:
+        patch.setattr(sheet, "SIDE", 300)
+        with pytest.raises(BadInput, match=r"grid_2\.png: exists already, and is not this sheet"):
+            write_grid(tmp_path, store, sweep, **look)
+        (tmp_path / "grid_2.png").unlink()
+        assert len(write_grid(tmp_path, store, sweep, **look)) == 3
+    with pytest.raises(BadInput, match=r"grid_2\.png: exists already, and is not this sheet"):
+        write_grid(tmp_path, store, sweep, file="grid_2.png")
+
+
+@pytest.mark.parametrize("pictures", [["image"], ["input"], ["input", "mask"]])
+def test_a_sheet_of_inputs_alone_is_as_large_as_one_of_pictures(tmp_path: Path, pictures: list[str]) -> None:
+    sweep, store = numbered(a=[1]), Store(tmp_path)
+    own = {"image": np.full((64, 64, 3), 9, np.uint8), "input": np.full((64, 64, 3), (1, 2, 3), np.uint8)}
+    store.save(sweep["cells"][0]["cell_id"], own | {"mask": np.zeros((64, 64), np.uint8)}, {})
+    pixels = drawn(tmp_path, store, sweep, pictures=pictures)
+    # the input stands before each line, and is asked for
+    assert places(pixels, (1, 2, 3))[2] == 128 * 128 * (1 + ("input" in pictures))
+
+
+def test_numbers_are_taken_from_the_table_that_is_given(
+    made: Made, tmp_path: Path, sheets: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, sweep = made()
+    frame = results(store, sweep)
+    monkeypatch.delattr(grid, "results")
+    write_grid(tmp_path, store, sweep, metric=["psnr"], frame=frame)
+    assert any(tile.below == ("psnr ↑ 20.00",) for block in sheets[0][1] for tile in block.tiles())
 
 
 def test_a_sheet_is_drawn_again_when_its_picture_is_mended(made: Made, tmp_path: Path) -> None:

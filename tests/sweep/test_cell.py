@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -416,3 +417,25 @@ def test_a_technique_named_alone_is_the_same_as_one_with_its_keys(config: Any) -
     named = [config(prompt=prompt) | {"technique": "text_to_image"} for prompt in ("red", "green")]
     assert [freeze(one, {}).id for one in named] == [freeze(one, {}).id for one in raw]
     assert freeze(named[0], {}).id != freeze(named[1], {}).id
+
+
+def test_a_changed_file_is_read_anew(config: Config, tmp_path: Path) -> None:
+    """Pixels, mask, hard mask, notes and id are of the same file."""
+    picture, mask = tmp_path / "picture.png", tmp_path / "mask.png"
+    files = {"input": "file", "input__path": str(picture), "mask": "file", "mask__path": str(mask)}
+    ask = config(technique="inpaint", model__size=16, **files)
+    ids = set()
+    for grey, (low, high) in ((10, (0, 255)), (200, (0, 1)), (10, (255, 0))):
+        Image.new("RGB", (16, 16), (grey,) * 3).save(picture)
+        values = np.full((16, 16), low, np.uint8)
+        values[:4] = high
+        Image.fromarray(values).save(mask)
+        os.utime(picture, ns=(grey, grey))
+        os.utime(mask, ns=(low + 1, high + 2))
+        cell = freeze(ask, {})
+        assert (cell.pixels == grey).all()
+        np.testing.assert_array_equal(cell.mask, np.where(values == max(low, high), 255, 0))
+        np.testing.assert_array_equal(cell.hard_mask, cell.mask)
+        assert any("label map" in note for note in cell.notes) == (high == 1)
+        ids.add(cell.id)
+    assert len(ids) == 3

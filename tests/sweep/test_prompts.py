@@ -37,6 +37,9 @@ def test_what_restores_asks_about_no_prompt_and_guides_towards_nothing(
     # a scale that is typed counts where it does something: away from another negative prompt, or towards a prompt
     away = frozen(technique=technique, guidance__scale=7.0, guidance__negative_prompt="red")
     assert away.prompts == ("red", "") and away.config["guidance"]["scale"] == 7
+    for scale in (0.0, 7.0):
+        told = frozen(technique=technique, guidance__scale=scale, guidance__negative_prompt="red").notes
+        assert told == (cell.notes[0].replace("unguided", "guided by 'red' alone"),)
     towards = frozen(technique=technique, guidance__scale=7.0, prompt="red")
     assert towards.prompts == ("", "red") and towards.notes == ()
     assert {frozen(technique=technique, guidance__scale=scale).id for scale in (1.0, 2.0, 7.0)} == {cell.id}

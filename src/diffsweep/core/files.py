@@ -39,6 +39,12 @@ def irregular(path: Path) -> str | None:
     return IRREGULAR.get(stat.S_IFMT(path.stat().st_mode))
 
 
+def require_regular(path: Path) -> None:
+    """OSError unless a path names a regular file."""
+    if kind := irregular(path):
+        raise OSError(f"{kind}, where a file is needed")
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part. Its mode is the umask's."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,5 +14,10 @@ def visible(text: str) -> str:
     return "".join(c if c == "\n" or not _controls(c) else c.encode("unicode_escape").decode() for c in text)
 
 
+def percent(share: float) -> str:
+    """`25 %`; the first and the last are not rounded away."""
+    return "under 1 %" if 0 < share < 0.01 else "over 99 %" if 0.99 < share < 1 else f"{100 * share:.0f} %"
+
+
 def _controls(character: str) -> bool:
     return unicodedata.category(character) == "Cc" or ord(character) in _TURNS

@@ -8,31 +8,11 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
-from diffsweep.core.problems import BadInput
-from diffsweep.input.reading import centre
+from diffsweep.imagefile import centre, has_16_bits, numbers
 
 DIM = 1 / 8  # a picture of 16 bits whose brightest value is below this share of them holds fewer, probably
+ROUNDED = 1  # by which the profile of a picture that is sRGB already may move a value
 SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # of ICC profiles, as Pillow's modes
-
-
-def is_deep(image: Image.Image) -> bool:
-    """Whether a pixel is one number of more than 8 bits."""
-    return image.mode == "F" or image.mode.startswith("I")
-
-
-def has_16_bits(image: Image.Image) -> bool:
-    """These formats have no deeper numbers, whatever Pillow holds them in."""
-    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
-
-
-def numbers(image: Image.Image) -> np.ndarray:
-    """The pixels of a deep picture; ValueError where they are not finite."""
-    values = np.asarray(image)
-    if image.mode == "I" and image.format == "TIFF" and image.tag_v2.get(339, 1) in (1, (1,)):  # type: ignore[attr-defined]
-        values = values.view(np.uint32)  # unsigned, which Pillow does not know
-    if image.mode == "F" and not np.isfinite(values).all():
-        raise ValueError("it holds NaN or infinite values")
-    return values
 
 
 def scaled(image: Image.Image, size: int, white: float | None) -> tuple[Image.Image, str | None]:
@@ -58,15 +38,6 @@ def _full(top: float) -> float:
     return 1.0 if top <= 1 else float(2 ** max(8, int(np.ceil(np.log2(top + 1)))) - 1)
 
 
-def plain(image: Image.Image) -> Image.Image:
-    """In a mode that can be resized: L, RGB, RGBA or CMYK."""
-    if image.has_transparency_data:
-        return image if image.mode == "RGBA" else image.convert("RGBA")
-    if image.mode in ("L", "RGB", "CMYK"):
-        return image
-    return image.convert("L" if image.mode == "1" else "RGB")
-
-
 def srgb(picture: Image.Image, profile: bytes | None) -> tuple[Image.Image, str | None]:
     """RGB, on white, by the ICC profile of the file; and what should be known of it."""
     alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
@@ -77,24 +48,19 @@ def srgb(picture: Image.Image, profile: bytes | None) -> tuple[Image.Image, str 
 
 
 def _converted(picture: Image.Image, profile: bytes | None) -> tuple[Image.Image, str | None]:
+    stored = picture.convert("RGB")
     if not profile:
-        return picture.convert("RGB"), None
+        return stored, None
     try:
         source = ImageCms.getOpenProfile(io.BytesIO(profile))
         name = ImageCms.getProfileDescription(source).strip()
         mode = SPACES.get(source.profile.xcolor_space.strip())
         if mode is None or (mode == "CMYK") != (picture.mode == "CMYK"):
             raise ImageCms.PyCMSError(f"{name} is not for {picture.mode}")
-        if name.startswith("sRGB"):
-            return picture.convert("RGB"), None
         target = ImageCms.createProfile("sRGB")
         made = ImageCms.profileToProfile(picture.convert(mode), source, target, outputMode="RGB")
         assert made is not None
-        return made, None
+        moved = np.asarray(made).astype(int) - np.asarray(stored)
+        return stored if np.abs(moved).max() <= ROUNDED else made, None
     except (ImageCms.PyCMSError, OSError, ValueError) as error:
-        return picture.convert("RGB"), f"has a colour profile that cannot be used ({error}); its colours are as stored"
-
-
-def refuse_white(path: str, white: float | None) -> None:
-    if white is not None:
-        raise BadInput(f"white={white:g}: {path} has 8 bits a channel, whose white is 255; leave white out")
+        return stored, f"has a colour profile that cannot be used ({error}); its colours are as stored"

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
 from diffsweep.core.problems import BadInput, require
+from diffsweep.input.picture import Picture
 
 NUMBERS = {"circle": 3, "rectangle": 4, "line": 5, "polygon": None}
 SCALE = 4  # drawn larger, then reduced: smooth edges
@@ -57,7 +58,7 @@ def parsed(shape: str) -> tuple[str, list[float], str]:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Drawing(Picture):
     shapes: tuple[str, ...] = HOUSE
     background: str = "skyblue"
 
@@ -83,6 +84,3 @@ class Drawing:
             else:
                 draw.polygon(list(zip(p[0::2], p[1::2], strict=True)), fill=colour)
         return np.asarray(image.resize((size, size), Image.Resampling.BOX))
-
-    def caption(self) -> str | None:
-        return None

@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffsweep.core.problems import require, within
-from diffsweep.input import reading
-from diffsweep.input.colour import is_deep, plain, refuse_white, scaled, srgb
+from diffsweep import imagefile
+from diffsweep.core.problems import BadInput, require, within
+from diffsweep.input.colour import scaled, srgb
+from diffsweep.input.picture import Picture
 
 SPARE = 4  # a JPEG is decoded at this many times the size asked for, or more
 
 
 @dataclass(frozen=True)
-class File:
+class File(Picture):
     """path: the file; transparent parts are shown on white. frame: of an animated file, from 0. white: the value that
     is white, of 32-bit and floating point files, or of fewer bits in a file of 16; None for 65535 in one of 16 bits.
     max_megapixels: larger ones are refused.
@@ -29,7 +30,7 @@ class File:
     path: str = ""
     frame: int = 0
     white: float | None = None
-    max_megapixels: float = reading.MEGAPIXELS
+    max_megapixels: float = imagefile.MEGAPIXELS
 
     def __post_init__(self) -> None:
         require(
@@ -38,36 +39,37 @@ class File:
             within("max_megapixels", self.max_megapixels, 0),
         )
 
+    def stamp(self) -> object:
+        return imagefile.stamp(self.path)
+
     def pixels(self, size: int) -> np.ndarray:
-        return _square(self, reading.stamp(self.path), size)[0]
+        return _square(self, self.stamp(), size)[0]
 
     def notes(self, size: int) -> tuple[str, ...]:
-        return _square(self, reading.stamp(self.path), size)[1]
+        return _square(self, self.stamp(), size)[1]
 
     def proportions(self) -> tuple[int, int]:
-        return reading.size(self.path, self.frame, self.max_megapixels)
-
-    def caption(self) -> str | None:
-        return None
+        return imagefile.size(self.path, self.frame, self.max_megapixels)
 
 
 @lru_cache(maxsize=256)
 def _square(file: File, stamp: object, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The picture, and what should be known of how it was read. stamp: of the file, so that a changed one is read."""
+    """The picture, and what should be known of how it was read. stamp: so that a changed file is read anew."""
     allow = "; input.max_megapixels=N allows more"
-    with reading.opened(file.path, file.frame, file.max_megapixels, allow) as image:
-        found: list[str | None] = []
-        if (number := reading.frames(image)) > 1:
-            found.append(f"has {number} frames, of which frame {file.frame} is read (input.frame)")
+    with imagefile.opened(file.path, file.frame, file.max_megapixels, allow) as image:
+        found = [imagefile.frame_note(image, file.frame, "input.frame")]
         image.draft(None, (SPARE * size, SPARE * size))
-        turned, profile = reading.orientation(image), image.info.get("icc_profile")
-        if is_deep(image):
+        turned, profile = imagefile.orientation(image), image.info.get("icc_profile")
+        if imagefile.is_deep(image):
             picture, note = scaled(image, size, file.white)
         else:
-            refuse_white(file.path, file.white)
-            box = reading.centre(image)
-            small = plain(image).resize((size, size), Image.Resampling.LANCZOS, box=box)
+            if file.white is not None:
+                raise BadInput(
+                    f"white={file.white:g}: {file.path} has 8 bits a channel, whose white is 255; leave white out"
+                )
+            box = imagefile.centre(image)
+            small = imagefile.plain(image).resize((size, size), Image.Resampling.LANCZOS, box=box)
             picture, note = srgb(small, profile)
         found.append(note)
-    pixels = np.asarray(reading.upright(picture.convert("RGB"), turned))
+    pixels = np.asarray(imagefile.upright(picture.convert("RGB"), turned))
     return pixels, tuple(f"{Path(file.path).name} {note}" for note in found if note)

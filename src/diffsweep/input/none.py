@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffsweep.core.problems import BadInput
+from diffsweep.input.picture import Picture
 
 
 @dataclass(frozen=True)
-class NoInput:
+class NoInput(Picture):
     def pixels(self, size: int) -> np.ndarray:
         raise BadInput("input=none: this technique needs a picture; input=world, input=file or input=drawing")
-
-    def caption(self) -> str | None:
-        return None

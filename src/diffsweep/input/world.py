@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffsweep.core.problems import BadInput
+from diffsweep.input.picture import Picture
 from diffsweep.world import named
 
 
 @dataclass(frozen=True)
-class World:
+class World(Picture):
     id: str = "dog/photo/0"
 
     def __post_init__(self) -> None:

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from diffsweep import imagefile
 from diffsweep.core.problems import BadInput, within
-from diffsweep.input import reading
 from diffsweep.mask.levels import Levels, found
+from diffsweep.mask.mask import HALF
 from diffsweep.mask.soft import Soft
 
-HALF = 128
 SOFT = "has grey values, which are a soft mask; mask.softness=0 makes it hard, at mask.threshold=128"
 FACTOR = 0.02  # by which the sides' ratio may differ from the picture's
 
@@ -28,19 +28,23 @@ FACTOR = 0.02  # by which the sides' ratio may differ from the picture's
 class File(Soft):
     """softness: None for the file's grey values; a number for the region at or above the threshold, its edge feathered
     by so many pixels, 0 for a hard edge. threshold: a value of the file, 1 to 255, from which on a pixel belongs to the
-    region; None for 128 where a region is needed.
+    region; None for 128 where a region is needed. frame: of an animated file, from 0.
     """
 
     softness: float | None = None  # type: ignore[assignment]  # None is a file's alone
     path: str = ""
     threshold: int | None = None
+    frame: int = 0
 
     def problems(self) -> list[str | None]:
-        return [within("threshold", self.threshold, 1, 255)]
+        return [within("threshold", self.threshold, 1, 255), within("frame", self.frame, 0)]
+
+    def stamp(self) -> object:
+        return imagefile.stamp(self.path)
 
     def fits(self, width: int, height: int) -> None:
-        """BadInput unless the file is square, or has these proportions, the picture's before it is cropped."""
-        w, h = reading.size(self.path)
+        """The file is square, or has these proportions."""
+        w, h = imagefile.size(self.path, self.frame)
         if w != h and abs(w * height - h * width) > FACTOR * w * height:
             picture = "square" if width == height else f"{width} x {height}"
             raise BadInput(
@@ -64,23 +68,26 @@ class File(Soft):
         return notes
 
     def _read(self, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
-        return _square(self.path, reading.stamp(self.path), self.threshold, size)
+        return _square(self.path, self.stamp(), self.frame, self.threshold, self.invert, size)
 
 
 @lru_cache(maxsize=256)
-def _square(path: str, stamp: object, threshold: int | None, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The centre square's values, and what was assumed. stamp: of the file, so that a changed one is read."""
-    with reading.opened(path) as image:
+def _square(
+    path: str, stamp: object, frame: int, threshold: int | None, inverted: bool, size: int
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The centre square's values, not inverted, and what was assumed. stamp: so that a changed file is read anew."""
+    with imagefile.opened(path, frame) as image:
+        told = imagefile.frame_note(image, frame, "mask.frame")
         levels = found(image)
         if threshold is None:
-            levels = levels.settled(path)
+            levels = levels.settled(path, inverted)
         else:
             levels = Levels(np.where(levels.values >= threshold, 255, 0).astype(np.uint8), levels.notes)
-        turned, box = reading.orientation(image), reading.centre(image)
+        turned, box = imagefile.orientation(image), imagefile.centre(image)
     side = min(levels.values.shape)
     kind = Image.Resampling.BOX if side >= size else Image.Resampling.BILINEAR
     grey = Image.fromarray(levels.values).resize((size, size), kind, box=box)
-    values = np.asarray(reading.upright(grey, turned))
+    values = np.asarray(imagefile.upright(grey, turned))
     if levels.two:
         values = np.where(values >= HALF, 255, 0).astype(np.uint8)
-    return values, tuple(f"{Path(path).name} {note}" for note in levels.notes)
+    return values, tuple(f"{Path(path).name} {note}" for note in (told, *levels.notes) if note)

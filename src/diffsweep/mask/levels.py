@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from diffsweep.core.problems import BadInput
-from diffsweep.input.colour import has_16_bits, is_deep, numbers, plain
-from diffsweep.mask.soft import percent
+from diffsweep.core.text import percent
+from diffsweep.imagefile import has_16_bits, is_deep, numbers, plain
 
 LOSSY = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF")  # formats whose black and white are only near them
 NOISE = 16  # how near
@@ -25,25 +25,30 @@ DARK = 64  # a file whose values all lie below is no mask as it stands
 
 @dataclass(frozen=True)
 class Levels:
-    """values: uint8 H W. notes: what was assumed, each the end of a sentence that begins with the file's name."""
+    """values: uint8 H W. notes: what was assumed, each the end of a sentence that begins with the file's name. labels:
+    the values are a coloured palette's indices, which say nothing of black and white."""
 
     values: np.ndarray
     notes: tuple[str, ...] = ()
     lossy: bool = False
+    labels: bool = False
 
     @cached_property
     def two(self) -> bool:
         """Whether it is black and white alone."""
         return not ((self.values > 0) & (self.values < 255)).any()
 
-    def settled(self, path: str) -> Levels:
-        """With black at 0 and white at 255, where the file means them; BadInput where it cannot be a mask."""
+    def settled(self, path: str, inverted: bool) -> Levels:
+        """With black at 0 and white at 255, where the file means them; BadInput where it cannot be a mask. inverted:
+        what is dark is regenerated."""
         values, notes = self.values, [*self.notes]
         low, high = int(values.min()), int(values.max())
         if high == 1 and low == 0:
             note = "holds the values 0 and 1: read as a label map, where 1 is regenerated"
             return Levels(values * 255, (*notes, note))
-        if high < DARK:
+        if self.labels and high:
+            raise BadInput(f"path={path}: {_labelled(values)}")
+        if high < DARK and not inverted:
             raise BadInput(f"path={path}: {_dark(values)}")
         snap = NOISE if self.lossy else 0
         black = values <= max(snap, low if low <= NEAR else 0)
@@ -59,6 +64,10 @@ def found(image: Image.Image) -> Levels:
     """The values of an opened file."""
     if is_deep(image):
         return _deep(image)
+    if image.mode == "P" and not image.has_transparency_data:
+        colours = np.asarray(image.convert("RGB"))
+        if (colours != colours[..., :1]).any():
+            return Levels(np.asarray(image), labels=True)
     picture = plain(image)
     lossy = image.format in LOSSY
     alpha = np.asarray(picture.getchannel("A")) if picture.mode == "RGBA" else None
@@ -101,9 +110,22 @@ def _dark(values: np.ndarray) -> str:
     different = np.unique(values)
     if different[-1] == 0:
         return "all of it is black: it regenerates nothing; white is regenerated (mask.invert=true turns it round)"
-    listed = ", ".join(map(str, different[:6])) + (", ..." if len(different) > 6 else "")
     least = int(different[different > 0][0])
     return (
-        f"its values are {listed}, of 255, and next to nothing would be regenerated; "
+        f"its values are {_listed(different)}, of 255, and next to nothing would be regenerated; "
         f"of a label map, or a dark mask, mask.threshold={least} regenerates what is {least} or more"
     )
+
+
+def _labelled(values: np.ndarray) -> str:
+    """Why a coloured palette is no mask, and what helps."""
+    different = np.unique(values)
+    least = int(different[different > 0][0])
+    return (
+        f"its colours are those of a palette, its labels {_listed(different)}; "
+        f"mask.threshold={least} regenerates the labels from {least} on"
+    )
+
+
+def _listed(values: np.ndarray) -> str:
+    return ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diffsweep.mask.mask import Mask
+
 
 @dataclass(frozen=True)
-class NoMask:
+class NoMask(Mask):
     def values(self, size: int) -> np.ndarray:
         return np.full((size, size), 255, np.uint8)

@@ -8,20 +8,21 @@ invert: regenerate what the shape leaves out. Values are rounded to 8 bits, so t
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
 from diffsweep.core.problems import one_of, require, within
+from diffsweep.mask.mask import Mask
 
 SHIFT = {"inward": 0.0, "centred": 0.5, "outward": 1.0}
 PROFILES = ("linear", "cosine", "gaussian")
 
 
 @dataclass(frozen=True)
-class Soft(ABC):
+class Soft(Mask):
     """softness: width of the band in pixels of the picture; 0 is a hard mask."""
 
     softness: float = 0.0
@@ -46,11 +47,9 @@ class Soft(ABC):
         """The shape, not inverted: bool, size x size."""
 
     def hard(self, size: int) -> np.ndarray:
-        """The mask before its edge is feathered: bool, size x size, True = regenerate."""
         return self.region(size) ^ self.invert
 
     def values(self, size: int) -> np.ndarray:
-        """uint8, size x size: 255 = regenerate, 0 = known."""
         region = self.hard(size)
         if not self.softness or region.all() or not region.any():
             return region.astype(np.uint8) * 255
@@ -58,7 +57,6 @@ class Soft(ABC):
         return np.rint(255 * rise(u, self.profile)).astype(np.uint8)
 
     def enlarged(self, factor: float) -> Self:
-        """The same mask for a picture `factor` times as large."""
         return replace(self, softness=self.softness * factor) if self.softness else self
 
 
@@ -85,8 +83,3 @@ def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
     """y and x of the pixels' centres, as shares of the side."""
     y, x = np.mgrid[:size, :size]
     return (y + 0.5) / size, (x + 0.5) / size
-
-
-def percent(share: float) -> str:
-    """A share of a mask's pixels; the last few are not rounded away."""
-    return "under 1 %" if 0 < share < 0.01 else "over 99 %" if 0.99 < share < 1 else f"{100 * share:.0f} %"

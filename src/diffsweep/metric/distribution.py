@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from PIL import Image
 
-from diffsweep.core.files import irregular
+from diffsweep.core.files import require_regular
 from diffsweep.core.problems import BadInput
 from diffsweep.metric.backbone import INCEPTION
 from diffsweep.metric.batch import Batch, Direction, Score, in_calls
@@ -140,8 +140,7 @@ def _digest(files: tuple[tuple[str, int], ...]) -> str:
     whole = hashlib.sha256()
     for name, _ in files:
         try:
-            if kind := irregular(Path(name)):
-                raise OSError(f"{kind}, where a file is needed")
+            require_regular(Path(name))
             with Image.open(name) as image:
                 image.verify()
         except (OSError, SyntaxError) as error:

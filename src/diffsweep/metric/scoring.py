@@ -12,24 +12,28 @@ import numpy as np
 
 from diffsweep.core.device import present
 from diffsweep.core.failures import Failures
+from diffsweep.core.pictures import HARD_MASK, IMAGE, INPUT, LOW, MASK, VIEW
 from diffsweep.core.problems import BadInput
 from diffsweep.metric.batch import Batch, Described, Metric, Score, SetMetric
 from diffsweep.metric.choice import defined
 from diffsweep.metric.sets import current, settings
 
 if TYPE_CHECKING:
-    from diffsweep.sweep.store import Store
+    from diffsweep.sweep.store import Record, Store
 
 AT_ONCE = 64  # pictures a batch
 # what a cell stores of what a metric may need; of views there are several
-FILES = {"reference": "input.png", "mask": "mask.png", "hard_mask": "hard_mask.png"}
-FILES |= {"low": "low.png", "views": "view_0.png"}
+FILES = {"reference": f"{INPUT}.png", "mask": f"{MASK}.png", "hard_mask": f"{HARD_MASK}.png"}
+FILES |= {"low": f"{LOW}.png", "views": f"{VIEW}0.png"}
 # what each need is called
 NEEDS = {"reference": "a clean input", "mask": "a mask", "hard_mask": "a mask", "prompt": "a prompt", "low": "bands"}
 NEEDS |= {"views": "views"}
 
 
-def lacking(record: Mapping[str, Any], metric: Described) -> frozenset[str]:
+Read = tuple["Record", dict[str, np.ndarray]]  # a cell, and those of its pictures that are needed
+
+
+def lacking(record: Record, metric: Described) -> frozenset[str]:
     """What a metric needs and this cell has not."""
     there = {need for need, file in FILES.items() if file in record["files"]}
     return metric.needs - there - ({"prompt"} if _prompts(record) else set())
@@ -128,16 +132,45 @@ def _together(store: Store, metric: SetMetric, cells: Mapping[str, str], device:
     records = [store.record(cell_id) for cell_id in cells]
     if lacks := frozenset().union(*(lacking(record, metric) for record in records)):
         return Score(None, reason=f"pictures without {called(lacks)}")
-    wanted = {"image"} | {FILES[need].removesuffix(".png") for need in metric.needs & FILES.keys()}
     try:
-        pictures = [{name: store.pixels(cell_id, name) for name in wanted} for cell_id in cells]
+        read = [(record, _pictures(store, record, metric.needs)) for record in records]
     except OSError:
         return Score(None, reason="pictures that cannot be read")
-    if len({tuple(p.shape for p in own.values()) for own in pictures}) > 1:
+    if len({_shapes(pictures) for _, pictures in read}) > 1:
         return Score(None, reason="pictures of several sizes")
-    stacks = {name: np.stack([own[name] for own in pictures]) for name in wanted}
-    batch = Batch(stacks["image"], stacks.get("input"), inputs=tuple(cells.values()), device=present(device))
-    return metric.together(batch)
+    return metric.together(_batch(read, present(device), tuple(cells.values())))
+
+
+def _pictures(store: Store, record: Record, needs: frozenset[str]) -> dict[str, np.ndarray]:
+    """What a cell stores of what is needed, by name, and its picture; OSError where one cannot be read."""
+    files = {f"{IMAGE}.png", *(FILES[need] for need in needs & FILES.keys())}
+    if "views" in needs:
+        files |= {file for file in record["files"] if file.startswith(VIEW)}
+    names = sorted(file.removesuffix(".png") for file in files)
+    return {name: store.pixels(record["cell_id"], name) for name in names}
+
+
+def _shapes(pictures: Mapping[str, np.ndarray]) -> tuple[Any, ...]:
+    return tuple((name, pixels.shape) for name, pixels in pictures.items())
+
+
+def _batch(cells: Sequence[Read], device: str, inputs: tuple[str, ...] | None = None) -> Batch:
+    """Cells whose pictures have the same names and sizes, together. inputs: a name of each cell's."""
+    stacks = {name: np.stack([pictures[name] for _, pictures in cells]) for name in cells[0][1]}
+    views = [stacks[f"{VIEW}{k}"] for k in range(len(stacks)) if f"{VIEW}{k}" in stacks]
+    asked = tuple(_prompts(record) for record, _ in cells)
+    return Batch(
+        images=stacks[IMAGE],
+        references=stacks.get(INPUT),
+        masks=stacks.get(MASK),
+        prompts=tuple(prompts[0] if prompts else "" for prompts in asked),
+        all_prompts=asked,
+        views=np.stack(views, axis=1) if views else None,
+        lows=stacks.get(LOW),
+        inputs=inputs,
+        hard_masks=stacks.get(HARD_MASK),
+        device=device,
+    )
 
 
 def _bar(number: int, shows: bool) -> Any:
@@ -185,52 +218,33 @@ def _missing(
             yield cell_id, tuple(metrics)
     for metric, found in lacks.items():
         if found and all(found):
-            common = frozenset.intersection(*found) or min(found, key=len)
-            stored_before = masked and common == {"hard_mask"}
-            needed = "its mask before softening; the sweep's command, run again, adds it" if stored_before else ""
-            without[metric.name] = f"no cell has {needed or called(common)}"
+            common = frozenset.intersection(*found)
+            if masked and common == {"hard_mask"}:
+                needed = "its mask before softening; the sweep's command, run again, adds it"
+            else:  # each has what another lacks
+                needed = called(common) if common else f"{called(frozenset.union(*found))} together"
+            without[metric.name] = f"no cell has {needed}"
 
 
 def _batches(
     store: Store, chunk: Sequence[Missing], device: str
 ) -> Iterator[tuple[tuple[Metric, ...], list[str], Batch]]:
     """Cells that lack the same metrics and whose pictures have the same sizes, together."""
-    groups: dict[Any, list[tuple[str, dict[str, np.ndarray], tuple[str, ...]]]] = defaultdict(list)
+    groups: dict[Any, list[Read]] = defaultdict(list)
     for cell_id, metrics in chunk:
         record = store.get(cell_id)
         if record is None:
             continue
-        needs = frozenset().union(*(metric.needs for metric in metrics)) & FILES.keys()
-        wanted = {"image", *(FILES[need].removesuffix(".png") for need in needs)}
-        if "views" in needs:
-            wanted |= {name.removesuffix(".png") for name in record["files"] if name.startswith("view_")}
         try:
-            pictures = {name: store.pixels(cell_id, name) for name in sorted(wanted)}
+            pictures = _pictures(store, record, frozenset().union(*(metric.needs for metric in metrics)))
         except OSError:
             continue
-        groups[metrics, tuple((n, p.shape) for n, p in pictures.items())].append((cell_id, pictures, _prompts(record)))
-    for (metrics, shapes), cells in groups.items():
-        stacks = {name: np.stack([pictures[name] for _, pictures, _ in cells]) for name, _ in shapes}
-        views = [stacks[f"view_{k}"] for k in range(len(stacks)) if f"view_{k}" in stacks]
-        asked = tuple(prompts for _, _, prompts in cells)
-        yield (
-            metrics,
-            [cell_id for cell_id, _, _ in cells],
-            Batch(
-                stacks["image"],
-                stacks.get("input"),
-                stacks.get("mask"),
-                tuple(prompts[0] if prompts else "" for prompts in asked),
-                asked,
-                np.stack(views, axis=1) if views else None,
-                stacks.get("low"),
-                hard_masks=stacks.get("hard_mask"),
-                device=device,
-            ),
-        )
+        groups[metrics, _shapes(pictures)].append((record, pictures))
+    for (metrics, _), cells in groups.items():
+        yield metrics, [record["cell_id"] for record, _ in cells], _batch(cells, device)
 
 
-def _prompts(record: Mapping[str, Any]) -> tuple[str, ...]:
+def _prompts(record: Record) -> tuple[str, ...]:
     """A cell's prompts, none where it has none."""
     prompt = record.get("config", {}).get("prompt")
     return tuple(prompt) if isinstance(prompt, list) else () if prompt is None else (prompt,)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from diffsweep.core.pictures import STEP
+
 
 def replicates(axes: Iterable[str]) -> list[str]:
     """Those axes that repeat a setting rather than make another: the seed, and what the input is."""
@@ -16,7 +18,8 @@ def replicates(axes: Iterable[str]) -> list[str]:
 
 @dataclass
 class Setting:
-    """axes: what makes it; cells: the ids of those that are stored, each with a name of its input."""
+    """axes: what makes it; cells: the ids of those that are stored, each with a name of its input; pictures: of each
+    all that a metric may need, by name and hash."""
 
     axes: dict[str, Any]
     cells: dict[str, str] = field(default_factory=dict)
@@ -39,7 +42,7 @@ def settings(sweep: Mapping[str, Any], record: Callable[[str], Mapping[str, Any]
         cell_id, there = cell["cell_id"], record(cell["cell_id"])
         if there is not None and cell_id not in setting.cells:
             setting.cells[cell_id] = json.dumps([whole[axis] for axis in repeated if axis != "seed"])
-            setting.pictures.append([there["files"].get(name) for name in ("image.png", "input.png")])
+            setting.pictures.append(sorted(file for file in there["files"].items() if not file[0].startswith(STEP)))
     return list(found.values())
 
 

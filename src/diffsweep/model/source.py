@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from diffsweep.core.files import irregular
+from diffsweep.core.files import irregular, require_regular
 from diffsweep.core.problems import BadInput
 from diffsweep.model.hub import SMALL, Repository
 
@@ -58,8 +58,7 @@ class Source:
     def config(self, part: str, name: str) -> dict[str, Any]:
         file = self.root / part / name
         try:
-            if kind := irregular(file):
-                raise OSError(f"{kind}, where a file is needed")
+            require_regular(file)
             return json.loads(file.read_text())
         except (OSError, ValueError) as error:
             raise BadInput(f"{self.key}={self.path}: {part}/{name} cannot be read ({error})") from None

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from diffsweep.core.text import percent
 from diffsweep.report.choice import common
 from diffsweep.report.statistics import FEW_INPUTS, Stat
 from diffsweep.report.table import Table, called
@@ -39,7 +40,7 @@ def caption(table: Table) -> str:
 
 def full_caption(table: Table, underlines: bool = True) -> str:
     """The caption, which numbers are marked where that is not a column's best, and which metrics have no numbers."""
-    marks = [marked(table, underlines)] if table.across or table.apart else []
+    marks = [marked(table, underlines)] if table.across or table.repeated else []
     return " ".join(filter(None, [caption(table), *marks, *(f"{note}." for note in table.absent)]))
 
 
@@ -47,7 +48,7 @@ def marked(table: Table, underlines: bool = True) -> str:
     """`Best bold, second underlined.`, and among what, where a metric has several columns or is judged in parts."""
     ranks = {rank for column in table.columns for rank in column.ranks.values()}
     over = " over all columns of a metric" if table.across else ""
-    each = f" for each {' and '.join(table.apart)}" if table.apart else ""
+    each = f" for each {' and '.join(table.repeated)}" if table.repeated else ""
     return f"Best{over}{each} bold{', second underlined' if underlines and 2 in ranks else ''}." if ranks else ""
 
 
@@ -123,7 +124,7 @@ def defined(table: Table) -> list[str]:
 
 def share(number: int, of: int) -> str:
     """`1 (33 %)`, or `0`."""
-    return f"{number} ({100 * number / of:.0f} %)" if number else "0"
+    return f"{number} ({percent(number / of)})" if number else "0"
 
 
 def subtitle(configs: Sequence[Mapping[str, Any]], axes: Collection[str] = ()) -> str:

@@ -27,5 +27,5 @@ def drawn_as(path: Path) -> str | None:
     try:
         with Image.open(BytesIO(read(path))) as image:
             return image.info.get(KEY)
-    except OSError:
+    except (OSError, ValueError, Image.DecompressionBombError):
         return None

@@ -8,26 +8,29 @@ an anagram, the far picture of a hybrid), they stand side by side. `report/sheet
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from PIL import PngImagePlugin
 
 from diffsweep.core.files import write_atomic
+from diffsweep.core.pictures import IMAGE, INPUT, MASK, STEP, made
 from diffsweep.core.problems import BadInput, did_you_mean, within
 from diffsweep.report.caption import subtitle
 from diffsweep.report.drawn import KEY, drawn_as, fingerprint
+from diffsweep.report.frame import results, stage
 from diffsweep.report.sheet import HOLE, Block, Line, Sheets, Tile
 from diffsweep.report.text import ARROWS, digits, fixed, labels, no_axis, short, shown
 from diffsweep.sweep.store import Damaged, Record, Store
 
-REFERENCES = ("input", "mask")  # shown where their content changes, not beside each picture
-GIVEN = (*REFERENCES, "noisy")  # what a picture was made from, not what was made; and so are a trajectory's steps
+REFERENCES = (INPUT, MASK)  # shown where their content changes, not beside each picture
 SIDES = 8, 2048  # pixels that a picture may have on a sheet
 FORMATS = (".png", ".pdf")
 LONG = 1000  # characters of a label, which a sheet shortens to its room
@@ -180,17 +183,17 @@ def side_by_side(block: Block, pictures: Sequence[str], records: Records) -> Blo
 def having(record: Record | None) -> list[str]:
     """The names of the pictures that a cell has, HOLE among them where it was inpainted."""
     names = [file.removesuffix(".png") for file in record["files"]] if record else []
-    return [*names, HOLE] if {"input", "mask"} <= {*names} else names
+    return [*names, HOLE] if {INPUT, MASK} <= {*names} else names
 
 
 def usual(records: Records) -> list[str]:
     """The picture, and what else was made with it in every cell: no copy of it, and nothing that it was made from."""
-    made: list[list[str]] = []
+    found: list[list[str]] = []
     for record in filter(None, records.values()):
         files = record["files"]
-        extra = (file.removesuffix(".png") for file in files if files[file] != files.get("image.png"))
-        made.append([name for name in extra if name not in GIVEN and not name.startswith("step_")])
-    return ["image", *(made[0] if made and all(names == made[0] for names in made) else [])]
+        other = (file.removesuffix(".png") for file in files if files[file] != files.get(f"{IMAGE}.png"))
+        found.append([name for name in other if made(name)])
+    return [IMAGE, *(found[0] if found and all(names == found[0] for names in found) else [])]
 
 
 def _chosen(pictures: Sequence[str] | None, records: Records) -> list[str]:
@@ -199,7 +202,7 @@ def _chosen(pictures: Sequence[str] | None, records: Records) -> list[str]:
         return usual(records)
     there = list(dict.fromkeys(name for record in records.values() for name in having(record)))
     if wrong := [name for name in pictures if name not in there]:
-        known = [name for name in there if not name.startswith("step_")] or ["none"]
+        known = [name for name in there if not name.startswith(STEP)] or ["none"]
         raise BadInput(
             f"pictures={name}: no such picture; this sweep's cells have {', '.join(known)}{did_you_mean(name, there)}"
             for name in wrong
@@ -207,11 +210,8 @@ def _chosen(pictures: Sequence[str] | None, records: Records) -> list[str]:
     return list(dict.fromkeys(pictures))
 
 
-def _numbers(store: Store, sweep: Sweep, metrics: Sequence[str]) -> list[tuple[str, ...]]:
+def _numbers(frame: pd.DataFrame, metrics: Sequence[str]) -> list[tuple[str, ...]]:
     """What stands below each cell's picture: `psnr ↑ 28.31`, `psnr exact`, `psnr –` where it has no value."""
-    from diffsweep.report.frame import results
-
-    frame = results(store, sweep)
     definitions = frame.attrs["metrics"]
     if wrong := [name for name in metrics if name not in definitions]:
         measured = f"its pictures have {', '.join(definitions)}" if definitions else "its pictures have none"
@@ -237,8 +237,6 @@ def _key(value: Any) -> str:
 
 def _title(store: Store, sweep: Sweep, records: Records) -> str:
     """The sweep's name, and the stage and size of its pictures unless all are of the first: `stage II, 256 x 256`."""
-    from diffsweep.report.frame import stage
-
     sizes: dict[int, str] = {}
     for cell_id, record in records.items():
         if record and (number := stage(record)) not in sizes:
@@ -264,12 +262,15 @@ def write_grid(
     title: str | None = None,
     size: int | None = None,
     file: str = "grid.png",
+    frame: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Write grid.png, grid_2.png, ... or another file in the folder; a .pdf has a page for each sheet.
 
     metric: whose values stand below the pictures; pictures: names of those shown for each cell; title: in place of the
     sweep's name, where empty without the settings below it; size: of a picture, in pixels. BadInput as `layout`, or for
-    a metric or picture that the sweep has not. Sheets that show the same already are left as they are.
+    a metric or picture that the sweep has not, and where a file stands in the way that is no earlier state of this
+    sheet. frame: `results` of the sweep, read where a metric needs it and it is not given. Sheets that show the same
+    already are left as they are.
     """
     path = folder / file
     if problem := within("size", size, *SIDES):
@@ -277,11 +278,11 @@ def write_grid(
     if path.suffix.lower() not in FORMATS:
         raise BadInput(f"to={file}: must end with {' or '.join(FORMATS)}")
     layout(sweep["axes"], rows, cols, blocks)
-    below = _numbers(store, sweep, metric) if metric else None
+    below = _numbers(results(store, sweep) if frame is None else frame, metric) if metric else None
     records = {cell_id: store.get(cell_id) for cell_id in dict.fromkeys(cell["cell_id"] for cell in sweep["cells"])}
     names = _chosen(pictures, records)
     found = arranged(sweep, records, rows, cols, blocks, below)
-    if names != ["image"]:
+    if names != [IMAGE]:
         found = [side_by_side(block, names, records) for block in found]
     told = "" if title == "" else subtitle([record["config"] for record in records.values() if record], sweep["axes"])
     title = _title(store, sweep, records) if title is None else title
@@ -294,36 +295,51 @@ def write_grid(
 
 
 def _write_png(path: Path, sheets: Callable[[], Sheets], mark: str) -> list[Path]:
-    """One file a sheet: FILE.png, FILE_2.png, ..."""
+    """One file a sheet: FILE.png, FILE_2.png, ... Each bears how many there are, the mark, and FILE.png's name."""
     further = re.compile(rf"{re.escape(path.stem)}_([2-9]|[1-9]\d+){re.escape(path.suffix)}")
     beside = path.parent.iterdir() if path.parent.is_dir() else ()
-    old = {int(match[1]): file for file in beside if (match := further.fullmatch(file.name))}
+    old = {int(match[1]): file for file in beside if (match := further.fullmatch(file.name)) and _sheet_of(file, path)}
     present = [path, *(old[number] for number in sorted(old))]
-    if drawn_as(path) == f"{len(present)} {mark}":
+    if drawn_as(path) == f"{len(present)} {mark} {path.name}":
         return present
     drawn = sheets()
     written = [path, *(path.with_name(f"{path.stem}_{i + 1}{path.suffix}") for i in range(1, len(drawn)))]
-    for i in reversed(range(len(drawn))):  # one in memory at a time; the first, which bears the mark, last
+    _require_free(file for file in written if not _sheet_of(file, path))
+    for i in reversed(range(len(drawn))):  # one in memory at a time; the first, which is looked at, last
         text = PngImagePlugin.PngInfo()
-        text.add_text(KEY, f"{len(drawn)} {mark}")
+        text.add_text(KEY, f"{len(drawn)} {mark} {path.name}")
         file = BytesIO()
         drawn.draw(i).save(file, format="PNG", pnginfo=text, compress_level=3)
         write_atomic(written[i], file.getvalue())
     for gone in set(present) - set(written):
-        if drawn_as(gone):  # a sheet, not a file of the user's with such a name
-            gone.unlink(missing_ok=True)
+        gone.unlink(missing_ok=True)
     return written
+
+
+def _sheet_of(file: Path, path: Path) -> bool:
+    """Whether a PNG was drawn as a sheet of `path`."""
+    return (drawn_as(file) or "").split(" ", 2)[2:] == [path.name]
 
 
 def _write_pdf(path: Path, sheets: Callable[[], Sheets], mark: str) -> Path:
     """A page a sheet, its pixels without loss; it bears the mark among its keywords, and no date."""
-    if path.is_file() and mark.encode() in path.read_bytes():
+    there = path.read_bytes() if path.is_file() else b""
+    if f"{KEY} {mark}".encode() in there:
         return path
+    _require_free([path] if not re.search(rf"{KEY} [0-9a-f]{{64}}".encode(), there) else [])
     from diffsweep.report.figure.style import pages
 
     drawn = sheets()
-    write_atomic(path, pages((drawn.draw(i) for i in range(len(drawn))), mark))
+    write_atomic(path, pages((drawn.draw(i) for i in range(len(drawn))), f"{KEY} {mark}"))
     return path
+
+
+def _require_free(paths: Iterable[Path]) -> None:
+    """BadInput for what stands there already."""
+    if there := [path for path in paths if os.path.lexists(path)]:
+        raise BadInput(
+            f"to={path}: exists already, and is not this sheet; remove it, or give another name" for path in there
+        )
 
 
 def _state(file: Path) -> tuple[str, int, int]:

@@ -88,7 +88,7 @@ def to_csv(frame: pd.DataFrame) -> str:
     """A frame as CSV that a spreadsheet reads as data: a text that it would take for a formula (`=`, `+`, `-`, `@` or a
     tab first) has a `'` before it, as OWASP advises. Numbers stay numbers, also those in a column of texts.
 
-    `frame[column].str.removeprefix("'")` has the texts back; results.parquet holds them as they are.
+    results.parquet holds them as they are.
     """
     safe = frame.copy(deep=False)
     for name in frame.select_dtypes(include=["string", "object"]):

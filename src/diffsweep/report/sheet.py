@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
 
+from diffsweep.core.pictures import IMAGE, INPUT, MASK
 from diffsweep.report.fonts import Font, base, drawable, runs
 from diffsweep.report.text import labels
 from diffsweep.sweep.store import Store
@@ -38,14 +39,14 @@ class Tile:
     """
 
     cell_id: str
-    picture: str = "image"
+    picture: str = IMAGE
     there: bool = True
     below: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """The stored pictures that it is drawn from."""
-        return ("input", "mask") if self.picture == HOLE else (self.picture,)
+        return (INPUT, MASK) if self.picture == HOLE else (self.picture,)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Block:
     lead: tuple[str, ...]
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
-    pictures: tuple[str, ...] = ("image",)
+    pictures: tuple[str, ...] = (IMAGE,)
 
     @property
     def together(self) -> int:
@@ -92,7 +93,8 @@ class Sheets:
         """size: the pixels of a picture's side, at most; by default small ones are enlarged and large ones reduced."""
         self.store, self.size = store, size
         tiles = {tile for block in blocks for tile in block.tiles()}
-        shown = [tile for tile in tiles if tile.there and tile.picture not in ("input", "mask")]
+        there = [tile for tile in tiles if tile.there]
+        shown = [tile for tile in there if tile.picture not in (INPUT, MASK)] or there
         self.tile = max((self._size(tile) for tile in shown), default=size or LEAST)
         self.most = max(1, self.tile // LEADING)  # lines of a label
         below = [self._below(tile) for tile in tiles]

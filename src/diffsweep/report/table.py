@@ -147,9 +147,10 @@ class Table:
         return columns
 
     @property
-    def apart(self) -> list[str]:
-        """The axes whose values are not compared with each other: seed and input, where they make lines or columns."""
-        return [axis for axis in replicates(self.axes) if axis in self.axes]
+    def repeated(self) -> list[str]:
+        """The axes that repeat a setting, seed and input, where they make lines or columns: what differs in them is not
+        compared."""
+        return replicates(self.axes)
 
     def _compared(self, block: Sequence[Column]) -> list[Column]:
         """The columns of one metric and statistic: with decimals in common, and the best of what is comparable."""
@@ -160,7 +161,7 @@ class Table:
         for k, column in enumerate(block):
             for i, line in enumerate(self.lines):
                 setting = dict(zip(self.axes, (*line, *column.across), strict=True))
-                alike[tuple(setting[axis] for axis in self.apart)].append((k, i))
+                alike[tuple(setting[axis] for axis in self.repeated)].append((k, i))
         ranks: list[dict[int, int]] = [{} for _ in block]
         for cells in () if uneven else alike.values():
             numbers = [round(block[k].numbers[i], places) for k, i in cells]

@@ -14,6 +14,7 @@ from typing import Any
 from diffsweep.core.problems import did_you_mean
 from diffsweep.core.text import visible
 
+ROUNDS = 8  # in which labels that became alike are told apart once more: two may turn each other back for ever
 ARROWS = {"higher": "↑", "lower": "↓"}
 
 
@@ -35,6 +36,8 @@ def short(text: str, limit: int) -> str:
     """At most `limit` characters, the middle left out: prompts differ at either end."""
     if len(text) <= limit:
         return text
+    if limit < 2:
+        return "…"[: max(limit, 0)]
     tail = (limit - 1) // 2
     return f"{text[: limit - 1 - tail].rstrip()}…{text[len(text) - tail :].lstrip()}"
 
@@ -48,14 +51,12 @@ def in_line(text: str) -> str:
 
 
 def labels(values: Iterable[Any], limit: int) -> list[str]:
-    """A label of at most `limit` characters for each distinct value, no two alike: long texts with equal ends show
-    where they differ, and what cannot be told apart so is numbered."""
+    """A label of at most `limit` characters (8 or more) for each distinct value, no two alike: long texts with equal
+    ends show where they differ, and what cannot be told apart so is numbered."""
     texts = [in_line(shown(value)) for value in values]
     found = [short(text, limit) for text in texts]
-    before: list[list[int]] = []
-    while (groups := _alike(found)) != before:
-        before = groups
-        for places in groups:
+    for _ in range(ROUNDS):
+        for places in _alike(found):
             letters = enumerate(zip(*(texts[i] for i in places), strict=False))
             begin = next(
                 (at for at, them in letters if len({*them}) > 1), len(min((texts[i] for i in places), key=len))
@@ -63,7 +64,7 @@ def labels(values: Iterable[Any], limit: int) -> list[str]:
             for i in places:
                 found[i] = _from(begin, texts[i], limit)
     taken = set(found)
-    for places in before:
+    for places in _alike(found):
         number = 0
         for i in places:
             text = found[i]

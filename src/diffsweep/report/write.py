@@ -106,7 +106,7 @@ def _drawings(
     """What a sweep's sheets and figures are called, and what draws them: the usual ones, and those chosen since."""
     chosen = sweep.get("chosen", {})
     for file, look in {SHEET: usual_look(sweep, frame), **chosen.get("sheets", {})}.items():
-        yield file, partial(write_grid, folder, store, sweep, **look, file=file)
+        yield file, partial(write_grid, folder, store, sweep, **look, file=file, frame=frame)
     for kind in USES:
         yield f"figures of {kind}", partial(_if_any, partial(write_figures, folder, sweep, frame, table, kind))
     yield "trajectory", partial(write_trajectory, folder, store, sweep)

@@ -96,22 +96,27 @@ class Spaced:
     threshold_max: float | None = None
 
     def __post_init__(self) -> None:
-        listed = isinstance(self.spacing, tuple)
-        fixed = self.spacing if isinstance(self.spacing, tuple) else PRESETS.get(self.spacing)
-        name = "the list" if listed else f"spacing={self.spacing}"
-        conflict = fixed is not None and self.steps not in (None, len(fixed))
+        if isinstance(self.spacing, tuple):
+            fixed, name, problem = self.spacing, "the list", falling(self.spacing)
+        else:
+            fixed, name = PRESETS.get(self.spacing, ()), f"spacing={self.spacing}"
+            problem = one_of("spacing", self.spacing, (CHECKPOINT, *SPACINGS))
         require(
             within("steps", self.steps, 1),
-            falling(self.spacing)
-            if isinstance(self.spacing, tuple)
-            else one_of("spacing", self.spacing, (CHECKPOINT, *SPACINGS)),
+            problem,
+            self._conflict(name, len(fixed)) if fixed else None,
             one_of("threshold", self.threshold, (CHECKPOINT, *KINDS)),
             within("threshold_ratio", self.threshold_ratio, 0, 1),
             within("threshold_max", self.threshold_max, 1),
-            f"steps={self.steps}: {name} fixes {len(fixed or ())} steps; leave steps out, "
+        )
+
+    def _conflict(self, name: str, number: int) -> str | None:
+        """A problem where other steps are asked for than a list or a preset has."""
+        if self.steps in (None, number):
+            return None
+        return (
+            f"steps={self.steps}: {name} fixes {number} steps; leave steps out, "
             f"or choose another spacing, as {CHECKPOINT} or leading"
-            if conflict
-            else None,
         )
 
     def on(self, stage: Stage) -> Stage:

@@ -96,9 +96,13 @@ class Cell:
         return tuple(row for prompt in asked for row in self.guidance.about(prompt).prompts)
 
 
-@lru_cache(maxsize=4096)
 def _array(group: str, part: Any, size: int) -> tuple[np.ndarray, str]:
-    """An input's or a mask's pixels, and their hash."""
+    """An input's or a mask's pixels, and their hash; a changed file is read anew."""
+    return _read(group, part, size, part.stamp())
+
+
+@lru_cache(maxsize=4096)
+def _read(group: str, part: Any, size: int, stamp: object) -> tuple[np.ndarray, str]:
     values = part.pixels(size) if group == "input" else part.values(size)
     if group == "mask" and not values.any():
         name = plain(part)["name"]
@@ -106,16 +110,14 @@ def _array(group: str, part: Any, size: int) -> tuple[np.ndarray, str]:
     return values, hashlib.sha256(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
-def _proportions(picture: Any) -> tuple[int, int]:
-    """Width and height of an input before it is cropped to a square."""
-    return picture.proportions() if hasattr(picture, "proportions") else (1, 1)
+def _hard(mask: Any, size: int) -> np.ndarray:
+    """A mask before its edge is softened, 0 or 255; a changed file is read anew."""
+    return _hardened(mask, size, mask.stamp())
 
 
 @lru_cache(maxsize=4096)
-def _hard(mask: Any, size: int) -> np.ndarray:
-    """A mask before its edge is softened, 0 or 255, or where one that cannot tell is at least half."""
-    hard = mask.hard(size) if hasattr(mask, "hard") else mask.values(size) >= 128
-    return np.asarray(hard, dtype=np.uint8) * 255
+def _hardened(mask: Any, size: int, stamp: object) -> np.ndarray:
+    return np.asarray(mask.hard(size), dtype=np.uint8) * 255
 
 
 @lru_cache(maxsize=4096)
@@ -168,8 +170,8 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     for group in ("input", "mask"):
         if stage is not None and group in uses and group in parts:
             with problems.under(group):
-                if group == "mask" and "input" in arrays and hasattr(parts["mask"], "fits"):
-                    parts["mask"].fits(*_proportions(parts["input"]))
+                if group == "mask" and "input" in arrays:
+                    parts["mask"].fits(*parts["input"].proportions())
                 arrays[group] = _array(group, parts[group], stage.shape[-1])
     if stage is None or "technique" not in parts:
         raise BadInput(problems.messages)  # what follows depends on both
@@ -197,7 +199,8 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     picture = parts.get("input")
     if picture and ("input" in arrays or "input" not in uses):
         with problems.under():
-            prompt, assumed = prompts.settled(values["prompt"], technique, picture, _plain(picture)["name"])
+            name, guided = _plain(picture)["name"], parts.get("guidance")
+            prompt, assumed = prompts.settled(values["prompt"], technique, picture, name, guided)
     problems.settle()
 
     guidance = _guidance(parts["guidance"], technique.asked(prompt))
@@ -253,8 +256,7 @@ def _guidance(guidance: Any, prompts: tuple[str, ...]) -> Any:
 def _notes(read: Iterable[str], parts: Mapping[str, Any], size: int) -> Iterator[str]:
     """What should be known of how input and mask were read."""
     for group in read:
-        if hasattr(parts[group], "notes"):
-            yield from (f"{group}: {note}" for note in parts[group].notes(size))
+        yield from (f"{group}: {note}" for note in parts[group].notes(size))
 
 
 def _larger(upscale: Any, model: Any, low: Stage, problems: _Problems) -> Iterator[tuple[Any, Stage, str]]:
@@ -286,13 +288,12 @@ def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, parts: M
     pixels = {"input": base.pixels, "mask": base.mask}
     hard_mask = base.hard_mask
     for group in (group for group, array in pixels.items() if array is not None):
-        part, factor = parts[group], stage.side / base.cascade[0].stage.side
-        if hasattr(part, "enlarged"):
-            part = part.enlarged(factor)
+        part = parts[group]
+        if group == "mask":
+            part = part.enlarged(stage.side / base.cascade[0].stage.side)
+            hard_mask = _hard(part, stage.side)
         pixels[group], digest = _array(group, part, stage.side)
         decided[group] = {**base.config[group], "sha256": [base.config[group]["sha256"], digest]}
-        if group == "mask":
-            hard_mask = _hard(part, stage.side)
     if plugins := sources(base.model, base.technique, upscale):
         decided["plugins"] = {**base.config.get("plugins", {}), **plugins}
     return replace(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from diffsweep.mask.soft import percent
+from diffsweep.core.text import percent
 from diffsweep.sweep.cell import Cell
 
 MOST = 5  # of a kind

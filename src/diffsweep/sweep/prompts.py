@@ -1,7 +1,8 @@
 """What stands in for a prompt that is not given: the input's caption; else it depends on what the technique does.
 
 One that draws from noise gets a default prompt. One that restores asks about no prompt at all: an empty one, with which
-guidance has nothing to push towards. One that edits a picture of the user's must be told what to make of it.
+guidance has nothing to push towards, though a negative prompt may push. One that edits a picture of the user's must be
+told what to make of it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from diffsweep.core.problems import BadInput
 DEFAULT_PROMPT = "a photo of a dog"
 
 
-def settled(given: str | None, technique: Any, picture: Any, name: str) -> tuple[str, str | None]:
+def settled(given: str | None, technique: Any, picture: Any, name: str, guidance: Any = None) -> tuple[str, str | None]:
     """The prompt, and what was assumed. picture: the input, whose choice is `name`."""
     if given is not None:
         return given, None
@@ -26,8 +27,15 @@ def settled(given: str | None, technique: Any, picture: Any, name: str) -> tuple
     if "prompt" not in takes:
         return "", None
     if getattr(technique, "restores", False):
-        return "", f"none is given and input={name} has no caption: {kind} runs with an empty one, unguided"
+        how = f"with an empty one, {_steered(guidance)}"
+        return "", f"none is given and input={name} has no caption: {kind} runs {how}"
     raise BadInput(
         f"prompt: {kind} edits the picture towards one, and input={name} has no caption: "
         'give prompt="a photo of ...", or prompt= for an empty one'
     )
+
+
+def _steered(guidance: Any) -> str:
+    """How the estimate about an empty prompt comes about."""
+    other = [row for row in guidance.about("").prompts if row] if guidance else []
+    return f"guided by {', '.join(map(repr, other))} alone" if other else "unguided"

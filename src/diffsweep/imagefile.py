@@ -1,4 +1,4 @@
-"""Image files, opened with care: regular files of a bounded size, in any format that Pillow reads, and HEIC. No torch.
+"""Image files, which inputs and masks read: regular files of a bounded size, in any format that Pillow reads, and HEIC.
 
 Pixels are decoded by whoever needs them, so that a large file is never in memory as anything but itself.
 """
@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from diffsweep.core.files import irregular
+from diffsweep.core.files import require_regular
 from diffsweep.core.problems import BadInput
 
 MEGAPIXELS = 200.0  # the largest picture that is read without being asked to
@@ -38,8 +39,7 @@ def opened(path: str, frame: int = 0, most: float = MEGAPIXELS, larger: str = ""
         raise BadInput("path: a file is needed, such as picture.png")
     try:
         file = Path(path).expanduser()
-        if kind := irregular(file):
-            raise OSError(f"{kind}, where a file is needed")
+        require_regular(file)
         with _unlimited(), _identified(file) as image:
             megapixels = image.width * image.height / 1e6
             if megapixels > most:
@@ -59,6 +59,12 @@ def opened(path: str, frame: int = 0, most: float = MEGAPIXELS, larger: str = ""
 
 def frames(image: Image.Image) -> int:
     return getattr(image, "n_frames", 1)
+
+
+def frame_note(image: Image.Image, frame: int, key: str) -> str | None:
+    """What should be known of an animated file, as the end of a sentence that begins with its name."""
+    number = frames(image)
+    return f"has {number} frames, of which frame {frame} is read ({key})" if number > 1 else None
 
 
 def orientation(image: Image.Image) -> int:
@@ -90,6 +96,35 @@ def stamp(path: str) -> tuple[int, int] | None:
     except (OSError, RuntimeError, ValueError):
         return None
     return state.st_mtime_ns, state.st_size
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether a pixel is one number of more than 8 bits."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def has_16_bits(image: Image.Image) -> bool:
+    """These formats have no deeper numbers, whatever Pillow holds them in."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def numbers(image: Image.Image) -> np.ndarray:
+    """The pixels of a deep picture; ValueError where they are not finite."""
+    values = np.asarray(image)
+    if image.mode == "I" and image.format == "TIFF" and image.tag_v2.get(339, 1) in (1, (1,)):  # type: ignore[attr-defined]
+        values = values.view(np.uint32)  # unsigned, which Pillow does not know
+    if image.mode == "F" and not np.isfinite(values).all():
+        raise ValueError("it holds NaN or infinite values")
+    return values
+
+
+def plain(image: Image.Image) -> Image.Image:
+    """In a mode that can be resized: L, RGB, RGBA or CMYK."""
+    if image.has_transparency_data:
+        return image if image.mode == "RGBA" else image.convert("RGBA")
+    if image.mode in ("L", "RGB", "CMYK"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
 
 
 @contextmanager
