@@ -52,7 +52,8 @@ class Runner:
         self.cells += cells
         statuses = [self.status] * len(cells)
         folder = Path("outputs/sweeps") / (name or "unnamed")
-        return SimpleNamespace(statuses=statuses, failed=statuses.count("failed"), folder=folder, session=session)
+        ends = {"ids": [f"{i:020x}" for i in range(len(cells))], "statuses": statuses}
+        return SimpleNamespace(**ends, failed=statuses.count("failed"), folder=folder, session=session)
 
 
 @pytest.fixture
@@ -368,7 +369,7 @@ def test_bytes_that_are_no_text_are_refused_before_anything_is_planned(diffsweep
 
 
 def test_what_crosses_processes_comes_out_the_same() -> None:
-    for value in (app.Status("done", Path("outputs/sweeps/it"), 3), app.task):
+    for value in (app.Status("done", Path("outputs/sweeps/it"), "0" * 20), app.task):
         assert vars(pickle.loads(pickle.dumps(value))) == vars(value)
     bad = pickle.loads(pickle.dumps(BadInput(["one thing", "another\nline"])))
     assert (type(bad), bad.messages) == (BadInput, ["one thing", "another\nline"])

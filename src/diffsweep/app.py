@@ -51,20 +51,20 @@ class Status:
     sweep's first metric, ValueError where it has none. Launchers send it from one process to another."""
 
     text: str
-    folder: Path
-    place: int  # in sweep.json, in `folder`
+    folder: Path  # the sweep's
+    cell_id: str
 
     def __float__(self) -> float:
         from diffsweep.sweep.schema import Document, load
         from diffsweep.sweep.store import Store
 
         sweep = load(self.folder / "sweep.json", Document)
-        cell_id, metrics = sweep["cells"][self.place]["cell_id"], sweep.get("metrics") or [""]
-        record = Store(self.folder.parents[1]).get(cell_id)
+        metrics = sweep.get("metrics") or [""]
+        record = Store(self.folder.parents[1]).get(self.cell_id)
         entry = record["metrics"].get(metrics[0]) if record else None
         value = entry["value"] if entry else None
         if self.text == "failed" or value is None:
-            raise ValueError(f"cell {cell_id}: {self.text}, no {metrics[0] or 'metric'}")
+            raise ValueError(f"cell {self.cell_id}: {self.text}, no {metrics[0] or 'metric'}")
         return float(value)
 
 
@@ -139,10 +139,10 @@ class Task:
         self.session = outcome.session
         if joins:
             self.end()
-        before = len(self.launched)
         self.name, self.launched = outcome.folder.name, [*self.launched, *cells]
         self.failed += outcome.failed
-        return [Status(text, outcome.folder, before + i) for i, text in enumerate(outcome.statuses)]
+        ends = zip(outcome.statuses, outcome.ids, strict=True)
+        return [Status(text, outcome.folder, cell_id) for text, cell_id in ends]
 
 
 task = Task()  # importable, so that other launchers can send it to their processes

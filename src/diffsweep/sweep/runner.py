@@ -48,10 +48,11 @@ MOST_ROWS = {"cpu": 16, "cuda": 32}  # a row's cost hardly falls beyond
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sweep ended: `done` or `failed` for each cell, in order, and where its files are. session: what its tracker
+    """How a sweep ended: each cell's id, in order, whether it is `done` or `failed`, and where its files are. session: what its tracker
     goes on with where more is to come; to be closed by whoever knows that it is not. unmeasured: metrics that failed,
     with their errors."""
 
+    ids: list[str]
     statuses: list[str]
     folder: Path
     session: Session | None = None
@@ -115,7 +116,8 @@ def run_sweep(
             say(told)
         raise
     statuses = [sweep.status(cell) for cell in own.cells]
-    return Outcome(statuses, sweep.folder, sweep.session, sweep.unmeasured, sweep.undrawn)
+    ids = [cell.id for cell in own.cells]
+    return Outcome(ids, statuses, sweep.folder, sweep.session, sweep.unmeasured, sweep.undrawn)
 
 
 class Sweep:
