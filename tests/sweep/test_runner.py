@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 from diffsweep.app import Task
+from diffsweep.core.memory import Lacking
 from diffsweep.core.problems import BadInput
 from diffsweep.model.analytic import GaussianMixture
 from diffsweep.sweep import runner
@@ -556,9 +557,7 @@ def test_a_model_that_memory_cannot_hold_is_one_message(run: Run, monkeypatch: p
         )
 
     monkeypatch.setattr(GaussianMixture, method, lacks)
-    with pytest.raises(
-        BadInput, match=r"^model: memory does not suffice to load it \(RuntimeError: .* 99 bytes\): end"
-    ):
+    with pytest.raises(Lacking, match=r"^model: memory does not suffice to load it \(RuntimeError: .* 99 bytes\): end"):
         run(seed=[0, 1])
 
 
