@@ -433,6 +433,29 @@ REFUSED = {
 }
 
 
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["input={name:file,path:'a\nb'}", "model=analytic"],
+        ['input={name:file,path:"a\nb"}'],
+        [f"technique={LONG}"],
+        [f"{LONG}=3"],
+        ["-m", f"{LONG}=1,2", f"{LONG}.x=1"],
+        ["-m", f"+{LONG}=1,2"],
+        [f"+sweeps={LONG}"],
+        [f"{LONG}={{name:x}}"],
+    ],
+    ids=lambda words: " ".join(words)[:30],
+)
+def test_odd_words_are_mistakes_too(diffsweep, runner, capsys, words: list[str]) -> None:
+    assert diffsweep(*words) == 2
+    assert capsys.readouterr().err.startswith("diffsweep: ")
+    assert runner.cells == []
+
+
 @pytest.mark.parametrize("typed", REFUSED)
 def test_mistakes_are_one_short_message(diffsweep, runner, tmp_path, capsys, typed: str) -> None:
     (tmp_path / "sweeps").mkdir()

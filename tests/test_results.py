@@ -54,6 +54,16 @@ def command(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
+LONG = "n" * 300  # more than a file's name may have
+
+
+def test_words_that_no_file_can_have(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("grid", "inp", f"title={LONG}") == 0
+    for words in (["table", LONG], ["table", "inp", f"metric={LONG}"], ["export", "inp", f"to={LONG}/x"]):
+        assert command(*words) == 2, words
+        assert capsys.readouterr().err.startswith("diffsweep-results: ")
+
+
 def test_score_measures_old_pictures_and_generates_nothing(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
     pictures = {file: file.read_bytes() for file in Path("outputs/cells").rglob("*.png")}
     runs = json.loads(Path("outputs/sweeps/inp/sweep.json").read_text())["runs"]

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from os.path import exists, isdir, isfile, lexists
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,9 @@ def opened(name: str, output_dir: str) -> Stored:
 
     root, path = Path(output_dir).expanduser(), Path(name).expanduser()
     folder = root / "sweeps" / name
-    if path.is_absolute() or not (folder / "sweep.json").exists():
+    if path.is_absolute() or not exists(folder / "sweep.json"):
         folder = path
-        root = folder.resolve().parents[1] if (folder / "sweep.json").exists() else root
+        root = folder.resolve().parents[1] if exists(folder / "sweep.json") else root
     try:
         sweep = load(folder / "sweep.json", Document)
     except Absent:
@@ -194,7 +195,7 @@ def grid(stored: Stored, keys: Mapping[str, str]) -> int:
     if "size" in keys:
         look["size"] = _number("size", keys["size"])
     file = Path(keys["to"]).expanduser() if "to" in keys else stored.folder / SHEET
-    if not file.parent.is_dir():
+    if not isdir(file.parent):
         raise BadInput(f"to={file}: {file.parent} does not exist")
     for sheet in write_grid(
         file.parent, stored.store, stored.sweep, **(look or usual_look(stored.sweep, frame)), file=file.name
@@ -371,7 +372,7 @@ def _metrics(text: str, there: Iterable[str] = ()) -> list[str]:
     import yaml  # type: ignore[import-untyped]
 
     choice = shipped("conf") / "metric" / f"{text}.yaml"
-    if not choice.is_file():
+    if not isfile(choice):
         return _words(text)
     chosen = list(yaml.safe_load(choice.read_text())["names"])
     return [name for name in chosen if name in there] or chosen
@@ -423,9 +424,9 @@ def export(stored: Stored, keys: Mapping[str, str]) -> int:
     if not (to := keys.get("to")):
         raise BadInput("to: a folder or a .zip file is needed, as in to=for_a_colleague")
     target = Path(to).expanduser().absolute()
-    if target.exists() or target.is_symlink():
+    if lexists(target):
         raise BadInput(f"to={to}: exists already; nothing is overwritten")
-    if not target.parent.is_dir():
+    if not isdir(target.parent):
         raise BadInput(f"to={to}: {target.parent} does not exist")
     scratch = files.scratch(target)
     left, cells = list[str](), 0
@@ -515,7 +516,7 @@ def run(words: Sequence[str]) -> int:
     pairs = (word.lstrip("-").partition("=") for word in rest)
     output_dir = next((value for key, _, value in pairs if key == "output_dir"), "outputs")
     there = names(root_of(output_dir))  # a sweep's name may hold a =
-    plain = [word for word in rest if "=" not in word or word in there or Path(word).is_dir()]
+    plain = [word for word in rest if "=" not in word or word in there or isdir(word)]
     keys = _keys([word for word in rest if word not in plain], (*own, *COMMON))
     if name == "list":
         print("\n".join(there) or f"no sweeps under {output_dir}")
