@@ -47,12 +47,14 @@ diffsweep-results: tables, sheets and reports of stored sweeps
                                     cell, such as input, noisy, low, view_1, or hole: the input, its hole marked.
                                     title: in place of the sweep's name; empty, without the settings too. size: of a
                                     picture, at most. Later reports draw it so again, as well as a file in the sweep's
-                                    folder; keep=false: this once. Without keys: as the sweep's `grid` block says
+                                    folder. keep=false: this once, and what was kept stays. Without keys: from now on
+                                    as the sweep's `grid` block says
   figure SWEEP [kind=curve|heatmap|pareto|tradeoff] [metric=NAMES] [x=AXIS] [y=AXIS] [hue=AXIS] [facet=AXIS]
-         [cost=nfe|seconds] [over=AXES] [keep=false]
-  figure SWEEP kind=trajectory [cell=ID] [keep=false]
+         [cost=nfe|seconds] [over=AXES] [keep=false|forget]
+  figure SWEEP kind=trajectory [cell=ID] [keep=false|forget]
                                     draw figures, each as PDF and PNG; without a kind every one that the sweep allows.
-                                    Later reports draw what was chosen again; keep=false: this once.
+                                    Later reports draw what was chosen again. keep=false: this once, and what was kept
+                                    stays; keep=forget: later reports draw it no more, without other keys none of them.
                                     trajectory: a cell's steps, where engine.trajectory=N kept some
   report SWEEP [embed=true]         write every file of the sweep again; report.html opens in a browser, from disk.
                                     embed: and report_whole.html, the page with its pictures in it (of 25 MB, those
@@ -187,6 +189,7 @@ def grid(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report.grid import write_grid
     from diffsweep.report.write import SHEET, usual_look
 
+    keep = _keep(keys, "true", "false")
     frame = results(stored.store, stored.sweep)
     look: dict[str, Any] = {key: keys[key] for key in ("rows", "cols", "title") if key in keys}
     look |= {key: _listed(keys, key) for key in ("blocks", "pictures") if key in keys}
@@ -201,8 +204,8 @@ def grid(stored: Stored, keys: Mapping[str, str]) -> int:
         file.parent, stored.store, stored.sweep, **(look or usual_look(stored.sweep, frame)), file=file.name
     ):
         print(sheet)
-    if file.parent.resolve() == stored.folder.resolve():
-        own = {file.name: look} if look and _kept(keys) else {}
+    if keep == "true" and file.parent.resolve() == stored.folder.resolve():
+        own = {file.name: look} if look else {}
         _choose(stored, lambda chosen: {"sheets": {k: v for k, v in chosen["sheets"].items() if k != file.name} | own})
     return 0
 
@@ -212,6 +215,7 @@ def figure(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report.frame import results
     from diffsweep.report.write import write_chosen
 
+    keep = _keep(keys, "true", "false", "forget")
     frame = results(stored.store, stored.sweep)
     request: dict[str, Any] = {key: value for key, value in keys.items() if key not in (*COMMON, "keep")}
     if keys.get("kind") == TRAJECTORY or "cell" in keys:
@@ -225,14 +229,16 @@ def figure(stored: Stored, keys: Mapping[str, str]) -> int:
         if "over" in request:
             request["over"] = _listed(keys, "over")
         nothing = "this sweep has no axis beside the seed and the input, or nothing was measured"
+    if keep == "forget":
+        _forget(stored, request)
+        return 0
     files = write_chosen(stored.folder, stored.store, stored.sweep, frame, request)
     if not files:
         raise BadInput(f"nothing to draw: {_refused(frame) or nothing}")
     for file in files:
         print(file)
-    if any(request.values()):
-        own = [request] if _kept(keys) else []
-        _choose(stored, lambda chosen: {"figures": [one for one in chosen["figures"] if one != request] + own})
+    if keep == "true" and any(request.values()):
+        _choose(stored, lambda chosen: {"figures": [one for one in chosen["figures"] if one != request] + [request]})
     return 0
 
 
@@ -252,10 +258,11 @@ def _incomparable(frame: Any) -> str:
     return "No axis of 2 to 10 values; axis=NAME compares one of more"
 
 
-def _kept(keys: Mapping[str, str]) -> bool:
+def _keep(keys: Mapping[str, str], *allowed: str) -> str:
+    """Whether later reports draw a sheet or a figure so again."""
     keep = keys.get("keep", "true")
-    require(one_of("keep", keep, ("true", "false")))
-    return keep == "true"
+    require(one_of("keep", keep, allowed))
+    return keep
 
 
 def _choose(stored: Stored, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -267,6 +274,15 @@ def _choose(stored: Stored, change: Callable[[dict[str, Any]], dict[str, Any]]) 
         before = {"sheets": {}, "figures": [], **sweep.get("chosen", {})}
         if (chosen := before | change(before)) != before:
             write_atomic(stored.folder / "sweep.json", dump({**sweep, "chosen": chosen}, Document))
+
+
+def _forget(stored: Stored, request: Mapping[str, Any]) -> None:
+    """Have later reports draw a chosen figure no more, or none of them."""
+    kept = stored.sweep.get("chosen", {}).get("figures", [])
+    if not any(one == request or not request for one in kept):
+        there = "; ".join(" ".join(f"{key}={value}" for key, value in one.items()) for one in kept) or "none"
+        raise BadInput(f"keep=forget: no such figure is kept; there are {there}")
+    _choose(stored, lambda chosen: {"figures": [one for one in chosen["figures"] if request and one != request]})
 
 
 def _number(key: str, text: str) -> int:
@@ -465,16 +481,18 @@ def _plain(path: Path) -> bool:
 
 
 def sync(stored: Stored, keys: Mapping[str, str]) -> int:
-    from diffsweep.report.write import write_all
+    from diffsweep.report.write import show_failures, write_all
     from diffsweep.sweep.parts import build
 
     own: dict[str, Any] = {key: value for key, value in keys.items() if key not in COMMON}
     if "tags" in own:
         own["tags"] = _listed(keys, "tags")
     tracker = build("tracker", {"name": "wandb", **own})
-    if told := tracker.log(stored.store, stored.sweep, write_all(stored.store, stored.sweep)):
+    report = write_all(stored.store, stored.sweep)
+    if told := tracker.log(stored.store, stored.sweep, report):
         print(told)
-    return 0
+    show_failures(report)
+    return 1 if report.failures else 0
 
 
 def dashboard(stored: Stored, keys: Mapping[str, str]) -> int:
