@@ -252,7 +252,7 @@ def measured(raw, name=None, command="", before=(), joins=False):
     whole = plan(raw, name)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"planned {len(whole.cells)} {time.perf_counter() - began:.2f} {peak:.0f} {'torch' in sys.modules}")
-    return runner.Outcome(["done"] * len(raw), whole.root)
+    return runner.Outcome([cell.id for cell in whole.cells], ["done"] * len(raw), whole.root)
 runner.run_sweep = measured
 sys.argv = ["diffsweep", "-m", "seed=range(0,100)", "guidance.scale=range(0,100)"]
 sys.exit(app.main())

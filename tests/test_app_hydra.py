@@ -10,7 +10,8 @@ import sys
 import tempfile
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType, SimpleNamespace, UnionType
+from typing import Any, get_args
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,6 +20,8 @@ from omegaconf import ListConfig, OmegaConf
 from diffsweep import app
 from diffsweep.core.problems import BadInput
 from diffsweep.paths import shipped
+from diffsweep.sweep.cell import BLOCKS
+from diffsweep.sweep.plan import _typed
 
 MINE = """# @package _global_
 # What does this ask?
@@ -49,7 +52,8 @@ class Runner:
         self.cells += cells
         statuses = [self.status] * len(cells)
         folder = Path("outputs/sweeps") / (name or "unnamed")
-        return SimpleNamespace(statuses=statuses, failed=statuses.count("failed"), folder=folder, session=session)
+        ends = {"ids": [f"{i:020x}" for i in range(len(cells))], "statuses": statuses}
+        return SimpleNamespace(**ends, failed=statuses.count("failed"), folder=folder, session=session)
 
 
 @pytest.fixture
@@ -71,6 +75,45 @@ def diffsweep(runner, monkeypatch):
             return int(stop.code or 0)
 
     return run
+
+
+# of each type that a block's key has: what is typed, and what it is
+WRITTEN = {
+    str: ("1_0", "1_0"),
+    bool: ("true", True),
+    int: ("64", 64),
+    tuple[str, ...]: ("[1_0,a]", ("1_0", "a")),
+}
+KEYS = {(block, key): hint for block, keys in BLOCKS.items() for key, hint in keys.items()}
+
+
+def of_its_type(hint: Any) -> tuple[str, Any]:
+    return WRITTEN[next(iter(get_args(hint))) if isinstance(hint, UnionType) else hint]
+
+
+@pytest.mark.parametrize("form", ["keys", "mappings", "file"])
+def test_every_key_of_every_block_arrives_as_its_type(diffsweep, runner, tmp_path, form: str) -> None:
+    keys = {
+        (block, key): of_its_type(hint) for (block, key), hint in KEYS.items() if (block, key) != ("metric", "name")
+    }
+    lines = {
+        block: ", ".join(f"{key}: {text}" for (own, key), (text, _) in keys.items() if own == block) for block in BLOCKS
+    }
+    if form == "file":
+        (tmp_path / "sweeps").mkdir()
+        content = "".join(f"{block}: {{{line}}}\n" for block, line in lines.items())
+        (tmp_path / "sweeps/mine.yaml").write_text(f"# @package _global_\n{content}")
+        words = ["+sweeps=mine"]
+    elif form == "keys":
+        words = [f"{block}.{key}={text}" for (block, key), (text, _) in keys.items()]
+    else:  # metric is a group too, whose choice goes by its name
+        words = [f"{block}={{{line}}}" for block, line in lines.items() if block != "metric"]
+        words += [f"metric.{key}={text}" for (block, key), (text, _) in keys.items() if block == "metric"]
+    assert diffsweep(*words) == 0
+    ((config, _),) = runner.cells
+    for (block, key), (_, value) in keys.items():
+        found = _typed(block, config)[key]
+        assert (found, type(found)) == (value, type(value)), (block, key)
 
 
 def test_nothing_typed_is_one_default_cell(diffsweep, runner, tmp_path) -> None:
@@ -330,7 +373,7 @@ def test_bytes_that_are_no_text_are_refused_before_anything_is_planned(diffsweep
 
 
 def test_what_crosses_processes_comes_out_the_same() -> None:
-    for value in (app.Status("done", Path("outputs/sweeps/it"), 3), app.task):
+    for value in (app.Status("done", Path("outputs/sweeps/it"), "0" * 20), app.task):
         assert vars(pickle.loads(pickle.dumps(value))) == vars(value)
     bad = pickle.loads(pickle.dumps(BadInput(["one thing", "another\nline"])))
     assert (type(bad), bad.messages) == (BadInput, ["one thing", "another\nline"])
@@ -392,6 +435,29 @@ REFUSED = {
     "--experimental-rerun job.pickle": r"--experimental-rerun is not supported",
     "--exp=job.pickle": r"--experimental-rerun is not supported",
 }
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["input={name:file,path:'a\nb'}", "model=analytic"],
+        ['input={name:file,path:"a\nb"}'],
+        [f"technique={LONG}"],
+        [f"{LONG}=3"],
+        ["-m", f"{LONG}=1,2", f"{LONG}.x=1"],
+        ["-m", f"+{LONG}=1,2"],
+        [f"+sweeps={LONG}"],
+        [f"{LONG}={{name:x}}"],
+    ],
+    ids=lambda words: " ".join(words)[:30],
+)
+def test_odd_words_are_mistakes_too(diffsweep, runner, capsys, words: list[str]) -> None:
+    assert diffsweep(*words) == 2
+    assert capsys.readouterr().err.startswith("diffsweep: ")
+    assert runner.cells == []
 
 
 @pytest.mark.parametrize("typed", REFUSED)

@@ -166,7 +166,7 @@ class Levelled(Engine):
     """Most steps left first: no row is padded that need not be, and all programs end together."""
 
     def _choose(self, running: Any) -> Any:
-        return [(r, i) for r in sorted(running, key=lambda r: (not r.answers, -r.level)) for i in r.open][:16]
+        return [(r, i) for r in sorted(running, key=lambda r: (not r.answers, -r.chain)) for i in r.open][:16]
 
 
 class InOrder(Engine):
@@ -388,6 +388,50 @@ def test_every_picture_is_sampled_in_one_shape_though_memory_ran_out(lack: Calla
     assert set().union(*(end.result for end in ended)) <= {8.0, 4.0} and engine.rows == {"base": 4}
     assert {end.key: end.nfe for end in ended} == {i: (3 + i % 4) * (1 + i % 2) for i in range(20)}
     assert sum(heard) == sum(end.nfe for end in ended) < engine.counts.model_rows
+
+
+@LACKS
+def test_memory_that_lacks_where_programs_are_asked_alone_halves_the_rows(lack: Callable[[], None]) -> None:
+    """After an error of one program's: the others' questions are asked again, now in a call that lacks memory."""
+
+    @dataclass
+    class Crowded(Toy):
+        refused: int = 0
+
+        def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], given: Any = None) -> Estimate:
+            if "raise" in prompts:
+                self.refused += 1
+            elif self.refused and len(x) > 4:
+                self.lack()
+            return super().predict(x, t, prompts, given)
+
+    programs = crowd(12)
+    programs[3] = lambda: asking(3, 2, prompt="raise")
+    model = Crowded(lack=lack)
+    engine = Engine({"base": model}, 8)
+    ended = sorted(engine.run([Work(i, p, 1) for i, p in enumerate(programs)]), key=lambda end: end.key)
+    assert_right(ended, but=[3])
+    assert isinstance(ended[3].error, ValueError)
+    assert engine.rows == {"base": 4} and engine.counts.halvings == 1
+
+
+def test_few_programs_run_once_the_rows_were_halved() -> None:
+    alive = 0
+    beside: dict[int, int] = {}  # how many run when a program starts
+
+    def counted(number: int) -> Program[int]:
+        nonlocal alive
+        alive += 1
+        beside[number] = alive
+        try:
+            return (yield from asking(number, 3))
+        finally:
+            alive -= 1
+
+    works = [Work(i, lambda i=i: counted(i), 3) for i in range(300)]  # type: ignore[misc]
+    assert len([*Engine({"base": Toy(most=2)}, 16).run(works)]) == 300
+    assert alive == 0
+    assert max(list(beside.values())[-100:]) <= 4 * 2
 
 
 def test_with_one_row_a_call_there_is_nothing_left_to_halve() -> None:

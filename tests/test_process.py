@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from diffsweep import process, results
+from diffsweep.core.locks import Busy
 
 SCRIPT = """
 import os, signal, sys, time
@@ -139,6 +140,48 @@ def test_a_bug_leaves_its_traceback_in_a_file_and_the_code_70(shell: Shell, tmp_
     assert "it.py\n" in file.read_text() and file.read_text().endswith("IndexError: list index out of range\n")
     assert b"Traceback" in shell("$it", "[][1]", env={"HYDRA_FULL_ERROR": "1"}).stderr
     assert shell("$it", "raise KeyError('a mistake')").returncode == 2
+
+
+def test_memory_that_does_not_suffice_is_one_message(shell: Shell, tmp_path: Path) -> None:
+    done = shell("$it", "bytearray(2**60)")
+    assert (done.returncode, [*tmp_path.glob("diffsweep-*.txt")]) == (1, [])
+    assert done.stderr.decode().splitlines() == [
+        "it: memory does not suffice (MemoryError)",
+        "it: All is safe: end what else takes memory, then run the same command again",
+    ]
+    done = shell("$it", "import torch\nraise torch.OutOfMemoryError('CUDA out of memory.\\nTried')")
+    assert done.returncode == 1 and b"(OutOfMemoryError: CUDA out of memory. Tried)" in done.stderr
+
+
+def test_an_explanation_that_fails_is_a_bug_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process.tempfile, "tempdir", str(tmp_path))
+
+    def act() -> int:
+        raise KeyError("first")
+
+    def explain(error: Exception) -> str:
+        raise TypeError("second")
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no words")
+
+    def says_nothing() -> int:
+        raise Mute
+
+    assert process.run("it", act, explain, "All is safe") == 70
+    assert process.run("it", says_nothing, lambda error: None, "All is safe") == 70
+    one, other = sorted((file.read_text() for file in tmp_path.glob("diffsweep-*.txt")), key=len)[::-1]
+    texts = one + other
+    assert "KeyError: 'first'" in texts and "TypeError: second" in texts and "ValueError: no words" in texts
+
+
+def test_control_characters_reach_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    def act() -> int:
+        raise Busy("held by \x1b[31mred\x9b")
+
+    assert process.run("it", act, lambda error: None, "All is safe") == 1
+    assert capsys.readouterr().err.splitlines()[0] == "it: held by \\x1b[31mred\\x9b"
 
 
 def test_results_end_the_same_way(

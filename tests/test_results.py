@@ -54,6 +54,16 @@ def command(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
+LONG = "n" * 300  # more than a file's name may have
+
+
+def test_words_that_no_file_can_have(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("grid", "inp", f"title={LONG}") == 0
+    for words in (["table", LONG], ["table", "inp", f"metric={LONG}"], ["export", "inp", f"to={LONG}/x"]):
+        assert command(*words) == 2, words
+        assert capsys.readouterr().err.startswith("diffsweep-results: ")
+
+
 def test_score_measures_old_pictures_and_generates_nothing(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
     pictures = {file: file.read_bytes() for file in Path("outputs/cells").rglob("*.png")}
     runs = json.loads(Path("outputs/sweeps/inp/sweep.json").read_text())["runs"]
@@ -212,9 +222,20 @@ def test_chosen_sheets_and_figures_are_drawn_again_by_later_reports(command: Run
     assert drawn() == chosen
     assert "holes.png" in (folder / "report.html").read_text()
 
+    kept = (folder / "sweep.json").read_bytes()
+    curve = ("figure", "inp", "kind=curve", "x=seed", "metric=ssim")
+    for words in (("grid", "inp", "rows=seed"), ("grid", "inp"), ("grid", "inp", f"to={folder}/holes.png"), curve):
+        assert command(*words, "keep=false") == 0
+    assert command("figure", "inp", "kind=curve", "x=mask.softness", "metric=ssim", "keep=false") == 0
+    assert (folder / "sweep.json").read_bytes() == kept
+
     assert command("grid", "inp") == 0  # as the sweep's own block says
-    assert command("grid", "inp", "pictures=hole,image", "size=64", f"to={folder}/holes.png", "keep=false") == 0
-    assert command("figure", "inp", "kind=curve", "x=seed", "metric=ssim", "keep=false") == 0
+    assert command("grid", "inp", f"to={folder}/holes.png") == 0
+    assert command("figure", "inp", "kind=curve", "x=mask.softness", "metric=psnr") == 0
+    assert command(*curve, "keep=forget") == 0
+    assert command(*curve, "keep=forget") == 2  # it is forgotten
+    assert len(json.loads((folder / "sweep.json").read_text())["chosen"]["figures"]) == 1
+    assert command("figure", "inp", "keep=forget") == 0
     assert json.loads((folder / "sweep.json").read_text())["chosen"] == {"sheets": {}, "figures": []}
     (folder / "holes.png").unlink()
     assert command("report", "inp") == 0
@@ -228,6 +249,22 @@ def test_a_choice_that_the_sweep_has_no_more_is_noted(command: Run, capsys: pyte
     assert command("report", "inp") == 0
     assert "note: mine.png: not drawn: rows=gone: no such axis in this sweep" in capsys.readouterr().err
     assert not Path("outputs/sweeps/inp/mine.png").exists() and Path("outputs/sweeps/inp/grid.png").is_file()
+
+
+def test_what_cannot_be_drawn_is_an_exit_code_of_every_command_that_draws(
+    command: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from diffsweep.report import write
+    from diffsweep.tracker.wandb import Wandb
+
+    def broken(*words: Any, **more: Any) -> Any:
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(write, "write_grid", broken)
+    monkeypatch.setattr(Wandb, "log", lambda *words: None)
+    for words in (["report", "inp"], ["score", "inp", "metric=psnr"], ["sync", "inp"]):
+        assert command(*words) == 1, words
+        assert "grid.png: not drawn: RuntimeError: no ink" in capsys.readouterr().err
 
 
 def test_a_sheet_elsewhere_is_drawn_once(command: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,23 @@ REFUSED = {
     "the launcher's class": "hydra: {launcher: '${made}'}",
     "a class among the sweeps": "hydra: {sweeper: {params: {x: {_target_: os.system}}}}",
     "the sweeps as a whole": "hydra: {sweeper: {params: '${made}'}}",
+    **{
+        f"a sweep over {key}": "defaults: [override /hydra/launcher: basic]\n"
+        f"hydra: {{sweeper: {{params: {{'{key}': '{value}'}}}}}}"
+        for key, value in {
+            "hydra.job_logging.root": "{handlers:[x]}",
+            "+hydra.job_logging.handlers": "{x:{class:logging.FileHandler,filename:victim,mode:w}}",
+            "++hydra.job_logging.handlers.x": "{class:logging.FileHandler,filename:victim,mode:w}",
+            "hydra.job.env_set": "{PATH:x}",
+            "hydra.sweep.dir": "/tmp",
+            "~hydra.callbacks": "",
+            "hydra": "{verbose:true}",
+            "hydra/job_logging": "default",
+            "+mask@hydra.job_logging": "box",
+            "+mask@_global_.hydra.callbacks": "box",
+            "mask@mask:hydra.callbacks": "box",
+        }.items()
+    },
     "the environment of jobs": "hydra: {job: {env_set: {PATH: x}}}",
     "the environment copied": "hydra: {job: {env_copy: [HOME]}}",
     "where files are looked for": "hydra: {sweep: {dir: /tmp}}",

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from os.path import isdir
 from pathlib import Path
 from posixpath import normpath
 from typing import TYPE_CHECKING, Any
@@ -51,20 +52,20 @@ class Status:
     sweep's first metric, ValueError where it has none. Launchers send it from one process to another."""
 
     text: str
-    folder: Path
-    place: int  # in sweep.json, in `folder`
+    folder: Path  # the sweep's
+    cell_id: str
 
     def __float__(self) -> float:
         from diffsweep.sweep.schema import Document, load
         from diffsweep.sweep.store import Store
 
         sweep = load(self.folder / "sweep.json", Document)
-        cell_id, metrics = sweep["cells"][self.place]["cell_id"], sweep.get("metrics") or [""]
-        record = Store(self.folder.parents[1]).get(cell_id)
+        metrics = sweep.get("metrics") or [""]
+        record = Store(self.folder.parents[1]).get(self.cell_id)
         entry = record["metrics"].get(metrics[0]) if record else None
         value = entry["value"] if entry else None
         if self.text == "failed" or value is None:
-            raise ValueError(f"cell {cell_id}: {self.text}, no {metrics[0] or 'metric'}")
+            raise ValueError(f"cell {self.cell_id}: {self.text}, no {metrics[0] or 'metric'}")
         return float(value)
 
 
@@ -139,10 +140,10 @@ class Task:
         self.session = outcome.session
         if joins:
             self.end()
-        before = len(self.launched)
         self.name, self.launched = outcome.folder.name, [*self.launched, *cells]
         self.failed += outcome.failed
-        return [Status(text, outcome.folder, before + i) for i, text in enumerate(outcome.statuses)]
+        ends = zip(outcome.statuses, outcome.ids, strict=True)
+        return [Status(text, outcome.folder, cell_id) for text, cell_id in ends]
 
 
 task = Task()  # importable, so that other launchers can send it to their processes
@@ -160,7 +161,7 @@ def _main() -> int:
         return 0
     if any("--experimental-rerun".startswith(word.split("=")[0]) for word in arguments if word.startswith("--e")):
         raise BadInput("--experimental-rerun is not supported: it runs what a pickle file holds; repeat the command")
-    require(*(not_text(word) for word in arguments))
+    require(*map(not_text, arguments), *map(_long, arguments))
     OmegaConf.register_new_resolver("diffsweep.sweeps", _sweeps_listed, replace=True)
     multirun = [word for word in arguments if word in ("-m", "--multirun")]  # wherever it was typed
     words = [word for word in arguments if word not in multirun]
@@ -178,6 +179,12 @@ def _main() -> int:
     return 1 if task.failed else 0
 
 
+def _long(word: str) -> str | None:
+    """A problem where a key is longer than any file's name: Hydra looks for a folder that is called so."""
+    key, equals, _ = word.partition("=")
+    return f"{key[:40]}...: no such key" if equals and len(key.encode()) > 255 else None
+
+
 def _mistake(error: Exception) -> str | None:
     """What the user can mend, in one message."""
     return explain(error) if mendable(error) else None
@@ -192,7 +199,7 @@ def _of_swept_choices(words: Sequence[str]) -> list[str]:
         if "=" in word and not word.startswith("-"):
             with suppress(HydraException):  # told later
                 read[word] = parser.parse_override(word)
-    swept = [o for o in read.values() if o.is_sweep_override() and (shipped("conf") / o.key_or_group).is_dir()]
+    swept = [o for o in read.values() if o.is_sweep_override() and isdir(shipped("conf") / o.key_or_group)]
     places = tuple(f"{o.package or o.key_or_group.replace('/', '.')}." for o in swept)
 
     def held(word: str) -> bool:

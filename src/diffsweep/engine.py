@@ -28,10 +28,11 @@ from typing import Any
 
 import torch
 
+from diffsweep.core.memory import out_of_memory
 from diffsweep.core.types import BASE, Estimate, Given, Model, Program, Query
 
 log = logging.getLogger(__name__)
-WINDOW = 4  # running programs hold open questions for about so many calls: slack to level the tail
+WINDOW = 4  # running programs hold open questions for about so many calls: slack to even out the tail
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Work:
     later: int = 0
 
     @property
-    def level(self) -> int:
+    def chain(self) -> int:
         """The calls that must follow one another, this program's and those of what follows."""
         return self.steps + self.later
 
@@ -91,28 +92,9 @@ class _Running:
         return [i for i in range(len(self.queries)) if i not in self.answers]
 
     @property
-    def level(self) -> int:
+    def chain(self) -> int:
         """The calls that must follow one another from here, the next one among them."""
         return max(0, self.steps_left) + 1 + self.work.later
-
-
-# What allocators, and libraries that lack room for their workspace, raise in words alone.
-_LACKS = (
-    "out of memory",
-    "not enough memory",
-    "can't allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_NOT_INITIALIZED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_NOT_SUPPORTED",
-)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice, on a device or on the processor."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _LACKS)
 
 
 def _lazily(start: Callable[[], Program[Any]]) -> Program[Any]:
@@ -126,17 +108,25 @@ def _lazily(start: Callable[[], Program[Any]]) -> Program[Any]:
 _Row = tuple[_Running, int]
 
 
+class _TooManyRows(Exception):
+    """Memory does not suffice for a call, and fewer rows may mend that."""
+
+
 def _needed(above: Mapping[str, Sequence[int]], capacity: Mapping[str, int], stage: str) -> list[int]:
-    """How many rows at a level above 0, 1, 2, ... the next call of a stage must answer, so that all can still end in
-    the fewest calls. above: `Engine._above`; capacity: rows of a call, by stage."""
+    """How many rows whose chain is longer than 0, 1, 2, ... the next call of a stage must answer, so that all can still
+    end in the fewest calls. above: `Engine._above`; capacity: rows of a call, by stage."""
 
-    def calls(stage: str, level: int) -> int:
-        return -(-above[stage][level] // capacity[stage])
+    def calls(stage: str, length: int) -> int:
+        return -(-above[stage][length] // capacity[stage])
 
+    # A row of a chain longer than `length` has at least `length` calls after its own. So of F calls the first F - length
+    # answer all such rows, of every stage: F >= length + sum over stages of ceil(above[stage][length] / capacity).
+    # Hu: the greatest of these bounds is reached. After the next call, F - 1 - length are left for these rows, less
+    # those of other stages, and each answers `most` rows.
     own, most, others = above[stage], capacity[stage], above.keys() - {stage}
-    beside = [sum(calls(other, level) for other in others) for level in range(len(own))]
-    fewest = max(level + calls(stage, level) + beside[level] for level in range(len(own)))
-    return [own[level] - most * (fewest - 1 - level - beside[level]) for level in range(len(own))]
+    beside = [sum(calls(other, length) for other in others) for length in range(len(own))]
+    fewest = max(length + calls(stage, length) + beside[length] for length in range(len(own)))
+    return [own[length] - most * (fewest - 1 - length - beside[length]) for length in range(len(own))]
 
 
 class Engine:
@@ -159,7 +149,7 @@ class Engine:
     def add(self, work: Work) -> None:
         """While `run` goes on: start this program next."""
         self._waiting.append(work)
-        self._coming[work.stage].update({work.level: work.rows, work.later: -work.rows})
+        self._coming[work.stage].update({work.chain: work.rows, work.later: -work.rows})
 
     @torch.inference_mode()
     def run(self, works: Iterable[Work], on_rows: Callable[[int], None] = lambda rows: None) -> Iterator[Finished]:
@@ -167,15 +157,16 @@ class Engine:
 
         on_rows is called with the rows answered; where programs start again, with those lost, as a negative number.
         """
-        for work in sorted(works, key=lambda work: -work.level)[::-1]:  # the last is started first
+        for work in sorted(works, key=lambda work: -work.chain)[::-1]:  # the last is started first
             self.add(work)
         waiting = self._waiting
         running: list[_Running] = []
-        order, window = 0, WINDOW * max(self.rows.values())
+        order = 0
         while waiting or running:
+            window = WINDOW * max(self.rows.values())  # less, once memory lacked
             while waiting and sum(len(r.open) for r in running) < window:
                 work = waiting.pop()
-                self._coming[work.stage].subtract({work.level: work.rows, work.later: -work.rows})
+                self._coming[work.stage].subtract({work.chain: work.rows, work.later: -work.rows})
                 order += 1
                 fresh = _Running(work, order, _lazily(work.start), work.steps)
                 finished = self._advance(fresh)
@@ -199,26 +190,27 @@ class Engine:
         if len(rows) <= most or stage not in above:
             return rows[:most]
         chosen: set[_Row] = set()
-        for level, number in reversed([*enumerate(_needed(above, self.rows, stage))]):
+        for length, number in reversed([*enumerate(_needed(above, self.rows, stage))]):
             if number > len(chosen):
-                pressing = [row for row in rows if row[0].level > level and row not in chosen]
+                pressing = [row for row in rows if row[0].chain > length and row not in chosen]
                 chosen |= {*pressing[: number - len(chosen)]}
         others = [row for row in rows if row not in chosen][: most - len(chosen)]
         chosen |= {*others}
         return [row for row in rows if row in chosen]
 
     def _above(self, running: list[_Running]) -> dict[str, list[int]]:
-        """Of each stage, the rows still to be answered at a level above 0, 1, 2, ... up to the highest, as planned."""
+        """Of each stage, the rows still to be answered whose chain is longer than 0, 1, 2, ... up to the longest, as
+        planned."""
         ends = {stage: Counter(coming) for stage, coming in self._coming.items()}
-        for r in running:  # each level from `later` to below its own holds a step's rows, its own the open ones
-            own, level, rows, number = ends[r.work.stage], r.level, r.work.rows, len(r.open)
-            own[level] += number
-            own[level - 1] += rows - number
+        for r in running:  # each length from `later` to below its own holds a step's rows, its own the open ones
+            own, chain, rows, number = ends[r.work.stage], r.chain, r.work.rows, len(r.open)
+            own[chain] += number
+            own[chain - 1] += rows - number
             own[r.work.later] -= rows
-        top = max(level for own in ends.values() for level, number in own.items() if number)
+        longest = max(length for own in ends.values() for length, number in own.items() if number)
         above = {}
         for stage, own in ends.items():
-            at = accumulate(own[level] for level in range(top, 0, -1))  # rows at the level, from the highest down
+            at = accumulate(own[length] for length in range(longest, 0, -1))  # rows of this length, the longest first
             above[stage] = [*accumulate(at)][::-1]
         return above
 
@@ -227,13 +219,11 @@ class Engine:
         asking = list(dict.fromkeys(r for r, _ in rows))
         stage = rows[0][0].queries[rows[0][1]].stage
         try:
-            estimates: list[Estimate | Exception] = list(self._predict([r.queries[i] for r, i in rows]))
-        except Exception as error:
-            if out_of_memory(error) and self.rows[stage] > 1:
-                self._halve(stage)
-                yield from self._restart([r for r in running if stage in r.answered_by], running, on_rows)
-                return
-            estimates = [error] if len(rows) == 1 else self._one_by_one(asking, rows)
+            estimates = self._estimates(rows, stage)
+        except _TooManyRows:
+            self._halve(stage)
+            yield from self._restart([r for r in running if stage in r.answered_by], running, on_rows)
+            return
         share = (time.perf_counter() - began) / len(rows)
         failed: dict[_Running, Exception] = {}
         for (r, i), estimate in zip(rows, estimates, strict=True):
@@ -271,16 +261,18 @@ class Engine:
                 running.remove(fresh)
                 yield finished
 
-    def _one_by_one(self, asking: list[_Running], rows: list[_Row]) -> list[Estimate | Exception]:
-        """After a call that raised: ask for each program alone, so that only the culprit fails."""
-        answers: dict[_Row, Estimate | Exception] = {}
-        for r in asking:
-            own = [row for row in rows if row[0] is r]
-            try:
-                answers.update(zip(own, self._predict([r.queries[i] for _, i in own]), strict=True))
-            except Exception as error:
-                answers.update(dict.fromkeys(own, error))
-        return [answers[row] for row in rows]
+    def _estimates(self, rows: list[_Row], stage: str) -> Sequence[Estimate | Exception]:
+        """A call's answers. Where it raised, each program is asked for alone, so that only the culprit fails."""
+        try:
+            return self._predict([r.queries[i] for r, i in rows])
+        except Exception as error:
+            if out_of_memory(error) and self.rows[stage] > 1:
+                raise _TooManyRows from error
+            if len(asking := list(dict.fromkeys(r for r, _ in rows))) == 1:
+                return [error] * len(rows)
+        alone = {r: [row for row in rows if row[0] is r] for r in asking}
+        answers = {r: iter(self._estimates(own, stage)) for r, own in alone.items()}
+        return [next(answers[r]) for r, _ in rows]
 
     def _predict(self, queries: list[Query]) -> list[Estimate]:
         stage = queries[0].stage

@@ -6,6 +6,7 @@ import re
 import shlex
 import traceback
 from collections.abc import Iterator
+from os.path import isdir, isfile
 from pathlib import Path
 from posixpath import normpath
 from typing import Any
@@ -101,9 +102,12 @@ def _quoted(key: str, *texts: str) -> str:
 
 def _as_choice(line: str) -> str | None:
     """What `input={name:file,path:x.png}` means, as a choice and its keys."""
-    override = OverridesParser.create().parse_override(line)
+    try:
+        override = OverridesParser.create().parse_override(line)
+    except HydraException:  # Hydra quotes a value in other words than it reads
+        return None
     group, value = override.key_or_group, override.value()
-    if not isinstance(value, dict) or "name" not in value or not (shipped("conf") / group).is_dir():
+    if not isinstance(value, dict) or "name" not in value or not isdir(shipped("conf") / group):
         return None
     keys = [written(f"{group}.{key}", item) for key, item in value.items() if key != "name"]
     words = " ".join([f"{group}={value['name']}", *keys])
@@ -114,7 +118,7 @@ def _about_choice(path: str, options: list[str]) -> str:
     if path.startswith("sweeps/"):
         return _about_sweeps_file(path.removeprefix("sweeps/"))
     group, _, choice = path.rpartition("/")
-    hint = f"; {HINT}" if (shipped("conf") / group).is_dir() else ""
+    hint = f"; {HINT}" if isdir(shipped("conf") / group) else ""
     return f"{group}={choice}: no such {group}; {_one_of(choice, options, hint)}"
 
 
@@ -123,9 +127,9 @@ def _about_sweeps_file(name: str) -> str:
     stem = re.sub(r"\.ya?ml$", "", normpath(name))
     inside = stem.removeprefix("sweeps/")
     options = sweeps_files()
-    if found := next((one for one in (stem, inside) if Path("sweeps", f"{one}.yml").is_file()), None):
+    if found := next((one for one in (stem, inside) if isfile(Path("sweeps", f"{one}.yml"))), None):
         return f"+sweeps={name}: a sweeps file ends in .yaml; rename ./sweeps/{found}.yml to {found}.yaml"
-    if Path("sweeps", f"{inside}.yaml").is_file() or inside in options:
+    if isfile(Path("sweeps", f"{inside}.yaml")) or inside in options:
         return f"+sweeps={name}: a sweeps file goes by its name within ./sweeps, without an ending: +sweeps={inside}"
     return f"+sweeps={name}: no such sweeps file, neither in ./sweeps nor shipped; {_one_of(inside, options)}"
 
@@ -160,7 +164,7 @@ def _about_key(node: DictConfig, key: str) -> str:
 def _of_choice(node: DictConfig) -> str:
     """Whose key it would be."""
     group, root = str(node._get_full_key("")).partition(".")[0], node._get_root()
-    choice = OmegaConf.select(root, f"{group}.name") if group and (shipped("conf") / group).is_dir() else None
+    choice = OmegaConf.select(root, f"{group}.name") if group and isdir(shipped("conf") / group) else None
     return f" of {group}={choice}" if choice else ""
 
 

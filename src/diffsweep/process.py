@@ -26,7 +26,9 @@ from types import FrameType
 from typing import Any, TextIO
 
 from diffsweep.core.locks import Busy
+from diffsweep.core.memory import Lacking, out_of_memory
 from diffsweep.core.packages import culprit, described
+from diffsweep.core.text import visible
 from diffsweep.tracker.agent import under_agent
 
 BUG = 70  # sysexits.h: an internal software error
@@ -52,7 +54,7 @@ def run(name: str, act: Callable[[], int], explain: Callable[[Exception], str | 
                 code = act()
             except Exception as error:
                 check_stopped()
-                code = _failed(name, error, explain(error), safe)
+                code = _failed(name, error, explain, safe)
             finally:
                 check_stopped()
     except SystemExit as stop:
@@ -172,12 +174,23 @@ def _end(name: str, code: int, number: int | None) -> int:
     return 128 + number
 
 
-def _failed(name: str, error: Exception, mistake: str | None, safe: str) -> int:
+def _failed(name: str, error: Exception, explain: Callable[[Exception], str | None], safe: str) -> int:
     """Report an error that ended a command; its exit code."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error)
+    try:
+        return _told(name, error, explain(error), safe)
+    except Exception as found:  # its traceback tells of both
+        return _bug(name, found, safe)
+
+
+def _told(name: str, error: Exception, mistake: str | None, safe: str) -> int:
     if mistake is not None:
         return _refuse(name, mistake)
+    if out_of_memory(error):
+        what = str(error) if isinstance(error, Lacking) else f"memory does not suffice ({described(error)})"
+        _print(name, what, f"{safe}: end what else takes memory, then run the same command again")
+        return 1
     if culprit(error):
         _print(name, f"plugins: {described(error)}", f"traceback: {_written(error)}")
         return 2
@@ -189,6 +202,10 @@ def _failed(name: str, error: Exception, mistake: str | None, safe: str) -> int:
         place = f": {error.filename}" if error.filename is not None else ""
         _print(name, f"{error.strerror}{place}", f"{safe}: {room}, then run the same command again")
         return 1
+    return _bug(name, error, safe)
+
+
+def _bug(name: str, error: Exception, safe: str) -> int:
     _print(name, f"a bug of diffsweep: {described(error)}", f"please report it, with {_written(error)}", safe)
     return BUG
 
@@ -199,7 +216,7 @@ def _refuse(name: str, message: str) -> int:
 
 
 def _print(name: str, *lines: str) -> None:
-    print("\n".join(f"{name}: {line}" for line in lines), file=sys.stderr, flush=True)
+    print(visible("\n".join(f"{name}: {line}" for line in lines)), file=sys.stderr, flush=True)
 
 
 def _written(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from os.path import exists, isdir, isfile, lexists
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,14 @@ diffsweep-results: tables, sheets and reports of stored sweeps
                                     cell, such as input, noisy, low, view_1, or hole: the input, its hole marked.
                                     title: in place of the sweep's name; empty, without the settings too. size: of a
                                     picture, at most. Later reports draw it so again, as well as a file in the sweep's
-                                    folder; keep=false: this once. Without keys: as the sweep's `grid` block says
+                                    folder. keep=false: this once, and what was kept stays. Without keys: from now on
+                                    as the sweep's `grid` block says
   figure SWEEP [kind=curve|heatmap|pareto|tradeoff] [metric=NAMES] [x=AXIS] [y=AXIS] [hue=AXIS] [facet=AXIS]
-         [cost=nfe|seconds] [over=AXES] [keep=false]
-  figure SWEEP kind=trajectory [cell=ID] [keep=false]
+         [cost=nfe|seconds] [over=AXES] [keep=false|forget]
+  figure SWEEP kind=trajectory [cell=ID] [keep=false|forget]
                                     draw figures, each as PDF and PNG; without a kind every one that the sweep allows.
-                                    Later reports draw what was chosen again; keep=false: this once.
+                                    Later reports draw what was chosen again. keep=false: this once, and what was kept
+                                    stays; keep=forget: later reports draw it no more, without other keys none of them.
                                     trajectory: a cell's steps, where engine.trajectory=N kept some
   report SWEEP [embed=true]         write every file of the sweep again; report.html opens in a browser, from disk.
                                     embed: and report_whole.html, the page with its pictures in it (of 25 MB, those
@@ -118,9 +121,9 @@ def opened(name: str, output_dir: str) -> Stored:
 
     root, path = Path(output_dir).expanduser(), Path(name).expanduser()
     folder = root / "sweeps" / name
-    if path.is_absolute() or not (folder / "sweep.json").exists():
+    if path.is_absolute() or not exists(folder / "sweep.json"):
         folder = path
-        root = folder.resolve().parents[1] if (folder / "sweep.json").exists() else root
+        root = folder.resolve().parents[1] if exists(folder / "sweep.json") else root
     try:
         sweep = load(folder / "sweep.json", Document)
     except Absent:
@@ -186,6 +189,7 @@ def grid(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report.grid import write_grid
     from diffsweep.report.write import SHEET, usual_look
 
+    keep = _keep(keys, "true", "false")
     frame = results(stored.store, stored.sweep)
     look: dict[str, Any] = {key: keys[key] for key in ("rows", "cols", "title") if key in keys}
     look |= {key: _listed(keys, key) for key in ("blocks", "pictures") if key in keys}
@@ -194,7 +198,7 @@ def grid(stored: Stored, keys: Mapping[str, str]) -> int:
     if "size" in keys:
         look["size"] = _number("size", keys["size"])
     file = Path(keys["to"]).expanduser() if "to" in keys else stored.folder / SHEET
-    if not file.parent.is_dir():
+    if not isdir(file.parent):
         raise BadInput(f"to={file}: {file.parent} does not exist")
     for sheet in write_grid(
         file.parent,
@@ -205,8 +209,8 @@ def grid(stored: Stored, keys: Mapping[str, str]) -> int:
         frame=frame,
     ):
         print(sheet)
-    if file.parent.resolve() == stored.folder.resolve():
-        own = {file.name: look} if look and _flag(keys, "keep", True) else {}
+    if keep == "true" and file.parent.resolve() == stored.folder.resolve():
+        own = {file.name: look} if look else {}
         _choose(stored, lambda chosen: {"sheets": {k: v for k, v in chosen["sheets"].items() if k != file.name} | own})
     return 0
 
@@ -216,6 +220,7 @@ def figure(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report.frame import results
     from diffsweep.report.write import write_chosen
 
+    keep = _keep(keys, "true", "false", "forget")
     frame = results(stored.store, stored.sweep)
     request: dict[str, Any] = {key: value for key, value in keys.items() if key not in (*COMMON, "keep")}
     if keys.get("kind") == TRAJECTORY or "cell" in keys:
@@ -229,14 +234,16 @@ def figure(stored: Stored, keys: Mapping[str, str]) -> int:
         if "over" in request:
             request["over"] = _listed(keys, "over")
         nothing = "this sweep has no axis beside the seed and the input, or nothing was measured"
+    if keep == "forget":
+        _forget(stored, request)
+        return 0
     files = write_chosen(stored.folder, stored.store, stored.sweep, frame, request)
     if not files:
         raise BadInput(f"nothing to draw: {_refused(frame) or nothing}")
     for file in files:
         print(file)
-    if any(request.values()):
-        own = [request] if _flag(keys, "keep", True) else []
-        _choose(stored, lambda chosen: {"figures": [one for one in chosen["figures"] if one != request] + own})
+    if keep == "true" and any(request.values()):
+        _choose(stored, lambda chosen: {"figures": [one for one in chosen["figures"] if one != request] + [request]})
     return 0
 
 
@@ -262,6 +269,13 @@ def _flag(keys: Mapping[str, str], name: str, default: bool = False) -> bool:
     return text == "true"
 
 
+def _keep(keys: Mapping[str, str], *allowed: str) -> str:
+    """Whether later reports draw a sheet or a figure so again."""
+    keep = keys.get("keep", "true")
+    require(one_of("keep", keep, allowed))
+    return keep
+
+
 def _choose(stored: Stored, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Change what sweep.json keeps of the sheets and figures that were chosen."""
     from diffsweep.core.files import write_atomic
@@ -271,6 +285,15 @@ def _choose(stored: Stored, change: Callable[[dict[str, Any]], dict[str, Any]]) 
         before = {"sheets": {}, "figures": [], **sweep.get("chosen", {})}
         if (chosen := before | change(before)) != before:
             write_atomic(stored.folder / "sweep.json", dump({**sweep, "chosen": chosen}, Document))
+
+
+def _forget(stored: Stored, request: Mapping[str, Any]) -> None:
+    """Have later reports draw a chosen figure no more, or none of them."""
+    kept = stored.sweep.get("chosen", {}).get("figures", [])
+    if not any(one == request or not request for one in kept):
+        there = "; ".join(" ".join(f"{key}={value}" for key, value in one.items()) for one in kept) or "none"
+        raise BadInput(f"keep=forget: no such figure is kept; there are {there}")
+    _choose(stored, lambda chosen: {"figures": [one for one in chosen["figures"] if request and one != request]})
 
 
 def _number(key: str, text: str) -> int:
@@ -374,7 +397,7 @@ def _metrics(text: str, there: Iterable[str] = ()) -> list[str]:
     import yaml  # type: ignore[import-untyped]
 
     choice = shipped("conf") / "metric" / f"{text}.yaml"
-    if not choice.is_file():
+    if not isfile(choice):
         return _words(text)
     chosen = list(yaml.safe_load(choice.read_text())["names"])
     return [name for name in chosen if name in there] or chosen
@@ -425,9 +448,9 @@ def export(stored: Stored, keys: Mapping[str, str]) -> int:
     if not (to := keys.get("to")):
         raise BadInput("to: a folder or a .zip file is needed, as in to=for_a_colleague")
     target = Path(to).expanduser().absolute()
-    if target.exists() or target.is_symlink():
+    if lexists(target):
         raise BadInput(f"to={to}: exists already; nothing is overwritten")
-    if not target.parent.is_dir():
+    if not isdir(target.parent):
         raise BadInput(f"to={to}: {target.parent} does not exist")
     scratch = files.scratch(target)
     left, cells = list[str](), 0
@@ -466,16 +489,18 @@ def _plain(path: Path) -> bool:
 
 
 def sync(stored: Stored, keys: Mapping[str, str]) -> int:
-    from diffsweep.report.write import write_all
+    from diffsweep.report.write import show_failures, write_all
     from diffsweep.sweep.parts import build
 
     own: dict[str, Any] = {key: value for key, value in keys.items() if key not in COMMON}
     if "tags" in own:
         own["tags"] = _listed(keys, "tags")
     tracker = build("tracker", {"name": "wandb", **own})
-    if told := tracker.log(stored.store, stored.sweep, write_all(stored.store, stored.sweep)):
+    report = write_all(stored.store, stored.sweep)
+    if told := tracker.log(stored.store, stored.sweep, report):
         print(told)
-    return 0
+    show_failures(report)
+    return 1 if report.failures else 0
 
 
 def dashboard(stored: Stored, keys: Mapping[str, str]) -> int:
@@ -517,7 +542,7 @@ def run(words: Sequence[str]) -> int:
     pairs = (word.lstrip("-").partition("=") for word in rest)
     output_dir = next((value for key, _, value in pairs if key == "output_dir"), "outputs")
     there = names(root_of(output_dir))  # a sweep's name may hold a =
-    plain = [word for word in rest if "=" not in word or word in there or Path(word).is_dir()]
+    plain = [word for word in rest if "=" not in word or word in there or isdir(word)]
     keys = _keys([word for word in rest if word not in plain], (*own, *COMMON))
     if name == "list":
         print("\n".join(there) or f"no sweeps under {output_dir}")

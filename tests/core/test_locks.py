@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -74,6 +76,36 @@ def test_who_holds_it_is_named_in_the_wait_and_at_its_end(tmp_path: Path, monkey
         assert caught.match(rf"^{tmp_path} is held by {who}$")
         (line,) = told
         assert line.startswith(f"waiting for process {process.pid} on ") and line.endswith(f"which holds {tmp_path}")
+
+
+def test_who_works_is_waited_for_however_long(tmp_path: Path) -> None:
+    """Three times the patience, in which the holder says ever again that it works."""
+    works = """
+import sys, time
+from pathlib import Path
+from diffsweep.core import locks
+locks.BEAT = 0.05
+with locks.locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(3)
+"""
+    with subprocess.Popen([sys.executable, "-c", works, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "held\n"
+        began = time.monotonic()
+        with locked(tmp_path, patience=1):
+            assert time.monotonic() - began > 2
+
+
+def test_what_another_process_says_of_itself_is_shown_without_control_characters(tmp_path: Path) -> None:
+    import fcntl
+
+    path = tmp_path / ".lock"
+    path.write_text(json.dumps({"host": "\x1b[2J", "pid": "1\n2", "since": "\x9b1m", "command": "a\x07b"}))
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(Busy) as caught, locked(tmp_path, patience=0):
+            pytest.fail("it is held")
+    assert str(caught.value).isprintable() and "\\x1b[2J" in str(caught.value)
 
 
 def test_a_dead_owner_never_blocks(tmp_path: Path) -> None:

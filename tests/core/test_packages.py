@@ -55,6 +55,17 @@ def test_a_module_that_holds_no_parts_is_refused(name: str) -> None:
     assert told(name) == f"plugins={name}: not a package with parts; it needs at least one of the folders {groups}"
 
 
+def test_no_code_runs_before_a_package_is_found_to_hold_parts(make: Make, tmp_path: Path) -> None:
+    name = make("their_code", "__init__.py", f"import os; os.mkdir({str(tmp_path / 'ran')!r})")
+    make(name, "inner/module.py")
+    for plugin in (name, f"{name}.inner", f"{name}.inner.module", f"{name}.nothing", f"{name}.{'n' * 300}"):
+        assert told(plugin).startswith(f"plugins={plugin}: no")
+    assert not (tmp_path / "ran").exists()
+    make(name, "inner/metric/mine.py", "METRICS = ()")
+    assert next(modules("metric", (f"{name}.inner",))) == f"{name}.inner.metric.mine"
+    assert (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("name", ["nonexistent", "nonexistent.inner", "os.inner", "../x", "a b", "", "a..b"])
 def test_what_is_not_there_is_refused(name: str) -> None:
     assert told(name) == f"plugins={name}: no such package can be imported"
@@ -79,7 +90,7 @@ def test_one_that_fails_to_import_is_told_with_its_line(make: Make, tmp_path: Pa
     assert told(name) == f"plugins={name}.metric: {reason} ({tmp_path / name}/metric/__init__.py, line 2)"
     above = make("their_above", "__init__.py", line)
     make(above, "inner/metric/mine.py")
-    assert told(f"{above}.inner").startswith(f"plugins={above}.inner: ")
+    assert told(f"{above}.inner").startswith(f"plugins={above}.inner.metric: ")
     of_module = make("their_module", "metric/mine.py", line)
     with pytest.raises(BadInput, match=f"plugins={of_module}.metric.mine: {reason.partition(':')[0]}"):
         imported(next(modules("metric", (of_module,))))

@@ -126,7 +126,8 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hydra_restore_singlet
         axes = axes_of(cell.axes for cell in found.cells)
         calls.append(({"name": found.name, "command": line, "axes": axes}, found))
         folder = Path("outputs/sweeps") / found.name
-        return SimpleNamespace(statuses=["done"] * len(cells), failed=0, folder=folder, session=None)
+        ids = [cell.id for cell in found.cells]
+        return SimpleNamespace(ids=ids, statuses=["done"] * len(cells), failed=0, folder=folder, session=None)
 
     module = ModuleType("diffsweep.sweep.runner")
     module.run_sweep = run_sweep  # type: ignore[attr-defined]

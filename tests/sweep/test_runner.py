@@ -6,6 +6,7 @@ import csv
 import importlib.metadata
 import itertools
 import json
+import pickle
 import platform
 import re
 import shutil
@@ -21,11 +22,13 @@ import pytest
 import torch
 from PIL import Image
 
+from diffsweep.app import Task
+from diffsweep.core.memory import Lacking
 from diffsweep.core.problems import BadInput
 from diffsweep.model.analytic import GaussianMixture
 from diffsweep.sweep import runner
 from diffsweep.sweep.cell import cell_id
-from diffsweep.sweep.plan import Raw
+from diffsweep.sweep.plan import Raw, plan
 from diffsweep.sweep.provenance import provenance
 from diffsweep.sweep.runner import Outcome, run_sweep
 from diffsweep.sweep.store import Store
@@ -95,6 +98,18 @@ def contents(root: Path, pattern: str) -> dict[str, bytes]:
 
 def ages(root: Path) -> dict[str, int]:
     return {str(file): file.stat().st_mtime_ns for file in root.rglob("*.*")}
+
+
+def test_a_status_reads_the_number_of_its_own_cell(swept: Callable[..., list[Raw]]) -> None:
+    """Launchers run a process a job, in any order, and again where all is stored."""
+    own = {"technique": "image_to_image", "metric__names": ("psnr",), "sweep__name": "tuned"}
+    raws = swept(**own, seed=[0, 1, 2])
+    for one in (*reversed(raws), *raws):
+        (status,) = Task().many([one], joins=True)
+        record = Store(status.folder.parents[1]).record(plan([one]).cells[0].id)
+        assert float(pickle.loads(pickle.dumps(status))) == record["metrics"]["psnr"]["value"]
+    numbers = {record["metrics"]["psnr"]["value"] for record in records(status)}
+    assert len(numbers) == 3
 
 
 # -- stopped, and gone on ---------------------------------------------------------------------------------------------
@@ -542,9 +557,7 @@ def test_a_model_that_memory_cannot_hold_is_one_message(run: Run, monkeypatch: p
         )
 
     monkeypatch.setattr(GaussianMixture, method, lacks)
-    with pytest.raises(
-        BadInput, match=r"^model: memory does not suffice to load it \(RuntimeError: .* 99 bytes\): end"
-    ):
+    with pytest.raises(Lacking, match=r"^model: memory does not suffice to load it \(RuntimeError: .* 99 bytes\): end"):
         run(seed=[0, 1])
 
 

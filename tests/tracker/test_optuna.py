@@ -28,13 +28,13 @@ def test_a_status_is_a_number_where_the_cell_has_one(tmp_path: Path) -> None:
     cells = [{"cell_id": f"{i:020x}", "axes": {}, "seed": 0, "status": "done"} for i in range(3)]
     sweep = {"name": "tuned", "command": "", "created": "", "axes": {}, "runs": [], "notes": [], "cells": cells}
     (folder / "sweep.json").write_bytes(to_json({**sweep, "metrics": ["psnr", "ssim"]}))
-    assert float(Status("done", folder, 0)) == 27.5
-    for place, text in ((0, "failed"), (1, "done"), (2, "done")):
-        with pytest.raises(ValueError, match=f"cell {place:020x}: {text}, no psnr"):
-            float(Status(text, folder, place))
+    assert float(Status("done", folder, f"{0:020x}")) == 27.5
+    for number, text in ((0, "failed"), (1, "done"), (2, "done")):
+        with pytest.raises(ValueError, match=f"cell {number:020x}: {text}, no psnr"):
+            float(Status(text, folder, f"{number:020x}"))
     (folder / "sweep.json").write_bytes(to_json({**sweep, "metrics": []}))
     with pytest.raises(ValueError, match="done, no metric"):
-        float(Status("done", folder, 0))
+        float(Status("done", folder, f"{0:020x}"))
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from diffusers import StableDiffusionUpscalePipeline
 from PIL import Image
 
 from diffsweep.core.problems import BadInput
+from diffsweep.engine import Engine, Work
 from diffsweep.sweep import runner
 from diffsweep.sweep.cell import freeze
 from diffsweep.sweep.runner import run_sweep
@@ -114,6 +115,22 @@ def test_a_cascade_of_three_shares_its_first_stages(cascade: Callable[..., Any],
         base = store(tmp_path).record(record["facts"]["base"])
         assert record["nfe"] == 3 + base["nfe"] == 3 + 2 + 2
         assert store(tmp_path).pixels(record["facts"]["base"]).shape == (32, 32, 3)
+
+
+def test_a_first_stage_knows_the_steps_of_both_that_follow(
+    cascade: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the engine begins the longest chain first: stages of 2, 2 and 3 steps."""
+    chains: list[int] = []
+    add = Engine.add
+
+    def heard(self: Engine, work: Work) -> None:
+        chains.append(work.chain)
+        add(self, work)
+
+    monkeypatch.setattr(Engine, "add", heard)
+    assert run_sweep([(cascade(), {})], "mine").failed == 0
+    assert chains == [2 + 2 + 3, 2 + 3, 3]
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """A folder held against other processes, which can say who holds it.
 
 The lock is on a file in the folder, which names its owner: a lock on the folder itself excludes nobody over NFS. The
-system releases it when its process ends, however that ends.
+system releases it when its process ends, however that ends. While its owner works, it renews what stands there: others
+wait for work, but not for a process that is silent, such as a stopped one.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
-PATIENCE = 300.0  # seconds for one and the same process that holds a folder
+from diffsweep.core.text import visible
+
+PATIENCE = 300.0  # seconds for a process that holds a folder and is silent
+BEAT = 5.0  # seconds after which a holder says that it works
 SOON = 3.0  # seconds after which a wait is told
 PAUSE = 0.05  # seconds between two tries
 
@@ -38,7 +43,7 @@ def locked(
 ) -> Iterator[None]:
     """Hold a folder against other processes that do so, where the system can (not on Windows).
 
-    Busy where one and the same process has it for longer than `patience` seconds. name: of one of several locks of a
+    Busy where the process that has it is silent for longer than `patience` seconds. name: of one of several locks of a
     folder. tell: hears of a wait that lasts.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,13 +55,38 @@ def locked(
     while (number := _taken(path)) is None:
         wait.go_on()
     try:
-        os.pwrite(number, json.dumps(_myself()).encode(), 0)
-        yield
+        with _renewed(number):
+            yield
     finally:
         try:
             path.unlink(missing_ok=True)
         finally:
             os.close(number)
+
+
+@contextmanager
+def _renewed(number: int) -> Iterator[None]:
+    """Within, the open lock file names this process, and that it works."""
+    myself, ended = _myself(), Event()
+
+    def renew(beats: int) -> None:
+        os.pwrite(number, json.dumps({**myself, "beats": beats}).encode(), 0)
+
+    def work() -> None:
+        beats = 0
+        while not ended.wait(BEAT):
+            beats += 1
+            with suppress(OSError):  # a full disk keeps nobody from working
+                renew(beats)
+
+    renew(0)
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def tidy(folder: Path) -> None:
@@ -86,7 +116,7 @@ def _taken(path: Path) -> int | None:
 
 
 class _Wait:
-    """For a lock that others hold: each of them has `patience` seconds of its own."""
+    """For a lock that others hold: each of them may be silent for `patience` seconds."""
 
     def __init__(self, path: Path, patience: float, tell: Callable[[str], None]) -> None:
         self.path, self.patience, self.tell = path, patience, tell
@@ -125,4 +155,4 @@ def _words(owner: Any) -> str:
         pid, host, since, command = (owner[key] for key in ("pid", "host", "since", "command"))
     except (KeyError, TypeError):
         return "another process"
-    return f"process {pid} on {host}, since {since} ({command})"
+    return visible(f"process {pid} on {host}, since {since} ({command})").replace("\n", " ")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from os.path import isdir
 from pathlib import Path
 from pkgutil import iter_modules
 from traceback import walk_tb
@@ -32,18 +33,17 @@ def packages(plugins: tuple[str, ...] = ()) -> tuple[str, ...]:
 
 
 def _wrong(name: str) -> str | None:
+    """What is wrong with a plugin, found without running any of its code: a package's folders tell."""
     groups = sorted(folder.name for folder in shipped("conf").iterdir() if folder.is_dir())
-    try:
-        spec = find_spec(name) if all(word.isidentifier() for word in name.split(".")) else None
-    except ModuleNotFoundError:  # of a package above it
-        spec = None
+    first, *inner = name.split(".")
+    try:  # of a dotted name, it would import the package above
+        spec = find_spec(first) if all(word.isidentifier() for word in (first, *inner)) else None
     except ValueError:  # of a program that is no module, such as __main__
         return f"plugins={name}: not a package"
-    except (Exception, SystemExit) as error:
-        return f"plugins={name}: {described(error)}"
-    if spec is None:
+    places = [Path(place, *inner) for place in (spec and spec.submodule_search_locations) or ()]
+    if spec is None or (inner and not any(map(isdir, places))):
         return f"plugins={name}: no such package can be imported"
-    if any((Path(place) / group).is_dir() for place in spec.submodule_search_locations or () for group in groups):
+    if any(isdir(place / group) for place in places for group in groups):
         return None
     return f"plugins={name}: not a package with parts; it needs at least one of the folders {', '.join(groups)}"
 

@@ -16,6 +16,7 @@ import pandas as pd
 from diffsweep.core.failures import Failures
 from diffsweep.core.files import write_atomic
 from diffsweep.core.problems import BadInput
+from diffsweep.core.text import visible
 from diffsweep.report import fonts
 from diffsweep.report.comparison import Comparison, overview
 from diffsweep.report.embed import embedded
@@ -165,14 +166,19 @@ def show(report: Report) -> None:
         print("The sweep's command, run again, tries failed cells again.", file=sys.stderr)
     for text in report.notes:
         print(f"note: {text}", file=sys.stderr)
-    for name, reason in report.failures.items():
-        print(f"{name}: not drawn: {reason}", file=sys.stderr)
-    if report.traceback:
-        print(f"traceback{'s' * (len(report.failures) > 1)}: {report.traceback}", file=sys.stderr)
+    show_failures(report)
     if len(report.frame) == 1 and not len(failed):
         print(report.folder.parents[1] / report.frame["image"][0])
     names = dict.fromkeys(file.relative_to(report.folder).parts[0] for file in report.files)
     print(f"{report.folder}/: report.html, {', '.join(name for name in names if name != 'report.html')}")
+
+
+def show_failures(report: Report) -> None:
+    """The sheets and figures that an error kept from being drawn, and where their tracebacks are."""
+    for name, reason in report.failures.items():
+        print(visible(f"{name}: not drawn: {reason}"), file=sys.stderr)
+    if report.traceback:
+        print(f"traceback{'s' * (len(report.failures) > 1)}: {report.traceback}", file=sys.stderr)
 
 
 def print_table(table: Table) -> None:

@@ -25,6 +25,27 @@ from diffsweep.sweep.parts import as_mapping, build, coerced, find, plain, shown
 
 RECIPE = 1  # raised when the same configuration would give another picture
 GROUPS = ("model", "scheduler", "guidance", "technique", "view", "mask", "input", "upscale")
+# the blocks of conf/config.yaml: their keys' types
+BLOCKS: dict[str, dict[str, Any]] = {
+    "sweep": {"name": str | None, "replace": bool},
+    "metric": {
+        "name": str,
+        "names": tuple[str, ...],
+        "missing": str,
+        "clip": str,
+        "features": str,
+        "references": str,
+    },
+    "engine": {"rows": int | str | None, "threads": int | None, "trajectory": int},
+    "grid": {
+        "rows": str | None,
+        "cols": str | None,
+        "blocks": tuple[str, ...] | None,
+        "metric": tuple[str, ...] | None,
+        "pictures": tuple[str, ...] | None,
+        "size": int | None,
+    },
+}
 AROUND = ("metric", "tracker", "sweep", "engine", "grid")  # groups and blocks that do not touch the pixels
 VALUES = {
     "seed": int,

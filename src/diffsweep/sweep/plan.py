@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from diffsweep.core.device import known
 from diffsweep.core.files import root_of
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
-from diffsweep.sweep.cell import AROUND, Cell, freeze, settings
+from diffsweep.sweep.cell import AROUND, BLOCKS, Cell, freeze, settings
 from diffsweep.sweep.measurable import metric_notes
 from diffsweep.sweep.notes import notes
 from diffsweep.sweep.parts import build, coerced, shown
@@ -101,9 +101,10 @@ def automatic_name(cells: Sequence[Cell]) -> str:
     return "-".join([*techniques[:3], *axes[:4], digest])
 
 
-def _typed(block: str, config: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
-    problems, values = [], {}
-    for key, value in config.items():
+def _typed(block: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A block's values, each of its type."""
+    hints, problems, values = BLOCKS[block], [], {}
+    for key, value in settings(config, block).items():
         if key not in hints:
             problems.append(f"{block}.{key}: unknown key; it has {', '.join(hints)}{did_you_mean(key, hints)}")
             continue
@@ -117,7 +118,7 @@ def _typed(block: str, config: Mapping[str, Any], hints: Mapping[str, Any]) -> d
 
 
 def _sweep(config: Mapping[str, Any]) -> dict[str, Any]:
-    return _typed("sweep", settings(config, "sweep"), {"name": str | None, "replace": bool})
+    return _typed("sweep", config)
 
 
 def _root(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,12 +129,11 @@ def _root(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _engine(config: Mapping[str, Any]) -> dict[str, Any]:
-    engine = dict(settings(config, "engine"))
-    rows = None if engine.get("rows") == "auto" else engine.get("rows")
-    engine["rows"] = rows if isinstance(rows, int) else None
-    values = _typed("engine", engine, {"rows": int | None, "threads": int | None, "trajectory": int})
+    values = _typed("engine", config)
+    if isinstance(rows := values.get("rows"), str):
+        require(None if rows == "auto" else f"engine.rows={rows}: must be auto or a whole number")
+        values["rows"] = None
     require(
-        None if rows == engine["rows"] else f"engine.rows={rows}: must be auto or a whole number",
         *(
             within(f"engine.{key}", values.get(key), *limits)
             for key, limits in (("rows", (1,)), ("threads", (1, MOST_THREADS)), ("trajectory", (0, MOST_STEPS)))
@@ -145,8 +145,7 @@ def _engine(config: Mapping[str, Any]) -> dict[str, Any]:
 def _metrics(config: Mapping[str, Any]) -> dict[str, Any]:
     from diffsweep.metric import Options, choose
 
-    hints = {"name": str, "names": tuple[str, ...], "missing": str, "clip": str, "features": str, "references": str}
-    values = _typed("metric", settings(config, "metric"), hints)
+    values = _typed("metric", config)
     values.pop("name", None)
     names = values.pop("names", ())
     return {"metrics": choose(names, Options(**values, plugins=_plugins(config)))}
@@ -168,10 +167,7 @@ def _tracker(config: Mapping[str, Any]) -> dict[str, Any]:
 def _grid(axes: Mapping[str, Sequence[Any]], config: Mapping[str, Any]) -> dict[str, Any]:
     from diffsweep.report.grid import SIDES, layout
 
-    several = tuple[str, ...] | None
-    hints: dict[str, Any] = {"rows": str | None, "cols": str | None, "blocks": several, "metric": several}
-    hints |= {"pictures": several, "size": int | None}
-    grid = _typed("grid", settings(config, "grid"), hints)
+    grid = _typed("grid", config)
 
     def varies(axis: str | None) -> bool:
         """False for an axis that this run holds at one value."""

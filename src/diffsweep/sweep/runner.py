@@ -23,6 +23,8 @@ from uuid import uuid4
 from diffsweep.core.failures import Failures
 from diffsweep.core.files import write_atomic
 from diffsweep.core.locks import Busy, locked
+from diffsweep.core.memory import Lacking, out_of_memory
+from diffsweep.core.packages import described
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import visible
 from diffsweep.metric import score, score_sets
@@ -48,10 +50,11 @@ MOST_ROWS = {"cpu": 16, "cuda": 32}  # a row's cost hardly falls beyond
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sweep ended: `done` or `failed` for each cell, in order, and where its files are. session: what its tracker
-    goes on with where more is to come; to be closed by whoever knows that it is not. unmeasured: metrics that failed,
-    with their errors."""
+    """How a sweep ended: each cell's id, in order, whether it is `done` or `failed`, and where the files are. session:
+    what its tracker goes on with where more is to come; to be closed by whoever knows that it is not. unmeasured:
+    metrics that failed, with their errors."""
 
+    ids: list[str]
     statuses: list[str]
     folder: Path
     session: Session | None = None
@@ -115,7 +118,8 @@ def run_sweep(
             say(told)
         raise
     statuses = [sweep.status(cell) for cell in own.cells]
-    return Outcome(statuses, sweep.folder, sweep.session, sweep.unmeasured, sweep.undrawn)
+    ids = [cell.id for cell in own.cells]
+    return Outcome(ids, statuses, sweep.folder, sweep.session, sweep.unmeasured, sweep.undrawn)
 
 
 class Sweep:
@@ -355,7 +359,7 @@ class Sweep:
             bar.unpause()  # time left is told by sampling, not by loading
             if self.following:
                 self.following.begin()
-            works = (self.work(cell, device, then=later.get(cell.id, ())) for cell in ready)
+            works = (self.work(cell, device, later) for cell in ready)
             for finished in engine.run(works, bar.update):
                 self._finish(finished, engine, device)
                 if self.following and finished.key.id in asked and finished.key.id not in self.failures:
@@ -364,7 +368,7 @@ class Sweep:
                     if finished.key.id in self.failures:
                         self._fail_with(finished.key, cell, later)
                     else:
-                        engine.add(self.work(cell, device, then=later.get(cell.id, ())))
+                        engine.add(self.work(cell, device, later))
                 bar.set_description_str(f"{self.this.cells}/{total} cells", refresh=False)
         finally:
             self.this.sampling_seconds += time.perf_counter() - began
@@ -393,8 +397,9 @@ class Sweep:
             with _of(cells[0]):
                 self.this.model_loads += engine.models[stage].ready()
 
-    def work(self, cell: Cell, device: str, then: Sequence[Cell] = ()) -> Work:
-        """A cell as work for the engine, which reads the picture it enlarges when it starts. then: what enlarges it."""
+    def work(self, cell: Cell, device: str, later: Mapping[str, Sequence[Cell]] = {}) -> Work:
+        """A cell as work for the engine, which reads the picture it enlarges when it starts. later: the cells that
+        enlarge another's picture, by the other's id."""
 
         def watch() -> Trajectory:
             """A new one each time that the engine starts the cell."""
@@ -402,7 +407,12 @@ class Sweep:
             return self.watched[cell.id]
 
         own = work(cell, device, self.store.pixels, watch if self.plan.trajectory else None)
-        return replace(own, later=max((len(next.visited) for next in then), default=0))
+
+        def following(cell: Cell) -> int:
+            """The steps of what enlarges a cell's picture, one stage after another."""
+            return max((len(next.visited) + following(next) for next in later.get(cell.id, ())), default=0)
+
+        return replace(own, later=following(cell))
 
     def _fail_with(self, base: Cell, cell: Cell, later: dict[str, list[Cell]]) -> None:
         """A cell whose picture to enlarge failed fails too, and those that would enlarge its own."""
@@ -555,8 +565,6 @@ def _parted(rows: Mapping[str, int]) -> tuple[int, dict[str, int]]:
 @contextmanager
 def _of(cell: Cell) -> Iterator[None]:
     """What is wrong with a cell's model, or that memory does not suffice for it, is reported under its key."""
-    from diffsweep.engine import out_of_memory
-
     try:
         yield
     except BadInput as error:
@@ -564,10 +572,9 @@ def _of(cell: Cell) -> Iterator[None]:
     except Exception as error:
         if not out_of_memory(error):
             raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise BadInput(
-            f"{cell.key}: memory does not suffice to load it ({reason}): end what else takes memory, or choose a "
-            "smaller model; stored cells stay, and the same command goes on from them"
+        raise Lacking(
+            f"{cell.key}: memory does not suffice to load it ({described(error)}): end what else takes memory, or "
+            "choose a smaller model; stored cells stay, and the same command goes on from them"
         ) from error
 
 

@@ -7,6 +7,7 @@ may add some. `schema` counts the shapes: a file of a later one is refused, not 
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import re
@@ -22,6 +23,7 @@ from diffsweep.core.problems import BadInput
 
 SCHEMA = 1
 T = TypeVar("T")
+NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)  # there can be no file of that name
 
 CellId = Annotated[str, r"[\w-]+"]
 FileName = Annotated[str, r"\w[^/\\\0]*\.png"]
@@ -166,9 +168,9 @@ def load(path: Path, kind: type[T]) -> T:
     """A file as its type. Absent, Damaged, or Newer."""
     try:
         value = json.loads(files.read(path), parse_constant=_refused)
-    except (FileNotFoundError, NotADirectoryError):
-        raise Absent(path, "is not there") from None
     except (OSError, ValueError, RecursionError) as error:
+        if getattr(error, "errno", None) in NOWHERE:
+            raise Absent(path, "is not there") from None
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Damaged(path, f"cannot be read ({reason})") from None
     found = value.get("schema", SCHEMA) if isinstance(value, dict) else SCHEMA

@@ -9,10 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 from diffsweep.core.problems import BadInput
-from diffsweep.sweep.cell import VALUES
+from diffsweep.sweep.cell import BLOCKS, VALUES
 from diffsweep.sweep.parts import MARKS, NESTED, fields_of, find, names
-
-BLOCKS = ("sweep", "grid", "metric", "vars")  # whose values are all texts, or lists of them
 
 
 def holds_text(key: str, plugins: tuple[str, ...] = ()) -> bool:
@@ -21,7 +19,9 @@ def holds_text(key: str, plugins: tuple[str, ...] = ()) -> bool:
     top, *path = (word for word in key.split(".") if not word.isdigit())  # a list's entry is as its list
     if top in VALUES:
         return _is_text(VALUES[top])
-    return top in BLOCKS or (top in MARKS and bool(path) and _in_group(top, tuple(path), plugins))
+    if top in BLOCKS:
+        return bool(path) and _is_text(BLOCKS[top].get(path[0]))
+    return top == "vars" or (top in MARKS and bool(path) and _in_group(top, tuple(path), plugins))
 
 
 @lru_cache

@@ -70,6 +70,8 @@ def check_placed(config: Mapping[str, Any], file: str) -> None:
     for path, value in _leaves(config["hydra"]):
         key = ".".join(("hydra", *path))
         swept = path[:2] == PARAMS and (len(path) == 3 or value is None)
+        if swept and any("hydra" in re.split(r"[^\w-]+", word) for word in path[2:]):
+            raise BadInput(f"{file}: {key} is refused: a sweep is over keys of the project's; type Hydra's own")
         if path not in KEYS and not swept:
             raise BadInput(f"{file}: {key} is refused: {MAY}; type the rest on the command line")
         if isinstance(value, list) or re.search(r"(?<!\\)\$\{", str(value)) or not (swept or str(value).isprintable()):

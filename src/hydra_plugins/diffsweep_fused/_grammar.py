@@ -34,6 +34,13 @@ class _AsTyped(HydraOverrideVisitor):
         self._key = "" if key.package is not None else key.key_or_group
         return key
 
+    def visitDictKeyValuePair(self, ctx: Any) -> Any:
+        outer, self._key = self._key, f"{self._key}.{ctx.getChild(0).getText().strip()}"
+        try:
+            return super().visitDictKeyValuePair(ctx)
+        finally:
+            self._key = outer
+
     def visitFunction(self, ctx: Any) -> Any:
         of_numbers = ctx.getChild(0).getText() in _OF_NUMBERS
         self._numbers += of_numbers

@@ -1,0 +1,28 @@
+"""Whether an error says that memory did not suffice, on a device or on the processor. Imports no torch."""
+
+from __future__ import annotations
+
+import sys
+
+# What allocators, and libraries that lack room for their workspace, raise in words alone.
+_LACKS = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_NOT_SUPPORTED",
+)
+
+
+class Lacking(MemoryError):
+    """Memory did not suffice; the message says for what, and what helps."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice."""
+    torch = sys.modules.get("torch")  # without it, none of its errors
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _LACKS)
