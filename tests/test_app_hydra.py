@@ -93,7 +93,9 @@ def of_its_type(hint: Any) -> tuple[str, Any]:
 
 @pytest.mark.parametrize("form", ["keys", "mappings", "file"])
 def test_every_key_of_every_block_arrives_as_its_type(diffsweep, runner, tmp_path, form: str) -> None:
-    keys = {(block, key): of_its_type(hint) for (block, key), hint in KEYS.items() if (block, key) != ("metric", "name")}
+    keys = {
+        (block, key): of_its_type(hint) for (block, key), hint in KEYS.items() if (block, key) != ("metric", "name")
+    }
     lines = {
         block: ", ".join(f"{key}: {text}" for (own, key), (text, _) in keys.items() if own == block) for block in BLOCKS
     }

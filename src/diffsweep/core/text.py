@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Any
 
+# what values of a type are called
+WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 # what turns the direction of the text that follows
 _TURNS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
@@ -12,6 +15,11 @@ def visible(text: str) -> str:
     """A text whose control characters are written as escapes (`\\x1b`): none of them reaches a terminal. Line ends
     stay, and all that is no control character."""
     return "".join(c if c == "\n" or not _controls(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def in_one_line(error: BaseException) -> str:
+    """`ValueError: what it says`."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
 
 def _controls(character: str) -> bool:

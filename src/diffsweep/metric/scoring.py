@@ -167,13 +167,11 @@ def _missing(
 ) -> Iterator[Missing]:
     """The cells that lack numbers they could have, and which; at the end, in `without`, what no cell has."""
     lacks: dict[Metric, set[frozenset[str]]] = {metric: set() for metric in definitions}
-    masked = False
     for cell_id in ids:
         record = store.get(cell_id)
         if record is None:
             continue
         there = {name: entry["definition"] for name, entry in record.get("metrics", {}).items()}
-        masked |= FILES["mask"] in record["files"]
         metrics = []
         for metric, definition in definitions.items():
             measured = there.get(metric.name) == definition
@@ -186,9 +184,7 @@ def _missing(
     for metric, found in lacks.items():
         if found and all(found):
             common = frozenset.intersection(*found) or min(found, key=len)
-            stored_before = masked and common == {"hard_mask"}
-            needed = "its mask before softening; the sweep's command, run again, adds it" if stored_before else ""
-            without[metric.name] = f"no cell has {needed or called(common)}"
+            without[metric.name] = f"no cell has {called(common)}"
 
 
 def _batches(

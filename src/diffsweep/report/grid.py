@@ -24,7 +24,8 @@ from diffsweep.report.caption import subtitle
 from diffsweep.report.drawn import KEY, drawn_as, fingerprint
 from diffsweep.report.sheet import HOLE, Block, Line, Sheets, Tile
 from diffsweep.report.text import ARROWS, digits, fixed, labels, no_axis, short, shown
-from diffsweep.sweep.store import Damaged, Record, Store
+from diffsweep.sweep.schema import Damaged, Record
+from diffsweep.sweep.store import Store
 
 REFERENCES = ("input", "mask")  # shown where their content changes, not beside each picture
 GIVEN = (*REFERENCES, "noisy")  # what a picture was made from, not what was made; and so are a trajectory's steps
