@@ -352,7 +352,8 @@ def stored(folder: Path, scales: int, seeds: int, side: int, numbers: dict[str, 
     and what theirs are about; unmeasured without."""
     import numpy as np
 
-    from diffsweep.sweep.store import Store, to_json
+    from diffsweep.sweep.schema import to_json
+    from diffsweep.sweep.store import Store
     from diffsweep.world import held_out
 
     store, cells = Store(folder / "outputs"), []

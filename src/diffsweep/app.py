@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from os.path import isdir
 from pathlib import Path
 from posixpath import normpath
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from diffsweep import process
+from diffsweep.core.files import is_folder
+from diffsweep.core.keys import at
 from diffsweep.core.problems import BadInput, not_text, require
 from diffsweep.explain import explain, mendable, sweeps_files
 from diffsweep.paths import shipped
@@ -108,7 +109,7 @@ class Task:
         config, choices, lines = _resolved(cfg), job.runtime.choices, _typed(job)
         names = [line.partition("=")[0].lstrip("+") for line in lines if not line.startswith("~")]
         varying = [name for name in names if name.partition(".")[0] not in _SETTINGS]
-        axes = {name: choices[name] if name in choices else _at(config, name) for name in varying}
+        axes = {name: choices[name] if name in choices else at(config, name) for name in varying}
         before = self.failed
         (status,) = self.many([self.freeze(config, axes, lines)], joins=True)
         if self.failed > before:
@@ -123,7 +124,7 @@ class Task:
         if "sweeps" in config:
             raise BadInput("the config holds a key 'sweeps': a sweeps file must begin with '# @package _global_'")
         name = _sweeps_file(overrides)
-        if name and _at(config, "sweep.name") is None and isinstance(config.get("sweep", {}), dict):
+        if name and at(config, "sweep.name") is None and isinstance(config.get("sweep", {}), dict):
             config = config | {"sweep": {**config.get("sweep", {}), "name": name}}
         return config, axes
 
@@ -132,7 +133,7 @@ class Task:
         from diffsweep.sweep.runner import run_sweep  # heavy: imported once there is something to run
 
         process.check_stopped()
-        name = _at(cells[0][0], "sweep.name") or self.name
+        name = at(cells[0][0], "sweep.name") or self.name
         try:
             outcome = run_sweep(cells, name, self.command, () if joins else self.launched, joins, self.session)
         except SystemExit as stop:  # nothing below may end the process, least of all with 0
@@ -199,7 +200,7 @@ def _of_swept_choices(words: Sequence[str]) -> list[str]:
         if "=" in word and not word.startswith("-"):
             with suppress(HydraException):  # told later
                 read[word] = parser.parse_override(word)
-    swept = [o for o in read.values() if o.is_sweep_override() and isdir(shipped("conf") / o.key_or_group)]
+    swept = [o for o in read.values() if o.is_sweep_override() and is_folder(shipped("conf") / o.key_or_group)]
     places = tuple(f"{o.package or o.key_or_group.replace('/', '.')}." for o in swept)
 
     def held(word: str) -> bool:
@@ -223,12 +224,6 @@ def _typed(job: HydraConf) -> list[str]:
     lines = OmegaConf.to_container(job.overrides, resolve=False)
     assert isinstance(lines, dict)
     return list(lines["task"])
-
-
-def _at(config: Any, name: str) -> Any:
-    for part in name.split("."):
-        config = config.get(part) if isinstance(config, dict) else None
-    return config
 
 
 @contextmanager

@@ -119,9 +119,9 @@ def _needed(above: Mapping[str, Sequence[int]], capacity: Mapping[str, int], sta
     def calls(stage: str, length: int) -> int:
         return -(-above[stage][length] // capacity[stage])
 
-    # A row of a chain longer than `length` has at least `length` calls after its own. So of F calls the first F - length
-    # answer all such rows, of every stage: F >= length + sum over stages of ceil(above[stage][length] / capacity).
-    # Hu: the greatest of these bounds is reached. After the next call, F - 1 - length are left for these rows, less
+    # A row of a chain longer than `length` has `length` calls or more after its own. So of F calls the first F - length
+    # answer all such rows, of every stage: F >= length + the sum over stages of ceil(above[stage][length] / capacity).
+    # Hu: the greatest of these bounds is reached. After the next call F - 1 - length are left for these rows, less
     # those of other stages, and each answers `most` rows.
     own, most, others = above[stage], capacity[stage], above.keys() - {stage}
     beside = [sum(calls(other, length) for other in others) for length in range(len(own))]

@@ -6,7 +6,6 @@ import re
 import shlex
 import traceback
 from collections.abc import Iterator
-from os.path import isdir, isfile
 from pathlib import Path
 from posixpath import normpath
 from typing import Any
@@ -19,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationKeyError, OmegaConfBaseException
 from yaml import YAMLError, safe_load  # type: ignore[import-untyped]
 
+from diffsweep.core.files import is_file, is_folder
 from diffsweep.core.packages import HINT
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.paths import shipped
@@ -107,7 +107,7 @@ def _as_choice(line: str) -> str | None:
     except HydraException:  # Hydra quotes a value in other words than it reads
         return None
     group, value = override.key_or_group, override.value()
-    if not isinstance(value, dict) or "name" not in value or not isdir(shipped("conf") / group):
+    if not isinstance(value, dict) or "name" not in value or not is_folder(shipped("conf") / group):
         return None
     keys = [written(f"{group}.{key}", item) for key, item in value.items() if key != "name"]
     words = " ".join([f"{group}={value['name']}", *keys])
@@ -118,7 +118,7 @@ def _about_choice(path: str, options: list[str]) -> str:
     if path.startswith("sweeps/"):
         return _about_sweeps_file(path.removeprefix("sweeps/"))
     group, _, choice = path.rpartition("/")
-    hint = f"; {HINT}" if isdir(shipped("conf") / group) else ""
+    hint = f"; {HINT}" if is_folder(shipped("conf") / group) else ""
     return f"{group}={choice}: no such {group}; {_one_of(choice, options, hint)}"
 
 
@@ -127,9 +127,9 @@ def _about_sweeps_file(name: str) -> str:
     stem = re.sub(r"\.ya?ml$", "", normpath(name))
     inside = stem.removeprefix("sweeps/")
     options = sweeps_files()
-    if found := next((one for one in (stem, inside) if isfile(Path("sweeps", f"{one}.yml"))), None):
+    if found := next((one for one in (stem, inside) if is_file(Path("sweeps", f"{one}.yml"))), None):
         return f"+sweeps={name}: a sweeps file ends in .yaml; rename ./sweeps/{found}.yml to {found}.yaml"
-    if isfile(Path("sweeps", f"{inside}.yaml")) or inside in options:
+    if is_file(Path("sweeps", f"{inside}.yaml")) or inside in options:
         return f"+sweeps={name}: a sweeps file goes by its name within ./sweeps, without an ending: +sweeps={inside}"
     return f"+sweeps={name}: no such sweeps file, neither in ./sweeps nor shipped; {_one_of(inside, options)}"
 
@@ -164,7 +164,7 @@ def _about_key(node: DictConfig, key: str) -> str:
 def _of_choice(node: DictConfig) -> str:
     """Whose key it would be."""
     group, root = str(node._get_full_key("")).partition(".")[0], node._get_root()
-    choice = OmegaConf.select(root, f"{group}.name") if group and isdir(shipped("conf") / group) else None
+    choice = OmegaConf.select(root, f"{group}.name") if group and is_folder(shipped("conf") / group) else None
     return f" of {group}={choice}" if choice else ""
 
 

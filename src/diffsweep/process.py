@@ -28,7 +28,7 @@ from typing import Any, TextIO
 from diffsweep.core.locks import Busy
 from diffsweep.core.memory import Lacking, out_of_memory
 from diffsweep.core.packages import culprit, described
-from diffsweep.core.text import visible
+from diffsweep.core.text import in_one_line, visible
 from diffsweep.tracker.agent import under_agent
 
 BUG = 70  # sysexits.h: an internal software error
@@ -188,7 +188,7 @@ def _told(name: str, error: Exception, mistake: str | None, safe: str) -> int:
     if mistake is not None:
         return _refuse(name, mistake)
     if out_of_memory(error):
-        what = str(error) if isinstance(error, Lacking) else f"memory does not suffice ({described(error)})"
+        what = str(error) if isinstance(error, Lacking) else f"memory does not suffice ({in_one_line(error)})"
         _print(name, what, f"{safe}: end what else takes memory, then run the same command again")
         return 1
     if culprit(error):

@@ -10,14 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from os.path import exists, isdir, isfile, lexists
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
 from diffsweep import process
 from diffsweep.core.device import known
 from diffsweep.core.failures import Failures
-from diffsweep.core.files import root_of
+from diffsweep.core.files import is_file, is_folder, is_there, root_of
 from diffsweep.core.locks import locked
 from diffsweep.core.problems import BadInput, did_you_mean, not_text, one_of, require
 from diffsweep.core.text import visible
@@ -121,9 +121,9 @@ def opened(name: str, output_dir: str) -> Stored:
 
     root, path = Path(output_dir).expanduser(), Path(name).expanduser()
     folder = root / "sweeps" / name
-    if path.is_absolute() or not exists(folder / "sweep.json"):
+    if path.is_absolute() or not is_there(folder / "sweep.json"):
         folder = path
-        root = folder.resolve().parents[1] if exists(folder / "sweep.json") else root
+        root = folder.resolve().parents[1] if is_there(folder / "sweep.json") else root
     try:
         sweep = load(folder / "sweep.json", Document)
     except Absent:
@@ -198,7 +198,7 @@ def grid(stored: Stored, keys: Mapping[str, str]) -> int:
     if "size" in keys:
         look["size"] = _number("size", keys["size"])
     file = Path(keys["to"]).expanduser() if "to" in keys else stored.folder / SHEET
-    if not isdir(file.parent):
+    if not is_folder(file.parent):
         raise BadInput(f"to={file}: {file.parent} does not exist")
     for sheet in write_grid(
         file.parent,
@@ -397,7 +397,7 @@ def _metrics(text: str, there: Iterable[str] = ()) -> list[str]:
     import yaml  # type: ignore[import-untyped]
 
     choice = shipped("conf") / "metric" / f"{text}.yaml"
-    if not isfile(choice):
+    if not is_file(choice):
         return _words(text)
     chosen = list(yaml.safe_load(choice.read_text())["names"])
     return [name for name in chosen if name in there] or chosen
@@ -450,7 +450,7 @@ def export(stored: Stored, keys: Mapping[str, str]) -> int:
     target = Path(to).expanduser().absolute()
     if lexists(target):
         raise BadInput(f"to={to}: exists already; nothing is overwritten")
-    if not isdir(target.parent):
+    if not is_folder(target.parent):
         raise BadInput(f"to={to}: {target.parent} does not exist")
     scratch = files.scratch(target)
     left, cells = list[str](), 0
@@ -542,7 +542,7 @@ def run(words: Sequence[str]) -> int:
     pairs = (word.lstrip("-").partition("=") for word in rest)
     output_dir = next((value for key, _, value in pairs if key == "output_dir"), "outputs")
     there = names(root_of(output_dir))  # a sweep's name may hold a =
-    plain = [word for word in rest if "=" not in word or word in there or isdir(word)]
+    plain = [word for word in rest if "=" not in word or word in there or is_folder(word)]
     keys = _keys([word for word in rest if word not in plain], (*own, *COMMON))
     if name == "list":
         print("\n".join(there) or f"no sweeps under {output_dir}")

@@ -26,6 +26,7 @@ from diffsweep.metric.batch import REGIONS
 from diffsweep.metric.psnr import Psnr
 from diffsweep.metric.ssim import Ssim
 from diffsweep.sweep.store import Store
+from tests.rewriting import rewrite
 
 SIDE = 60
 RNG = np.random.default_rng(9)
@@ -343,7 +344,7 @@ def forged(store: Store, cell_id: str, value: float, **definition: Any) -> None:
     metrics = store.record(cell_id)["metrics"]
     metrics["psnr"]["value"] = value
     metrics["psnr"]["definition"] |= definition
-    store.amend(cell_id, {"metrics": metrics})
+    rewrite(store, cell_id, metrics=metrics)
 
 
 def test_a_number_of_the_same_definition_is_not_computed_again(store: Store) -> None:
@@ -368,7 +369,7 @@ def test_scoring_alone_or_together_and_in_any_order_gives_the_same_records(store
     score(store, IDS, names)
     together = [store.record(cell_id) for cell_id in IDS]
     for cell_id in IDS:
-        store.amend(cell_id, {"metrics": {}})
+        rewrite(store, cell_id, metrics={})
     for cell_id in reversed(IDS):
         for name in reversed(names):
             score(store, [cell_id], [name])
@@ -698,7 +699,7 @@ def test_what_no_cell_has_is_told_of_each_metric_that_needs_it(store: Store) -> 
     for _ in range(2):  # measured already or not
         measure(store, IDS, choose(names).metrics, without=without)
         assert without == {
-            "psnr_masked": "no cell has its mask before softening; the sweep's command, run again, adds it",
+            "psnr_masked": "no cell has a mask",
             "clip_score": "no cell has a prompt",
             "clip_low": "no cell has a prompt and bands",
             "clip_alignment": "no cell has a prompt and views",

@@ -19,6 +19,7 @@ from diffsweep.metric.sets import replicates
 from diffsweep.model.clip import Clip
 from diffsweep.sweep.store import Store
 from diffsweep.world import SCENES, STYLES, picture
+from tests.rewriting import rewrite
 
 IMAGES = np.stack([picture(scene, "photo", 1).pixels for scene in SCENES[:8]])
 OTHERS = np.stack([picture(scene, "sketch", 3).pixels for scene in SCENES[:8]])
@@ -196,7 +197,7 @@ def test_numbers_of_pictures_that_are_no_more_are_dropped(tmp_path: Path) -> Non
     (left,) = score_sets(store, fewer, [])["diversity_pixels"]["values"]
     assert left["axes"] == {"guidance.scale": 7.0}
     other = store.record(sweep["cells"][0]["cell_id"])["files"] | {"image.png": "0" * 64}
-    store.amend(sweep["cells"][0]["cell_id"], {"files": other})
+    rewrite(store, sweep["cells"][0]["cell_id"], files=other)
     (left,) = score_sets(store, sweep, [])["diversity_pixels"]["values"]
     assert left["axes"] == {"guidance.scale": 7.0}
     assert len(score_sets(store, sweep, [Diversity("pixels")])["diversity_pixels"]["values"]) == 2

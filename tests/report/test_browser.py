@@ -22,6 +22,7 @@ from diffsweep.report.command import command
 from diffsweep.report.embed import embedded
 from diffsweep.report.write import whole_page, write_all
 from diffsweep.sweep.store import Store
+from tests.rewriting import rewrite
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -162,7 +163,7 @@ def test_the_panel_has_the_prompt_and_the_whole_configuration(made: Made, opened
     store, sweep = made()
     for i, cell in enumerate(sweep["cells"][:5]):
         config = {"seed": cell["seed"], "prompt": "a dog", "technique": {"name": "inpaint", "strength": i % 2}}
-        store.amend(cell["cell_id"], {"config": config})
+        rewrite(store, cell["cell_id"], config=config)
     page = opened(write_all(store, sweep).folder / "report.html", "pick=0,1")
     panel = page.locator("#panel")
     expect(panel.get_by_role("row", name="prompt a dog a dog")).to_be_visible()
@@ -421,7 +422,7 @@ def test_nothing_of_a_users_runs(made: Made, opened: Opened, scheme: str) -> Non
         cell["reason"] = cell["reason"] and EVIL
         if store.get(cell["cell_id"]):
             of = {"value": 1.0 + number, "definition": {"metric": EVIL, "direction": "lower", EVIL: EVIL}}
-            store.amend(cell["cell_id"], {"metrics": {**store.record(cell["cell_id"])["metrics"], MARKUP: of}})
+            rewrite(store, cell["cell_id"], metrics={**store.record(cell["cell_id"])["metrics"], MARKUP: of})
     page = opened(write_all(store, sweep).folder / "report.html", color_scheme=scheme)
     assert page.title() == f"{EVIL} – diffsweep"
     page.get_by_label("rows", exact=True).select_option(EVIL)

@@ -20,6 +20,7 @@ from diffsweep.report.page import page
 from diffsweep.report.table import summarise
 from diffsweep.report.write import write_all
 from diffsweep.sweep.store import Store
+from tests.rewriting import rewrite
 
 Made = Callable[..., Any]
 VENDOR = Path(diffsweep.report.__file__).parent / "html" / "vendor"
@@ -91,7 +92,7 @@ def test_a_cells_whole_configuration_is_there(made: Made) -> None:
     store, sweep = made()
     for i, cell in enumerate(sweep["cells"][:5]):
         config = {"seed": cell["seed"], "prompt": "a <dog>", "technique": {"name": "inpaint", "strength": i % 2}}
-        store.amend(cell["cell_id"], {"config": config})
+        rewrite(store, cell["cell_id"], config=config)
     folder = write_all(store, sweep).folder
     found = Reader((folder / "report.html").read_text())
     assert found.data["shared"] == {"prompt": "a <dog>", "technique.name": "inpaint"}
@@ -140,7 +141,7 @@ def test_another_run_at_one_value_and_a_cascade(made: Made) -> None:
     """An axis that some cells lack has no place there; pictures that were enlarged lead to the ones before."""
     store, sweep = made()
     del sweep["cells"][1]["axes"]["guidance.scale"]
-    store.amend(sweep["cells"][0]["cell_id"], {"facts": {"base": "f" * 20}})
+    rewrite(store, sweep["cells"][0]["cell_id"], facts={"base": "f" * 20})
     found = Reader((write_all(store, sweep).folder / "report.html").read_text())
     assert found.data["axes"][0]["at"][:3] == [0, -1, 0]
     assert found.data["bases"] == {"0": "f" * 20}

@@ -20,7 +20,9 @@ from diffsweep.core.problems import BadInput
 from diffsweep.report import write
 from diffsweep.report.embed import embedded
 from diffsweep.report.write import whole_page, write_all
-from diffsweep.sweep.store import Store, to_json
+from diffsweep.sweep.schema import to_json
+from diffsweep.sweep.store import Store
+from tests.rewriting import rewrite
 
 Made = Callable[..., tuple[Store, dict[str, Any]]]
 START = "data:image/png;base64,"
@@ -48,7 +50,7 @@ def varied(made: Made) -> tuple[Store, dict[str, Any]]:
             shutil.rmtree(store.folder(cell_id))
             store.save(cell_id, {"image": same}, record)
         pictures |= {"step_000_clean": rng.integers(255, size=(40, 40, 3)).astype(np.uint8)} if number == 2 else {}
-        store.amend(cell_id, {"facts": {}})
+        rewrite(store, cell_id, facts={})
         store.add(cell_id, pictures, "none", {"base": "f" * 20} if number == 3 else {})
     store.save("f" * 20, {"image": np.full((4, 4, 3), 9, np.uint8), "noisy": same + 1}, {"metrics": {}})
     return store, sweep

@@ -25,6 +25,7 @@ from diffsweep.report.latex import to_latex
 from diffsweep.report.layout import to_csv, to_frame, to_markdown, to_terminal
 from diffsweep.report.table import Table, summarise
 from diffsweep.report.text import markdown
+from tests.rewriting import rewrite
 
 Made = Callable[..., Any]
 
@@ -80,7 +81,7 @@ def test_numbers_of_two_definitions_are_not_compared(made: Made) -> None:
     cell_id = sweep["cells"][0]["cell_id"]
     entry = store.record(cell_id)["metrics"]
     entry["psnr"]["definition"] = {**entry["psnr"]["definition"], "package": "torchmetrics 2.0.0"}
-    store.amend(cell_id, {"metrics": entry})
+    rewrite(store, cell_id, metrics=entry)
     frame = results(store, sweep)
     assert "psnr" not in frame.columns and frame.attrs["refused"] == ["psnr"]
     assert "two definitions" in caption(summarise(frame))

@@ -126,6 +126,19 @@ def test_a_rerun_samples_again_what_is_damaged_and_that_alone(
     assert sorted(path.name for path in (tmp_path / "outputs/cells").glob("*/*")) == sorted(ids)
 
 
+def test_what_leaves_a_sweep_is_not_sampled_again(
+    run: Callable[..., Outcome], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "outputs")
+    ids = [cell["cell_id"] for cell in document(run(3))["cells"]]
+    for cell_id in ids[1:]:
+        (store.folder(cell_id) / "image.png").write_bytes(b"")
+    capsys.readouterr()
+    assert run(2).statuses == ["done"] * 2
+    told = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
+    assert told == [f"sampled again, damaged: {store.folder(ids[1])}/image.png: has 0 bytes, not {told[0].split()[-1]}"]
+
+
 def test_every_command_goes_on_and_names_what_is_damaged(
     run: Callable[..., Outcome], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,24 @@ def swept(config: Config) -> Swept:
     return cells
 
 
+def test_the_values_of_an_axis_are_told_apart_by_type_and_found_in_one_pass() -> None:
+    values = [1, True, 1.0, "1", None, [1], [True], {"a": 1}, {"a": 1.0}, False, 0, ""]
+    found = axes_of({"x": value, "y": 0} for value in (*values, *values))
+    assert list(map(repr, found["x"])) == list(map(repr, values)) and found["y"] == [0]
+
+    class Seed(int):
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Seed.compared += 1
+            return int(self) == other
+
+        __hash__ = int.__hash__
+
+    assert axes_of({"seed": Seed(n)} for n in range(2000)) == {"seed": list(range(2000))}
+    assert Seed.compared <= 2 * 2000  # by the assertion itself
+
+
 def test_an_axis_is_finite(config: Config) -> None:
     """JSON has no other numbers."""
     assert messages([(config(), {"x": float("nan")}), (config(), {"x": 1.0})]) == ["x=nan: must be finite"]

@@ -846,23 +846,15 @@ def test_what_no_cell_can_be_measured_by_is_in_the_tables_notes(run: Run) -> Non
     assert "psnr, ssim: not measured (no cell has a clean input)." in (outcome.folder / "table.md").read_text()
 
 
-def test_a_stored_cell_without_its_hard_mask_is_given_it_and_measured(run: Run, calls: list[int]) -> None:
-    changes = {"technique": "inpaint", "mask__softness": 2.0, "model__size": 12, "seed": [0]}
-    outcome = run(**changes)
-    (record,) = records(outcome)
-    store = Store(outcome.folder.parents[1])
-    cell_id, whole = record["cell_id"], contents(store.root / "cells", "*.png")
-    files = {name: digest for name, digest in record["files"].items() if name != "hard_mask.png"}
-    store.amend(cell_id, {"files": files})
-    (store.folder(cell_id) / "hard_mask.png").unlink()  # as an earlier version stored it
-    calls.clear()
-    assert run(**changes).statuses == ["done"] and not calls
-    assert store.verify(cell_id) == [] and contents(store.root / "cells", "*.png") == whole
-    measured = records(run(**changes, metric__names=("psnr_masked",)))[0]["metrics"]["psnr_masked"]
-    hard, image, clean = (store.pixels(cell_id, name) for name in ("hard_mask", "image", "input"))
-    error = ((image.astype(float) - clean)[hard == 255] ** 2).mean()
-    assert measured["value"] == pytest.approx(10 * np.log10(255**2 / error), abs=1e-5)
-    assert set(np.unique(hard)) == {0, 255} and not np.array_equal(hard, store.pixels(cell_id, "mask"))
+def test_on_a_rerun_each_cell_is_looked_at_once_to_run_and_once_to_report(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"technique": "inpaint", "seed": [0, 1, 2], "metric__names": ("psnr",), "grid__metric": ("psnr",)}
+    first = run(**changes)
+    looked, checked = [], Store.checked
+    monkeypatch.setattr(Store, "checked", lambda self, cell_id: looked.append(cell_id) or checked(self, cell_id))
+    assert run(**changes).statuses == ["done"] * 3
+    assert sorted(looked) == sorted(2 * [cell["cell_id"] for cell in document(first.folder)["cells"]])
 
 
 def test_a_metric_of_sets_that_fails_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

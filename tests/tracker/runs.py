@@ -20,10 +20,12 @@ from diffsweep.report.comparison import overview
 from diffsweep.report.frame import results
 from diffsweep.report.table import summarise
 from diffsweep.report.write import Report
-from diffsweep.sweep.store import Store, to_json
+from diffsweep.sweep.schema import to_json
+from diffsweep.sweep.store import Store
 from diffsweep.tracker import said
 from diffsweep.tracker.said import run_id
 from diffsweep.tracker.wandb import Wandb
+from tests.rewriting import rewrite
 from tests.tracker.server import KEY
 
 REFUSING = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": KEY, "WANDB_INIT_TIMEOUT": "1"}
@@ -160,7 +162,7 @@ def inpainted(root: Path) -> Finished:
     steps = {f"step_{i:03}_{kind}": rng.integers(255, size=(4, 4, 3)) for i in (0, 1) for kind in ("noisy", "clean")}
     others = {"input": rng.integers(255, size=(4, 4, 3)), "mask": np.zeros((4, 4))}
     pictures = {name: pixels.astype(np.uint8) for name, pixels in (steps | others).items()}
-    store.amend("0" * 20, {"facts": {}})
+    rewrite(store, "0" * 20, facts={})
     store.add("0" * 20, pictures, "step_", {"trajectory": {"asked": 2, "t": [750, 0]}})
     return store, sweep, reported(store, sweep)
 

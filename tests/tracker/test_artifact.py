@@ -15,10 +15,12 @@ import pytest
 from wandb.sdk.artifacts._validators import validate_artifact_name
 
 from diffsweep.report.write import Report, whole_page, write_all
-from diffsweep.sweep.store import Store, to_json
+from diffsweep.sweep.schema import to_json
+from diffsweep.sweep.store import Store
 from diffsweep.tracker.artifact import artifact_name
 from diffsweep.tracker.said import run_id
 from diffsweep.tracker.wandb import Wandb
+from tests.rewriting import rewrite
 from tests.tracker.runs import synced
 from tests.tracker.server import Server, Serving
 
@@ -194,7 +196,7 @@ def test_a_version_for_each_content_and_no_other(
     told(store, sweep, "online", "again")  # another tag: the run is told anew
     assert len(server.created) == 2 and server.committed == [0]
     told(store, sweep, "offline")
-    store.amend("0" * 20, {"metrics": {"psnr": {"value": 25.0, "definition": PSNR}}})
+    rewrite(store, "0" * 20, metrics={"psnr": {"value": 25.0, "definition": PSNR}})
     told(store, sweep, "online")
     assert server.committed == [0, 1]
     first, second = server.version(0), server.version(1)

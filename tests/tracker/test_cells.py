@@ -12,6 +12,7 @@ import pytest
 
 from diffsweep.tracker.said import of_cell, run_id
 from diffsweep.tracker.wandb import Wandb
+from tests.rewriting import rewrite
 from tests.tracker.runs import (
     BOTH,
     CELLS,
@@ -134,7 +135,7 @@ def test_a_mean_has_the_interval_of_a_t_test_stretched_bootstrap_over_its_seeds(
     for i, cell in enumerate(sweep["cells"]):  # two scales and three seeds
         cell |= {"seed": i % 3, "axes": {"guidance.scale": 1.0 + i // 3, "seed": i % 3}}
     for i in range(5):
-        store.amend(f"{i:020x}", {"metrics": {"psnr": {"value": 20.0 + i % 3, "definition": PSNR}}})
+        rewrite(store, f"{i:020x}", metrics={"psnr": {"value": 20.0 + i % 3, "definition": PSNR}})
     OFFLINE.log(store, sweep, reported(store, sweep))
     (run,) = runs(store)
     found = summary(run)["summary"]
@@ -175,7 +176,7 @@ def test_a_sweep_told_again_logs_what_is_new_alone_and_doubles_nothing(tmp_path:
     line = BOTH.log(store, sweep, report)
     assert line == f"wandb: 4 offline runs; cd {report.folder / 'wandb'} && wandb sync ."
     assert times(report.folder / "wandb") == before
-    store.amend(f"{1:020x}", {"metrics": {"psnr": {"value": 5.0, "definition": PSNR}}})
+    rewrite(store, f"{1:020x}", metrics={"psnr": {"value": 5.0, "definition": PSNR}})
     CELLS.log(store, sweep, reported(store, sweep))
     third = read(store, sweep, None)
     assert third.folders.keys() == second.folders.keys()

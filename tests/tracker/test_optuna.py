@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from diffsweep.app import Status
-from diffsweep.sweep.store import Store, to_json
+from diffsweep.sweep.schema import to_json
+from diffsweep.sweep.store import Store
 
 
 def test_a_status_is_a_number_where_the_cell_has_one(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from diffsweep.tracker import said, steps
 from diffsweep.tracker.none import NoTracker
 from diffsweep.tracker.said import run_id
 from diffsweep.tracker.wandb import Wandb
+from tests.rewriting import rewrite
 from tests.tracker.runs import (
     OFFLINE,
     PSNR,
@@ -150,7 +151,7 @@ def test_a_sweep_told_again_is_the_same_run_with_todays_numbers(finished: Finish
     OFFLINE.log(store, sweep, report)
     (first,) = runs(store)
     for i in range(3):
-        store.amend(f"{i:020x}", {"metrics": {"psnr": {"value": 10.0, "definition": PSNR}}})
+        rewrite(store, f"{i:020x}", metrics={"psnr": {"value": 10.0, "definition": PSNR}})
     sweep |= {"command": "diffsweep -m +sweeps=scales"}
     OFFLINE.log(store, sweep, reported(store, sweep))
     (second,) = runs(store)

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from diffsweep.core.files import write_atomic
+from diffsweep.core.text import in_one_line
+
+MOST = 320  # characters of a reason
 
 
 class Failures(dict[str, str]):
@@ -22,7 +25,7 @@ class Failures(dict[str, str]):
     def add(self, name: str, error: BaseException) -> None:
         """The first error of a name counts."""
         if name not in self:
-            self[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            self[name] = in_one_line(error)[:MOST]
             self._tracebacks[name] = "".join(traceback.format_exception(error))
 
     def write(self, folder: Path, sweep: Mapping[str, Any]) -> Path | None:

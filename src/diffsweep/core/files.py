@@ -32,6 +32,9 @@ IRREGULAR = {
     stat.S_IFBLK: "a device",
 }
 
+# of whatever a user typed: no file has a name that is too long, where pathlib raises
+is_there, is_folder, is_file = os.path.exists, os.path.isdir, os.path.isfile
+
 
 def irregular(path: Path) -> str | None:
     """What a path names where that is no regular file: reading a pipe or a device can wait for ever. OSError where

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from functools import lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from os.path import isdir
 from pathlib import Path
 from pkgutil import iter_modules
 from traceback import walk_tb
 from types import ModuleType
 from typing import Any
 
+from diffsweep.core.files import is_folder
 from diffsweep.core.problems import BadInput, require
+from diffsweep.core.text import in_one_line
 from diffsweep.paths import shipped
 
 HINT = "plugins=[my_package] finds a part of your own"
@@ -41,9 +42,9 @@ def _wrong(name: str) -> str | None:
     except ValueError:  # of a program that is no module, such as __main__
         return f"plugins={name}: not a package"
     places = [Path(place, *inner) for place in (spec and spec.submodule_search_locations) or ()]
-    if spec is None or (inner and not any(map(isdir, places))):
+    if spec is None or (inner and not any(map(is_folder, places))):
         return f"plugins={name}: no such package can be imported"
-    if any(isdir(place / group) for place in places for group in groups):
+    if any(is_folder(place / group) for place in places for group in groups):
         return None
     return f"plugins={name}: not a package with parts; it needs at least one of the folders {', '.join(groups)}"
 
@@ -81,9 +82,8 @@ def culprit(error: BaseException | None) -> str | None:
 
 def described(error: BaseException) -> str:
     """An exception in one line, with its place in a plugin's code."""
-    what = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
     place = culprit(error)
-    return f"{what} ({place})" if place else what
+    return f"{in_one_line(error)} ({place})" if place else in_one_line(error)
 
 
 def source(part: Any) -> str | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Any
 
+# what values of a type are called
+WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 # what turns the direction of the text that follows
 _TURNS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
@@ -17,6 +20,11 @@ def visible(text: str) -> str:
 def percent(share: float) -> str:
     """`25 %`; the first and the last are not rounded away."""
     return "under 1 %" if 0 < share < 0.01 else "over 99 %" if 0.99 < share < 1 else f"{100 * share:.0f} %"
+
+
+def in_one_line(error: BaseException) -> str:
+    """`ValueError: what it says`."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
 
 def _controls(character: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from diffsweep.core.packages import HINT, imported, modules, source
 from diffsweep.core.problems import BadInput, did_you_mean, one_of, require
+from diffsweep.core.text import in_one_line
 from diffsweep.metric.batch import Described, Metric, SetMetric
 from diffsweep.metric.distribution import FEATURES
 from diffsweep.model.clip import Clip
@@ -101,7 +102,7 @@ def _missing_from(metric: Described) -> str | None:
     except BadInput as error:
         return "; ".join(error.messages)
     except Exception as error:  # a definition of a user's own may hold anything
-        return f"its definition cannot be stored ({type(error).__name__}: {error})"
+        return f"its definition cannot be stored ({in_one_line(error)})"
 
 
 def _bounds_hold(definition: Mapping[str, Any]) -> bool:

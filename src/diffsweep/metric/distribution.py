@@ -14,14 +14,13 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import groupby
-from os.path import isdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
 
-from diffsweep.core.files import require_regular
+from diffsweep.core.files import is_folder, require_regular
 from diffsweep.core.problems import BadInput
 from diffsweep.metric.backbone import INCEPTION
 from diffsweep.metric.batch import Batch, Direction, Score, in_calls
@@ -127,7 +126,7 @@ def _embedded(metric: Distribution, reference_set: str, side: int, device: str) 
 
 def _files(folder: str) -> list[Path]:
     root = Path(folder).expanduser()
-    if not isdir(root):
+    if not is_folder(root):
         raise BadInput(f"metric.references={folder}: must be inputs, world or a folder of pictures; there is none such")
     files = sorted(file for file in root.iterdir() if file.suffix.lower() in PICTURES)
     if len(files) < 2:

@@ -19,7 +19,8 @@ from diffsweep.metric.choice import defined
 from diffsweep.metric.sets import current, settings
 
 if TYPE_CHECKING:
-    from diffsweep.sweep.store import Record, Store
+    from diffsweep.sweep.schema import Record
+    from diffsweep.sweep.store import Store
 
 AT_ONCE = 64  # pictures a batch
 # what a cell stores of what a metric may need; of views there are several
@@ -200,13 +201,11 @@ def _missing(
 ) -> Iterator[Missing]:
     """The cells that lack numbers they could have, and which; at the end, in `without`, what no cell has."""
     lacks: dict[Metric, set[frozenset[str]]] = {metric: set() for metric in definitions}
-    masked = False
     for cell_id in ids:
         record = store.get(cell_id)
         if record is None:
             continue
         there = {name: entry["definition"] for name, entry in record.get("metrics", {}).items()}
-        masked |= FILES["mask"] in record["files"]
         metrics = []
         for metric, definition in definitions.items():
             measured = there.get(metric.name) == definition
@@ -218,11 +217,8 @@ def _missing(
             yield cell_id, tuple(metrics)
     for metric, found in lacks.items():
         if found and all(found):
-            common = frozenset.intersection(*found)
-            if masked and common == {"hard_mask"}:
-                needed = "its mask before softening; the sweep's command, run again, adds it"
-            else:  # each has what another lacks
-                needed = called(common) if common else f"{called(frozenset.union(*found))} together"
+            common = frozenset.intersection(*found)  # nothing: each has what another lacks
+            needed = called(common) if common else f"{called(frozenset.union(*found))} together"
             without[metric.name] = f"no cell has {needed}"
 
 

@@ -16,11 +16,10 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from os.path import exists, isdir
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from diffsweep.core.files import irregular, require_regular
+from diffsweep.core.files import irregular, is_folder, is_there, require_regular
 from diffsweep.core.problems import BadInput
 from diffsweep.model.hub import SMALL, Repository
 
@@ -45,7 +44,7 @@ class Source:
     def hub(self) -> Repository | None:
         """The repository, where the path is not a folder's."""
         named = _HUB.fullmatch(self.path)
-        if not named or self.path in EMBEDDED or exists(self.path) or not _name(named[1]):
+        if not named or self.path in EMBEDDED or is_there(self.path) or not _name(named[1]):
             return None
         return _repository(named[1], named[2] or "main", self.key)
 
@@ -67,11 +66,11 @@ class Source:
     def require(self, parts: Iterable[str], kind: str, library: str = "diffusers") -> None:
         """BadInput unless it has these folders, as a checkpoint of this kind has."""
         root, parts = self.root, list(parts)
-        if self.hub and any(not isdir(root / part) for part in parts):
+        if self.hub and any(not is_folder(root / part) for part in parts):
             self.hub.fetch_small()  # another tool may have downloaded a part of it
-        if not isdir(root):
+        if not is_folder(root):
             raise BadInput(f"{self.key}={self.path}: no such folder; give {kind} in the layout {library} saves")
-        if missing := [part for part in parts if not isdir(root / part)]:
+        if missing := [part for part in parts if not is_folder(root / part)]:
             raise BadInput(f"{self.key}={self.path}: not {kind}, {', '.join(missing)} missing in it")
 
     def files(self, parts: Collection[str], weighted: Collection[str]) -> list[str]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from diffsweep.report.grid import REFERENCES
-from diffsweep.sweep.store import Damaged, Record, Store, sha256
+from diffsweep.sweep.schema import Damaged, Record
+from diffsweep.sweep.store import Store, sha256
 
 MOST = 25_000_000  # bytes of pictures: what a browser opens at once, and most mail takes
 

@@ -10,8 +10,8 @@ import pandas as pd
 from diffsweep.metric.sets import current, settings
 from diffsweep.report.choice import flat
 from diffsweep.report.text import shown
-from diffsweep.sweep.schema import Definition
-from diffsweep.sweep.store import Record, Store
+from diffsweep.sweep.schema import Definition, Record
+from diffsweep.sweep.store import Store
 
 Sweep = Mapping[str, Any]  # what sweep.json holds
 ABSENT = "not in the store: not sampled yet, or removed"

@@ -28,7 +28,8 @@ from diffsweep.report.drawn import KEY, drawn_as, fingerprint
 from diffsweep.report.frame import results, stage
 from diffsweep.report.sheet import HOLE, Block, Line, Sheets, Tile
 from diffsweep.report.text import ARROWS, digits, fixed, labels, no_axis, short, shown
-from diffsweep.sweep.store import Damaged, Record, Store
+from diffsweep.sweep.schema import Damaged, Record
+from diffsweep.sweep.store import Store
 
 REFERENCES = (INPUT, MASK)  # shown where their content changes, not beside each picture
 SIDES = 8, 2048  # pixels that a picture may have on a sheet

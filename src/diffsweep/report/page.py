@@ -30,7 +30,8 @@ from diffsweep.report.grid import REFERENCES, layout
 from diffsweep.report.layout import cells
 from diffsweep.report.table import Table
 from diffsweep.report.text import digits, short, shown
-from diffsweep.sweep.store import Record, Store
+from diffsweep.sweep.schema import Record
+from diffsweep.sweep.store import Store
 
 if TYPE_CHECKING:
     from jinja2 import Template

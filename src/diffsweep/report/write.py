@@ -56,7 +56,7 @@ class Report:
 def write_all(store: Store, sweep: Mapping[str, Any], whole: bool = False) -> Report:
     """Write every file of a sweep (sweep: what sweep.json holds), each of them atomically. whole: `report_whole.html`
     too, which is written again wherever it is."""
-    folder = store.root / "sweeps" / sweep["name"]
+    folder, store = store.root / "sweeps" / sweep["name"], store.looking_once()
     frame = results(store, sweep)
     table, comparisons = summarise(frame), overview(frame)
     parquet = BytesIO()

@@ -18,6 +18,7 @@ from typing import Any
 
 from diffsweep.core.packages import HINT, imported, modules, source
 from diffsweep.core.problems import BadInput, did_you_mean, not_text
+from diffsweep.core.text import WORDS
 from diffsweep.core.types import Guidance, Scheduler, View
 from diffsweep.upscale import Upscale
 
@@ -130,9 +131,6 @@ def fields_of(cls: type[Any]) -> dict[str, Any]:
 
 def shown(value: Any) -> str:
     return "null" if value is None else str(value)
-
-
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def coerced(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.device import known
 from diffsweep.core.files import root_of
+from diffsweep.core.keys import at
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.sweep.cell import AROUND, BLOCKS, Cell, freeze, settings
 from diffsweep.sweep.measurable import metric_notes
@@ -49,14 +50,12 @@ class Plan:
 
 
 def axes_of(settings: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Each axis with its values, in the order they first appear."""
-    axes: dict[str, list[Any]] = {}
+    """Each axis with its values, in the order they first appear; 1, 1.0 and true are three."""
+    axes: dict[str, dict[str, Any]] = {}
     for setting in settings:
         for axis, value in setting.items():
-            values = axes.setdefault(axis, [])
-            if value not in values:
-                values.append(value)
-    return axes
+            axes.setdefault(axis, {}).setdefault(json.dumps(value, default=str), value)
+    return {axis: list(values.values()) for axis, values in axes.items()}
 
 
 def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
@@ -167,11 +166,11 @@ def _tracker(config: Mapping[str, Any]) -> dict[str, Any]:
 def _grid(axes: Mapping[str, Sequence[Any]], config: Mapping[str, Any]) -> dict[str, Any]:
     from diffsweep.report.grid import SIDES, layout
 
-    grid = _typed("grid", config)
+    grid, absent = _typed("grid", config), object()
 
     def varies(axis: str | None) -> bool:
         """False for an axis that this run holds at one value."""
-        return axis in axes or not _there(config, axis)
+        return axis in axes or at(config, axis or "", absent) is absent
 
     grid |= {key: None for key in ("rows", "cols") if not varies(grid.get(key))}
     grid |= {"blocks": tuple(filter(varies, grid["blocks"]))} if grid.get("blocks") else {}
@@ -186,15 +185,6 @@ def _grid(axes: Mapping[str, Sequence[Any]], config: Mapping[str, Any]) -> dict[
         there = f"it measures {', '.join(names)}" if names else "it measures nothing"
         raise BadInput(f"grid.metric={name}: not of this sweep; {there}{did_you_mean(name, names)}" for name in wrong)
     return {"grid": grid}
-
-
-def _there(config: Any, name: str | None) -> bool:
-    """Whether the configuration has such a key."""
-    for part in (name or "").split("."):
-        if not isinstance(config, Mapping) or part not in config:
-            return False
-        config = config[part]
-    return True
 
 
 def _device(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,9 +24,8 @@ from diffsweep.core.failures import Failures
 from diffsweep.core.files import write_atomic
 from diffsweep.core.locks import Busy, locked
 from diffsweep.core.memory import Lacking, out_of_memory
-from diffsweep.core.packages import described
 from diffsweep.core.problems import BadInput
-from diffsweep.core.text import visible
+from diffsweep.core.text import in_one_line, visible
 from diffsweep.metric import score, score_sets
 from diffsweep.sweep import preflight
 from diffsweep.sweep.cell import RECIPE, Cell
@@ -139,6 +138,7 @@ class Sweep:
         self.store = Store(whole.root)
         self.folder = whole.root / "sweeps" / whole.name
         self.failures = Failures()
+        self.stored: set[str] = set()  # cells that this run has found finished, or has finished
         self.shape: dict[str, int] = {}  # rows a call that the sweep began with, by the key of a stage's model
         self.rows: dict[str, int] = {}  # those that this run begins with
         self.watched: dict[str, Trajectory] = {}
@@ -161,7 +161,9 @@ class Sweep:
             return {}
 
     def status(self, cell: Cell) -> str:
-        return "done" if self.store.whole(cell.id) and cell.id not in self.failures else "failed"
+        """As it was found at the beginning, or stored since: its files are not looked at again."""
+        wrong = cell.id in self.failures or cell.id in self.store.damaged
+        return "done" if cell.id in self.stored and not wrong else "failed"
 
     def _refuse_to_replace(self, others: Collection[str]) -> None:
         """A sweep shows no fewer settings than before under its name, unless that is asked for: the same ones with
@@ -189,12 +191,12 @@ class Sweep:
     def _run(self) -> None:
         gone = {cell["cell_id"] for cell in self.earlier.get("cells", ())} - {cell.id for cell in self.plan.cells}
         self._refuse_to_replace(gone)
+        self.store.damaged.clear()  # of those that are left behind
         for note in self.plan.notes:
             say(f"note: {note}")
         distinct = {cell.id: cell for cell in self.plan.cells}
         self.store.tidy(distinct)
         missing = [cell for cell in distinct.values() if not self._kept(cell)]
-        self._add_hard_masks(distinct.values())
         kept = len(distinct) - len(missing)
         number = len(self.plan.cells)
         if gone and not self.joins:
@@ -215,17 +217,10 @@ class Sweep:
     def _kept(self, cell: Cell) -> bool:
         """Whether all that is asked for is stored."""
         record = self.store.finished(cell.id)
-        if record is None or not self.plan.trajectory:
-            return record is not None
-        return record["facts"].get("trajectory", {}).get("asked") == self.plan.trajectory
-
-    def _add_hard_masks(self, cells: Iterable[Cell]) -> None:
-        """To stored cells that have none, which an earlier version wrote: some metrics need it."""
-        for cell in cells:
-            if cell.hard_mask is None or (record := self.store.finished(cell.id)) is None:
-                continue
-            if "hard_mask.png" not in record["files"]:
-                self.store.add(cell.id, {"hard_mask": cell.hard_mask}, "hard_mask", {})
+        if record is None:
+            return False
+        self.stored.add(cell.id)
+        return not self.plan.trajectory or record["facts"].get("trajectory", {}).get("asked") == self.plan.trajectory
 
     def _before(self, cell: Cell) -> Iterator[Cell]:
         """The cells that must be sampled before this one, from the last back."""
@@ -445,7 +440,7 @@ class Sweep:
         if watched and self.store.whole(cell.id):  # stored before, without its trajectory or with another
             steps = {name: picture for name, picture in pictures.items() if name.startswith(STEP)}
             self.store.add(cell.id, steps, STEP, {"trajectory": watched.facts})
-            self.this.cells += 1
+            self._count(cell)
             return
         base = self.store.record(cell.base.id) if cell.base else {"nfe": 0, "seconds": 0.0}
         facts |= {"base": cell.base.id} if cell.base else {}
@@ -471,6 +466,10 @@ class Sweep:
                 },
             },
         )
+        self._count(cell)
+
+    def _count(self, cell: Cell) -> None:
+        self.stored.add(cell.id)
         self.this.cells += 1
 
     def document(self) -> dict[str, Any]:
@@ -573,7 +572,7 @@ def _of(cell: Cell) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise Lacking(
-            f"{cell.key}: memory does not suffice to load it ({described(error)}): end what else takes memory, or "
+            f"{cell.key}: memory does not suffice to load it ({in_one_line(error)}): end what else takes memory, or "
             "choose a smaller model; stored cells stay, and the same command goes on from them"
         ) from error
 

@@ -20,6 +20,7 @@ from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
 
 from diffsweep.core import files
 from diffsweep.core.problems import BadInput
+from diffsweep.core.text import WORDS
 
 SCHEMA = 1
 T = TypeVar("T")
@@ -229,9 +230,6 @@ def _check(hint: Any) -> Check:
     if hint is float:
         return lambda value: None if _number(value) else f" must be a number, not {_short(value)}"
     return lambda value: None if type(value) is hint else f" must be {WORDS[hint]}, not {_short(value)}"
-
-
-WORDS = {int: "a whole number", bool: "true or false", str: "a text"}
 
 
 def _number(value: Any) -> bool:

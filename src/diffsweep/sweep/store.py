@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from stat import S_ISREG
@@ -30,10 +29,7 @@ from PIL import Image
 from diffsweep.core import files, locks
 from diffsweep.core.files import write_atomic
 from diffsweep.core.locks import locked
-from diffsweep.sweep.schema import Absent, dump, load
-from diffsweep.sweep.schema import Damaged as Damaged
-from diffsweep.sweep.schema import Record as Record
-from diffsweep.sweep.schema import to_json as to_json
+from diffsweep.sweep.schema import Absent, Damaged, Record, dump, load
 
 STEP = "step_"  # begins the names of the pictures of a cell's way from noise
 BEGINS, ENDS = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"  # as every PNG does
@@ -49,10 +45,16 @@ def sha256(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """Cells under `root` (the `output_dir`), read and written by id. damaged: what was found so, by the cell's id."""
+    """Cells under `root` (the `output_dir`), read and written by id. damaged: what was found so, by the cell's id;
+    seen: the cells looked at, for a reader that looks once."""
 
     root: Path
     damaged: dict[str, Damaged] = field(default_factory=dict, compare=False, repr=False)
+    seen: dict[str, Record | None] | None = field(default=None, compare=False, repr=False)
+
+    def looking_once(self) -> Store:
+        """The same store, for a reader between two changes: it looks at each cell's files once."""
+        return replace(self, seen={})
 
     def folder(self, cell_id: str) -> Path:
         return self.root / f"cells/{cell_id[:2]}/{cell_id}"
@@ -67,7 +69,11 @@ class Store:
 
     def finished(self, cell_id: str) -> Record | None:
         """The record of a cell, None unless every file that it lists is there and seems as it was written."""
-        return self._noted(self.checked, cell_id)
+        if self.seen is None:
+            return self._noted(self.checked, cell_id)
+        if cell_id not in self.seen:
+            self.seen[cell_id] = self._noted(self.checked, cell_id)
+        return self.seen[cell_id]
 
     def whole(self, cell_id: str) -> bool:
         """Whether the cell is finished."""
@@ -138,6 +144,7 @@ class Store:
             entries = {**NOTHING, **record, "cell_id": cell_id, **_described(scratch, own)}
             write_atomic(scratch / "record.json", dump(entries, Record))
             self._put(scratch, cell_id)
+            self.damaged.pop(cell_id, None)
         finally:
             files.remove(scratch)
         files.tidy(place.parent, cell_id)
@@ -190,11 +197,6 @@ class Store:
         with locked(self.folder(cell_id).parent, name=cell_id):
             before: Mapping[str, Any] = self.record(cell_id)
             self._amend(cell_id, {entry: {**before.get(entry, {}), **new}})
-
-    def amend(self, cell_id: str, changes: Mapping[str, Any]) -> None:
-        """Replace top-level entries of a record, atomically."""
-        with locked(self.folder(cell_id).parent, name=cell_id):
-            self._amend(cell_id, changes)
 
     def verify(self, cell_id: str) -> list[str]:
         """What is wrong with a cell's files, all of them read: nothing when every hash in its record agrees."""
@@ -344,8 +346,3 @@ def _moved(source: Path, target: Path) -> bool:
             raise
         return False
     return True
-
-
-def finite(value: float) -> float | None:
-    """A number that strict JSON can hold: None for NaN and infinities."""
-    return value if math.isfinite(value) else None

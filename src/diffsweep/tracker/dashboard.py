@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
-from os.path import isdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from diffsweep.core.files import write_atomic
+from diffsweep.core.files import is_folder, write_atomic
 from diffsweep.core.problems import BadInput
 from diffsweep.report.choice import levels, split_axes
 from diffsweep.report.figure.style import COLOURS
@@ -43,7 +42,7 @@ MOST_COLUMNS = 16  # of the parallel coordinates
 
 def dashboard(place: Wandb, store: Store, sweep: Sweep, to: str | None = None) -> str:
     """Save a sweep's view, or write it to a file as JSON: one line that says where. BadInput where that cannot be."""
-    if to and isdir(Path(to).expanduser()):
+    if to and is_folder(Path(to).expanduser()):
         raise BadInput(f"to={to}: a folder; the name of a file is needed")
     try:
         from wandb_workspaces.workspaces import internal

@@ -17,7 +17,8 @@ from diffsweep.report.layout import to_frame as settings_of
 from diffsweep.report.statistics import averaged, intervals
 from diffsweep.report.text import short, shown
 from diffsweep.report.write import whole_page
-from diffsweep.sweep.store import Record, Store
+from diffsweep.sweep.schema import Record
+from diffsweep.sweep.store import Store
 from diffsweep.sweep.store import steps as steps_of
 from diffsweep.tracker.artifact import log_artifact
 from diffsweep.tracker.steps import MOST_PICTURES, MOST_ROWS, Steps, Sweep, caption_of, picture, thinned

@@ -27,6 +27,7 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from diffsweep.core.keys import at
 from hydra_plugins.diffsweep_fused._grammar import count
 from hydra_plugins.diffsweep_fused.composer import Composer, Line
 
@@ -68,8 +69,8 @@ class FusedLauncher(BasicLauncher):
 
     def _freeze(self, texts: Sequence[str], number: int, varying: set[str]) -> Any:
         config = self._composer.plain(texts, number)
-        axes = {
-            line.name: line.override.value() if line.is_group else _at(config, line)
+        axes = {  # typed by the config where the key is found there, as on the command line where not
+            line.name: line.override.value() if line.is_group else at(config, line.name, line.override.value())
             for line in self._composer.read(texts)
             if line.name in varying
         }
@@ -146,13 +147,3 @@ def _why_empty(override: Override, loader: ConfigLoader) -> str:
     if choices := loader.get_group_options(key):
         return f"{line} fits no choice; there are {', '.join(choices)}"
     return f"{line}: glob fits names of choices, not files; list the values: {key}=a,b"
-
-
-def _at(config: dict[str, Any], line: Line) -> Any:
-    """The value a line sets: typed by the config where it is found there, as on the command line where not."""
-    node: Any = config
-    for part in line.name.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return line.override.value()
-        node = node[part]
-    return node

@@ -12,7 +12,8 @@ import numpy as np
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.report.drawn import drawn_as, fingerprint
 from diffsweep.report.text import short, shown
-from diffsweep.sweep.store import MEND, Damaged, Store, steps
+from diffsweep.sweep.schema import Damaged
+from diffsweep.sweep.store import MEND, Store, steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
