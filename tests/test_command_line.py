@@ -81,6 +81,8 @@ def test_launchers_send_cells_to_processes_and_their_results_back(
     done = diffsweep(*words, *own, "seed=0,1")
     assert done.returncode == 1, done.stderr
     assert sorted(statuses(tmp_path)) == ["done", "failed"]
+    good = diffsweep(*words, "seed=2,3", "sweep.name=other")
+    assert good.returncode == 0 and good.stderr.endswith("outputs/sweeps/other/: 2 cells done\n"), good.stderr
     bad = diffsweep(*words, "seed=-1,-2")
     message = "diffsweep: seed=-1: must be between 0 and 9223372036854775807"
     assert (bad.returncode, bad.stderr.splitlines()[-1]) == (2, message)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -145,6 +146,12 @@ class Task:
         self.failed += outcome.failed
         ends = zip(outcome.statuses, outcome.ids, strict=True)
         return [Status(text, outcome.folder, cell_id) for text, cell_id in ends]
+
+    def ended(self, statuses: Sequence[Status]) -> None:
+        """Say where the results are of jobs that ran in other processes, which may have printed elsewhere."""
+        if not self.launched:
+            for folder, number in Counter(status.folder for status in statuses).items():
+                print(f"{folder}/: {number} cell{'s' * (number != 1)} done", file=sys.stderr, flush=True)
 
 
 task = Task()  # importable, so that other launchers can send it to their processes

@@ -21,7 +21,7 @@ from diffsweep.core.text import in_one_line
 from diffsweep.paths import shipped
 
 HINT = "plugins=[my_package] finds a part of your own"
-_plugins: set[str] = set()  # all that were asked for
+_plugins: set[str] = set()  # all of the user's own that were asked for
 
 
 @lru_cache
@@ -29,7 +29,7 @@ def packages(plugins: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The packages in order; BadInput for every plugin that cannot be imported, or holds no parts."""
     require(*map(_wrong, plugins))
     found = (*plugins, *(point.value for point in entry_points(group="diffsweep.plugins")))
-    _plugins.update(found)
+    _plugins.update(name for name in found if name.partition(".")[0] != "diffsweep")
     return (*found, "diffsweep")
 
 

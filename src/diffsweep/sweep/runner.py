@@ -24,6 +24,7 @@ from diffsweep.core.failures import Failures
 from diffsweep.core.files import write_atomic
 from diffsweep.core.locks import Busy, locked
 from diffsweep.core.memory import Lacking, out_of_memory
+from diffsweep.core.pictures import HARD_MASK, IMAGE, INPUT, MASK, STEP
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import in_one_line, visible
 from diffsweep.metric import score, score_sets
@@ -33,7 +34,7 @@ from diffsweep.sweep.following import Following
 from diffsweep.sweep.plan import Plan, Raw, axes_of, plan
 from diffsweep.sweep.provenance import provenance
 from diffsweep.sweep.schema import Absent, Damaged, Document, dump, load, to_json
-from diffsweep.sweep.store import STEP, Store
+from diffsweep.sweep.store import Store
 from diffsweep.sweep.work import Trajectory, to_pixels, work
 
 if TYPE_CHECKING:
@@ -423,7 +424,7 @@ class Sweep:
         facts: dict[str, Any] = {}
         if error is None:
             try:
-                tensors = {"image": finished.result.image, **finished.result.pictures}
+                tensors = {IMAGE: finished.result.image, **finished.result.pictures}
                 tensors |= watched.pictures if watched else {}
                 model = engine.models[cell.asks]
                 pictures = {name: to_pixels(model.finish(tensor)) for name, tensor in tensors.items()}
@@ -434,9 +435,9 @@ class Sweep:
             self.failures.add(cell.id, error)
             return
         if cell.pixels is not None:
-            pictures["input"] = cell.pixels
+            pictures[INPUT] = cell.pixels
         if cell.mask is not None and cell.hard_mask is not None:
-            pictures |= {"mask": cell.mask, "hard_mask": cell.hard_mask}
+            pictures |= {MASK: cell.mask, HARD_MASK: cell.hard_mask}
         if watched and self.store.whole(cell.id):  # stored before, without its trajectory or with another
             steps = {name: picture for name, picture in pictures.items() if name.startswith(STEP)}
             self.store.add(cell.id, steps, STEP, {"trajectory": watched.facts})

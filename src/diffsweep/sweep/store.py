@@ -29,9 +29,9 @@ from PIL import Image
 from diffsweep.core import files, locks
 from diffsweep.core.files import write_atomic
 from diffsweep.core.locks import locked
+from diffsweep.core.pictures import IMAGE, STEP
 from diffsweep.sweep.schema import Absent, Damaged, Record, dump, load
 
-STEP = "step_"  # begins the names of the pictures of a cell's way from noise
 BEGINS, ENDS = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"  # as every PNG does
 MEND = "The sweep's command, run again, samples damaged cells again."
 FEW = 5  # of damaged cells are named
@@ -112,7 +112,7 @@ class Store:
             self._note(cell_id, error)
             raise
 
-    def size(self, cell_id: str, name: str = "image") -> tuple[int, int]:
+    def size(self, cell_id: str, name: str = IMAGE) -> tuple[int, int]:
         """Width and height of a stored picture, as its first bytes have it; Damaged."""
         path = self.folder(cell_id) / f"{name}.png"
         try:
@@ -124,7 +124,7 @@ class Store:
         width, height = unpack(">16x2I", data)
         return width, height
 
-    def pixels(self, cell_id: str, name: str = "image") -> np.ndarray:
+    def pixels(self, cell_id: str, name: str = IMAGE) -> np.ndarray:
         """A stored picture (`image`, `input`, `mask`, `noisy`, ...): uint8, H W 3, or H W for a mask; Damaged where it
         is not the one that was stored."""
         with Image.open(BytesIO(self.read(cell_id, f"{name}.png"))) as image:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.core.pictures import STEP
 from diffsweep.core.streams import Streams, placed
 from diffsweep.sweep.cell import Cell
-from diffsweep.sweep.store import STEP
 
 if TYPE_CHECKING:
     import numpy as np

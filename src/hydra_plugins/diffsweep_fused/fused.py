@@ -7,6 +7,8 @@ A task function with a *batch entry* carries two attributes beside being callabl
   values, `overrides` are the job's override lines.
 * `many(cells)` runs them all, and returns one value a cell.
 
+A third one, `ended(values)`, hears of all jobs that another launcher has run one by one.
+
 Any other task function is run job by job, exactly as Hydra's basic launcher does.
 """
 
@@ -100,6 +102,7 @@ class FusedSweeper(BasicSweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         self._plans_itself = isinstance(self.launcher, FusedLauncher) and has_batch_entry(task_function)
+        self._ended = None if self._plans_itself else getattr(task_function, "ended", None)
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None
@@ -122,6 +125,8 @@ class FusedSweeper(BasicSweeper):
                 if returned.status is JobStatus.FAILED:  # its `return_value` would print a message of its own
                     raise returned._return_value
             number += len(batch)
+        if self._ended:
+            self._ended([returned.return_value for batch in returns for returned in batch])
         return returns
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
