@@ -186,8 +186,8 @@ def compare(stored: Stored, keys: Mapping[str, str]) -> int:
 
 def grid(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report.frame import results
-    from diffsweep.report.grid import write_grid
-    from diffsweep.report.write import SHEET, usual_look
+    from diffsweep.report.grid import SHEET, write_grid
+    from diffsweep.report.write import usual_look
 
     keep = _keep(keys, "true", "false")
     frame = results(stored.store, stored.sweep)

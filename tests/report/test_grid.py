@@ -185,6 +185,16 @@ def test_a_file_of_the_users_is_not_overwritten_and_a_sheet_is(made: Made, tmp_p
     assert (tmp_path / file).read_bytes() != drawn
 
 
+def test_a_sweeps_own_sheet_is_drawn_again_whatever_has_become_of_it(made: Made) -> None:
+    store, sweep = made()
+    folder = store.root / "sweeps" / sweep["name"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "grid.png").write_bytes(b"damaged")
+    assert write_grid(folder, store, sweep) == [folder / "grid.png"]
+    with Image.open(folder / "grid.png") as image:
+        image.load()
+
+
 def test_no_sheet_is_written_where_a_later_one_would_overwrite(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

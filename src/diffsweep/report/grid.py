@@ -33,6 +33,7 @@ from diffsweep.sweep.store import Store
 
 REFERENCES = (INPUT, MASK)  # shown where their content changes, not beside each picture
 SIDES = 8, 2048  # pixels that a picture may have on a sheet
+SHEET = "grid.png"  # a sweep's own
 FORMATS = (".png", ".pdf")
 LONG = 1000  # characters of a label, which a sheet shortens to its room
 SPARSE = 4  # places a picture: with more, axes make no grid
@@ -262,7 +263,7 @@ def write_grid(
     pictures: Sequence[str] | None = None,
     title: str | None = None,
     size: int | None = None,
-    file: str = "grid.png",
+    file: str = SHEET,
     frame: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Write grid.png, grid_2.png, ... or another file in the folder; a .pdf has a page for each sheet.
@@ -292,11 +293,13 @@ def write_grid(
     mark = fingerprint(title, told, size, found, states)
     if path.suffix.lower() == ".pdf":
         return [_write_pdf(path, lambda: Sheets(store, title, found, told, size), mark)]
-    return _write_png(path, lambda: Sheets(store, title, found, told, size), mark)
+    own = path.resolve() == (store.root / "sweeps" / sweep["name"] / SHEET).resolve()
+    return _write_png(path, lambda: Sheets(store, title, found, told, size), mark, own)
 
 
-def _write_png(path: Path, sheets: Callable[[], Sheets], mark: str) -> list[Path]:
-    """One file a sheet: FILE.png, FILE_2.png, ... Each bears how many there are, the mark, and FILE.png's name."""
+def _write_png(path: Path, sheets: Callable[[], Sheets], mark: str, own: bool) -> list[Path]:
+    """One file a sheet: FILE.png, FILE_2.png, ... Each bears how many there are, the mark, and FILE.png's name. own:
+    FILE.png is diffsweep's, whatever it has become."""
     further = re.compile(rf"{re.escape(path.stem)}_([2-9]|[1-9]\d+){re.escape(path.suffix)}")
     beside = path.parent.iterdir() if path.parent.is_dir() else ()
     old = {int(match[1]): file for file in beside if (match := further.fullmatch(file.name)) and _sheet_of(file, path)}
@@ -305,7 +308,7 @@ def _write_png(path: Path, sheets: Callable[[], Sheets], mark: str) -> list[Path
         return present
     drawn = sheets()
     written = [path, *(path.with_name(f"{path.stem}_{i + 1}{path.suffix}") for i in range(1, len(drawn)))]
-    _require_free(file for file in written if not _sheet_of(file, path))
+    _require_free(file for file in written[own:] if not _sheet_of(file, path))
     for i in reversed(range(len(drawn))):  # one in memory at a time; the first, which is looked at, last
         text = PngImagePlugin.PngInfo()
         text.add_text(KEY, f"{len(drawn)} {mark} {path.name}")

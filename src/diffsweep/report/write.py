@@ -23,7 +23,7 @@ from diffsweep.report.embed import embedded
 from diffsweep.report.figure import USES, write_figures
 from diffsweep.report.figure.trajectory import write_trajectory
 from diffsweep.report.frame import results
-from diffsweep.report.grid import write_grid
+from diffsweep.report.grid import SHEET, write_grid
 from diffsweep.report.latex import to_latex
 from diffsweep.report.layout import to_csv, to_markdown, to_terminal
 from diffsweep.report.page import page
@@ -31,7 +31,7 @@ from diffsweep.report.table import Table, summarise
 from diffsweep.report.text import shown
 from diffsweep.sweep.store import Store
 
-WHOLE, SHEET = "report_whole.html", "grid.png"
+WHOLE = "report_whole.html"
 MOST_SHOWN = 60  # settings in the terminal, and failures named there
 
 
