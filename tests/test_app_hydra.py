@@ -1,5 +1,6 @@
 """The command line up to the runner: what it hands over, what it refuses and how, and its exit codes."""
 
+import json
 import os
 import pickle
 import re
@@ -170,6 +171,27 @@ def test_an_empty_value_and_a_deletion_stay_as_they_are(diffsweep, runner, capsy
 def test_a_key_that_one_of_the_choices_lacks_is_told_with_that_choice(diffsweep, runner, capsys) -> None:
     assert diffsweep("-m", "upscale=none,tiny", "upscale.noise_level=7") == 2
     assert capsys.readouterr().err.startswith("diffsweep: upscale.noise_level: no such key of upscale=none; ")
+
+
+def test_a_sweep_without_its_mode_is_one_cell_and_says_so(diffsweep, runner, tmp_path, capsys) -> None:
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps/mine.yaml").write_text("# @package _global_\nhydra: {sweeper: {params: {seed: '0,1'}}}\n")
+    note = "note: one cell: hydra.sweeper.params (seed) needs -m, or hydra.mode: MULTIRUN in the file that holds it\n"
+    assert (diffsweep("+sweeps=mine"), len(runner.cells), capsys.readouterr().err) == (0, 1, note)
+    assert (diffsweep("-m", "+sweeps=mine"), len(runner.cells), capsys.readouterr().err) == (0, 3, "")
+
+
+@pytest.mark.parametrize("sweeper", ["fused", "basic"])
+def test_a_file_sweeps_as_the_same_lines_do_when_typed(diffsweep, runner, tmp_path, sweeper: str) -> None:
+    """Interpolations are each job's, whatever Hydra reads before."""
+    lines = {"guidance.scale": "2,3", "+vars.animal": "dog,cat", "prompt": '"a ${vars.animal} at ${guidance.scale}"'}
+    text = f"# @package _global_\ndefaults: [override /hydra/sweeper: {sweeper}]\n"
+    text += f"hydra: {{mode: MULTIRUN, sweeper: {{params: {json.dumps(lines)}}}}}\n"
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps/mine.yaml").write_text(text)
+    assert diffsweep("+sweeps=mine") == diffsweep("-m", *(f"{key}={value}" for key, value in lines.items())) == 0
+    prompts = [[config["prompt"] for config, _ in call.cells] for call in runner.calls]
+    assert prompts == [[f"a {animal} at {scale}" for scale in (2, 3) for animal in ("dog", "cat")]] * 2
 
 
 def test_a_sweeps_file_needs_no_m_and_names_the_sweep(diffsweep, runner, tmp_path) -> None:

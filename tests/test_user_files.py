@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from diffsweep.core.problems import BadInput
 from diffsweep.paths import shipped
 from hydra_plugins.diffsweep_fused._allowed import CHOICES, KEYS
-from hydra_plugins.diffsweep_fused._files import DEEPEST, MOST_BYTES, UserFiles
+from hydra_plugins.diffsweep_fused._files import DEEPEST, MOST_BYTES, READINGS, UserFiles
 from hydra_plugins.diffsweep_fused._loader import Loader
 
 READS = "${oc.env:HOME}"
@@ -52,6 +52,12 @@ REFUSED = {
     "the whole node": "hydra: '${made}'\nmade: {callbacks: {}}",
     "a class": "x: {_target_: os.system}",
     "a class, written otherwise": 'x: {"\\x5ftarget_": os.system}',
+    **{
+        f"a secret in a sweep, {line}": f"hydra: {{sweeper: {{params: {{prompt: {line}}}}}}}"
+        for secret in ("${oc.env:HOME}", "\\${oc.env:HOME}", "\\\\\\${oc.env:HOME}")
+        for line in (f"'{secret}'", f"""'"{secret}"'""", f"'a,{secret}'", f"'[{secret}]'")
+    },
+    "a secret that a key escapes": "prompt: '\\${oc.env:HOME}'",
     "the launcher's class": "hydra: {launcher: '${made}'}",
     "a class among the sweeps": "hydra: {sweeper: {params: {x: {_target_: os.system}}}}",
     "the sweeps as a whole": "hydra: {sweeper: {params: '${made}'}}",
@@ -158,7 +164,7 @@ hydra: {mode: MULTIRUN, sweeper: {max_batch_size: 3, params: {seed: "0,1", +vars
     assert config["hydra"]["sweeper"]["params"] == {
         "seed": "0,1",
         "+vars.of": "a,b",
-        "prompt": '"x \\${vars.of}"',  # for each job to resolve
+        "prompt": '"x ' + "\\" * (2**READINGS - 1) + '${vars.of}"',  # for each job to resolve
     }
 
 

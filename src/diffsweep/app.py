@@ -98,6 +98,12 @@ class Task:
         job = HydraConfig.get()
         if job.mode == RunMode.MULTIRUN:
             return self._one_of_many(cfg, job)
+        if job.sweeper.get("params"):
+            print(
+                f"note: one cell: hydra.sweeper.params ({', '.join(job.sweeper.params)}) needs -m, or "
+                "hydra.mode: MULTIRUN in the file that holds it",
+                file=sys.stderr,
+            )
         try:
             (status,) = self.many([self.freeze(_resolved(cfg), {}, _typed(job))])
             return status

@@ -56,8 +56,9 @@ def check_file(config: Mapping[str, Any], file: str) -> None:
     if "_target_" in str(config):
         raise BadInput(f"{file}: _target_ is refused: a file cannot name code to call")
     for text in _texts(config):
-        for name in _interpolated(text):
-            raise BadInput(f"{file}: {text!r} is refused: {name}; a file's ${{...}} may name a key alone: ${{seed}}")
+        written = re.sub(r"\\+\$\{", "${", text)  # Hydra reads some texts more than once
+        for name in _interpolated(written):
+            raise BadInput(f"{file}: {written!r} is refused: {name}; a file's ${{...}} may name a key alone: ${{seed}}")
     for entry in config.get("defaults") or ():
         for line, choice in entry.items() if isinstance(entry, Mapping) else ((entry, None),):
             _check_default(str(line), choice, file)

@@ -23,6 +23,7 @@ MOST_BYTES = 1_000_000
 MOST_NODES = 20_000  # aliases (`*name`) count as what they stand for
 DEEPEST = 50
 PARAMS = ("hydra", "sweeper", "params")
+READINGS = 3  # twice while it builds the sweeper, then the sweeper itself
 _TEXT = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"  # of the key `<<`
 _READ = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool"))  # what YAML makes of a bare word
@@ -67,8 +68,8 @@ def _read(text: str, path: Path, name: str, place: tuple[str, ...]) -> dict[str,
     try:
         root = loader.get_single_node()
         if root is not None:
-            _as_written(root, place)
             _check_params(root, place, name)
+            root = _as_written(root, place)
         keys = {} if root is None else loader.construct_document(root)
     except BadInput:
         raise
@@ -117,36 +118,39 @@ def _bounded(text: str, path: Path, name: str) -> None:
             grown(size)
 
 
-def _as_written(node: yaml.Node, place: tuple[str, ...]) -> None:
-    """Bare words are texts where the key holds one, and in the lines to be swept."""
+def _as_written(node: yaml.Node, place: tuple[str, ...]) -> yaml.Node:
+    """The node with bare words as texts where the key holds one, and in the lines to be swept."""
     if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            _as_written(value, place if key.tag == _MERGE else (*place, str(key.value)))
+        places = [place if key.tag == _MERGE else (*place, str(key.value)) for key, _ in node.value]
+        node.value = [(key, _as_written(value, at)) for (key, value), at in zip(node.value, places, strict=True)]
     elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _as_written(item, place)
-    elif place[:-1] == PARAMS:
-        node.tag = _TEXT if node.tag in _READ else node.tag
-        if node.tag == _TEXT:
-            node.value = _per_job(node.value)
+        node.value = [_as_written(item, place) for item in node.value]
+    elif place[:-1] == PARAMS and node.tag in (*_READ, _TEXT):  # another node: an alias may stand elsewhere too
+        return yaml.ScalarNode(_TEXT, _per_job(node.value), node.start_mark, node.end_mark, node.style)
     elif node.style is None and node.tag in _READ:
         from diffsweep.sweep.texts import holds_text  # Hydra imports this module in every application
 
         node.tag = _TEXT if holds_text(".".join(place)) else node.tag
+    return node
 
 
 def _per_job(line: str) -> str:
-    """`${` escaped for Hydra's reading of its own configuration, so that each job reads the interpolation itself."""
-    return re.sub(r"(?<!\\)\$\{", r"\\${", line)
+    """`${` escaped for each time that Hydra reads a sweeper's settings, so that each job reads the interpolation."""
+    escaped = "\\" * (2**READINGS - 1) + "${"
+    return re.sub(r"(?<!\\)\$\{", lambda found: escaped, line)
 
 
 def _check_params(node: yaml.Node, place: tuple[str, ...], name: str) -> None:
-    """`seed: [0, 1]` could mean two values or one list: neither is assumed."""
+    """`seed: [0, 1]` could mean two values or one list: neither is assumed. What a user escapes would be read later."""
+    if place[:-1] == PARAMS and "\\${" in str(node.value):
+        raise BadInput(
+            f"{name}: {'.'.join(place)}: {node.value!r} is refused: ${{...}} names a key, without a backslash"
+        )
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
-        here = (*place, str(key.value))
-        if place == PARAMS and isinstance(value, yaml.CollectionNode):
+        here = place if key.tag == _MERGE else (*place, str(key.value))
+        if here[:-1] == PARAMS and isinstance(value, yaml.CollectionNode):
             items = value.value if isinstance(value, yaml.SequenceNode) else []
             texts = [item.value for item in items if isinstance(item, yaml.ScalarNode)] or ["0", "1", "2"]
             raise BadInput(
