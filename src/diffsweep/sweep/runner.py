@@ -29,7 +29,7 @@ from diffsweep.core.problems import BadInput
 from diffsweep.core.text import in_one_line, visible
 from diffsweep.metric import score, score_sets
 from diffsweep.sweep import preflight
-from diffsweep.sweep.cell import RECIPE, Cell
+from diffsweep.sweep.cell import RECIPE, Cell, as_typed
 from diffsweep.sweep.following import Following
 from diffsweep.sweep.plan import Plan, Raw, axes_of, plan
 from diffsweep.sweep.provenance import provenance
@@ -167,14 +167,14 @@ class Sweep:
         return "done" if cell.id in self.stored and not wrong else "failed"
 
     def _refuse_to_replace(self, others: Collection[str]) -> None:
-        """A sweep shows no fewer settings than before under its name, unless that is asked for: the same ones with
-        other pictures (an edited plugin's) are no fewer. One that comes in parts (an optimiser's trials, batches,
-        processes) has its other cells still to come."""
-        axes = [*self.earlier.get("axes", ())]
-        there = {_values(axes, cell.axes) for cell in self.plan.cells}
-        stored = {cell["cell_id"]: _values(axes, cell["axes"]) for cell in self.earlier.get("cells", ())}
-        finished = sum(stored[cell_id] not in there and self.store.whole(cell_id) for cell_id in others)
-        if finished and not (self.plan.replace or self.in_parts):
+        """A sweep shows no fewer cells than before under its name, unless that is asked for: those of which the content
+        alone has changed (an edited input, an edited plugin) are no fewer. One that comes in parts (an optimiser's
+        trials, batches, processes) has its other cells still to come."""
+        if self.plan.replace or self.in_parts:
+            return
+        renewed = {as_typed(cell.config) for cell in self.plan.cells}
+        records = filter(None, map(self.store.finished, sorted(others)))
+        if finished := sum(as_typed(record["config"]) not in renewed for record in records):
             raise BadInput(
                 f"sweep.name={self.plan.name}: this sweep has {finished} other cells, which its tables and sheets "
                 "would not show any more; give another sweep.name, or sweep.replace=true (they stay stored)"
@@ -551,10 +551,6 @@ class Sweep:
             self.session.report(document, report)
         elif told := self.plan.tracker.log(self.store, document, report):
             say(told)
-
-
-def _values(axes: Sequence[str], setting: Mapping[str, Any]) -> str:
-    return json.dumps([setting.get(axis) for axis in axes], default=str)
 
 
 def _parted(rows: Mapping[str, int]) -> tuple[int, dict[str, int]]:
