@@ -267,6 +267,23 @@ def test_what_cannot_be_drawn_is_an_exit_code_of_every_command_that_draws(
         assert "grid.png: not drawn: RuntimeError: no ink" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("file", ["grid.png", "mine.png"])
+def test_a_sheet_in_whose_place_a_folder_stands_is_a_failure(
+    command: Run, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("grid", "inp", f"to=outputs/sweeps/inp/{file}", "title=Mine") == 0
+    place = Path("outputs/sweeps/inp") / file
+    place.unlink()
+    place.mkdir()
+    capsys.readouterr()
+    assert command("report", "inp") == 1
+    told = capsys.readouterr().err
+    assert f"{file}: not drawn: {place}: a folder; remove it or rename it\n" in told
+    assert "to=" not in told and "traceback" not in told and "note:" not in told
+    place.rmdir()
+    assert command("report", "inp") == 0 and place.is_file()
+
+
 def test_a_sheet_elsewhere_is_drawn_once(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert command("grid", "inp", "to=paper.pdf", "title=") == 0
