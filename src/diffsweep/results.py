@@ -77,8 +77,8 @@ diffsweep-results: tables, sheets and reports of stored sweeps
 SWEEP is the name of a folder under outputs/sweeps, or a path to one. Every command takes output_dir=FOLDER (default:
 outputs). NAMES: psnr,ssim,... or a choice of the metric group; plugins=PACKAGES finds metrics of your own.
 
-Exit codes: 0 done, 1 verify, export or score found something wrong, a metric, a sheet or a figure failed, or the disk or
-another part of the machine did, 2 bad input, 70 a bug of diffsweep, 128+n signal n.
+Exit codes: 0 done, 1 verify, export or score found something wrong, a metric, a sheet or a figure failed, or the disk
+or another part of the machine did, 2 bad input, 70 a bug of diffsweep, 128+n signal n.
 """
 
 COMMON = ("output_dir",)

@@ -271,8 +271,8 @@ def write_grid(
     metric: whose values stand below the pictures; pictures: names of those shown for each cell; title: in place of the
     sweep's name, where empty without the settings below it; size: of a picture, in pixels. BadInput as `layout`, or for
     a metric or picture that the sweep has not; InTheWay where something stands in its place that is no earlier state
-    of this sheet. frame: `results` of the sweep, read where a metric needs it and it is not given. Sheets that show the same
-    already are left as they are.
+    of this sheet. frame: `results` of the sweep, read where a metric needs it and it is not given. Sheets that show the
+    same already are left as they are.
     """
     path = folder / file
     if problem := within("size", size, *SIDES):

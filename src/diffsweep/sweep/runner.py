@@ -252,6 +252,8 @@ class Sweep:
         room = self._fitting(device)
         for cells in by_model.values():
             room = preflight.memory(cells, device, room, chosen=self.plan.rows is not None)
+        if (note := preflight.padding(self._most_rows(), self.plan.rows)) and not self.in_parts:
+            say(f"note: {note}")
         self.plan.metrics.ready()
         self.rows = self._as_recorded(room)
         self._note_rows(self.rows)
@@ -298,13 +300,18 @@ class Sweep:
 
     def _fitting(self, device: str) -> dict[str, int]:
         """The batch shape of each stage, by its key: as asked for, or what the whole sweep can fill."""
+        most = self._most_rows()
+        if self.plan.rows:
+            return dict.fromkeys(most, self.plan.rows)
+        return {key: max(1, min(n, MOST_ROWS[device.partition(":")[0]])) for key, n in most.items()}
+
+    def _most_rows(self) -> dict[str, int]:
+        """The rows that the whole sweep can ask each stage for at once, by its key."""
         cells = {cell.id: cell for one in self.plan.cells for cell in one.cascade}.values()
         rows: dict[str, int] = defaultdict(int)
         for cell in cells:
             rows[cell.key] += len(cell.prompts)
-        if self.plan.rows:
-            return dict.fromkeys(rows, self.plan.rows)
-        return {key: max(1, min(n, MOST_ROWS[device.partition(":")[0]])) for key, n in rows.items()}
+        return rows
 
     def _as_recorded(self, room: Mapping[str, int]) -> dict[str, int]:
         """The shape that the sweep began with, where it fits the memory; a lone cell's binds nobody."""
