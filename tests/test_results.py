@@ -267,6 +267,23 @@ def test_what_cannot_be_drawn_is_an_exit_code_of_every_command_that_draws(
         assert "grid.png: not drawn: RuntimeError: no ink" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("file", ["grid.png", "mine.png"])
+def test_a_sheet_in_whose_place_a_folder_stands_is_a_failure(
+    command: Run, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("grid", "inp", f"to=outputs/sweeps/inp/{file}", "title=Mine") == 0
+    place = Path("outputs/sweeps/inp") / file
+    place.unlink()
+    place.mkdir()
+    capsys.readouterr()
+    assert command("report", "inp") == 1
+    told = capsys.readouterr().err
+    assert f"{file}: not drawn: {place}: a folder; remove it or rename it\n" in told
+    assert "to=" not in told and "traceback" not in told and "note:" not in told
+    place.rmdir()
+    assert command("report", "inp") == 0 and place.is_file()
+
+
 def test_a_sheet_elsewhere_is_drawn_once(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert command("grid", "inp", "to=paper.pdf", "title=") == 0
@@ -333,10 +350,51 @@ def test_verify_finds_what_changed(command: Run, capsys: pytest.CaptureFixture[s
     assert f"{gone.parent.name}: not in the store" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("target", ["elsewhere", "elsewhere.zip"])
+def test_an_export_names_the_cells_that_it_lacks(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    gone = sorted(Path("outputs/cells").rglob("image.png"))[1].parent
+    shutil.rmtree(gone)
+    assert command("export", "inp", "to=e") == 1
+    told = capsys.readouterr()
+    assert told.err == f"left out: {gone.name}: not in the store\n" and told.out == "e: 3 cells\n"
+
+
+def test_an_export_needs_no_cell_that_never_was(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that failed is told by the tables."""
+    file = Path("outputs/sweeps/inp/sweep.json")
+    sweep = json.loads(file.read_text())
+    sweep["cells"][1] |= {"cell_id": "never", "status": "failed", "reason": "no ink"}
+    file.write_text(json.dumps(sweep))
+    assert command("export", "inp", "to=e") == 0 and capsys.readouterr().out == "e: 3 cells\n"
+
+
+@pytest.mark.parametrize("target", ["e.tar.gz", "e.tgz", "e.tar", "e.TAR.XZ", "e.7z"])
+def test_an_export_is_a_folder_or_a_zip_file(command: Run, target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("export", "inp", f"to={target}") == 2
+    assert f"to={target}: no {target[1:]} file is written, only a folder or a .zip" in capsys.readouterr().err
+    assert not Path(target).exists()
+
+
+@pytest.mark.parametrize("harm", ["picture", "record", "no record", "no cell"])
+def test_score_ends_with_1_where_a_cell_could_not_be_looked_at(
+    command: Run, harm: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = sorted(Path("outputs/cells").rglob("image.png"))[1].parent
+    does = {
+        "picture": lambda: (cell / "image.png").write_bytes(b"x"),
+        "record": lambda: (cell / "record.json").write_text("{"),
+        "no record": lambda: (cell / "record.json").unlink(),
+        "no cell": lambda: shutil.rmtree(cell),
+    }
+    does[harm]()
+    assert command("score", "inp", "metric=seam", "force=true") == 1
+    told = capsys.readouterr().err
+    assert "3 of" in told and cell.name in told
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "elsewhere.zip", "elsewhere.ZIP"])
 def test_an_export_stands_alone(command: Run, target: str, tmp_path: Path) -> None:
     assert command("export", "inp", f"to={target}") == 0
-    if target.endswith(".zip"):
+    if target.lower().endswith(".zip"):
         with ZipFile(target) as archive:
             archive.extractall()
     shutil.rmtree("outputs")

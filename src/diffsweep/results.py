@@ -77,8 +77,8 @@ diffsweep-results: tables, sheets and reports of stored sweeps
 SWEEP is the name of a folder under outputs/sweeps, or a path to one. Every command takes output_dir=FOLDER (default:
 outputs). NAMES: psnr,ssim,... or a choice of the metric group; plugins=PACKAGES finds metrics of your own.
 
-Exit codes: 0 done, 1 verify or export found something wrong, a metric, a sheet or a figure failed, or the disk or
-another part of the machine did, 2 bad input, 70 a bug of diffsweep, 128+n signal n.
+Exit codes: 0 done, 1 verify, export or score found something wrong, a metric, a sheet or a figure failed, or the disk
+or another part of the machine did, 2 bad input, 70 a bug of diffsweep, 128+n signal n.
 """
 
 COMMON = ("output_dir",)
@@ -98,6 +98,12 @@ class Stored:
     def cell_ids(self) -> list[str]:
         """Each cell that is stored, once, in the sweep's order."""
         return [i for i in dict.fromkeys(cell["cell_id"] for cell in self.sweep["cells"]) if i in self.store]
+
+    @property
+    def lost(self) -> list[str]:
+        """The cells that were finished, and are not in the store any more."""
+        done = dict.fromkeys(cell["cell_id"] for cell in self.sweep["cells"] if cell["status"] == "done")
+        return [i for i in done if i not in self.store and i not in self.store.damaged]
 
     @property
     def whole(self) -> list[str]:
@@ -357,7 +363,9 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
         print(visible(f"metric {name} failed: {reason}"), file=sys.stderr)
     if written:
         print(f"traceback{'s' * written.is_dir()}: {written}", file=sys.stderr)
-    return 1 if failed else code
+    for cell_id in stored.lost:
+        print(f"{cell_id}: not in the store", file=sys.stderr)
+    return 1 if failed or stored.store.damaged or stored.lost else code
 
 
 def _format(keys: Mapping[str, str], allowed: Sequence[str]) -> str:
@@ -452,8 +460,11 @@ def export(stored: Stored, keys: Mapping[str, str]) -> int:
         raise BadInput(f"to={to}: exists already; nothing is overwritten")
     if not is_folder(target.parent):
         raise BadInput(f"to={to}: {target.parent} does not exist")
+    if packed := re.search(r"\.(tar|tgz|tbz2?|txz|7z|rar|(tar\.)?(gz|bz2|xz|zst))$", target.name, re.IGNORECASE):
+        raise BadInput(f"to={to}: no {packed[0]} file is written, only a folder or a .zip file")
+    zipped = target.suffix.lower() == ".zip"
     scratch = files.scratch(target)
-    left, cells = list[str](), 0
+    left, cells = [f"{cell_id}: not in the store" for cell_id in stored.lost], 0
 
     def ignored(folder: str, names: list[str]) -> list[str]:
         hidden = [name for name in names if name.startswith(".")]
@@ -462,7 +473,7 @@ def export(stored: Stored, keys: Mapping[str, str]) -> int:
         return [*hidden, *odd]
 
     try:
-        place = scratch / (target.stem if target.suffix == ".zip" else target.name)
+        place = scratch / (target.stem if zipped else target.name)
         shutil.copytree(stored.folder, place / "sweeps" / stored.sweep["name"], ignore=ignored)
         for cell_id in stored.whole:
             try:
@@ -470,7 +481,7 @@ def export(stored: Stored, keys: Mapping[str, str]) -> int:
                 cells += 1
             except Damaged as error:
                 stored.store.damaged[cell_id] = error
-        if target.suffix == ".zip":
+        if zipped:
             place = Path(shutil.make_archive(str(place), "zip", scratch, place.name))
         place.rename(target)
     finally:

@@ -668,6 +668,59 @@ def test_a_definition_that_cannot_be_stored_is_refused_before_anything_is_sample
     assert refused.value.messages[0].startswith(f"metric bad: {told}")
 
 
+@pytest.mark.parametrize(
+    "before, after, told",
+    [
+        (
+            'direction: ClassVar = "higher"',
+            'direction: ClassVar = "sideways"',
+            "direction='sideways': must be higher",
+        ),
+        ('direction: ClassVar = "higher"', "direction: ClassVar = 3", "direction=3: must be higher or lower"),
+        ('direction: ClassVar = "higher"', "", "has no direction"),
+        (
+            "frozenset()",
+            'frozenset({"refrence"})',
+            "needs=frozenset({'refrence'}): must be a frozenset",
+        ),
+        ("frozenset()", '("reference",)', "needs=('reference',): must be a frozenset of reference, mask"),
+        ("needs: ClassVar = frozenset()", "", "has no needs"),
+        ('name: ClassVar = "bad"', "name: ClassVar = 3", "name=3: must be a text"),
+        ('name: ClassVar = "bad"', "", "has no name"),
+        ("def definition(self)", "def defined(self)", "has no definition"),
+        ("def __call__(self, batch)", "def measure(self, batch)", "has neither __call__(batch) nor together(batch)"),
+        ("frozen=True", "eq=True", "cannot be hashed"),
+        ("METRICS = (Bad(),)", "METRICS = Bad()", "must be a tuple of metrics, as in (MyMetric(),), not metric 'bad'"),
+        ("METRICS = (Bad(),)", 'METRICS = ("bad",)', "'bad': has no name"),
+        ("METRICS = (Bad(),)", "METRICS = (Bad,)", "metric 'bad': is a class; METRICS holds instances"),
+        ('"direction": "higher"', '"direction": "lower"', "direction='lower': must be higher in its definition too"),
+    ],
+)
+def test_what_is_no_metric_is_refused_by_name_before_anything_is_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, told: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    (package,) = failing(tmp_path, f"no_metric_{abs(hash(told + after))}", "bad", "return []")
+    file = tmp_path / "site" / package / "metric" / "bad.py"
+    assert before in file.read_text()
+    file.write_text(file.read_text().replace(before, after))
+    with pytest.raises(BadInput) as refused:
+        choose(["bad"], Options(plugins=(package,)))
+    (message,) = refused.value.messages
+    assert told in message and ("bad" in message)
+
+
+def test_a_metric_that_works_in_another_folder_leaves_the_others_where_they_are(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    plugins = failing(tmp_path, "goes_away", "bad", 'import os; os.chdir("/"); return [1.0] * len(batch.images)')
+    monkeypatch.chdir(store.root)
+    near = Store(Path())  # as output_dir=outputs is: relative
+    assert measure(near, IDS, choose(["bad", "psnr"], Options(plugins=plugins)).metrics, "cpu") == 3
+    assert Path.cwd() == store.root.resolve() and {*stored(store, IDS[0])} == {"bad", "psnr"}
+
+
 def test_an_edited_metric_is_measured_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its file: what it says of itself is the same. A copy of the file is the same metric."""
     monkeypatch.syspath_prepend(tmp_path / "site")

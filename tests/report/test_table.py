@@ -238,7 +238,18 @@ def test_over_makes_an_axis_repeat_a_setting() -> None:
     table = summarise(frame, over=["prompt"])
     assert table.axes == ("guidance.scale",) and [row.inputs for row in table.rows] == [3, 3]
     assert table.columns[0].numbers == pytest.approx(list(frame.groupby("guidance.scale")["clip"].mean()))
-    assert "3 inputs (prompt)" in caption(table)
+    assert "3 values of prompt" in caption(table) and "input" not in caption(table)
+    assert "values of prompt" in to_frame(table) and "| values of prompt |" in to_markdown(table)
+    both = summarise(frame, over=["prompt", "guidance.scale"])
+    assert "Mean over 4 seeds and 6 choices of prompt and guidance.scale a setting" in caption(both)
+    assert "Each statistic is of a choice's seeds, averaged over the choices." in caption(both)
+
+
+def test_an_input_is_called_so_with_over_or_without() -> None:
+    frame = frame_of({"input.id": [1, 2], "guidance.scale": [1, 3], "seed": [0, 1, 2, 3]})
+    for over in ([], ["input.id"]):
+        assert "2 inputs (input.id)" in caption(summarise(frame, over=over))
+    assert "4 choices of input.id and guidance.scale" in caption(summarise(frame, over=["guidance.scale"]))
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,34 @@ def test_rows_that_no_memory_holds_are_refused_before_anything_is_loaded(
             run_sweep([(raw, {})], "mine")
 
 
+def test_rows_that_nobody_asks_for_are_told_and_far_too_many_refused(
+    config: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two cells of a guided picture ask for 2 x 2 rows at once."""
+    monkeypatch.setattr(preflight, "available", lambda device: 10e9)
+    monkeypatch.setattr(runner, "_models", {})
+
+    def run(rows: int) -> str:
+        held = {
+            "model__size": 4,
+            "scheduler__steps": 2,
+            "guidance__scale": 3.0,
+            "output_dir": str(tmp_path / str(rows)),
+        }
+        run_sweep([(config(**held, engine__rows=rows, seed=seed), {"seed": seed}) for seed in (0, 1)], "mine")
+        return capsys.readouterr().err
+
+    assert "padding" not in run(4)
+    assert "note: engine.rows=9: 5 of them are padding, 4 is all that this sweep asks model at once\n" in run(9)
+    assert "padding" in run(1028)
+    with pytest.raises(BadInput, match=r"^engine\.rows=1029: 1025 of them are padding.*; at most 1024 .* 1028 rows$"):
+        run(1029)
+    assert not (tmp_path / "1029" / "sweeps" / "mine" / "sweep.json").exists()
+
+
 @pytest.mark.parametrize(("key", "value", "most"), [("threads", 10**6, 1024), ("trajectory", 10**9, 10_000)])
 def test_numbers_that_no_machine_bears_are_refused(
     config: Callable[..., dict[str, Any]], key: str, value: int, most: int

@@ -254,6 +254,29 @@ def test_a_sweep_is_not_replaced_by_a_narrower_one_unless_asked(
     assert len(document(folder)["cells"]) == 1
 
 
+@pytest.mark.parametrize("change", [{"prompt": "blue"}, {"scheduler__steps": 3}, {"seed": 7}])
+def test_a_key_that_is_no_axis_replaces_no_cells_either(run: Run, change: dict[str, Any]) -> None:
+    given = {"guidance__scale": [2.0, 4.0], "seed": 0}
+    folder = run(**given).folder
+    before = document(folder)
+    with pytest.raises(BadInput, match="this sweep has 2 other cells"):
+        run(**{**given, **change})
+    assert document(folder) == before
+    assert run(**{**given, **change}, sweep__replace=True).failed == 0
+
+
+def test_an_edited_input_renews_its_cells(run: Run, tmp_path: Path) -> None:
+    """The same command over a picture that was painted over: as many cells as before."""
+    given = {"technique": "image_to_image", "input": "file", "input__path": str(tmp_path / "own.png"), "seed": [0, 1]}
+    found = []
+    for level in (40, 200):
+        Image.new("RGB", (4, 4), (level, 0, 0)).save(tmp_path / "own.png")
+        found.append(run(**given))
+    assert not set(found[0].ids) & set(found[1].ids) and found[1].failed == 0
+    with pytest.raises(BadInput, match="this sweep has 2 other cells"):
+        run(**given, technique__strength=0.3)
+
+
 def test_cells_that_were_never_finished_make_no_claim(run: Run, tmp_path: Path) -> None:
     """As after a sweep that was stopped, and is run again with fewer cells."""
     folder = run(seed=[0, 1]).folder

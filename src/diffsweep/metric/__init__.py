@@ -1,7 +1,7 @@
 """Metrics: numbers for stored pictures, one file a metric, computed as a second pass over the store.
 
-A module here (or in the `metric` folder of a user's own package) lists in `METRICS` the names it answers to. Importing
-them needs no torch: that, and torchmetrics, are imported where something is computed.
+A module here (or in the `metric` folder of a user's own package) lists in `METRICS` its instances, one for each name.
+Importing them needs no torch: that, and torchmetrics, are imported where something is computed.
 """
 
 from diffsweep.metric.batch import Batch, Metric, Score, SetMetric

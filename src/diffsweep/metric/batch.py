@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from diffsweep.core.pictures import HARD_MASK, INPUT, LOW, MASK, VIEW
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 ROWS, PIXELS = 16, 16 * 256 * 256  # pictures and pixels a call of a network, at most
+
+DIRECTIONS = ("higher", "lower")
+# what a cell stores of what a metric may need; of views there are several
+FILES = {"reference": f"{INPUT}.png", "mask": f"{MASK}.png", "hard_mask": f"{HARD_MASK}.png"}
+FILES |= {"low": f"{LOW}.png", "views": f"{VIEW}0.png"}
+# all that a metric may need, and what each is called
+NEEDS = {"reference": "a clean input", "mask": "a mask", "hard_mask": "a mask", "prompt": "a prompt", "low": "bands"}
+NEEDS |= {"views": "views"}
 
 # The regions of a mask m in [0, 1] (stored as 0 to 255; 1 = regenerate). They share no pixel, and change with softness.
 REGIONS = {
@@ -101,7 +111,7 @@ Direction = Literal["higher", "lower"]
 
 
 class Described(Protocol):
-    """needs: which of `scoring.FILES` and prompt a cell must have; definition: everything that two numbers must agree
+    """needs: which of `NEEDS` a cell must have; definition: everything that two numbers must agree
     in to be compared, the direction and the package's version among it, and as `bounds` the least and the greatest
     number there can be (null: there is none); missing: what stands in the way of measuring, and what mends it. BadInput
     where a network's weights are not what they should be."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from diffsweep.core.packages import HINT, imported, modules, source
+from diffsweep.core.packages import HINT, described, imported, modules, source
 from diffsweep.core.problems import BadInput, did_you_mean, one_of, require
 from diffsweep.core.text import in_one_line
-from diffsweep.metric.batch import Described, Metric, SetMetric
+from diffsweep.metric.batch import DIRECTIONS, NEEDS, Described, Metric, SetMetric
 from diffsweep.metric.distribution import FEATURES
 from diffsweep.model.clip import Clip
 
@@ -60,12 +60,54 @@ class Chosen:
 
 @lru_cache
 def known(plugins: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Every metric by name, the plugins' first: all that the modules of each package's `metric` folder list."""
+    """Every metric by name, the plugins' first: all that the modules of each package's `metric` folder list. BadInput
+    for what is no metric."""
     found: dict[str, Any] = {}
     for path in modules("metric", plugins):
-        for metric in getattr(imported(path), "METRICS", ()):
+        listed = getattr(imported(path), "METRICS", ())
+        if not isinstance(listed, tuple | list):
+            raise BadInput(f"{path}.METRICS: must be a tuple of metrics, as in (MyMetric(),), not {_shown(listed)}")
+        for metric in listed:
+            try:
+                wrong = _wrong(metric)
+            except Exception as error:  # a property of a user's own may do anything
+                wrong = described(error)
+            if wrong:
+                raise BadInput(f"{path}.METRICS: {_shown(metric)}: {wrong}")
             found.setdefault(metric.name, metric)
     return found
+
+
+def _wrong(metric: Any) -> str | None:
+    """What keeps an object from being a metric."""
+    if isinstance(metric, type):
+        return "is a class; METRICS holds instances of it"
+    for what in ("name", "needs", "direction", "definition"):
+        if not hasattr(metric, what):
+            return f"has no {what}"
+    if not isinstance(metric.name, str) or not metric.name:
+        return f"name={metric.name!r:.80}: must be a text"
+    if not isinstance(metric.needs, frozenset) or metric.needs - NEEDS.keys():
+        return f"needs={metric.needs!r:.80}: must be a frozenset of {', '.join(NEEDS)}, or an empty one"
+    if metric.direction not in DIRECTIONS:
+        return f"direction={metric.direction!r:.80}: must be {' or '.join(DIRECTIONS)}"
+    if not callable(metric.definition):
+        return "definition: must be a method"
+    if not (callable(metric) or callable(getattr(metric, "together", None))):
+        return "has neither __call__(batch) nor together(batch)"
+    try:
+        hash(metric)
+    except TypeError as error:
+        return f"cannot be hashed ({error}): a dataclass must be frozen"
+    return None
+
+
+def _shown(metric: Any) -> str:
+    """A metric by its name, or what is there instead."""
+    try:
+        return f"metric {metric.name!r:.80}"
+    except Exception:  # it has none
+        return f"{metric!r:.80}"
 
 
 def choose(names: Iterable[str], options: Options = Options()) -> Chosen:
@@ -98,6 +140,8 @@ def _missing_from(metric: Described) -> str | None:
         reason: str | None = getattr(metric, "missing", lambda: None)()
         if reason is None and not _bounds_hold(definition := defined(metric)):
             return f"bounds={definition['bounds']}: must be [low, high] in its definition, null for one there is not"
+        if reason is None and definition["direction"] != metric.direction:
+            return f"direction={definition['direction']!r:.80}: must be {metric.direction} in its definition too"
         return reason
     except BadInput as error:
         return "; ".join(error.messages)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from diffsweep.core.device import present
 from diffsweep.core.failures import Failures
 from diffsweep.core.pictures import HARD_MASK, IMAGE, INPUT, LOW, MASK, VIEW
 from diffsweep.core.problems import BadInput
-from diffsweep.metric.batch import Batch, Described, Metric, Score, SetMetric
+from diffsweep.metric.batch import FILES, NEEDS, Batch, Described, Metric, Score, SetMetric
 from diffsweep.metric.choice import defined
 from diffsweep.metric.sets import current, settings
 
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
     from diffsweep.sweep.store import Store
 
 AT_ONCE = 64  # pictures a batch
-# what a cell stores of what a metric may need; of views there are several
-FILES = {"reference": f"{INPUT}.png", "mask": f"{MASK}.png", "hard_mask": f"{HARD_MASK}.png"}
-FILES |= {"low": f"{LOW}.png", "views": f"{VIEW}0.png"}
-# what each need is called
-NEEDS = {"reference": "a clean input", "mask": "a mask", "hard_mask": "a mask", "prompt": "a prompt", "low": "bands"}
-NEEDS |= {"views": "views"}
-
 
 Read = tuple["Record", dict[str, np.ndarray]]  # a cell, and those of its pictures that are needed
 
@@ -118,9 +111,10 @@ def score_sets(
 
 @contextmanager
 def _told(metric: Described, failed: Failures | None) -> Iterator[None]:
-    """One metric's error is no other's: it is told, not raised."""
+    """One metric's error is no other's: it is told, not raised; nor is the folder that it works in."""
     try:
-        yield
+        with chdir("."):
+            yield
     except BadInput:
         raise
     except (Exception, SystemExit) as error:

@@ -74,22 +74,24 @@ def _cut(stat: Stat, definition: Mapping[str, Any]) -> bool:
 
 def _sentence(table: Table, stats: Sequence[Stat]) -> str:
     """`Mean over 4 seeds, with a 95 % interval (bootstrap over seeds).`"""
-    over = counted("seed", [row.seeds for row in table.rows])
+    over, alike = counted("seed", [row.seeds for row in table.rows]), ""
+    one, several = table.units
     if any(row.inputs > 1 for row in table.rows):
-        axes = f" ({', '.join(table.inputs)})"
-        over += f" and {counted('input', [row.inputs for row in table.rows])}{axes}"
-    alike = " Each statistic is of an input's seeds, averaged over the inputs." if " input" in over else ""
+        axes = f" ({', '.join(table.inputs)})" if one == "input" else ""
+        over += f" and {counted(one, [row.inputs for row in table.rows], several)}{axes}"
+        kind = one.partition(" ")[0]
+        alike = f" Each statistic is of {'an' if one == 'input' else 'a'} {kind}'s seeds, averaged over the {kind}s."
     if "mean" not in table.stats:
         return f"Over {over} a setting.{alike}"
-    drawn = {_drawn(stat) for stat in stats if not math.isnan(stat.low)}
+    drawn = {_drawn(stat).replace("inputs", several) for stat in stats if not math.isnan(stat.low)}
     interval = f", with a 95 % interval (bootstrap over {' or '.join(sorted(drawn))})" if drawn else ""
     return f"Mean over {over} a setting{interval}.{alike}"
 
 
-def counted(what: str, numbers: Sequence[int]) -> str:
-    """`4 seeds`, `1 to 3 inputs`."""
+def counted(what: str, numbers: Sequence[int], several: str | None = None) -> str:
+    """`4 seeds`, `1 to 3 inputs`. several: the plural, where it is no s more."""
     low, high = min(numbers, default=0), max(numbers, default=0)
-    return f"{low if low == high else f'{low} to {high}'} {what}{'' if high == 1 else 's'}"
+    return f"{low if low == high else f'{low} to {high}'} {what if high == 1 else several or f'{what}s'}"
 
 
 def _drawn(stat: Stat) -> str:

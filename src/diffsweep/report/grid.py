@@ -270,9 +270,9 @@ def write_grid(
 
     metric: whose values stand below the pictures; pictures: names of those shown for each cell; title: in place of the
     sweep's name, where empty without the settings below it; size: of a picture, in pixels. BadInput as `layout`, or for
-    a metric or picture that the sweep has not, and where a file stands in the way that is no earlier state of this
-    sheet. frame: `results` of the sweep, read where a metric needs it and it is not given. Sheets that show the same
-    already are left as they are.
+    a metric or picture that the sweep has not; InTheWay where something stands in its place that is no earlier state
+    of this sheet. frame: `results` of the sweep, read where a metric needs it and it is not given. Sheets that show the
+    same already are left as they are.
     """
     path = folder / file
     if problem := within("size", size, *SIDES):
@@ -308,6 +308,7 @@ def _write_png(path: Path, sheets: Callable[[], Sheets], mark: str, own: bool) -
         return present
     drawn = sheets()
     written = [path, *(path.with_name(f"{path.stem}_{i + 1}{path.suffix}") for i in range(1, len(drawn)))]
+    _require_free(written[:own], own=True)
     _require_free(file for file in written[own:] if not _sheet_of(file, path))
     for i in reversed(range(len(drawn))):  # one in memory at a time; the first, which is looked at, last
         text = PngImagePlugin.PngInfo()
@@ -338,12 +339,17 @@ def _write_pdf(path: Path, sheets: Callable[[], Sheets], mark: str) -> Path:
     return path
 
 
-def _require_free(paths: Iterable[Path]) -> None:
-    """BadInput for what stands there already."""
-    if there := [path for path in paths if os.path.lexists(path)]:
-        raise BadInput(
-            f"to={path}: exists already, and is not this sheet; remove it, or give another name" for path in there
-        )
+class InTheWay(BadInput):
+    """What stands in a sheet's place, and is no sheet."""
+
+
+def _require_free(paths: Iterable[Path], own: bool = False) -> None:
+    """InTheWay for what stands there already. own: of the sheet whose name is diffsweep's choice, only what is no
+    file."""
+    there = [path for path in paths if (path.is_dir() if own else os.path.lexists(path))]
+    wrong = {path: "a folder" if path.is_dir() else "exists already, and is not this sheet" for path in there}
+    if wrong:
+        raise InTheWay(f"{path}: {told}; remove it or rename it" for path, told in wrong.items())
 
 
 def _state(file: Path) -> tuple[str, int, int]:

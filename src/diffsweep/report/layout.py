@@ -28,7 +28,7 @@ def counts(table: Table) -> list[tuple[str, list[str]]]:
     rows = table.rows
     found = [("seeds", [str(row.seeds) for row in rows])]
     if any(row.inputs > 1 for row in rows):
-        found.append(("inputs", [str(row.inputs) for row in rows]))
+        found.append((table.units[1], [str(row.inputs) for row in rows]))
     if any(row.failed for row in rows):
         found.append(("failed", [share(row.failed, row.failed + row.done) for row in rows]))
     return found
@@ -118,7 +118,7 @@ def to_frame(table: Table) -> pd.DataFrame:
             "failed": row.failed,
             "failure_rate": row.failed / (row.failed + row.done),
             "seeds": row.seeds,
-            "inputs": row.inputs,
+            table.units[1]: row.inputs,
             **{
                 f"{name}_{what}": value
                 for name, direction in table.directions.items()

@@ -117,6 +117,15 @@ class Table:
     fewest: int = FEWEST
 
     @property
+    def units(self) -> tuple[str, str]:
+        """One and several of what is averaged over beside the seeds: `input`, `inputs` where that is all it is, and of
+        other axes `value of guidance.scale`, `values of guidance.scale`."""
+        if set(self.inputs) <= {*replicates(self.inputs)}:
+            return "input", "inputs"
+        what, axes = ("value" if len(self.inputs) == 1 else "choice"), " and ".join(self.inputs)
+        return f"{what} of {axes}", f"{what}s of {axes}"
+
+    @property
     def down(self) -> tuple[str, ...]:
         """The axes that are laid out as lines."""
         return self.axes[: len(self.axes) - len(self.across)]

@@ -23,7 +23,7 @@ from diffsweep.report.embed import embedded
 from diffsweep.report.figure import USES, write_figures
 from diffsweep.report.figure.trajectory import write_trajectory
 from diffsweep.report.frame import results
-from diffsweep.report.grid import SHEET, write_grid
+from diffsweep.report.grid import SHEET, InTheWay, write_grid
 from diffsweep.report.latex import to_latex
 from diffsweep.report.layout import to_csv, to_markdown, to_terminal
 from diffsweep.report.page import page
@@ -95,6 +95,8 @@ class _Drawn:
     def add(self, name: str, draw: Callable[[], Sequence[Path]]) -> None:
         try:
             self.files += draw()
+        except InTheWay as error:
+            self.failures[name] = "; ".join(error.messages)
         except BadInput as error:  # chosen for the sweep as it was: an axis or a metric of it is gone
             self.notes += [f"{name}: not drawn: {message}" for message in error.messages]
         except Exception as error:

@@ -57,6 +57,7 @@ VALUES = {
 }
 ROOT = (*VALUES, "vars", *GROUPS, *AROUND)  # vars: texts that others name, so they decide nothing themselves
 MAX_SEED = 2**63 - 1
+CONTENT = ("sha256", "fingerprint", "timesteps", "plugins")  # hashes in a cell's configuration, of what it names
 
 
 @dataclass(frozen=True, eq=False)
@@ -393,6 +394,17 @@ def cell_id(config: Mapping[str, Any]) -> str:
     settled = {k: decisive(k, v) if isinstance(v, Mapping) else v for k, v in config.items()}
     text = json.dumps({"recipe": RECIPE, **settled}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def as_typed(config: Mapping[str, Any]) -> str:
+    """A cell's configuration without the hashes of what it names: what stays when a file that it reads is edited."""
+
+    def bare(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {key: bare(one) for key, one in value.items() if key not in CONTENT}
+
+    return json.dumps(bare(config), sort_keys=True)
 
 
 def settings(config: Mapping[str, Any], group: str) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ LARGER = "a device with more memory is needed"
 SMALL = 10  # times the size of its files: what a model takes on a processor at the very most, in a usual call
 USUAL = 16  # rows of such a call
 VALUE = 256  # bytes of a call, for each number of a row's picture, of a model that does not tell its needs
+PADDED = 1024  # rows of a call that may be padding: a sweep that grows into its shape may begin with so many
 HALF = {"avx512_bf16", "amx_bf16", "bf16"}  # a processor's flags, of which one says that it computes in bfloat16
 
 
@@ -84,6 +85,18 @@ def memory(cells: Iterable[Cell], device: str, rows: Mapping[str, int], chosen: 
                 + (f"; {fitting[key]} rows fit" if fitting[key] else "")
             )
     return fitting
+
+
+def padding(most: Mapping[str, int], rows: int | None) -> str | None:
+    """A note where the rows chosen are more than there can be, which a shape that is kept may want; BadInput where far
+    more. most: what the whole sweep can ask for at once, by a stage's key."""
+    there, key = min(((n, key) for key, n in most.items() if n), default=(0, ""))
+    if rows is None or not there or rows <= there:
+        return None
+    told = f"engine.rows={rows}: {rows - there} of them are padding, {there} is all that this sweep asks {key} at once"
+    if rows - there > PADDED:
+        raise BadInput(f"{told}; at most {PADDED} may be, so up to {there + PADDED} rows")
+    return told
 
 
 def slow(cells: Iterable[Cell], device: str, flags: Collection[str] | None = None) -> str | None:

@@ -29,7 +29,7 @@ from diffsweep.core.problems import BadInput
 from diffsweep.core.text import in_one_line, visible
 from diffsweep.metric import score, score_sets
 from diffsweep.sweep import preflight
-from diffsweep.sweep.cell import RECIPE, Cell
+from diffsweep.sweep.cell import RECIPE, Cell, as_typed
 from diffsweep.sweep.following import Following
 from diffsweep.sweep.plan import Plan, Raw, axes_of, plan
 from diffsweep.sweep.provenance import provenance
@@ -167,14 +167,14 @@ class Sweep:
         return "done" if cell.id in self.stored and not wrong else "failed"
 
     def _refuse_to_replace(self, others: Collection[str]) -> None:
-        """A sweep shows no fewer settings than before under its name, unless that is asked for: the same ones with
-        other pictures (an edited plugin's) are no fewer. One that comes in parts (an optimiser's trials, batches,
-        processes) has its other cells still to come."""
-        axes = [*self.earlier.get("axes", ())]
-        there = {_values(axes, cell.axes) for cell in self.plan.cells}
-        stored = {cell["cell_id"]: _values(axes, cell["axes"]) for cell in self.earlier.get("cells", ())}
-        finished = sum(stored[cell_id] not in there and self.store.whole(cell_id) for cell_id in others)
-        if finished and not (self.plan.replace or self.in_parts):
+        """A sweep shows no fewer cells than before under its name, unless that is asked for: those of which the content
+        alone has changed (an edited input, an edited plugin) are no fewer. One that comes in parts (an optimiser's
+        trials, batches, processes) has its other cells still to come."""
+        if self.plan.replace or self.in_parts:
+            return
+        renewed = {as_typed(cell.config) for cell in self.plan.cells}
+        records = filter(None, map(self.store.finished, sorted(others)))
+        if finished := sum(as_typed(record["config"]) not in renewed for record in records):
             raise BadInput(
                 f"sweep.name={self.plan.name}: this sweep has {finished} other cells, which its tables and sheets "
                 "would not show any more; give another sweep.name, or sweep.replace=true (they stay stored)"
@@ -252,6 +252,8 @@ class Sweep:
         room = self._fitting(device)
         for cells in by_model.values():
             room = preflight.memory(cells, device, room, chosen=self.plan.rows is not None)
+        if (note := preflight.padding(self._most_rows(), self.plan.rows)) and not self.in_parts:
+            say(f"note: {note}")
         self.plan.metrics.ready()
         self.rows = self._as_recorded(room)
         self._note_rows(self.rows)
@@ -298,13 +300,18 @@ class Sweep:
 
     def _fitting(self, device: str) -> dict[str, int]:
         """The batch shape of each stage, by its key: as asked for, or what the whole sweep can fill."""
+        most = self._most_rows()
+        if self.plan.rows:
+            return dict.fromkeys(most, self.plan.rows)
+        return {key: max(1, min(n, MOST_ROWS[device.partition(":")[0]])) for key, n in most.items()}
+
+    def _most_rows(self) -> dict[str, int]:
+        """The rows that the whole sweep can ask each stage for at once, by its key."""
         cells = {cell.id: cell for one in self.plan.cells for cell in one.cascade}.values()
         rows: dict[str, int] = defaultdict(int)
         for cell in cells:
             rows[cell.key] += len(cell.prompts)
-        if self.plan.rows:
-            return dict.fromkeys(rows, self.plan.rows)
-        return {key: max(1, min(n, MOST_ROWS[device.partition(":")[0]])) for key, n in rows.items()}
+        return rows
 
     def _as_recorded(self, room: Mapping[str, int]) -> dict[str, int]:
         """The shape that the sweep began with, where it fits the memory; a lone cell's binds nobody."""
@@ -551,10 +558,6 @@ class Sweep:
             self.session.report(document, report)
         elif told := self.plan.tracker.log(self.store, document, report):
             say(told)
-
-
-def _values(axes: Sequence[str], setting: Mapping[str, Any]) -> str:
-    return json.dumps([setting.get(axis) for axis in axes], default=str)
 
 
 def _parted(rows: Mapping[str, int]) -> tuple[int, dict[str, int]]:
