@@ -96,7 +96,7 @@ def test_characters_that_a_terminal_lacks_are_written_in_others(shell: Shell, en
     assert done.stdout == b"psnr " + arrow + b" " + dog + b" \\udcff\n"
 
 
-@pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "USR1", "USR2", "XCPU"])
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "XCPU"])
 def test_a_signal_lets_go_and_has_its_exit_code(shell: Shell, tmp_path: Path, name: str) -> None:
     body = f"try: os.kill(os.getpid(), signal.SIG{name}); time.sleep(9)\nfinally: Path('let_go').touch()"
     done = shell("$it", body)
@@ -151,6 +151,48 @@ def test_memory_that_does_not_suffice_is_one_message(shell: Shell, tmp_path: Pat
     ]
     done = shell("$it", "import torch\nraise torch.OutOfMemoryError('CUDA out of memory.\\nTried')")
     assert done.returncode == 1 and b"(OutOfMemoryError: CUDA out of memory. Tried)" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["diffsweep", "diffsweep-results"])
+@pytest.mark.parametrize("name", ["INT", "TERM"])
+def test_a_signal_while_all_is_imported_is_told(tmp_path: Path, command: str, name: str) -> None:
+    """It comes while `diffsweep.process` is imported, and again while the command's module is."""
+    script = """
+import os, signal, sys
+class Sends:
+    def find_spec(self, name, *_):
+        if name == "diffsweep.{where}":
+            os.kill(os.getpid(), signal.SIG{name})
+from diffsweep import entry
+sys.meta_path.insert(0, Sends())
+sys.exit(entry.{entry}())
+"""
+    entry, module = ("sweep", "app") if command == "diffsweep" else ("results", "results")
+    for where in "process", module:
+        words = [sys.executable, "-c", script.format(where=where, name=name, entry=entry)]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (
+            128 + getattr(signal, f"SIG{name}"),
+            f"{command}: stopped by SIG{name}\n",
+        )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ImportError('libtorch_cuda.so: failed to map segment from shared object')",
+        "OSError('libgomp.so.1: cannot allocate memory in static TLS block')",
+        "OSError(12, 'Cannot allocate memory')",
+    ],
+)
+def test_memory_that_does_not_suffice_to_import_is_no_bug(shell: Shell, tmp_path: Path, error: str) -> None:
+    done = shell("$it", f"raise {error}")
+    assert done.returncode == 1 and done.stderr.startswith(b"it: memory does not suffice ("), done.stderr
+    assert shell("$it", "raise ImportError('no such name')").returncode == 70
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/broken.py").write_text(f"raise {error}")
+    done = shell("$it", "from diffsweep.core.packages import imported\nimported('mine.broken')")
+    assert done.returncode == 1 and done.stderr.startswith(b"it: memory does not suffice ("), done.stderr
 
 
 def test_an_explanation_that_fails_is_a_bug_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

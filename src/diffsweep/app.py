@@ -27,7 +27,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from diffsweep import process
+from diffsweep import entry, process
 from diffsweep.core.files import is_folder
 from diffsweep.core.keys import at
 from diffsweep.core.problems import BadInput, not_text, require
@@ -164,11 +164,12 @@ task = Task()  # importable, so that other launchers can send it to their proces
 
 
 def main() -> int:
-    """The console entry; returns the exit code (see `diffsweep --help`)."""
-    return process.run("diffsweep", _main, _mistake, "Cells that are stored are safe")
+    """What the console entry calls; returns the exit code."""
+    return entry.sweep()
 
 
-def _main() -> int:
+def act() -> int:
+    """Run what was typed."""
     arguments = sys.argv[1:]
     if "--version" in arguments:
         print(f"diffsweep {version('diffsweep')}")

@@ -32,7 +32,8 @@ from diffsweep.core.text import in_one_line, visible
 from diffsweep.tracker.agent import under_agent
 
 BUG = 70  # sysexits.h: an internal software error
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # Slurm warns by USR1, USR2 and XCPU
+# Slurm warns by USR1, USR2 and XCPU
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PLAIN = {"–": "-", "—": "-", "…": "...", "↑": "^", "↓": "v", "±": "+-", "×": "x", "█": "#", "─": "-", "│": "|"}
 

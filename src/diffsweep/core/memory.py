@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 # What allocators, and libraries that lack room for their workspace, raise in words alone.
@@ -14,6 +15,13 @@ _LACKS = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_NOT_SUPPORTED",
 )
+# of the loader of shared libraries
+_UNLOADED = (
+    "failed to map segment from shared object",
+    "cannot allocate memory in static TLS block",
+    "cannot create shared object descriptor",
+    "Cannot allocate memory",
+)
 
 
 class Lacking(MemoryError):
@@ -25,4 +33,7 @@ def out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")  # without it, none of its errors
     if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _LACKS)
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    kinds = {RuntimeError: _LACKS, ImportError: _UNLOADED, OSError: _UNLOADED}
+    return any(isinstance(error, kind) and any(said in str(error) for said in words) for kind, words in kinds.items())

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from diffsweep.core.files import is_folder
+from diffsweep.core.memory import out_of_memory
 from diffsweep.core.problems import BadInput, require
 from diffsweep.core.text import in_one_line
 from diffsweep.paths import shipped
@@ -66,6 +67,8 @@ def imported(path: str) -> ModuleType:
         return importlib.import_module(path)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{path}.".startswith(f"{error.name}."):
+            raise
+        if out_of_memory(error):
             raise
         raise BadInput(f"plugins={path}: {described(error)}") from error
 
