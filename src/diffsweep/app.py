@@ -200,7 +200,7 @@ def _long(word: str) -> str | None:
     return f"{key[:40]}...: no such key" if equals and len(key.encode()) > 255 else None
 
 
-def _mistake(error: Exception) -> str | None:
+def mistake(error: Exception) -> str | None:
     """What the user can mend, in one message."""
     return explain(error) if mendable(error) else None
 

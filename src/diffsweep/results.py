@@ -14,7 +14,7 @@ from os.path import lexists
 from pathlib import Path
 from typing import Any
 
-from diffsweep import process
+from diffsweep import entry
 from diffsweep.core.device import known
 from diffsweep.core.failures import Failures
 from diffsweep.core.files import is_file, is_folder, is_there, root_of
@@ -588,12 +588,13 @@ def _help(words: Sequence[str]) -> str:
 
 
 def main() -> int:
-    """The console entry; returns the exit code."""
-    safe = "Stored cells are as they were"
-    return process.run("diffsweep-results", lambda: _main(sys.argv[1:]), _mistake, safe)
+    """What the console entry calls; returns the exit code."""
+    return entry.results()
 
 
-def _main(words: Sequence[str]) -> int:
+def act() -> int:
+    """Run what was typed."""
+    words = sys.argv[1:]
     if not words or any(word in ("-h", "--help", "help") for word in words):
         print(_help(words), end="")
         return 0 if words else 2
@@ -604,5 +605,6 @@ def _main(words: Sequence[str]) -> int:
     return run(words)
 
 
-def _mistake(error: Exception) -> str | None:
+def mistake(error: Exception) -> str | None:
+    """What the user can mend, in one message."""
     return "\n".join(error.messages) if isinstance(error, BadInput) else None
