@@ -1,4 +1,4 @@
-"""The console entries: a signal, or a lack of memory, is reported from the first line on, while the rest is imported."""
+"""The console entries: signals and a lack of memory are reported from the first line on, while all else is imported."""
 
 from __future__ import annotations
 
