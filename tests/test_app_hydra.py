@@ -433,6 +433,16 @@ REFUSED = {
     "-m hydra.verbose=true,false": r"hydra\.verbose=true,false",
     "hydra/launcher=nonesuch": r"hydra/launcher=nonesuch: .*fused",
     "--experimental-rerun job.pickle": r"--experimental-rerun is not supported",
+    "+sweep=mine": r"\+sweep: a sweeps file is added by \+sweeps=NAME",
+    "+sweeps=[mine,bare]": r"\+sweeps=\[mine,bare\]: one sweeps file at a time",
+    "+sweeps=pipe": r"^diffsweep: \+sweeps=pipe: \./sweeps/pipe\.yaml is a pipe, where a file is needed$",
+    "+sweeps=round": r"\./sweeps/round\.yaml is a link that leads to no file",
+    "+sweeps=folder": r"\./sweeps/folder\.yaml is a folder",
+    "+sweeps=again": r"in a sweeps file's defaults list, write override /technique: inpaint$",
+    "+sweeps=beside": r"in a sweeps file's defaults list, write override /technique: inpaint$",
+    f"+sweeps={'n' * 61}": r"its sweep is called after it, .* up to 60 .*; sweep\.name=\.\.\. sets another$",
+    "vars=3": r"vars=3: must hold texts",
+    "--hydra-help": r"--hydra-help: not supported; see diffsweep --help",
     "--exp=job.pickle": r"--experimental-rerun is not supported",
 }
 
@@ -471,11 +481,33 @@ def test_mistakes_are_one_short_message(diffsweep, runner, tmp_path, capsys, typ
     (tmp_path / "sweeps" / "bare.yaml").write_text("seed: 3\n")
     (tmp_path / "sweeps" / "broken.yaml").write_text("# @package _global_\nseed: [3\n")
     (tmp_path / "sweeps" / "astray.yaml").write_text(MINE.replace("technique: inpaint", "technique: inpant"))
+    os.mkfifo(tmp_path / "sweeps/pipe.yaml")
+    (tmp_path / "sweeps/round.yaml").symlink_to("round.yaml")
+    (tmp_path / "sweeps/folder.yaml").mkdir()
+    for name, line in ("again", "/technique: inpaint"), ("beside", "technique: inpaint"):
+        (tmp_path / f"sweeps/{name}.yaml").write_text(f"# @package _global_\ndefaults:\n  - {line}\n")
+    (tmp_path / f"sweeps/{'n' * 61}.yaml").write_text("# @package _global_\nseed: 3\n")
     assert diffsweep(*typed.split()) == 2
     (message,) = capsys.readouterr().err.splitlines()
     assert message.startswith("diffsweep: ")
     assert re.search(REFUSED[typed], message), message
     assert runner.cells == []
+
+
+@pytest.mark.parametrize(
+    "typed, told",
+    [
+        ("-m seed=0,1 seed=2,3", "note: seed=0,1 is dropped: seed=2,3 comes later\n"),
+        ("-m seed=0,1 seed=3", "note: seed=0,1 is dropped: seed=3 comes later\n"),
+        ("-m seed=0,1 scheduler.steps=2,3", ""),
+        ("seed=1 seed=2", ""),
+    ],
+)
+def test_a_sweep_that_a_later_word_replaces_is_told(diffsweep, runner, capsys, typed: str, told: str) -> None:
+    assert diffsweep(*typed.split()) == 0
+    assert capsys.readouterr().err == told
+    last = typed.rpartition("seed=")[2].split()[0]
+    assert {str(cell["seed"]) for cell, _ in runner.cells} == {*last.split(",")}
 
 
 def test_the_whole_error_on_request(diffsweep, monkeypatch, capsys) -> None:

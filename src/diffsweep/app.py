@@ -7,6 +7,7 @@ DictConfig leaves it: a cell is a pair (resolved plain config, the axes it varie
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections import Counter
@@ -124,8 +125,11 @@ class Task:
                 raise BadInput(f"{key} cannot be swept: give it one value, and call diffsweep once for each")
         if "sweeps" in config:
             raise BadInput("the config holds a key 'sweeps': a sweeps file must begin with '# @package _global_'")
+        if not isinstance(given := config.get("vars") or {}, dict):
+            raise BadInput(f"vars={given}: must hold texts by their names, as in vars.animal=dog")
         name = _sweeps_file(overrides)
         if name and at(config, "sweep.name") is None and isinstance(config.get("sweep", {}), dict):
+            require(_misnamed(name))
             config = config | {"sweep": {**config.get("sweep", {}), "name": name}}
         return config, axes
 
@@ -170,10 +174,12 @@ def act() -> int:
         return 0
     if any("--experimental-rerun".startswith(word.split("=")[0]) for word in arguments if word.startswith("--e")):
         raise BadInput("--experimental-rerun is not supported: it runs what a pickle file holds; repeat the command")
-    require(*map(not_text, arguments), *map(_long, arguments))
+    require(*map(not_text, arguments), *map(_long, arguments), *map(_several, arguments), *map(_hydra_help, arguments))
     OmegaConf.register_new_resolver("diffsweep.sweeps", _sweeps_listed, replace=True)
     multirun = [word for word in arguments if word in ("-m", "--multirun")]  # wherever it was typed
     words = [word for word in arguments if word not in multirun]
+    for note in _dropped(words):
+        print(f"note: {note}", file=sys.stderr)
     task.begin(shlex.join(["diffsweep", *arguments]))
     try:
         with _errors_raised(), checked_composition(words):
@@ -188,6 +194,24 @@ def act() -> int:
     return 1 if task.failed else 0
 
 
+def _misnamed(name: str) -> str | None:
+    """A problem where a sweeps file's name cannot be its sweep's."""
+    from diffsweep.sweep.plan import NAME, NAMES
+
+    if re.fullmatch(NAME, name):
+        return None
+    return f"+sweeps={name}: its sweep is called after it, and a name has {NAMES}; sweep.name=... sets another"
+
+
+def _several(word: str) -> str | None:
+    return f"{word}: one sweeps file at a time, call diffsweep once for each" if word.startswith("+sweeps=[") else None
+
+
+def _hydra_help(word: str) -> str | None:
+    asked = word.startswith("--hy") and "--hydra-help".startswith(word)
+    return f"{word}: not supported; see diffsweep --help" if asked else None
+
+
 def _long(word: str) -> str | None:
     """A problem where a key is longer than any file's name: Hydra looks for a folder that is called so."""
     key, equals, _ = word.partition("=")
@@ -197,6 +221,21 @@ def _long(word: str) -> str | None:
 def _mistake(error: Exception) -> str | None:
     """What the user can mend, in one message."""
     return explain(error) if mendable(error) else None
+
+
+def _dropped(words: Sequence[str]) -> Iterator[str]:
+    """Of two sweeps over one key, Hydra takes the last."""
+    last: dict[str, Override] = {}
+    for word in words:
+        if "=" not in word or word.startswith("-"):
+            continue
+        with suppress(HydraException):  # told later
+            override = OverridesParser.create().parse_override(word)
+            key = override.get_key_element().lstrip("+")
+            before = last.get(key, override)
+            if before.input_line != word and (before.is_sweep_override() or override.is_sweep_override()):
+                yield f"{before.input_line} is dropped: {word} comes later"
+            last[key] = override
 
 
 def _of_swept_choices(words: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ import re
 import shlex
 import traceback
 from collections.abc import Iterator
+from os.path import lexists
 from pathlib import Path
 from posixpath import normpath
 from typing import Any
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationKeyError, OmegaConfBaseException
 from yaml import YAMLError, safe_load  # type: ignore[import-untyped]
 
-from diffsweep.core.files import is_file, is_folder
+from diffsweep.core.files import irregular, is_file, is_folder
 from diffsweep.core.packages import HINT
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.paths import shipped
@@ -53,6 +54,8 @@ def explain(error: BaseException) -> str:
     return ": ".join(dict.fromkeys(lines)) or type(error).__name__
 
 
+IN_FILE = "in a sweeps file's defaults list, write"
+
 # What Hydra says, and what is said instead.
 _ADVICE = (
     (
@@ -70,7 +73,11 @@ _ADVICE = (
     (r"Could not override 'sweeps'.*use (\+\S+)", r"a sweeps file is added: write \1"),
     (r"Could not override '(.*?)'\. No match", r"\1: there is nothing of that name to choose"),
     (r"Multiple values for sweeps\.", r"+sweeps is given twice: one sweeps file at a time"),
-    (r"Multiple values for (\S+)\. .*override \S+: (\S+?)'", r"+\1=\2: \1 is already chosen; write \1=\2"),
+    (
+        r"Multiple values for (\S+)\. .*override \S+: (\S+?)'",
+        rf"+\1=\2: \1 is already chosen; write \1=\2; {IN_FILE} override /\1: \2",
+    ),
+    (r"An item is already at 'sweep'", r"+sweep: a sweeps file is added by +sweeps=NAME; sweep's own keys need no +"),
     (r"An item is already at '(.*?)'", r"+\1: the key exists already; write it without +"),
     (r"Could not delete from config\. '(.*?)' does not exist", r"~\1: there is no such key"),
     (r"Could not override '(\S+@\S+)'", r"\1: no config is placed there"),
@@ -129,9 +136,21 @@ def _about_sweeps_file(name: str) -> str:
     options = sweeps_files()
     if found := next((one for one in (stem, inside) if is_file(Path("sweeps", f"{one}.yml"))), None):
         return f"+sweeps={name}: a sweeps file ends in .yaml; rename ./sweeps/{found}.yml to {found}.yaml"
+    if lexists(file := Path("sweeps", f"{inside}.yaml")) and not is_file(file):
+        return f"+sweeps={name}: ./{file} is {_no_file(file)}, where a file is needed"
+    if is_folder(shipped("conf") / inside.rpartition("/")[0]) and "/" in inside:
+        group, _, choice = inside.rpartition("/")
+        return f"+sweeps={name}: no such sweeps file; {IN_FILE} override /{group}: {choice}"
     if is_file(Path("sweeps", f"{inside}.yaml")) or inside in options:
         return f"+sweeps={name}: a sweeps file goes by its name within ./sweeps, without an ending: +sweeps={inside}"
     return f"+sweeps={name}: no such sweeps file, neither in ./sweeps nor shipped; {_one_of(inside, options)}"
+
+
+def _no_file(path: Path) -> str:
+    try:
+        return irregular(path) or "no file"
+    except OSError:
+        return "a link that leads to no file"
 
 
 def _one_of(word: str, options: list[str], hint: str = "") -> str:
@@ -142,7 +161,7 @@ def _one_of(word: str, options: list[str], hint: str = "") -> str:
 def sweeps_files() -> list[str]:
     """The names that `+sweeps=NAME` finds from here."""
     folders = (Path("sweeps"), shipped("sweeps"))
-    return sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    return sorted({file.stem for folder in folders for file in folder.glob("*.yaml") if is_file(file)})
 
 
 def _about_key(node: DictConfig, key: str) -> str:

@@ -368,9 +368,27 @@ def test_numbers_without_a_known_white_are_asked_about_and_read_with_it(tmp_path
     values = (GREY / 255 * white).astype(kind)
     path = str(tmp_path / "picture.tif")
     tifffile.imwrite(path, values)
-    with pytest.raises(BadInput, match=rf"^path={path}: .* have no known white; white={white:g}".replace("+", r"\+")):
+    asked = rf"^path={path}: .* have no known white; input.white={white:g}".replace("+", r"\+")
+    with pytest.raises(BadInput, match=asked):
         File(path).pixels(16)
     np.testing.assert_allclose(File(path, white=float(white)).pixels(16)[..., 0], GREY, atol=1)
+
+
+def test_numbers_below_0_are_given_no_advice_that_fails(tmp_path: Path) -> None:
+    path = str(tmp_path / "picture.tif")
+    tifffile.imwrite(path, (GREY / 255 - 1).astype("f4"))
+    for white in (None, 1.0):
+        with pytest.raises(BadInput, match=r"no value is above 0, the largest is ") as refused:
+            File(path, white=white).pixels(16)
+        assert "white=" not in str(refused.value)
+
+
+def test_a_picture_that_is_transparent_all_over_is_told(tmp_path: Path) -> None:
+    told = "picture.png is transparent all over: it is read as white"
+    for alpha, notes in ((0, (told,)), (1, ())):
+        part = File(saved(tmp_path, Image.new("RGBA", (16, 16), (9, 9, 9, alpha))))
+        assert part.notes(16) == notes
+        (tmp_path / "picture.png").unlink()
 
 
 def test_12_bits_in_16_are_told_and_read_with_their_white(tmp_path: Path) -> None:

@@ -341,7 +341,7 @@ def stained(grey: int, alpha: np.ndarray) -> np.ndarray:
             )
             for grey in (0, 255)
         ),
-        (DISC.astype(np.uint16), "mask.png holds numbers to 1: read with 255 as white"),
+        (DISC.astype(np.uint16), "mask.png holds the values 0 and 1: read as a label map, where 1 is regenerated"),
         (DISC * 255, None),
     ],
 )
@@ -350,7 +350,7 @@ def test_a_file_that_means_a_hard_mask_is_one_and_what_was_assumed_is_told(
 ) -> None:
     part = File(path=saved(tmp_path, pixels))
     np.testing.assert_array_equal(part.values(16), DISC * 255)
-    assert part.notes(16)[:1] == (() if note is None else (note,))
+    assert part.notes(16) == (() if note is None else (note,))
 
 
 @pytest.mark.parametrize("quality", [60, 75, 95])
@@ -376,6 +376,7 @@ def distances_to_circle(side: int, middle: float, radius: float) -> np.ndarray:
     "pixels, message",
     [
         (DISC * 0, "all of it is black: it regenerates nothing"),
+        (DISC * 0 + 49, "all of it is 49, of 255: a mask has parts, of which the white ones are regenerated$"),
         (DISC * 15 + np.flipud(DISC) * 2, "its values are .*, of 255, and next to nothing would be regenerated"),
         (DISC * 20, "its values are 0, 20, of 255, .* mask.threshold=20 regenerates what is 20 or more"),
         (DISC.astype(np.int32) * 1000000, "not a readable image .*values from 0 to 1e\\+06 are no mask's"),
@@ -387,6 +388,21 @@ def test_a_file_that_regenerates_nothing_is_refused(tmp_path: Path, pixels: np.n
     (path,) = tmp_path.iterdir()
     with pytest.raises(BadInput, match=f"^path={path}: {message}"):
         File(path=str(path)).values(16)
+
+
+def test_of_a_black_frame_another_is_named(tmp_path: Path) -> None:
+    """And what is named works."""
+    frames = [Image.fromarray(DISC * 0), Image.fromarray(DISC * 255)]
+    path = saved(tmp_path, frames[0], save_all=True, append_images=frames[1:])
+    with pytest.raises(BadInput, match=r"all of it is black.*; mask\.frame=1 reads another of its 2 frames$"):
+        File(path=path).values(16)
+    np.testing.assert_array_equal(File(path=path, frame=1).values(16), DISC * 255)
+
+
+def test_a_flat_palette_is_given_no_threshold(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="all of it is one colour of a palette") as refused:
+        File(path=saved(tmp_path, labelled(DISC * 0 + 3, VOC))).values(16)
+    assert "threshold" not in str(refused.value)
 
 
 def test_a_threshold_takes_the_labels_from_it_on(tmp_path: Path) -> None:
@@ -437,7 +453,6 @@ def test_a_grey_palette_is_a_grey_picture(tmp_path: Path) -> None:
         DISC * 0,
         DISC * 20,
         DISC * 15 + np.flipud(DISC) * 2,
-        np.full((16, 16), 20, np.uint8),
         labelled(DISC * 4, VOC),
         labelled(DISC + np.flipud(DISC), VOC),
         stained(9, DISC * 255),

@@ -365,6 +365,13 @@ def test_a_seed_is_a_whole_number(seed: Any, frozen: Callable[..., Cell]) -> Non
     assert told.startswith("seed=") and told.endswith("must be a whole number")
 
 
+@pytest.mark.parametrize("several", ["0,1", [0, 1]])
+def test_several_values_are_told_where_a_sweep_stands(several: Any, frozen: Callable[..., Cell]) -> None:
+    for key in "seed", "guidance__scale":
+        (told,) = messages(frozen, **{key: several})
+        assert told.endswith("number; a sweep over several stands in a file's hydra.sweeper.params")
+
+
 def test_an_unknown_key_at_the_root_is_refused_with_the_nearest(frozen: Callable[..., Cell], config: Config) -> None:
     with pytest.raises(BadInput) as caught:
         freeze({**config(), "sed": 3, "cascade": 2}, {})

@@ -45,6 +45,11 @@ def test_every_distinct_mask_is_told_once_by_what_varies(config: Config) -> None
     assert notes([freeze(config(technique="inpaint"), {})]) == ("mask: 25 % regenerated, 75 % kept",)
 
 
+def test_a_value_that_is_given_twice_is_told(config: Config) -> None:
+    cells = [freeze(config(seed=seed), {"seed": seed}) for seed in (0, 0, 1)]
+    assert notes(cells) == ("seed=0: given 2 times, sampled once",)
+
+
 def test_many_masks_are_cut_short(config: Config) -> None:
     held = {"technique": "inpaint", "mask": "strokes", "model__size": 16}
     cells = [freeze(config(**held, mask__seed=seed), {"mask.seed": seed}) for seed in range(8)]

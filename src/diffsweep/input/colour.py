@@ -19,15 +19,17 @@ def scaled(image: Image.Image, size: int, white: float | None) -> tuple[Image.Im
     """The centre square of a deep picture, `size` pixels a side, as grey of 8 bits; and what should be known of it."""
     values = numbers(image)
     top, note = float(values.max()), None
-    if white is None and not has_16_bits(image):
-        kind = "floating point numbers" if image.mode == "F" else "32-bit numbers"
-        raise ValueError(f"{kind} from {values.min():g} to {top:g} have no known white; white={_full(top):g} says it")
-    if white is None:
-        white = 65535.0
-        if 0 < top < DIM * white:
-            note = f"is nearly black, its brightest value {top:g} of {white:g}; input.white={_full(top):g} brightens it"
     if top <= 0:
         raise ValueError(f"no value is above 0, the largest is {top:g}")
+    if white is None and not has_16_bits(image):
+        kind = "floating point numbers" if image.mode == "F" else "32-bit numbers"
+        raise ValueError(
+            f"{kind} from {values.min():g} to {top:g} have no known white; input.white={_full(top):g} says it"
+        )
+    if white is None:
+        white = 65535.0
+        if top < DIM * white:
+            note = f"is nearly black, its brightest value {top:g} of {white:g}; input.white={_full(top):g} brightens it"
     picture = Image.fromarray(values.astype(np.float32))
     small = picture.resize((size, size), Image.Resampling.LANCZOS, box=centre(image))
     return Image.fromarray(np.rint(np.asarray(small) * (255 / white)).clip(0, 255).astype(np.uint8)), note

@@ -70,6 +70,8 @@ def _square(file: File, stamp: object, size: int) -> tuple[np.ndarray, tuple[str
             box = imagefile.centre(image)
             small = imagefile.plain(image).resize((size, size), Image.Resampling.LANCZOS, box=box)
             picture, note = srgb(small, profile)
+            if small.mode == "RGBA" and not np.asarray(small.getchannel("A")).any():
+                found.append("is transparent all over: it is read as white")
         found.append(note)
     pixels = np.asarray(imagefile.upright(picture.convert("RGB"), turned))
     return pixels, tuple(f"{Path(file.path).name} {note}" for note in found if note)

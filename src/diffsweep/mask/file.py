@@ -78,9 +78,10 @@ def _square(
     """The centre square's values, not inverted, and what was assumed. stamp: so that a changed file is read anew."""
     with imagefile.opened(path, frame) as image:
         told = imagefile.frame_note(image, frame, "mask.frame")
-        levels = found(image)
+        levels, number = found(image), imagefile.frames(image)
         if threshold is None:
-            levels = levels.settled(path, inverted)
+            other = f"; mask.frame={int(frame == 0)} reads another of its {number} frames" if number > 1 else ""
+            levels = levels.settled(path, inverted, other)
         else:
             levels = Levels(np.where(levels.values >= threshold, 255, 0).astype(np.uint8), levels.notes)
         turned, box = imagefile.orientation(image), imagefile.centre(image)

@@ -20,6 +20,7 @@ LOSSY = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF")  # formats whose black and white
 NOISE = 16  # how near
 COLOURED = 32  # between a pixel's channels
 NEAR = 24  # a file's own black or white may be so far from 0 or 255
+HOLDS = "holds numbers to"  # how the note begins of a file of more bits
 DARK = 64  # a file whose values all lie below is no mask as it stands
 
 
@@ -38,18 +39,18 @@ class Levels:
         """Whether it is black and white alone."""
         return not ((self.values > 0) & (self.values < 255)).any()
 
-    def settled(self, path: str, inverted: bool) -> Levels:
+    def settled(self, path: str, inverted: bool, else_: str = "") -> Levels:
         """With black at 0 and white at 255, where the file means them; BadInput where it cannot be a mask. inverted:
-        what is dark is regenerated."""
+        what is dark is regenerated. else_: what may help where all is dark."""
         values, notes = self.values, [*self.notes]
         low, high = int(values.min()), int(values.max())
         if high == 1 and low == 0:
             note = "holds the values 0 and 1: read as a label map, where 1 is regenerated"
-            return Levels(values * 255, (*notes, note))
+            return Levels(values * 255, (*(told for told in notes if not told.startswith(HOLDS)), note))
         if self.labels and high:
             raise BadInput(f"path={path}: {_labelled(values)}")
         if high < DARK and not inverted:
-            raise BadInput(f"path={path}: {_dark(values)}")
+            raise BadInput(f"path={path}: {_dark(values)}{else_}")
         snap = NOISE if self.lossy else 0
         black = values <= max(snap, low if low <= NEAR else 0)
         white = values >= min(255 - snap, high if high >= 255 - NEAR else 255)
@@ -101,7 +102,7 @@ def _deep(image: Image.Image) -> Levels:
     white = 1 if image.mode == "F" and high <= 1 else 255 if high <= 255 else 65535
     if low < 0 or high > white:
         raise ValueError(f"values from {low:g} to {high:g} are no mask's; save it as grey of 8 bits")
-    notes = () if has_16_bits(image) and white == 65535 else (f"holds numbers to {high:g}: read with {white} as white",)
+    notes = () if has_16_bits(image) and white == 65535 else (f"{HOLDS} {high:g}: read with {white} as white",)
     return Levels(np.rint(values * (255 / white)).astype(np.uint8), notes)
 
 
@@ -110,6 +111,8 @@ def _dark(values: np.ndarray) -> str:
     different = np.unique(values)
     if different[-1] == 0:
         return "all of it is black: it regenerates nothing; white is regenerated (mask.invert=true turns it round)"
+    if different.size == 1:
+        return f"all of it is {different[0]}, of 255: a mask has parts, of which the white ones are regenerated"
     least = int(different[different > 0][0])
     return (
         f"its values are {_listed(different)}, of 255, and next to nothing would be regenerated; "
@@ -120,6 +123,8 @@ def _dark(values: np.ndarray) -> str:
 def _labelled(values: np.ndarray) -> str:
     """Why a coloured palette is no mask, and what helps."""
     different = np.unique(values)
+    if different.size == 1:
+        return "all of it is one colour of a palette: a mask has parts, of which the white ones are regenerated"
     least = int(different[different > 0][0])
     return (
         f"its colours are those of a palette, its labels {_listed(different)}; "

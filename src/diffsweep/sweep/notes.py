@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ def notes(cells: Sequence[Cell]) -> tuple[str, ...]:
         "masks": _masks(cells),
         "prompts with unknown words": _unknown(cells),
         "settings that come to the same picture": _shared(cells),
+        "repeats": _repeats(cells),
     }
     return tuple(note for kind, found in kinds.items() for note in _few(found, kind))
 
@@ -77,6 +79,16 @@ def _shared(cells: Sequence[Cell]) -> list[str]:
             same += f": both start at index {start} (t = {below.visited[0]})"
         found[same] = None
     return list(found)
+
+
+def _repeats(cells: Sequence[Cell]) -> list[str]:
+    """Which cells have the settings of one before them."""
+    asked = Counter((cell.id, tuple((axis, _short(value)) for axis, value in cell.axes.items())) for cell in cells)
+    return [
+        f"{' '.join(f'{axis}={value}' for axis, value in axes) or 'the same'}: given {n} times, sampled once"
+        for (_, axes), n in asked.items()
+        if n > 1
+    ]
 
 
 def _short(value: Any) -> str:

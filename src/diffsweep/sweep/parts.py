@@ -135,6 +135,16 @@ def shown(value: Any) -> str:
 
 def coerced(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:
     """A value as its field's type; TypeError saying what is needed. Whole numbers pass as floats, numbers as text."""
+    try:
+        return _of_type(value, hint, plugins)
+    except TypeError as error:
+        several = len(value) > 1 if isinstance(value, list | tuple) else isinstance(value, str) and "," in value
+        if several and "number" in str(error) and "a list" not in str(error):
+            raise TypeError(f"{error}; a sweep over several stands in a file's hydra.sweeper.params") from None
+        raise
+
+
+def _of_type(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and types.NoneType in arguments:
@@ -144,7 +154,7 @@ def coerced(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:
             if option is types.NoneType:
                 continue
             try:
-                return coerced(value, option, plugins)
+                return _of_type(value, option, plugins)
             except TypeError as error:
                 needs.append(str(error).removeprefix("must be "))
         raise TypeError("must be " + " or ".join([*needs, *(["null"] if types.NoneType in arguments else [])]))

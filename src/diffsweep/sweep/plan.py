@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 Raw = tuple[Mapping[str, Any], Mapping[str, Any]]  # a composed configuration, and what it varies of its sweep
 MOST_THREADS = 1024  # more than any processor computes with; torch takes any number and dies of it
 MOST_STEPS = 10_000  # more than any schedule has: all are kept
+NAME = r"[\w,=@+-][\w.,=@+ -]{0,59}"  # of a sweep
+NAMES = "up to 60 letters, digits, space and any of . , = @ + - _ (no dot first)"
 COMMON = ("device", "output_dir", "plugins", "confirm", *AROUND)
 
 
@@ -82,8 +84,8 @@ def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
         except BadInput as error:
             problems.update(dict.fromkeys(error.messages))
     name = blocks.pop("name", None) or (name if isinstance(name, str) else None)
-    if name is not None and not re.fullmatch(r"[\w,=@+-][\w.,=@+ -]{0,59}", name):
-        problems[f"sweep.name={name}: up to 60 letters, digits, space and any of . , = @ + - _ (no dot first)"] = None
+    if name is not None and not re.fullmatch(NAME, name):
+        problems[f"sweep.name={name}: {NAMES}"] = None
     if problems:
         raise BadInput(problems)
     blocks.setdefault("replace", False)
