@@ -315,6 +315,26 @@ def test_report_writes_what_is_missing(command: Run) -> None:
     assert {file.name for file in Path("outputs/sweeps/inp/figures").iterdir()} == drawn
 
 
+def test_a_report_of_a_stored_sweep_keeps_the_order_of_its_axes(
+    config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As typed, which is no order of the alphabet."""
+    monkeypatch.chdir(tmp_path)
+    settings = [{"technique.t": t, "guidance.scale": scale} for t in (200, 400) for scale in (1.0, 2.0)]
+    same: dict[str, Any] = {"technique": "iterative_denoise", "scheduler__steps": 3, "sweep__name": "ordered"}
+    cells = [
+        (config(**same, technique__t=axes["technique.t"], guidance__scale=axes["guidance.scale"]), axes)
+        for axes in settings
+    ]
+    assert run_sweep(cells).failed == 0
+    folder = Path("outputs/sweeps/ordered")
+    assert (folder / "table.md").read_text().startswith("| technique.t | guidance.scale |")
+    files = [folder / name for name in ("table.md", "table.tex", "results.csv", "grid.png", "report.html")]
+    before = [file.read_bytes() for file in files]
+    assert results.run(["report", "ordered"]) == 0
+    assert [file.read_bytes() for file in files] == before
+
+
 def test_help_of_one_command_is_of_that_alone(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
     from diffsweep import results
 

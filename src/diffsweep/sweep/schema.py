@@ -195,7 +195,7 @@ def dump(value: Mapping[str, Any], kind: Any) -> bytes:
 
 def to_json(value: Any) -> bytes:
     """Strict JSON: an infinity or a NaN is a bug of the writer (`null` beside a flag says what was meant)."""
-    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
+    return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
 
 
 def _refused(constant: str) -> None:
