@@ -187,15 +187,16 @@ def load(path: Path, kind: type[T]) -> T:
 def dump(value: Mapping[str, Any], kind: Any) -> bytes:
     """A record or a document as its file's content; TypeError where it could not be read again."""
     whole = {"schema": SCHEMA, **value}
-    data = to_json(whole)
+    data = to_json(whole, in_order=kind is Document)  # a sweep's axes come as they were typed
     if problem := _check(kind)(json.loads(data)):
         raise TypeError(f"{kind.__name__}: {problem.lstrip('. ')}")
     return data
 
 
-def to_json(value: Any) -> bytes:
-    """Strict JSON: an infinity or a NaN is a bug of the writer (`null` beside a flag says what was meant)."""
-    return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
+def to_json(value: Any, in_order: bool = False) -> bytes:
+    """Strict JSON: an infinity or a NaN is a bug of the writer (`null` beside a flag says what was meant). Equal
+    contents are equal bytes, unless the order of keys counts."""
+    return json.dumps(value, indent=1, sort_keys=not in_order, allow_nan=False).encode() + b"\n"
 
 
 def _refused(constant: str) -> None:
