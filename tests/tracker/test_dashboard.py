@@ -26,9 +26,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Pydantic V1 style:DeprecationWarning"),  # wandb-workspaces, as it is imported
 ]
 NAME = "soft=1, +2"  # a name that wandb-workspaces would refuse, and whose = it would take for an operator
-AXES = {  # and the key of a cell's configuration that holds each
-    "guidance.scale": ("guidance", "scale"),
+AXES = {  # as they are typed, and the key of a cell's configuration that holds each
     "mask": ("mask", "name"),
+    "guidance.scale": ("guidance", "scale"),
     "seed": ("seed",),
 }
 
@@ -153,7 +153,7 @@ def test_parallel_coordinates_have_the_swept_axes_and_what_the_runs_measured(
     columns = [column["accessor"].split(":") for column in config["columns"]]
     keys = [name for place, name in columns if place == "config"]
     assert [name.replace(".value", "").split(".") for name in keys] == [list(key) for key in AXES.values()]
-    for name, values in zip(keys, ({1, 3}, {"box", "half"}, {0, 1}), strict=True):
+    for name, values in zip(keys, ({"box", "half"}, {1, 3}, {0, 1}), strict=True):
         assert {kept(one["config"], name) for one in logged.cells.values()} == values
     numbers = [name for place, name in columns if place == "summary"]
     assert set(numbers) == logged.numbers() == {"psnr", "psnr_edge", "nfe"}  # outside of the mask nothing changes
@@ -210,7 +210,7 @@ def test_a_run_has_the_colour_of_its_first_axis_and_its_axes_and_metrics_as_colu
 ) -> None:
     view, _ = arrived
     colours = view.section["customRunColors"]
-    pairs = {(logged.cells[run]["config"]["guidance"]["scale"], colour) for run, colour in colours.items()}
+    pairs = {(logged.cells[run]["config"]["mask"]["name"], colour) for run, colour in colours.items()}
     assert colours.keys() == logged.cells.keys() and len(pairs) == len(dict(pairs)) == 2
     ((_, config),) = view.panels["Settings and metrics"]
     columns = [column["accessor"] for column in config["columns"]]

@@ -165,7 +165,7 @@ def test_a_stored_first_picture_is_enlarged_without_loading_its_model(run: Run, 
 @pytest.mark.slow
 def test_the_bits_do_not_depend_on_when_the_first_picture_was_drawn(run: Run, tmp_path: Path) -> None:
     at_once = run(seed=[0, 1, 2], output_dir=str(tmp_path / "a"), engine__rows=4)
-    run(seed=[0, 1, 2], upscale="none", output_dir=str(tmp_path / "b"))
+    run("first", seed=[0, 1, 2], upscale="none", output_dir=str(tmp_path / "b"))
     afterwards = run(seed=[0, 1, 2], output_dir=str(tmp_path / "b"), engine__rows=4)
     assert all((a == b).all() for a, b in zip(pictures(at_once), pictures(afterwards), strict=True))
 
