@@ -31,6 +31,13 @@ REFUSED = {
     "technique=anagram view=flop": ["view=flop: no such view; choose one of flip, …; did you mean 'flip'?"],
     "upscale.noise_level=3": ["upscale.noise_level: no such key of upscale=none; …upscale=tiny, upscale=x4 have it"],
     "scheduler.eta=1": ["scheduler.eta: no such key of scheduler=ddpm; scheduler=ddim has it"],
+    "strength=0.3": ["strength: no such key; technique=image_to_image, technique=inpaint have technique.strength"],
+    # as other tools call it
+    "num_inference_steps=20": ["num_inference_steps: no such key; …; did you mean 'scheduler.steps'?"],
+    "cfg_scale=3": ["cfg_scale: no such key; …; did you mean 'guidance.scale'?"],
+    "model=owner/some-model": ["model=owner/some-model: no such model; …; model.path=owner/some-model reads a …"],
+    "input=photos/a.png": ["input=photos/a.png: no such input; …; a picture's file is … input.path=photos/a.png"],
+    "mask=x.png": ["mask=x.png: no such mask; …; a mask's file is mask=file mask.path=x.png"],
     "upscale=tyny": ["upscale=tyny: no such upscale; choose one of if_l, …, x4; …; did you mean 'tiny'?"],
     "upscale=tiny upscale.noise_level=1000 upscale.scheduler.steps=0": [
         "upscale.scheduler.steps=0: must be …",
@@ -80,7 +87,11 @@ REFUSED = {
         "prompt=['a', 'b']: must be text or null",
     ],
     "sweep=5 engine=5": ["sweep=5: must hold keys, not a value", "engine=5: must hold keys, not a value"],
-    "guidance=5": ["a choice must be a name, …"],
+    "guidance=5": ["a choice must be a name, …guidance.scale=3"],
+    # a choice made by its name alone, whose keys are those of another
+    "technique=inpaint mask.name=file": [
+        "mask=file: x0, y0, x1, y1: keys of mask=box; to choose, write mask=file, or in … - override /mask: file"
+    ],
     # out of range
     "seed=-1 guidance.scale=-1 scheduler.steps=0 engine.rows=0 engine.threads=0 model.size=0 device=gpu": [
         "seed=-1: must be between 0 and 9223372036854775807",
@@ -178,8 +189,8 @@ REFUSED = {
     "device=cuda": ["device=cuda: no CUDA device is available to torch; device=cpu runs on the processor"],
     # packages and names
     "plugins=[nonexistent,nix.sub]": [
-        "plugins=nonexistent: no such package can be imported",
-        "plugins=nix.sub: no such package can be imported",
+        "plugins=nonexistent: no such package can be imported; …PYTHONPATH…",
+        "plugins=nix.sub: no such package can be imported; …PYTHONPATH…",
     ],
     "plugins=nonexistent": ["plugins=nonexistent: must be a list"],
     "plugins=5": ["plugins=5: must be a list"],

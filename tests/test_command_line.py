@@ -83,6 +83,12 @@ def test_launchers_send_cells_to_processes_and_their_results_back(
     assert sorted(statuses(tmp_path)) == ["done", "failed"]
     good = diffsweep(*words, "seed=2,3", "sweep.name=other")
     assert good.returncode == 0 and good.stderr.endswith("outputs/sweeps/other/: 2 cells done\n"), good.stderr
+    unnamed = diffsweep(*words, "seed=2,3", "guidance.scale=0", "sweep.name=null")
+    (folder,) = (tmp_path / "outputs/sweeps").glob("multirun-*")  # one for all processes
+    sweep = json.loads((folder / "sweep.json").read_bytes())
+    assert (sorted(sweep["axes"]["seed"]), len(sweep["cells"])) == ([2, 3], 2)
+    assert list(sweep["axes"]) == ["seed"] and unnamed.stdout.count("seconds") == 1  # the whole table, once
+    assert "failed" not in unnamed.stderr  # no process tells of cells that others have yet to sample
     bad = diffsweep(*words, "seed=-1,-2")
     message = "diffsweep: seed=-1: must be between 0 and 9223372036854775807"
     assert (bad.returncode, bad.stderr.splitlines()[-1]) == (2, message)

@@ -6,6 +6,7 @@ DictConfig leaves it: a cell is a pair (resolved plain config, the axes it varie
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -144,7 +145,7 @@ class Task:
         from diffsweep.sweep.runner import run_sweep  # heavy: imported once there is something to run
 
         process.check_stopped()
-        name = at(cells[0][0], "sweep.name") or self.name
+        name = at(cells[0][0], "sweep.name") or self.name or (_shared_name(self.command) if joins else None)
         try:
             outcome = run_sweep(cells, name, self.command, () if joins else self.launched, joins, self.session)
         except SystemExit as stop:  # nothing below may end the process, least of all with 0
@@ -158,10 +159,12 @@ class Task:
         return [Status(text, outcome.folder, cell_id) for text, cell_id in ends]
 
     def ended(self, statuses: Sequence[Status]) -> None:
-        """Say where the results are of jobs that ran in other processes, which may have printed elsewhere."""
-        if not self.launched:
-            for folder, number in Counter(status.folder for status in statuses).items():
-                print(f"{folder}/: {number} cell{'s' * (number != 1)} done", file=sys.stderr, flush=True)
+        """Show the results of jobs that ran one by one, in processes that may have printed elsewhere."""
+        from diffsweep.report.write import show_stored
+
+        for folder, number in Counter(status.folder for status in statuses).items():
+            show_stored(folder)
+            print(f"{folder}/: {number} cell{'s' * (number != 1)} done", file=sys.stderr, flush=True)
 
 
 task = Task()  # importable, so that other launchers can send it to their processes
@@ -207,6 +210,11 @@ def _misnamed(name: str) -> str | None:
     if re.fullmatch(NAME, name):
         return None
     return f"+sweeps={name}: its sweep is called after it, and a name has {NAMES}; sweep.name=... sets another"
+
+
+def _shared_name(command: str) -> str | None:
+    """The sweep of all jobs that one command starts, each in a process of its own: named by the command."""
+    return f"multirun-{hashlib.sha256(command.encode()).hexdigest()[:8]}" if " " in command else None
 
 
 def _several(word: str) -> str | None:

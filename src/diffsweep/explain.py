@@ -84,9 +84,29 @@ _ADVICE = (
     (r"does not support sweep type : INTERVAL", r"interval(...) has no end of values: write range(a,b,step) or a list"),
     (
         r"Config group override must be a string or a list\. Got (\w+)",
-        r"a choice must be a name, as in guidance=none, not \1",
+        r"a choice must be a name, as in guidance=none, not \1; a key of it has a name of its own, as guidance.scale=3",
     ),
 )
+
+
+# what other tools call a key
+_CALLED = {
+    "num_inference_steps": "scheduler.steps",
+    "cfg": "guidance.scale",
+    "cfg_scale": "guidance.scale",
+    "sampler": "scheduler",
+    "num_images_per_prompt": "seed",
+    "generator": "seed",
+    "image": "input",
+    "mask_image": "mask",
+    "batch_size": "engine.rows",
+}
+# how a file is given to a group whose choice it is no name of
+_GIVEN = {
+    "model": "model.path={} reads a folder, or a repository of the hub",
+    "input": "a picture's file is input=file input.path={}",
+    "mask": "a mask's file is mask=file mask.path={}",
+}
 
 
 def _about_grammar(override: str, message: str) -> str:
@@ -124,8 +144,13 @@ def _as_choice(line: str) -> str | None:
 def _about_choice(path: str, options: list[str]) -> str:
     if path.startswith("sweeps/"):
         return _about_sweeps_file(path.removeprefix("sweeps/"))
-    group, _, choice = path.rpartition("/")
-    hint = f"; {HINT}" if is_folder(shipped("conf") / group) else ""
+    group, _, choice = path.partition("/")
+    hint = f"; {HINT}"
+    if not is_folder(shipped("conf") / group):
+        group, _, choice = path.rpartition("/")
+        hint = ""
+    elif group in _GIVEN and re.search(r"[./]", choice):
+        hint = f"; {_GIVEN[group].format(choice)}"
     return f"{group}={choice}: no such {group}; {_one_of(choice, options, hint)}"
 
 
@@ -168,14 +193,12 @@ def _about_key(node: DictConfig, key: str) -> str:
     parent = key.rpartition(".")[0]
     everything = [path for path in _paths(node._get_root()) if path.split(".")[0] != "hydra"]
     namesakes = [path for path in everything if path.split(".")[-1] == key.split(".")[-1]]
-    meant = (
-        f"; did you mean {namesakes[0]!r}?"
-        if namesakes
-        else did_you_mean(key, [path for path in everything if not key.startswith(f"{path}.")])
-    )
+    called = namesakes[0] if namesakes else _CALLED.get(key)
+    candidates = [path for path in everything if not key.startswith(f"{path}.")]
+    meant = f"; did you mean {called!r}?" if called else did_you_mean(key, candidates)
     siblings = [path.removeprefix(f"{parent}.") for path in everything if path.rpartition(".")[0] == parent]
     allowed = f"{parent or 'the keys'} {'has' if parent else 'are'} {', '.join(siblings) or 'no keys of its own'}"
-    if elsewhere := _elsewhere(key):
+    if not called and (elsewhere := _elsewhere(key)):
         return f"{key}: no such key{_of_choice(node)}; {elsewhere}"
     return f"{key}: no such key; {allowed}{meant}"
 
@@ -188,13 +211,16 @@ def _of_choice(node: DictConfig) -> str:
 
 
 def _elsewhere(key: str) -> str:
-    """Which other choices of the key's group have it."""
+    """Which other choices of the key's group have it, or of any group where a key names none."""
     group, _, own = key.partition(".")
-    files = sorted((shipped("conf") / group).glob("*.yaml")) if own else []
-    having = [f.stem for f in files if own.split(".")[0] in (safe_load(f.read_text()) or {})]
+    files = sorted((shipped("conf") / group).glob("*.yaml")) if own else sorted(shipped("conf").glob("*/*.yaml"))
+    name = (own or key).split(".")[0]
+    having = [file for file in files if name in (safe_load(file.read_text()) or {})]
     if not having:
         return ""
-    return f"{', '.join(f'{group}={choice}' for choice in having)} {'has' if len(having) == 1 else 'have'} it"
+    listed = ", ".join(f"{file.parent.name}={file.stem}" for file in having)
+    whole = "it" if own else " and ".join(dict.fromkeys(f"{file.parent.name}.{key}" for file in having))
+    return f"{listed} {'has' if len(having) == 1 else 'have'} {whole}"
 
 
 def _paths(node: Any, prefix: str = "") -> Iterator[str]:

@@ -79,7 +79,11 @@ def upright(picture: Image.Image, orientation: int) -> Image.Image:
 def size(path: str, frame: int = 0, most: float = MEGAPIXELS) -> tuple[int, int]:
     """Width and height of the upright picture."""
     with opened(path, frame, most) as image:
-        return image.size[::-1] if orientation(image) in SIDEWAYS else image.size
+        return upright_size(image)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    return image.size[::-1] if orientation(image) in SIDEWAYS else image.size
 
 
 def centre(image: Image.Image) -> tuple[float, float, float, float]:

@@ -60,7 +60,11 @@ def test_a_file_of_the_right_size_is_taken_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wide", [True, False])
 def test_the_centre_square_is_cropped(tmp_path: Path, wide: bool) -> None:
     framed = np.pad(PICTURE, [(0, 0), (5, 5), (0, 0)] if wide else [(5, 5), (0, 0), (0, 0)])
-    np.testing.assert_array_equal(File(saved(tmp_path, framed)).pixels(16), PICTURE)
+    file = File(saved(tmp_path, framed))
+    np.testing.assert_array_equal(file.pixels(16), PICTURE)
+    size = "26 x 16" if wide else "16 x 26"
+    assert file.notes(16) == (f"{Path(file.path).name} is {size}: its centre square is taken",)
+    assert File(saved(tmp_path, PICTURE)).notes(16) == ()
 
 
 @pytest.mark.parametrize("side", [5, 64])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,31 @@ def test_a_key_without_a_default_must_be_given(own: Path) -> None:
     assert told.startswith("technique.views: view.by")
 
 
+BARE = "class Mine:\n    def {}(self, *a): ..."
+PLAIN = "class Mine(Plain):\n    uses = frozenset({{{!r}, 'prompt'}})\n    def program(self, job): ..."
+
+
+@pytest.mark.parametrize(
+    "group, written, told",
+    [
+        ("input", BARE.format("pixels"), "its class Mine lacks caption, notes, proportions, stamp; build it on {}"),
+        ("mask", BARE.format("values"), "its class Mine lacks enlarged, fits, hard, notes, stamp; build it on {}"),
+        ("technique", BARE.format("program"), "its class Mine lacks asked, {}uses, visited; build it on {}"),
+        ("technique", PLAIN.format("inputs"), "its `uses` names 'inputs'; it may name {}; did you mean 'input'?"),
+    ],
+)
+def test_a_part_that_lacks_what_its_group_asks_for_is_told_with_what_gives_it(
+    request: pytest.FixtureRequest, own: Path, group: str, written: str, told: str
+) -> None:
+    name = f"mine_{request.node.callspec.indices['written']}"  # a module's name is imported once
+    (own / "of_mine" / group).mkdir()
+    head = "from dataclasses import dataclass\nfrom diffsweep.technique.job import Plain\n\n@dataclass(frozen=True)\n"
+    (own / "of_mine" / group / f"{name}.py").write_text(head + written)
+    (message,) = messages(group, name, ("of_mine",))
+    assert re.fullmatch(".*".join(map(re.escape, f"{group}={name}: {told}".split("{}"))), message), message
+
+
 @pytest.mark.parametrize("name", ["nonexistent", "nonexistent.sub", "os.nonexistent", "", ".view"])
 def test_a_plugin_that_cannot_be_imported_is_named(name: str, forgetful: None) -> None:
-    assert messages("view", "flip", (name,)) == [f"plugins={name}: no such package can be imported"]
+    missing = "no such package can be imported; install it, or set PYTHONPATH to the folder it is in"
+    assert messages("view", "flip", (name,)) == [f"plugins={name}: {missing}"]

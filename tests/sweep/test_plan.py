@@ -19,6 +19,7 @@ from diffsweep.sweep import parts
 from diffsweep.sweep.notes import MOST
 from diffsweep.sweep.plan import Plan, Raw, axes_of, plan
 
+INSTALL = "install it, or set PYTHONPATH to the folder it is in"
 Config = Callable[..., dict[str, Any]]
 Swept = Callable[..., list[Raw]]
 
@@ -159,7 +160,11 @@ WRONG = [
     ("plugins", "my_package", ["plugins=my_package: must be a list"]),
     ("plugins", 5, ["plugins=5: must be a list"]),
     ("plugins", [["a"]], ["plugins=[['a']]: must be a list (each entry text)"]),
-    ("plugins", ["nix", "nul"], [f"plugins={name}: no such package can be imported" for name in ("nix", "nul")]),
+    (
+        "plugins",
+        ["nix", "nul"],
+        [f"plugins={name}: no such package can be imported; {INSTALL}" for name in ("nix", "nul")],
+    ),
     ("engine", 5, ["engine=5: must hold keys, not a value"]),
     ("sweep", 5, ["sweep=5: must hold keys, not a value"]),
     ("grid", [1], ["grid=[1]: must hold keys, not a value"]),

@@ -76,3 +76,11 @@ def test_what_draws_from_noise_keeps_its_default_and_says_so(frozen: Callable[..
 def test_what_asks_about_no_prompt_needs_none(frozen: Callable[..., Cell]) -> None:
     for technique in ("forward_noise", "gaussian_denoise"):
         assert frozen(technique=technique).notes == ()
+
+
+def test_nothing_is_assumed_where_a_technique_has_all_its_prompts(config: Any) -> None:
+    own = {"technique": "anagram", "prompt": None, "technique__prompts": [DEFAULT, "red"]}
+    assert freeze(config(**own), {}).notes == ()
+    assert freeze(config(**own | {"technique__prompts": [None, "red"]}), {}).notes == (
+        f"prompt: none is given, anagram draws {DEFAULT!r}",
+    )

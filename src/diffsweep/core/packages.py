@@ -44,7 +44,7 @@ def _wrong(name: str) -> str | None:
         return f"plugins={name}: not a package"
     places = [Path(place, *inner) for place in (spec and spec.submodule_search_locations) or ()]
     if spec is None or (inner and not any(map(is_folder, places))):
-        return f"plugins={name}: no such package can be imported"
+        return f"plugins={name}: no such package can be imported; install it, or set PYTHONPATH to the folder it is in"
     if any(is_folder(place / group) for place in places for group in groups):
         return None
     return f"plugins={name}: not a package with parts; it needs at least one of the folders {', '.join(groups)}"

@@ -58,6 +58,9 @@ def _square(file: File, stamp: object, size: int) -> tuple[np.ndarray, tuple[str
     allow = "; input.max_megapixels=N allows more"
     with imagefile.opened(file.path, file.frame, file.max_megapixels, allow) as image:
         found = [imagefile.frame_note(image, file.frame, "input.frame")]
+        width, height = imagefile.upright_size(image)
+        if width != height:
+            found.append(f"is {width} x {height}: its centre square is taken")
         image.draft(None, (SPARE * size, SPARE * size))
         turned, profile = imagefile.orientation(image), image.info.get("icc_profile")
         if imagefile.is_deep(image):

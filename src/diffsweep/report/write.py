@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
@@ -29,6 +30,7 @@ from diffsweep.report.layout import to_csv, to_markdown, to_terminal
 from diffsweep.report.page import page
 from diffsweep.report.table import Table, summarise
 from diffsweep.report.text import shown
+from diffsweep.sweep.schema import Damaged, Document, load
 from diffsweep.sweep.store import Store
 
 WHOLE = "report_whole.html"
@@ -155,10 +157,13 @@ def _images(report: Report) -> list[str]:
     return [file.relative_to(report.folder).as_posix() for file in report.files if file.suffix == ".png"]
 
 
-def show(report: Report) -> None:
-    """The table in the terminal, then the cells that failed and why, and where the files are."""
-    print_table(report.table)
-    failed = report.frame[report.frame["status"] == "failed"]
+def show(report: Report, own: Collection[str] | None = None) -> None:
+    """The table in the terminal, then the cells that failed and why, and where the files are. own: the cells of this
+    process, where others make the rest: no table yet, and no failures but theirs."""
+    frame = report.frame if own is None else report.frame[report.frame["cell_id"].isin(own)]
+    if own is None:
+        print_table(report.table)
+    failed = frame[frame["status"] == "failed"]
     for _, cell in failed.head(MOST_SHOWN).iterrows():
         setting = ", ".join(f"{axis}={cell[axis]}" for axis in report.frame.attrs["axes"])
         print(f"failed: {setting or 'the cell'} ({cell['cell_id']}): {cell['reason']}", file=sys.stderr)
@@ -169,10 +174,16 @@ def show(report: Report) -> None:
     for text in report.notes:
         print(f"note: {text}", file=sys.stderr)
     show_failures(report)
-    if len(report.frame) == 1 and not len(failed):
-        print(report.folder.parents[1] / report.frame["image"][0])
+    if len(frame) == 1 and not len(failed):
+        print(report.folder.parents[1] / frame["image"].iloc[0])
     names = dict.fromkeys(file.relative_to(report.folder).parts[0] for file in report.files)
     print(f"{report.folder}/: report.html, {', '.join(name for name in names if name != 'report.html')}")
+
+
+def show_stored(folder: Path) -> None:
+    """The table in the terminal, of what a sweep's folder holds by now; nothing where it is on another machine."""
+    with suppress(Damaged):
+        print_table(summarise(results(Store(folder.parents[1]), load(folder / "sweep.json", Document))))
 
 
 def show_failures(report: Report) -> None:

@@ -17,9 +17,12 @@ from functools import lru_cache
 from typing import Any
 
 from diffsweep.core.packages import HINT, imported, modules, source
-from diffsweep.core.problems import BadInput, did_you_mean, not_text
+from diffsweep.core.problems import BadInput, did_you_mean, not_text, require
 from diffsweep.core.text import WORDS
 from diffsweep.core.types import Guidance, Scheduler, View
+from diffsweep.input.picture import Picture
+from diffsweep.mask.mask import Mask
+from diffsweep.technique.job import Plain, Technique
 from diffsweep.upscale import Upscale
 
 # what makes a module's dataclass a part of its group
@@ -34,6 +37,13 @@ MARKS = {
     "tracker": "log",
     "upscale": "larger",
 }
+# what a group's parts have, and the class that gives them most of it
+CONTRACTS: dict[str, tuple[type, type]] = {
+    "technique": (Technique, Plain),
+    "input": (Picture, Picture),
+    "mask": (Mask, Mask),
+}
+USES = ("prompt", "scheduler", "guidance", "input", "mask", "view")  # what a technique may use
 NESTED = {
     View: "view",
     Guidance: "guidance",
@@ -83,10 +93,40 @@ def _build(group: str, config_json: str, plugins: tuple[str, ...]) -> Any:
         raise BadInput(f"{group}: a name, or keys with a name, are needed, not {config!r}")
     name = config.pop("name")
     cls = find(group, name, plugins)
+    require(_incomplete(group, cls), _mixed(group, name, cls, config, plugins))
     try:
         return _filled(cls, config, plugins, f" of {group}={name}")
     except BadInput as error:
         raise BadInput(f"{group}.{message}" for message in error.messages) from None
+
+
+def _incomplete(group: str, cls: Any) -> str | None:
+    """A problem where the class of a user's own part lacks what its group asks for."""
+    if group not in CONTRACTS:
+        return None
+    name, (contract, base) = cls.__module__.rpartition(".")[2], CONTRACTS[group]
+    has = sorted(key for key in {*vars(contract), *contract.__annotations__} if not key.startswith("_"))
+    if lacking := [key for key in has if not hasattr(cls, key)]:
+        known = f"{base.__module__}.{base.__name__}"
+        return f"{group}={name}: its class {cls.__name__} lacks {', '.join(lacking)}; build it on {known}"
+    if wrong := sorted(set(cls.uses) - set(USES)) if group == "technique" else ():
+        listed = ", ".join(map(repr, wrong))
+        return f"{group}={name}: its `uses` names {listed}; it may name {', '.join(USES)}{did_you_mean(wrong[0], USES)}"
+    return None
+
+
+def _mixed(group: str, name: str, cls: type, config: Mapping[str, Any], plugins: tuple[str, ...]) -> str | None:
+    """A problem where the choice was changed by its name alone, and the keys are those of another."""
+    own = fields_of(cls).keys()
+    others = config.keys() - own
+    for other in names(group, plugins) if len(others) > 1 else ():
+        if others == fields_of(find(group, other, plugins)).keys() - own:
+            listed = ", ".join(key for key in config if key in others)
+            return (
+                f"{group}={name}: {listed}: keys of {group}={other}; to choose, write {group}={name}, "
+                f"or in a sweeps file's defaults list - override /{group}: {name}"
+            )
+    return None
 
 
 def _filled(cls: type, config: Mapping[str, Any], plugins: tuple[str, ...], of: str = "") -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from diffsweep.core.problems import BadInput
 
 DEFAULT_PROMPT = "a photo of a dog"
+OPEN = "\0"  # no prompt of anybody's: it shows whether a technique asks about the cell's prompt at all
 
 
 def settled(given: str | None, technique: Any, picture: Any, name: str, guidance: Any = None) -> tuple[str, str | None]:
@@ -20,7 +21,7 @@ def settled(given: str | None, technique: Any, picture: Any, name: str, guidance
         return given, None
     takes, kind = technique.uses, type(technique).__module__.rpartition(".")[2]
     if "input" not in takes:
-        assumed = "prompt" in takes and DEFAULT_PROMPT in technique.asked(DEFAULT_PROMPT)
+        assumed = "prompt" in takes and OPEN in technique.asked(OPEN)
         return DEFAULT_PROMPT, f"none is given, {kind} draws {DEFAULT_PROMPT!r}" if assumed else None
     if caption := picture.caption():
         return caption, None

@@ -501,11 +501,14 @@ class Sweep:
             own = [cell["axes"] for cell in cells]
             others = (cell for cell in there.get("cells", ()) if cell["axes"] not in own)
             cells = [*others, *cells]
+        axes = axes_of(cell["axes"] for cell in cells)
+        if self.joins:  # each typed key counts as one, until all cells are there to compare
+            axes = {axis: values for axis, values in axes.items() if len(values) > 1}
         return {
             "name": self.plan.name,
             "command": self.command,
             "created": there.get("created", self.this.started),
-            "axes": axes_of(cell["axes"] for cell in cells),
+            "axes": axes,
             "rows": _parted(self.shape)[0] or self.earlier.get("rows"),
             "later_rows": _parted(self.shape)[1] or self.earlier.get("later_rows", {}),
             "grid": dict(self.plan.grid),
@@ -546,7 +549,7 @@ class Sweep:
             )
             tracebacks = [*filter(None, written)]
             report = write_all(self.store, document)
-        show(report)
+        show(report, own={cell.id for cell in self.plan.cells} if self.joins else None)
         for line in self.store.told(mend=True):
             say(line)
         for name, error in self.unmeasured.items():

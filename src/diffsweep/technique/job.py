@@ -56,7 +56,7 @@ class Job:
 
     def noised(self, t: int) -> Tensor:
         """The input at noise level t."""
-        assert self.image is not None
+        assert self.image is not None, "the technique's `uses` does not name 'input'"
         return self.stage.schedule.noised(self.image, self.noise(), t)
 
     def denoise(
