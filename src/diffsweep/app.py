@@ -32,6 +32,7 @@ from diffsweep import entry, process
 from diffsweep.core.files import is_folder
 from diffsweep.core.keys import at
 from diffsweep.core.problems import BadInput, not_text, require
+from diffsweep.core.text import counted
 from diffsweep.explain import explain, mendable, sweeps_files
 from diffsweep.paths import shipped
 from hydra_plugins.diffsweep_fused._loader import checked_composition
@@ -161,7 +162,7 @@ class Task:
         """Say where the results are of jobs that ran in other processes, which may have printed elsewhere."""
         if not self.launched:
             for folder, number in Counter(status.folder for status in statuses).items():
-                print(f"{folder}/: {number} cell{'s' * (number != 1)} done", file=sys.stderr, flush=True)
+                print(f"{folder}/: {counted('cell', number)} done", file=sys.stderr, flush=True)
 
 
 task = Task()  # importable, so that other launchers can send it to their processes

@@ -20,7 +20,7 @@ from diffsweep.core.failures import Failures
 from diffsweep.core.files import is_file, is_folder, is_there, root_of
 from diffsweep.core.locks import locked
 from diffsweep.core.problems import BadInput, did_you_mean, not_text, one_of, require
-from diffsweep.core.text import visible
+from diffsweep.core.text import counted, visible
 from diffsweep.paths import shipped
 from diffsweep.sweep.schema import Absent, Damaged, Document, dump, load
 
@@ -60,9 +60,10 @@ diffsweep-results: tables, sheets and reports of stored sweeps
                                     embed: and report_whole.html, the page with its pictures in it (of 25 MB, those
                                     that fit), to send on its own
   score SWEEP [metric=NAMES] [clip=...] [features=clip|inception] [references=inputs|world|FOLDER]
-        [missing=skip] [device=auto|cpu|cuda:N] [force=true]
+        [missing=skip] [device=auto|cpu|cuda:N] [force=true] [plugins=PACKAGES]
                                     measure the stored pictures (default: metric=default), then write the files again.
-                                    force: also what has been measured already
+                                    force: also what has been measured already. plugins: packages with metrics of your
+                                    own
   verify SWEEP [all=true]           compare every stored file with its recorded hash. all: list every problem, not the
                                     first few of each kind
   export SWEEP to=FOLDER|FILE.zip   the sweep and its cells alone, to send or to keep, each file compared with its hash
@@ -75,7 +76,9 @@ diffsweep-results: tables, sheets and reports of stored sweeps
   list                              the sweeps there are
 
 SWEEP is the name of a folder under outputs/sweeps, or a path to one. Every command takes output_dir=FOLDER (default:
-outputs). NAMES: psnr,ssim,... or a choice of the metric group; plugins=PACKAGES finds metrics of your own.
+outputs).
+
+NAMES: psnr,ssim,... or a choice of the metric group.
 
 Exit codes: 0 done, 1 verify, export or score found something wrong, a metric, a sheet or a figure failed, or the disk
 or another part of the machine did, 2 bad input, 70 a bug of diffsweep, 128+n signal n.
@@ -344,10 +347,9 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
     require(known(device))
     again = _flag(keys, "force")
     changed = measure(stored.store, stored.cell_ids, chosen.metrics, device, failed, again=again, without=without)
-    print(
-        f"{changed} of {len(stored.cell_ids)} cells measured; the others have these numbers, or lack what they need",
-        file=sys.stderr,
-    )
+    there = len(stored.cell_ids)
+    others = f"; {there - changed} had these numbers already, or could not be measured" if changed < there else ""
+    print(f"{changed} of {counted('cell', there)} measured{others}", file=sys.stderr)
     for name, reason in without.items():
         print(f"{name}: {reason}", file=sys.stderr)
     with locked(stored.folder):  # a run may have added cells meanwhile
@@ -423,7 +425,7 @@ def verify(stored: Stored, keys: Mapping[str, str]) -> int:
         if more := len(problems) - len(shown):
             print(f"and {more} more: {kind} (all=true lists them)", file=sys.stderr)
     number = sum(map(len, wrong.values()))
-    print(f"{len(ids)} cells, {number} problems" if number else f"{len(ids)} cells, every file as recorded")
+    print(f"{counted('cell', len(ids))}, {counted('problem', number) if number else 'every file as recorded'}")
     return 1 if number else 0
 
 
@@ -489,7 +491,7 @@ def export(stored: Stored, keys: Mapping[str, str]) -> int:
     files.tidy(target.parent, target.name)
     for line in left:
         print(f"left out: {line}", file=sys.stderr)
-    print(f"{to}: {cells} cells")
+    print(f"{to}: {counted('cell', cells)}")
     return 1 if left or stored.store.damaged else 0
 
 
@@ -579,11 +581,12 @@ def _keys(words: Iterable[str], allowed: Sequence[str]) -> dict[str, str]:
 
 def _help(words: Sequence[str]) -> str:
     """What there is to know of the command that is named, or of all."""
-    _, commands, *rest = HELP.split("\n\n")
+    _, commands, _, sweep, metrics, _ = HELP.split("\n\n")
     for name in COMMANDS:
         if name in words:
             own = re.findall(rf"^  {name} .*\n(?:(?!  \w).*\n?)*", commands + "\n", flags=re.MULTILINE)
-            return "\n".join([f"diffsweep-results {name}", "", *(text.rstrip() for text in own), "", *rest[1:2], ""])
+            footer = [sweep, *([metrics] if "metric" in COMMANDS[name].keys else [])]
+            return "\n".join([f"diffsweep-results {name}", "", *(text.rstrip() for text in own), "", *footer, ""])
     return HELP
 
 

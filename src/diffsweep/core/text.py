@@ -17,6 +17,12 @@ def visible(text: str) -> str:
     return "".join(c if c == "\n" or not _controls(c) else c.encode("unicode_escape").decode() for c in text)
 
 
+def counted(what: str, *numbers: int, several: str | None = None) -> str:
+    """`1 cell`, `4 cells`, `1 to 3 cells`. several: the plural, where it is no s more."""
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    return f"{low if low == high else f'{low} to {high}'} {what if high == 1 else several or f'{what}s'}"
+
+
 def percent(share: float) -> str:
     """`25 %`; the first and the last are not rounded away."""
     return "under 1 %" if 0 < share < 0.01 else "over 99 %" if 0.99 < share < 1 else f"{100 * share:.0f} %"

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from diffsweep.core.problems import BadInput, did_you_mean, one_of
+from diffsweep.core.text import counted
 from diffsweep.report.choice import bounds, levels, measured, plain, split_axes
 from diffsweep.report.statistics import FEW_INPUTS, FEWEST, TESTS, averaged, holm, intervals, p_value
 from diffsweep.report.text import digits, fixed, no_axis, short, shown
@@ -67,7 +68,7 @@ class Comparison:
         if self.n and not math.isclose(*self.nfe):
             found.append(f"model evaluations differ: {self.nfe[0]:g} against {self.nfe[1]:g}")
         if self.dropped:
-            found.append(f"{self.dropped} {'pair' if self.dropped == 1 else 'pairs'} dropped")
+            found.append(f"{counted('pair', self.dropped)} dropped")
         return tuple(found)
 
     @property
@@ -239,7 +240,7 @@ def explained(comparisons: Sequence[Comparison], test: str = "wilcoxon", fewest:
         return text
     least = min(tested, key=lambda comparison: comparison.independent)
     over = " or ".join(sorted({comparison.units for comparison in tested}))
-    text += f" p: {TESTS[test]} over {over}, adjusted over {len(tested)} comparisons (Holm)."
+    text += f" p: {TESTS[test]} over {over}, adjusted over {counted('comparison', len(tested))} (Holm)."
     floor = 2.0 ** (1 - least.independent)
     return f"{text} {least.independent} {least.units} allow no p below {floor:.3g} before that."
 
@@ -280,7 +281,7 @@ class Split:
         shares = {"setting": self.setting, "input": self.input, "seed": self.seed, "the rest": self.rest}
         told = ", ".join(f"{name} {share:.0%}".replace("%", " %") for name, share in shares.items() if share)
         below = f"; {' and '.join(self.clipped)} estimated below 0, taken as 0" if self.clipped else ""
-        return f"{self.metric} varies by {told} ({self.n} cells{below})"
+        return f"{self.metric} varies by {told} ({counted('cell', self.n)}{below})"
 
 
 def variance_split(frame: pd.DataFrame, metric: str, over: Sequence[str] = ()) -> Split | None:

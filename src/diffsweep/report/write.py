@@ -16,7 +16,7 @@ import pandas as pd
 from diffsweep.core.failures import Failures
 from diffsweep.core.files import write_atomic
 from diffsweep.core.problems import BadInput
-from diffsweep.core.text import visible
+from diffsweep.core.text import counted, visible
 from diffsweep.report import fonts
 from diffsweep.report.comparison import Comparison, overview
 from diffsweep.report.embed import embedded
@@ -191,4 +191,4 @@ def print_table(table: Table) -> None:
     for part in to_terminal(table, console.width, MOST_SHOWN):
         console.print(part)
     if len(table.lines) > MOST_SHOWN:
-        print(f"{len(table.lines) - MOST_SHOWN} more settings: table.md, results.csv")
+        print(f"{counted('more setting', len(table.lines) - MOST_SHOWN)}: table.md, results.csv")
