@@ -108,16 +108,20 @@ class Stored:
         done = dict.fromkeys(cell["cell_id"] for cell in self.sweep["cells"] if cell["status"] == "done")
         return [i for i in done if i not in self.store and i not in self.store.damaged]
 
-    @property
-    def whole(self) -> list[str]:
-        """These cells, and before each those of a cascade whose pictures lead to its own."""
-        found: dict[str, None] = {}
+    def whole(self) -> tuple[list[str], dict[str, str]]:
+        """These cells, and before each those of a cascade whose pictures lead to its own; and of the latter those that
+        are not in the store, each with the cell that enlarges it."""
+        found, lacking = dict[str, None](), dict[str, str]()
         for cell_id in self.cell_ids:
             line = [cell_id]
-            while (base := self.store.record(line[0]).get("facts", {}).get("base")) and base in self.store:
+            while base := self.store.record(line[0]).get("facts", {}).get("base"):
+                if base not in self.store:
+                    if base not in self.store.damaged:
+                        lacking.setdefault(base, line[0])
+                    break
                 line.insert(0, base)
             found |= dict.fromkeys(line)
-        return list(found)
+        return list(found), lacking
 
 
 def names(root: Path) -> list[str]:
@@ -466,7 +470,14 @@ def export(stored: Stored, keys: Mapping[str, str]) -> int:
         raise BadInput(f"to={to}: no {packed[0]} file is written, only a folder or a .zip file")
     zipped = target.suffix.lower() == ".zip"
     scratch = files.scratch(target)
-    left, cells = [f"{cell_id}: not in the store" for cell_id in stored.lost], 0
+    whole, lacking = stored.whole()
+    left = [f"{cell_id}: not in the store" for cell_id in stored.lost]
+    left += [
+        f"{base}: not in the store; its picture is what {cell_id} was enlarged from"
+        for base, cell_id in lacking.items()
+        if base not in stored.lost
+    ]
+    cells = 0
 
     def ignored(folder: str, names: list[str]) -> list[str]:
         hidden = [name for name in names if name.startswith(".")]
@@ -477,7 +488,7 @@ def export(stored: Stored, keys: Mapping[str, str]) -> int:
     try:
         place = scratch / (target.stem if zipped else target.name)
         shutil.copytree(stored.folder, place / "sweeps" / stored.sweep["name"], ignore=ignored)
-        for cell_id in stored.whole:
+        for cell_id in whole:
             try:
                 stored.store.copy(cell_id, Store(place))
                 cells += 1

@@ -241,8 +241,8 @@ class Sweep:
         earlier = [run.get("threads") for run in self.earlier.get("runs", ()) if run.get("device") == device == "cpu"]
         if earlier and earlier[-1] != self.this.threads:
             say(
-                f"note: {counted('CPU thread', self.this.threads)}, {earlier[-1]} before: bits may differ from those of "
-                f"the cells stored; engine.threads={earlier[-1]} keeps them"
+                f"note: {counted('CPU thread', self.this.threads)}, {earlier[-1]} before: bits may differ from those "
+                f"of the cells stored; engine.threads={earlier[-1]} keeps them"
             )
         if note := preflight.slow(missing, device):
             say(f"note: {note}")
