@@ -204,7 +204,7 @@ def _compared(
     inputs, seeds = (mean.index.get_level_values(name).to_numpy() for name in ("input", "seed"))
     n_inputs, n_seeds = len(set(inputs)), len(set(seeds))
     over_inputs = n_inputs >= FEW_INPUTS or n_seeds == 1 < n_inputs
-    repeats = units(beside) if beside else ()
+    repeats: tuple[str, ...] = units(beside) if beside else ()
     difference = low = high = p = math.nan
     if len(mean):
         column = mean.to_numpy()[:, None]
@@ -329,9 +329,11 @@ def variance_split(frame: pd.DataFrame, metric: str, over: Sequence[str] = ()) -
     _, *components = np.linalg.solve(np.array(rows, dtype=float), sums)
     found = dict(zip([*codes, "rest"], components, strict=True))
     kept = {name: max(float(component), 0.0) for name, component in found.items()}
-    shares = [kept.get(name, 0.0) / sum(kept.values()) for name in ("setting", repeat, "seed", "rest")]
+    setting, of_repeat, seed, rest = (
+        kept.get(name, 0.0) / sum(kept.values()) for name in ("setting", repeat, "seed", "rest")
+    )
     clipped = tuple(name for name, component in found.items() if component < 0)
-    return Split(metric, *shares, n=len(x), clipped=clipped, repeat=repeat)
+    return Split(metric, setting, of_repeat, seed, rest, n=len(x), clipped=clipped, repeat=repeat)
 
 
 def _shared(first: Codes, second: Codes) -> float:
