@@ -346,6 +346,41 @@ def test_help_of_one_command_is_of_that_alone(command: Run, capsys: pytest.Captu
     assert results._help(["--help"]) == results.HELP
 
 
+def test_help_of_a_command_offers_the_keys_that_it_takes_and_no_other() -> None:
+    for name, found in results.COMMANDS.items():
+        offered = re.findall(r"(?<![\w.])([a-z_]+)=", results._help([name]))
+        assert {*offered} == {*found.keys, *results.COMMON}, name
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_is_counted_is_singular_or_plural(
+    number: int, tmp_path: Path, config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """And `score` speaks of other cells where there are some."""
+    monkeypatch.chdir(tmp_path)
+    same = {"technique": "inpaint", "scheduler__steps": 2, "sweep__name": "few", "output_dir": "outputs"}
+    assert run_sweep([(config(**same, seed=seed), {"seed": seed}) for seed in range(number)]).failed == 0
+
+    def told(*words: str) -> str:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["diffsweep-results", *words])
+        results.main()
+        return "".join(capsys.readouterr())
+
+    cells = "1 cell" if number == 1 else "2 cells"
+    assert told("score", "few", "metric=psnr").splitlines()[-1] == f"{number} of {cells} measured"
+    none = f"0 of {cells} measured; {number} had these numbers already, or could not be measured"
+    assert none in told("score", "few", "metric=psnr")
+    assert told("verify", "few") == f"{cells}, every file as recorded\n"
+    assert told("export", "few", "to=e") == f"e: {cells}\n"
+    page = Path("outputs/sweeps/few/report.html").read_text()
+    assert f"{number} of {cells} done" in page
+    for file in [*Path("outputs/cells").rglob("image.png")]:
+        file.write_bytes(b"")
+    lines = told("verify", "few").splitlines()
+    assert f"{cells}, {'1 problem' if number == 1 else '2 problems'}" in lines
+
+
 def test_what_no_cell_can_be_measured_by_is_told(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("score", "inp", "metric=clip_alignment,psnr") == 0
     assert "clip_alignment: no cell has views" in capsys.readouterr().err

@@ -33,6 +33,7 @@ from diffsweep import entry, process
 from diffsweep.core.files import is_folder
 from diffsweep.core.keys import at
 from diffsweep.core.problems import BadInput, not_text, require
+from diffsweep.core.text import counted
 from diffsweep.explain import explain, mendable, sweeps_files
 from diffsweep.paths import shipped
 from hydra_plugins.diffsweep_fused._loader import checked_composition
@@ -164,7 +165,7 @@ class Task:
 
         for folder, number in Counter(status.folder for status in statuses).items():
             show_stored(folder)
-            print(f"{folder}/: {number} cell{'s' * (number != 1)} done", file=sys.stderr, flush=True)
+            print(f"{folder}/: {counted('cell', number)} done", file=sys.stderr, flush=True)
 
 
 task = Task()  # importable, so that other launchers can send it to their processes

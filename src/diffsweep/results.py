@@ -20,7 +20,7 @@ from diffsweep.core.failures import Failures
 from diffsweep.core.files import is_file, is_folder, is_there, root_of
 from diffsweep.core.locks import locked
 from diffsweep.core.problems import BadInput, did_you_mean, not_text, one_of, require
-from diffsweep.core.text import visible
+from diffsweep.core.text import counted, visible
 from diffsweep.paths import shipped
 from diffsweep.sweep.schema import Absent, Damaged, Document, dump, load
 
@@ -60,9 +60,10 @@ diffsweep-results: tables, sheets and reports of stored sweeps
                                     embed: and report_whole.html, the page with its pictures in it (of 25 MB, those
                                     that fit), to send on its own
   score SWEEP [metric=NAMES] [clip=...] [features=clip|inception] [references=inputs|world|FOLDER]
-        [missing=skip] [device=auto|cpu|cuda:N] [force=true]
+        [missing=skip] [device=auto|cpu|cuda:N] [force=true] [plugins=PACKAGES]
                                     measure the stored pictures (default: metric=default), then write the files again.
-                                    force: also what has been measured already
+                                    force: also what has been measured already. plugins: packages with metrics of your
+                                    own
   verify SWEEP [all=true]           compare every stored file with its recorded hash. all: list every problem, not the
                                     first few of each kind
   export SWEEP to=FOLDER|FILE.zip   the sweep and its cells alone, to send or to keep, each file compared with its hash
@@ -75,7 +76,9 @@ diffsweep-results: tables, sheets and reports of stored sweeps
   list                              the sweeps there are
 
 SWEEP is the name of a folder under outputs/sweeps, or a path to one. Every command takes output_dir=FOLDER (default:
-outputs). NAMES: psnr,ssim,... or a choice of the metric group; plugins=PACKAGES finds metrics of your own.
+outputs).
+
+NAMES: psnr,ssim,... or a choice of the metric group.
 
 Exit codes: 0 done, 1 verify, export or score found something wrong, a metric, a sheet or a figure failed, or the disk
 or another part of the machine did, 2 bad input, 70 a bug of diffsweep, 128+n signal n.
@@ -105,16 +108,20 @@ class Stored:
         done = dict.fromkeys(cell["cell_id"] for cell in self.sweep["cells"] if cell["status"] == "done")
         return [i for i in done if i not in self.store and i not in self.store.damaged]
 
-    @property
-    def whole(self) -> list[str]:
-        """These cells, and before each those of a cascade whose pictures lead to its own."""
-        found: dict[str, None] = {}
+    def whole(self) -> tuple[list[str], dict[str, str]]:
+        """These cells, and before each those of a cascade whose pictures lead to its own; and of the latter those that
+        are not in the store, each with the cell that enlarges it."""
+        found, lacking = dict[str, None](), dict[str, str]()
         for cell_id in self.cell_ids:
             line = [cell_id]
-            while (base := self.store.record(line[0]).get("facts", {}).get("base")) and base in self.store:
+            while base := self.store.record(line[0]).get("facts", {}).get("base"):
+                if base not in self.store:
+                    if base not in self.store.damaged:
+                        lacking.setdefault(base, line[0])
+                    break
                 line.insert(0, base)
             found |= dict.fromkeys(line)
-        return list(found)
+        return list(found), lacking
 
 
 def names(root: Path) -> list[str]:
@@ -344,10 +351,9 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
     require(known(device))
     again = _flag(keys, "force")
     changed = measure(stored.store, stored.cell_ids, chosen.metrics, device, failed, again=again, without=without)
-    print(
-        f"{changed} of {len(stored.cell_ids)} cells measured; the others have these numbers, or lack what they need",
-        file=sys.stderr,
-    )
+    there = len(stored.cell_ids)
+    others = f"; {there - changed} had these numbers already, or could not be measured" if changed < there else ""
+    print(f"{changed} of {counted('cell', there)} measured{others}", file=sys.stderr)
     for name, reason in without.items():
         print(f"{name}: {reason}", file=sys.stderr)
     with locked(stored.folder):  # a run may have added cells meanwhile
@@ -423,7 +429,7 @@ def verify(stored: Stored, keys: Mapping[str, str]) -> int:
         if more := len(problems) - len(shown):
             print(f"and {more} more: {kind} (all=true lists them)", file=sys.stderr)
     number = sum(map(len, wrong.values()))
-    print(f"{len(ids)} cells, {number} problems" if number else f"{len(ids)} cells, every file as recorded")
+    print(f"{counted('cell', len(ids))}, {counted('problem', number) if number else 'every file as recorded'}")
     return 1 if number else 0
 
 
@@ -464,7 +470,14 @@ def export(stored: Stored, keys: Mapping[str, str]) -> int:
         raise BadInput(f"to={to}: no {packed[0]} file is written, only a folder or a .zip file")
     zipped = target.suffix.lower() == ".zip"
     scratch = files.scratch(target)
-    left, cells = [f"{cell_id}: not in the store" for cell_id in stored.lost], 0
+    whole, lacking = stored.whole()
+    left = [f"{cell_id}: not in the store" for cell_id in stored.lost]
+    left += [
+        f"{base}: not in the store; its picture is what {cell_id} was enlarged from"
+        for base, cell_id in lacking.items()
+        if base not in stored.lost
+    ]
+    cells = 0
 
     def ignored(folder: str, names: list[str]) -> list[str]:
         hidden = [name for name in names if name.startswith(".")]
@@ -475,7 +488,7 @@ def export(stored: Stored, keys: Mapping[str, str]) -> int:
     try:
         place = scratch / (target.stem if zipped else target.name)
         shutil.copytree(stored.folder, place / "sweeps" / stored.sweep["name"], ignore=ignored)
-        for cell_id in stored.whole:
+        for cell_id in whole:
             try:
                 stored.store.copy(cell_id, Store(place))
                 cells += 1
@@ -489,7 +502,7 @@ def export(stored: Stored, keys: Mapping[str, str]) -> int:
     files.tidy(target.parent, target.name)
     for line in left:
         print(f"left out: {line}", file=sys.stderr)
-    print(f"{to}: {cells} cells")
+    print(f"{to}: {counted('cell', cells)}")
     return 1 if left or stored.store.damaged else 0
 
 
@@ -579,11 +592,12 @@ def _keys(words: Iterable[str], allowed: Sequence[str]) -> dict[str, str]:
 
 def _help(words: Sequence[str]) -> str:
     """What there is to know of the command that is named, or of all."""
-    _, commands, *rest = HELP.split("\n\n")
+    _, commands, _, sweep, metrics, _ = HELP.split("\n\n")
     for name in COMMANDS:
         if name in words:
             own = re.findall(rf"^  {name} .*\n(?:(?!  \w).*\n?)*", commands + "\n", flags=re.MULTILINE)
-            return "\n".join([f"diffsweep-results {name}", "", *(text.rstrip() for text in own), "", *rest[1:2], ""])
+            footer = [sweep, *([metrics] if "metric" in COMMANDS[name].keys else [])]
+            return "\n".join([f"diffsweep-results {name}", "", *(text.rstrip() for text in own), "", *footer, ""])
     return HELP
 
 

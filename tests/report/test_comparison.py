@@ -107,6 +107,37 @@ def test_units_are_seeds_and_inputs_and_the_tests_are_independent(inputs: int, u
     assert (over.n, over.inputs, over.p) == (found.n, found.inputs, found.p)
 
 
+def test_inputs_are_spoken_of_where_there_are_some() -> None:
+    axes = {"guidance.scale": [1, 3], "prompt": ["a", "b", "c"], "seed": list(range(8))}
+    frame = cells(axes, lambda guidance_scale, prompt, seed: noise(guidance_scale, ord(prompt), seed))
+    for over, share in ((), "seed"), (("prompt",), "seed, value of prompt"):
+        told = explained(compare(frame, over=over))
+        split = variance_split(frame, "clip", over)
+        assert f"pairs that share {share} and all other axes" in told and split
+        assert ("each value of prompt counts alike" in told) == bool(over) == ("value of prompt" in split.sentence)
+        assert "input" not in told and "input" not in split.sentence
+    frame = cells({**axes, "prompt": list("abcdefgh")}, lambda guidance_scale, prompt, seed: noise(ord(prompt), seed))
+    (found,) = compare(frame, axis="guidance.scale", over=["prompt"])
+    assert found.units == "values of prompt" and "8 values of prompt allow no p" in explained([found])
+    ids = {"guidance.scale": [1, 3], "input.id": list(range(8)), "seed": list(range(8))}
+    (found,) = compare(cells(ids, lambda guidance_scale, input_id, seed: noise(guidance_scale, input_id, seed)))
+    assert found.units == "inputs" and "units (seed, input), each" in explained([found])
+
+
+def test_model_evaluations_are_rounded_as_in_a_table() -> None:
+    frame = cells(AXES, lambda guidance_scale, seed: noise(seed, guidance_scale))
+    frame["nfe"] = pd.array([5 + (scale == 3 and seed % 3 == 0) for scale, seed in frame[[*AXES]].values], "Int64")
+    (found,) = compare(frame)
+    assert found.flags == ("model evaluations differ: 5 against 5.3",)
+
+
+def test_an_empty_text_is_seen_and_can_be_the_baseline() -> None:
+    frame = cells({"prompt": ["", "b"], "seed": [0, 1]}, lambda prompt, seed: noise(seed, len(prompt)))
+    for typed in ("", '""'):
+        (found,) = compare(frame, axis="prompt", baseline=typed)
+        assert found.sentence.startswith('prompt b against "": clip') and list(to_frame([found])["baseline"]) == [""]
+
+
 def _renamed(frame: pd.DataFrame) -> pd.DataFrame:
     frame.attrs = {**frame.attrs, "axes": ["guidance.scale", "prompt", "seed"]}
     return frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import zlib
@@ -15,11 +16,14 @@ import pytest
 from PIL import Image
 
 from diffsweep.core.problems import BadInput
+from diffsweep.metric.sets import settings
 from diffsweep.report import grid, sheet
 from diffsweep.report.caption import subtitle
 from diffsweep.report.frame import results
 from diffsweep.report.grid import arranged, layout, write_grid
 from diffsweep.report.sheet import FONT
+from diffsweep.report.table import summarise
+from diffsweep.report.write import write_all
 from diffsweep.sweep.store import Store
 
 Made = Callable[..., Any]
@@ -283,6 +287,42 @@ def test_values_are_written_with_direction_or_as_exact(made: Made, tmp_path: Pat
     assert below[7.0, 2] == ()  # it failed
 
 
+@pytest.mark.parametrize(
+    "pictures, below", [(["noisy", "image"], "image"), (["image", "noisy"], "image"), (["noisy", "low"], "noisy")]
+)
+def test_a_value_stands_below_the_picture_that_it_is_of(
+    tmp_path: Path, sheets: Shown, pictures: list[str], below: str
+) -> None:
+    sweep, store = numbered(a=[1, 2]), Store(tmp_path)
+    for cell in sweep["cells"]:
+        own = {name: np.full((8, 8, 3), i, np.uint8) for i, name in enumerate(("image", "noisy", "low"))}
+        entry = {"value": 20.0, "definition": {"metric": "PSNR", "direction": "higher"}}
+        store.save(cell["cell_id"], own, {"metrics": {"psnr": entry}})
+    write_grid(tmp_path, store, sweep | {"metrics": ["psnr"]}, pictures=pictures, metric=["psnr"])
+    tiles = [tile for block in sheets[0][1] for tile in block.tiles()]
+    assert [tile.picture for tile in tiles] == pictures * 2
+    assert [tile.picture for tile in tiles if tile.below == ("psnr ↑ 20.00",)] == [below] * 2
+    assert sum(map(len, (tile.below for tile in tiles))) == 2
+
+
+def test_equal_numbers_share_a_place_and_other_values_do_not(made: Made) -> None:
+    values = [1, 1.0, True, "1", None, 2.5]
+    store, sweep = made()
+    sweep = listed({"a": values}, [{"a": value} for value in values])
+    (block,) = arranged(sweep, {cell["cell_id"]: None for cell in sweep["cells"]})
+    assert [column[0] for column in block.columns] == ["1", "t", "1", "n", "2"]
+    store, sweep = made()
+    for cell in sweep["cells"][:2]:
+        cell["axes"]["guidance.scale"] = 1  # an int beside a float: one line of the table
+    sweep["axes"]["guidance.scale"] = [1, 1.0, 7.0]
+    assert len(summarise(results(store, sweep)).rows) == 2
+    assert len({setting.mark for setting in settings(sweep, store.finished)}) == 2
+    page = write_all(store, sweep).folder / "report.html"
+    data = json.loads(re.findall(r"<script[^>]*>(.*?)</script>", page.read_text(), re.DOTALL)[0])
+    assert data["axes"][0]["values"] == ["1", "7"] and data["axes"][0]["at"] == [0, 0, 0, 1, 1, 1]
+    assert [line.label for line in arranged(sweep, records(store, sweep))[0].lines] == ["1", "7"]
+
+
 def test_a_metric_that_is_not_there_is_named(made: Made, tmp_path: Path) -> None:
     store, sweep = made()
     with pytest.raises(BadInput, match=r"metric=pnsr: no such numbers; its pictures have .*did you mean 'psnr'\?"):
@@ -444,6 +484,7 @@ def test_what_all_cells_share_is_told_below_the_title(tmp_path: Path, sheets: Sh
     assert subtitle(records) == told
     assert subtitle(records, ["technique", "prompt"]) == "model tiny, scheduler.steps 20"
     assert subtitle([]) == ""
+    assert subtitle([{"prompt": empty} for empty in ("", "")]) == 'prompt ""'
     full, named, bare = (drawn(tmp_path, store, sweep, title=title) for title in (None, "mine", ""))
     assert full.shape[0] == named.shape[0] > bare.shape[0] + 2 * FONT
     assert [title for title, _ in sheets] == ["numbered", "mine", ""]

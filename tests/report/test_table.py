@@ -25,6 +25,7 @@ from diffsweep.report.latex import to_latex
 from diffsweep.report.layout import to_csv, to_frame, to_markdown, to_terminal
 from diffsweep.report.table import Table, summarise
 from diffsweep.report.text import markdown
+from diffsweep.report.write import write_all
 from tests.rewriting import rewrite
 
 Made = Callable[..., Any]
@@ -316,6 +317,39 @@ def test_no_control_character_of_a_text_reaches_a_table(text: str) -> None:
     shown = text.encode("unicode_escape").decode() if text[0] != "[" else text
     for found in (out.getvalue(), to_markdown(table).replace("\\[", "[").replace("\\]", "]").replace("\\\\", "\\")):
         assert shown in found and not [c for c in found if c != "\n" and unicodedata.category(c) in ("Cc", "Cf")]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n"])
+def test_an_empty_text_is_seen_in_a_table_and_is_empty_in_a_file(text: str, made: Made) -> None:
+    from rich.console import Console
+
+    store, sweep = made()
+    sweep["axes"] = {"prompt": [text, "b"], "seed": [0, 1, 2]}
+    for cell in sweep["cells"]:
+        cell["axes"] = {"prompt": text if cell["axes"]["guidance.scale"] == 1 else "b", "seed": cell["seed"]}
+    frame = results(store, sweep)
+    table, out = summarise(frame), StringIO()
+    for part in to_terminal(table, 200):
+        Console(file=out, width=200).print(part)
+    assert re.search(r'^ *"" +3', out.getvalue(), re.MULTILINE)
+    assert '| "" | 3 |' in to_markdown(table)
+    assert 'psnr ↑, prompt "" |' in to_markdown(summarise(frame, cols=["prompt"]))
+    assert list(frame["prompt"]) == ["", "", "", "b", "b", "b"] and list(to_frame(table)["prompt"]) == ["", "b"]
+
+
+@pytest.mark.parametrize(
+    "reason, note",
+    [
+        ("the metric gave nan", ["psnr: no finite number in any cell (the metric gave nan)"]),
+        ("no pixel has m = 1", []),
+    ],
+)
+def test_a_metric_that_gives_no_number_is_noted(made: Made, reason: str, note: list[str]) -> None:
+    store, sweep = made()
+    for cell in sweep["cells"][:5]:
+        entry = {"value": None, "definition": {"metric": "PSNR", "direction": "higher"}, "reason": reason}
+        rewrite(store, cell["cell_id"], metrics={"psnr": entry})
+    assert [text for text in write_all(store, sweep).notes if "psnr" in text] == note
 
 
 def test_a_text_of_a_csv_is_no_formula_and_a_number_stays_one() -> None:

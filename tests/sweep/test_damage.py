@@ -300,9 +300,7 @@ def test_who_cannot_report_says_who_is_at_it_and_what_is_stored(
     monkeypatch.setattr(locks.locked.__wrapped__, "__defaults__", (0.2, "", locks.told))  # type: ignore[attr-defined]
     with locked(folder, name="report"), pytest.raises(Busy) as caught:
         run(2)
-    assert caught.match(
-        rf"^{folder} is held by process {os.getpid()} on .*; gave up waiting\. 2 of 2 cells are stored; "
-    )
+    assert caught.match(rf"^{folder} is held by process {os.getpid()} on .*; gave up waiting\. 2 of 2 cells stored; ")
     assert str(caught.value).endswith("diffsweep-results report mine writes their tables and sheets later")
     assert run(2).statuses == ["done", "done"]
 

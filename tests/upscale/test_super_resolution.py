@@ -197,6 +197,26 @@ def test_a_first_stage_that_fails_takes_its_second_along(run: Run, monkeypatch: 
     assert cell["reason"] == "the picture to enlarge failed: ValueError: a broken model"
 
 
+def test_an_export_names_the_first_picture_that_it_lacks(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    from diffsweep import results
+
+    outcome = run(seed=[0, 1])
+    monkeypatch.chdir(tmp_path)
+    store, cell_id = Store(outcome.folder.parents[1]), document(outcome)["cells"][0]["cell_id"]
+    base = store.record(cell_id)["facts"]["base"]
+    shutil.rmtree(store.folder(base))
+    capsys.readouterr()
+    monkeypatch.setattr("sys.argv", ["diffsweep-results", "export", "mine", "to=elsewhere"])
+    assert results.main() == 1
+    heard = capsys.readouterr()
+    assert heard.err == f"left out: {base}: not in the store; its picture is what {cell_id} was enlarged from\n"
+    assert heard.out == "elsewhere: 3 cells\n"
+
+
 def test_an_export_and_verify_take_the_first_pictures_along(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from typing import Any
 
@@ -15,6 +16,18 @@ def visible(text: str) -> str:
     """A text whose control characters are written as escapes (`\\x1b`): none of them reaches a terminal. Line ends
     stay, and all that is no control character."""
     return "".join(c if c == "\n" or not _controls(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def counted(what: str, *numbers: int, several: str | None = None) -> str:
+    """`1 cell`, `4 cells`, `1 to 3 cells`. several: the plural, where it is no s more."""
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    return f"{low if low == high else f'{low} to {high}'} {what if high == 1 else several or f'{what}s'}"
+
+
+def level(value: Any) -> str:
+    """A text that stands for a value of an axis, one for those that are equal: 1 and 1.0, but not 1 and true."""
+    whole = isinstance(value, float) and value.is_integer()
+    return json.dumps(int(value) if whole else value, sort_keys=True, default=str)
 
 
 def percent(share: float) -> str:

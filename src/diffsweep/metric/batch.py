@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ROWS, PIXELS = 16, 16 * 256 * 256  # pictures and pixels a call of a network, at most
 
+GAVE = "the metric gave "  # how a reason begins where a metric answered with no finite number
 DIRECTIONS = ("higher", "lower")
 # what a cell stores of what a metric may need; of views there are several
 FILES = {"reference": f"{INPUT}.png", "mask": f"{MASK}.png", "hard_mask": f"{HARD_MASK}.png"}
@@ -82,7 +83,7 @@ class Score:
             return
         value = _as_float(self.value)
         if not math.isfinite(value):
-            object.__setattr__(self, "reason", f"the metric gave {value}")
+            object.__setattr__(self, "reason", f"{GAVE}{value}")
         object.__setattr__(self, "value", value if math.isfinite(value) else None)
 
     @classmethod
@@ -90,7 +91,7 @@ class Score:
         """What a metric gave: a score, or a bare number."""
         if isinstance(given, Score):
             return given
-        return cls(given, reason="the metric gave None" if given is None else None)
+        return cls(given, reason=f"{GAVE}None" if given is None else None)
 
     def entry(self, definition: dict[str, Any] | None = None) -> dict[str, Any]:
         """What is stored of it."""

@@ -14,6 +14,7 @@ from diffsweep.core.device import present
 from diffsweep.core.failures import Failures
 from diffsweep.core.pictures import HARD_MASK, IMAGE, INPUT, LOW, MASK, VIEW
 from diffsweep.core.problems import BadInput
+from diffsweep.core.text import counted
 from diffsweep.metric.batch import FILES, NEEDS, Batch, Described, Metric, Score, SetMetric
 from diffsweep.metric.choice import defined
 from diffsweep.metric.sets import current, settings
@@ -250,5 +251,5 @@ def _scores(metric: Metric, batch: Batch) -> list[Score]:
             return [Score(None, reason=f"the {need} is {ww} x {hh}, the picture {w} x {h}")] * len(batch.images)
     scores = [Score.of(given) for given in metric(batch)]
     if len(scores) != len(batch.images):
-        raise ValueError(f"{len(scores)} numbers for {len(batch.images)} pictures")
+        raise ValueError(f"{counted('number', len(scores))} for {counted('picture', len(batch.images))}")
     return scores

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diffsweep.core.pictures import STEP
+from diffsweep.core.text import level
 
 
 def replicates(axes: Iterable[str]) -> list[str]:
@@ -34,11 +35,11 @@ class Setting:
 def settings(sweep: Mapping[str, Any], record: Callable[[str], Mapping[str, Any] | None]) -> list[Setting]:
     """A sweep's settings (sweep: what sweep.json holds; record: a finished cell's, by its id), in order."""
     axes, repeated = list(sweep["axes"]), replicates(sweep["axes"])
-    found: dict[str, Setting] = {}
+    found: dict[tuple[str, ...], Setting] = {}
     for cell in sweep["cells"]:
         whole = {axis: cell["axes"].get(axis) for axis in axes}
         own = {axis: value for axis, value in whole.items() if axis not in repeated}
-        setting = found.setdefault(json.dumps(own), Setting(own))
+        setting = found.setdefault(tuple(map(level, own.values())), Setting(own))
         cell_id, there = cell["cell_id"], record(cell["cell_id"])
         if there is not None and cell_id not in setting.cells:
             setting.cells[cell_id] = json.dumps([whole[axis] for axis in repeated if axis != "seed"])

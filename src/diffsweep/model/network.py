@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from diffsweep.core.problems import BadInput
 from diffsweep.core.schedule import NoiseSchedule, from_betas, named_schedule
 from diffsweep.core.streams import placed
+from diffsweep.core.text import counted
 from diffsweep.core.types import Estimate, Given, Stage
 from diffsweep.model.source import Source
 from diffsweep.model.text import Embeddings
@@ -101,7 +102,7 @@ class Network:
                 output_loading_info=True,
             )
             if lacking := told["missing_keys"]:  # else they would be random
-                raise ValueError(f"{len(lacking)} weights missing in {name}/, as {min(lacking)}")
+                raise ValueError(f"{counted('weight', len(lacking))} missing in {name}/, as {min(lacking)}")
             return network.to(self.device).eval().requires_grad_(False)
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise BadInput(f"path={self.source.path}: the checkpoint cannot be loaded: {error}") from error

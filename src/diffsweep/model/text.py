@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from diffsweep.core.files import write_atomic
 from diffsweep.core.problems import BadInput
+from diffsweep.core.text import counted
 from diffsweep.model.source import Source
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def network(kind: Any, root: Path, variant: str | None, dtype: str, **more: Any)
         tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
         encoder, told = kind.from_pretrained(root / "text_encoder", output_loading_info=True, **more)
         if lacking := told["missing_keys"]:  # else they would be random
-            raise ValueError(f"{len(lacking)} weights missing in text_encoder/, as {min(lacking)}")
+            raise ValueError(f"{counted('weight', len(lacking))} missing in text_encoder/, as {min(lacking)}")
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise BadInput(f"path={root}: the text encoder cannot be loaded: {error}") from error
     return tokenizer, encoder.eval().requires_grad_(False)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from diffsweep.core.text import percent
+from diffsweep.core.text import counted, percent
 from diffsweep.report.choice import common
 from diffsweep.report.statistics import FEW_INPUTS, Stat
 from diffsweep.report.table import Table, called
@@ -27,7 +27,7 @@ def caption(table: Table) -> str:
     whole = [n for n in table.directions if any(row.stats[n].n and not row.stats[n].values for row in table.rows)]
     if whole:
         sizes = [row.stats[name].n for name in whole for row in table.rows if row.stats[name].n]
-        number = counted("picture", sizes)
+        number = counted("picture", *sizes)
         text.append(f"{', '.join(whole)}: one number of all of a setting's pictures ({number}), without an interval.")
     if any(_withheld(stat) for stat in stats):
         text.append(f"No interval of fewer than {table.fewest} repeats.")
@@ -74,11 +74,11 @@ def _cut(stat: Stat, definition: Mapping[str, Any]) -> bool:
 
 def _sentence(table: Table, stats: Sequence[Stat]) -> str:
     """`Mean over 4 seeds, with a 95 % interval (bootstrap over seeds).`"""
-    over, alike = counted("seed", [row.seeds for row in table.rows]), ""
+    over, alike = counted("seed", *(row.seeds for row in table.rows)), ""
     one, several = table.units
     if any(row.inputs > 1 for row in table.rows):
         axes = f" ({', '.join(table.inputs)})" if one == "input" else ""
-        over += f" and {counted(one, [row.inputs for row in table.rows], several)}{axes}"
+        over += f" and {counted(one, *(row.inputs for row in table.rows), several=several)}{axes}"
         kind = one.partition(" ")[0]
         alike = f" Each statistic is of {'an' if one == 'input' else 'a'} {kind}'s seeds, averaged over the {kind}s."
     if "mean" not in table.stats:
@@ -86,12 +86,6 @@ def _sentence(table: Table, stats: Sequence[Stat]) -> str:
     drawn = {_drawn(stat).replace("inputs", several) for stat in stats if not math.isnan(stat.low)}
     interval = f", with a 95 % interval (bootstrap over {' or '.join(sorted(drawn))})" if drawn else ""
     return f"Mean over {over} a setting{interval}.{alike}"
-
-
-def counted(what: str, numbers: Sequence[int], several: str | None = None) -> str:
-    """`4 seeds`, `1 to 3 inputs`. several: the plural, where it is no s more."""
-    low, high = min(numbers, default=0), max(numbers, default=0)
-    return f"{low if low == high else f'{low} to {high}'} {what if high == 1 else several or f'{what}s'}"
 
 
 def _drawn(stat: Stat) -> str:
@@ -107,7 +101,7 @@ def _told(stat: str) -> str:
     """What a statistic's short name means."""
     if stat.startswith("best"):
         k = called(stat).removeprefix("best of ")
-        return f"Best of {k}: the best of {k} seeds, " + (
+        return f"Best of {k}: the best of {'all seeds' if k == 'all' else counted('seed', int(k))}, " + (
             "which grows with their number." if k == "all" else "its mean over all choices of them (unbiased)."
         )
     return f"{stat}: the {int(stat[1:])} % quantile." if stat.startswith("q") else ""

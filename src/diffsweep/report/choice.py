@@ -30,6 +30,15 @@ def split_axes(frame: pd.DataFrame, over: Iterable[str] = ()) -> tuple[list[str]
     return [axis for axis in axes if axis != "seed" and axis not in inputs], inputs
 
 
+def units(inputs: Sequence[str]) -> tuple[str, str]:
+    """One and several of what is averaged over beside the seeds: `input`, `inputs` where that is all it is, and of
+    other axes `value of guidance.scale`, `values of guidance.scale`."""
+    if set(inputs) <= {*replicates(inputs)}:
+        return "input", "inputs"
+    what, axes = ("value" if len(inputs) == 1 else "choice"), " and ".join(inputs)
+    return f"{what} of {axes}", f"{what}s of {axes}"
+
+
 def measured(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> list[str]:
     """The metrics of single pictures with values or exact pictures, of those named; BadInput for one it has not."""
     definitions: Mapping[str, Any] = frame.attrs["metrics"]

@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from diffsweep.core.problems import BadInput, did_you_mean, one_of
-from diffsweep.report.choice import bounds, levels, measured, plain, split_axes
+from diffsweep.core.text import counted
+from diffsweep.report.choice import bounds, levels, measured, plain, split_axes, units
 from diffsweep.report.statistics import FEW_INPUTS, FEWEST, TESTS, averaged, holm, intervals, p_value
-from diffsweep.report.text import digits, fixed, no_axis, short, shown
+from diffsweep.report.text import digits, evaluations, fixed, no_axis, short, shown
 
 if TYPE_CHECKING:
     from diffsweep.report.choice import Codes
@@ -33,6 +34,7 @@ class Comparison:
     """One metric at `value` of an axis less the same at `baseline`, over the n units (seed, input) that both have.
 
     A unit is averaged over the other axes. `p` is over `units` independent ones, `adjusted` Holm's over the whole call,
+    `repeats` names one and several of what counts beside the seeds (`input`, `inputs`), nothing where nothing does;
     `dropped` counts pairs of which one half has no value (failed, exact, not sampled), `nfe` is the model
     evaluations a picture took on either side, `places` the decimals that suit the numbers.
     """
@@ -51,6 +53,7 @@ class Comparison:
     seeds: int
     inputs: int
     units: str
+    repeats: tuple[str, ...]
     dropped: int
     nfe: tuple[float, float]
     places: int = 3
@@ -58,16 +61,17 @@ class Comparison:
     @property
     def independent(self) -> int:
         """How many units the test takes as independent."""
-        return self.inputs if self.units == "inputs" else self.seeds
+        return self.seeds if self.units == "seeds" else self.inputs
 
     @property
     def flags(self) -> tuple[str, ...]:
         """What a reader must know before believing it."""
         found = []
-        if self.n and not math.isclose(*self.nfe):
-            found.append(f"model evaluations differ: {self.nfe[0]:g} against {self.nfe[1]:g}")
+        own, other = map(evaluations, self.nfe)
+        if own != other:
+            found.append(f"model evaluations differ: {own} against {other}")
         if self.dropped:
-            found.append(f"{self.dropped} {'pair' if self.dropped == 1 else 'pairs'} dropped")
+            found.append(f"{counted('pair', self.dropped)} dropped")
         return tuple(found)
 
     @property
@@ -129,14 +133,16 @@ def compare(
     for name in chosen:
         values = list(frame[name].drop_duplicates())
         labels = [shown(plain(value)) for value in values]
-        if baseline is not None and baseline not in labels:
-            raise BadInput(f"baseline={baseline}: {name} has {', '.join(labels)}{did_you_mean(baseline, labels)}")
-        first = labels.index(baseline) if baseline is not None else 0
+        asked = None if baseline is None else shown(baseline)
+        if asked is not None and asked not in labels:
+            raise BadInput(f"baseline={baseline}: {name} has {', '.join(labels)}{did_you_mean(asked, labels)}")
+        first = 0 if asked is None else labels.index(asked)
+        beside = [other for other in inputs if other != name]
         rest = [other for other in frame.attrs["axes"] if other not in (name, "seed")]
         cells = _Cells(
             levels(frame, [name]),
             levels(frame, [*rest, "seed"]),
-            levels(frame, [other for other in inputs if other != name]),
+            levels(frame, beside),
             levels(frame, ["seed"]),
         )
         nfe = cells.laid_out(frame["nfe"].astype("Float64"))
@@ -150,7 +156,7 @@ def compare(
                 if side != first:
                     pair = [plain(values[i]) for i in (side, first)]
                     sides = numbers[[side, first]], nfe[[side, first]]
-                    found.append(_compared(cells, *sides, test, limits, *what, *pair))
+                    found.append(_compared(cells, *sides, test, limits, beside, *what, *pair))
     adjusted = holm([comparison.p for comparison in found])
     return [replace(comparison, adjusted=p) for comparison, p in zip(found, adjusted, strict=True)]
 
@@ -182,6 +188,7 @@ def _compared(
     nfe: Floats,
     test: str,
     limits: tuple[int, Bounds],
+    beside: Sequence[str],
     metric: str,
     direction: str,
     axis: str,
@@ -189,20 +196,21 @@ def _compared(
     baseline: Any,
 ) -> Comparison:
     """The comparison that two rows of numbers allow, its p not adjusted yet. limits: of intervals, the fewest repeats
-    and the bounds."""
+    and the bounds; beside: the axes that count as inputs."""
     inputs, seeds = cells.units()
     whole = np.isfinite(numbers).all(axis=0)
     pairs = pd.DataFrame({"input": inputs[whole], "seed": seeds[whole], "by": (numbers[0] - numbers[1])[whole]})
     mean = pairs.groupby(["input", "seed"])["by"].mean()
     inputs, seeds = (mean.index.get_level_values(name).to_numpy() for name in ("input", "seed"))
     n_inputs, n_seeds = len(set(inputs)), len(set(seeds))
-    units = "inputs" if n_inputs >= FEW_INPUTS or n_seeds == 1 < n_inputs else "seeds"
+    over_inputs = n_inputs >= FEW_INPUTS or n_seeds == 1 < n_inputs
+    repeats: tuple[str, ...] = units(beside) if beside else ()
     difference = low = high = p = math.nan
     if len(mean):
         column = mean.to_numpy()[:, None]
         difference = float(averaged(column, inputs)[0])
         low, high = (float(end[0]) for end in intervals(column, inputs, seeds, *limits))
-        p = p_value(mean.groupby(units.removesuffix("s")).mean().to_numpy(), test)
+        p = p_value(mean.groupby("input" if over_inputs else "seed").mean().to_numpy(), test)
     places = digits(numbers[np.isfinite(numbers)])
     largest = max((abs(number) for number in (difference, low, high) if math.isfinite(number)), default=1.0)
     return Comparison(
@@ -219,7 +227,8 @@ def _compared(
         n=len(mean),
         seeds=n_seeds,
         inputs=n_inputs,
-        units=units,
+        units=repeats[1] if over_inputs else "seeds",
+        repeats=repeats,
         dropped=int((~whole & np.isfinite(numbers).any(axis=0)).sum()),
         nfe=(_mean(nfe[0][whole]), _mean(nfe[1][whole])),
         places=places if largest == 0 or largest >= 10 ** (1 - places) else places + 2,
@@ -232,16 +241,21 @@ def _mean(values: Floats) -> float:
 
 def explained(comparisons: Sequence[Comparison], test: str = "wilcoxon", fewest: int = FEWEST) -> str:
     """What the sentences' numbers are, and how small a p so few units allow."""
-    text = "Mean differences of pairs that share seed, input and all other axes, with 95 % bootstrap intervals from "
-    text += f"{fewest} repeats on; n units (seed, input), each averaged over the other axes; each input counts alike."
+    repeats = " or ".join(dict.fromkeys(one.repeats[0] for one in comparisons if one.repeats))
+    share = f"seed, {repeats}" if repeats else "seed"
+    text = f"Mean differences of pairs that share {share} and all other axes, with 95 % bootstrap intervals from "
+    text += f"{fewest} repeats on; n {f'units ({share})' if repeats else 'seeds'}, each averaged over the other axes"
+    text += f"; each {repeats} counts alike." if repeats else "."
     tested = [comparison for comparison in comparisons if not math.isnan(comparison.p)]
     if not tested:
         return text
     least = min(tested, key=lambda comparison: comparison.independent)
     over = " or ".join(sorted({comparison.units for comparison in tested}))
-    text += f" p: {TESTS[test]} over {over}, adjusted over {len(tested)} comparisons (Holm)."
+    text += f" p: {TESTS[test]} over {over}, adjusted over {counted('comparison', len(tested))} (Holm)."
     floor = 2.0 ** (1 - least.independent)
-    return f"{text} {least.independent} {least.units} allow no p below {floor:.3g} before that."
+    unit = "seed" if least.units == "seeds" else least.repeats[0]
+    number = counted(unit, least.independent, several=least.units)
+    return f"{text} {number} allow{'s' * (least.independent == 1)} no p below {floor:.3g} before that."
 
 
 def to_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
@@ -251,8 +265,10 @@ def to_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
         {
             "metric": comparison.metric,
             "axis": comparison.axis,
-            "value": shown(comparison.value),
-            "baseline": shown(comparison.baseline),
+            **{
+                side: value if isinstance(value, str) else shown(value)
+                for side, value in (("value", comparison.value), ("baseline", comparison.baseline))
+            },
             **{name: getattr(comparison, name) for name in numbers},
             "nfe": comparison.nfe[0],
             "baseline_nfe": comparison.nfe[1],
@@ -264,7 +280,9 @@ def to_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Split:
-    """Shares of a metric's variance, which sum to 1. `clipped` names components estimated below 0 and taken as 0."""
+    """Shares of a metric's variance, which sum to 1. `clipped` names components estimated below 0 and taken as 0.
+
+    `repeat` is what the input's share is called: that of other axes where these count as inputs."""
 
     metric: str
     setting: float
@@ -273,14 +291,15 @@ class Split:
     rest: float
     n: int
     clipped: tuple[str, ...] = ()
+    repeat: str = "input"
 
     @property
     def sentence(self) -> str:
         """`psnr varies by setting 64 %, seed 23 %, the rest 13 % (36 cells)`."""
-        shares = {"setting": self.setting, "input": self.input, "seed": self.seed, "the rest": self.rest}
+        shares = {"setting": self.setting, self.repeat: self.input, "seed": self.seed, "the rest": self.rest}
         told = ", ".join(f"{name} {share:.0%}".replace("%", " %") for name, share in shares.items() if share)
         below = f"; {' and '.join(self.clipped)} estimated below 0, taken as 0" if self.clipped else ""
-        return f"{self.metric} varies by {told} ({self.n} cells{below})"
+        return f"{self.metric} varies by {told} ({counted('cell', self.n)}{below})"
 
 
 def variance_split(frame: pd.DataFrame, metric: str, over: Sequence[str] = ()) -> Split | None:
@@ -292,7 +311,8 @@ def variance_split(frame: pd.DataFrame, metric: str, over: Sequence[str] = ()) -
     axes, inputs = split_axes(frame, over)
     cells = frame[frame[metric].notna()]
     x = cells[metric].to_numpy(dtype=float)
-    codes = {"setting": levels(cells, axes), "input": levels(cells, inputs), "seed": levels(cells, ["seed"])}
+    repeat = units(inputs)[0]
+    codes = {"setting": levels(cells, axes), repeat: levels(cells, inputs), "seed": levels(cells, ["seed"])}
     codes = {name: code for name, code in codes.items() if len(np.unique(code)) > 1}
     if len(x) < 2 or np.ptp(x) == 0:
         return None
@@ -309,8 +329,11 @@ def variance_split(frame: pd.DataFrame, metric: str, over: Sequence[str] = ()) -
     _, *components = np.linalg.solve(np.array(rows, dtype=float), sums)
     found = dict(zip([*codes, "rest"], components, strict=True))
     kept = {name: max(float(component), 0.0) for name, component in found.items()}
-    shares = {name: kept.get(name, 0.0) / sum(kept.values()) for name in ("setting", "input", "seed", "rest")}
-    return Split(metric, **shares, n=len(x), clipped=tuple(name for name, component in found.items() if component < 0))
+    setting, of_repeat, seed, rest = (
+        kept.get(name, 0.0) / sum(kept.values()) for name in ("setting", repeat, "seed", "rest")
+    )
+    clipped = tuple(name for name, component in found.items() if component < 0)
+    return Split(metric, setting, of_repeat, seed, rest, n=len(x), clipped=clipped, repeat=repeat)
 
 
 def _shared(first: Codes, second: Codes) -> float:

@@ -138,7 +138,8 @@ def _column(values: Iterable[Any]) -> Any:
         return pd.array(values, dtype="Int64") if None in values else values
     if kinds and kinds <= {int, float}:
         return [_number(value) for value in values]
-    return pd.array([None if value is None else shown(value) for value in values], dtype="string")
+    texts = [None if value is None else shown(value) if str(value).split() else "" for value in values]
+    return pd.array(texts, dtype="string")
 
 
 def _number(value: float | None) -> float:

@@ -7,7 +7,6 @@ an anagram, the far picture of a hybrid), they stand side by side. `report/sheet
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from PIL import PngImagePlugin
 from diffsweep.core.files import write_atomic
 from diffsweep.core.pictures import IMAGE, INPUT, MASK, STEP, made
 from diffsweep.core.problems import BadInput, did_you_mean, within
+from diffsweep.core.text import level
 from diffsweep.report.caption import subtitle
 from diffsweep.report.drawn import KEY, drawn_as, fingerprint
 from diffsweep.report.frame import results, stage
@@ -81,14 +81,14 @@ def arranged(
     rows, cols, rest = layout(sweep["axes"], rows, cols, blocks)
     cells, below = sweep["cells"], below or [()] * len(sweep["cells"])
     references = _references(records)
-    values = {axis: {_key(value): value for value in those} for axis, those in sweep["axes"].items()}
+    values = {axis: {level(value): value for value in those} for axis, those in sweep["axes"].items()}
     for cell in cells:
         for axis in values:
-            values[axis].setdefault(_key(value := cell["axes"].get(axis)), value)
+            values[axis].setdefault(level(value := cell["axes"].get(axis)), value)
     positions = {axis: {key: i for i, key in enumerate(those)} for axis, those in values.items()}
     places: dict[tuple[int, ...], dict[int, dict[int, Tile]]] = {}  # block, row, column
     for cell, texts in zip(cells, below, strict=True):
-        at: dict[str | None, int] = {axis: positions[axis][_key(cell["axes"].get(axis))] for axis in values}
+        at: dict[str | None, int] = {axis: positions[axis][level(cell["axes"].get(axis))] for axis in values}
         row = places.setdefault(tuple(at[axis] for axis in rest), {}).setdefault(at.get(rows, 0), {})
         row[at.get(cols, 0)] = Tile(cell["cell_id"], there=records[cell["cell_id"]] is not None, below=texts)
 
@@ -163,7 +163,8 @@ def _references(records: Records) -> References:
 
 
 def side_by_side(block: Block, pictures: Sequence[str], records: Records) -> Block:
-    """The block with these pictures for each cell instead of its one, as far as the cell has them."""
+    """The block with these pictures for each cell instead of its one, as far as the cell has them. What stood below the
+    one stands below it still, or below the first where it is not among them."""
     n = len(pictures)
 
     def spread(line: Line) -> Line:
@@ -173,9 +174,10 @@ def side_by_side(block: Block, pictures: Sequence[str], records: Records) -> Blo
                 tiles[i * n] = tile
                 continue
             there = having(records[tile.cell_id])
-            shown = [(k, name) for k, name in enumerate(pictures) if name in there or (k == 0 and not tile.there)]
-            for number, (k, name) in enumerate(shown):
-                tiles[i * n + k] = replace(tile, picture=name, below=() if number else tile.below)
+            shown = {name: k for k, name in enumerate(pictures) if name in there or (k == 0 and not tile.there)}
+            own = tile.picture if tile.picture in shown else next(iter(shown), None)
+            for name, k in shown.items():
+                tiles[i * n + k] = replace(tile, picture=name, below=tile.below if name == own else ())
         return replace(line, tiles=tiles)
 
     columns = (text for column in block.columns for text in (column, *[""] * (n - 1)))
@@ -231,10 +233,6 @@ def _numbers(frame: pd.DataFrame, metrics: Sequence[str]) -> list[tuple[str, ...
         )
     done = (frame["status"] == "done").tolist()
     return [texts if there else () for there, texts in zip(done, zip(*columns, strict=True), strict=True)]
-
-
-def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _title(store: Store, sweep: Sweep, records: Records) -> str:

@@ -13,7 +13,7 @@ from diffsweep.core.text import visible
 from diffsweep.report.caption import defined, full_caption, share
 from diffsweep.report.statistics import Stat
 from diffsweep.report.table import Column, Table, number
-from diffsweep.report.text import fixed, markdown, short, shown
+from diffsweep.report.text import evaluations, fixed, markdown, short, shown
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,7 +39,7 @@ def costs(table: Table) -> list[tuple[str, list[str]]]:
     if table.across:
         return []
     return [
-        ("nfe", ["–" if math.isnan(row.nfe) else fixed(row.nfe, 1).removesuffix(".0") for row in table.rows]),
+        ("nfe", [evaluations(row.nfe) for row in table.rows]),
         ("seconds", ["–" if math.isnan(row.seconds) else fixed(row.seconds, 2) for row in table.rows]),
     ]
 
@@ -111,7 +111,7 @@ def to_frame(table: Table) -> pd.DataFrame:
     return pd.DataFrame(
         {
             **{
-                axis: value if isinstance(value, int | float) else shown(value)
+                axis: value if isinstance(value, int | float | str) else shown(value)
                 for axis, value in zip(table.axes, row.setting, strict=True)
             },
             "n": row.done,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from diffsweep.core.text import level
 from diffsweep.report.caption import full_caption, subtitle
 from diffsweep.report.choice import common, flat
 from diffsweep.report.command import added, around, override
@@ -74,7 +74,7 @@ def page(
         done=len(frame) - len(failed),
         notes=sweep["notes"],
         failed=[(_setting(cell["axes"]), cell["cell_id"], reasons[cell["cell_id"]]) for cell in failed],
-        axes={axis: _first(values) for axis, values in sweep["axes"].items()},
+        axes={axis: _first(list({level(v): v for v in values}.values())) for axis, values in sweep["axes"].items()},
         shared=data["shared"],
         subtitle=subtitle([record["config"] for record in records if record], sweep["axes"]),
         caption=full_caption(table),
@@ -138,7 +138,7 @@ def _axes(sweep: Sweep) -> list[dict[str, Any]]:
         values: list[Any] = []
         at = []
         for value in given:
-            place = -1 if value is absent else places.setdefault(json.dumps(value, sort_keys=True), len(values))
+            place = -1 if value is absent else places.setdefault(level(value), len(values))
             if place == len(values):
                 values.append(value)
             at.append(place)

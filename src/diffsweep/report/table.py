@@ -22,8 +22,9 @@ import numpy as np
 import pandas as pd
 
 from diffsweep.core.problems import BadInput, did_you_mean
+from diffsweep.core.text import level
 from diffsweep.metric.sets import replicates
-from diffsweep.report.choice import bounds, levels, measured, plain, split_axes
+from diffsweep.report.choice import bounds, levels, measured, plain, split_axes, units
 from diffsweep.report.statistics import FEWEST, Stat, averaged, intervals
 from diffsweep.report.text import ARROWS, digits, fixed, no_axis, shown
 
@@ -118,12 +119,8 @@ class Table:
 
     @property
     def units(self) -> tuple[str, str]:
-        """One and several of what is averaged over beside the seeds: `input`, `inputs` where that is all it is, and of
-        other axes `value of guidance.scale`, `values of guidance.scale`."""
-        if set(self.inputs) <= {*replicates(self.inputs)}:
-            return "input", "inputs"
-        what, axes = ("value" if len(self.inputs) == 1 else "choice"), " and ".join(self.inputs)
-        return f"{what} of {axes}", f"{what}s of {axes}"
+        """One and several of what is averaged over beside the seeds."""
+        return units(self.inputs)
 
     @property
     def down(self) -> tuple[str, ...]:
@@ -391,5 +388,4 @@ def _mean(values: Any) -> float:
 
 def _place(setting: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """A setting by its values, whole: numbers as they are, all else as the frame tells it."""
-    number = (int, float)
-    return tuple(sorted((k, repr(float(v)) if type(v) in number else shown(v)) for k, v in setting.items()))
+    return tuple(sorted((k, level(v) if type(v) in (int, float) else shown(v)) for k, v in setting.items()))

@@ -15,12 +15,13 @@ from diffsweep.core.problems import did_you_mean
 from diffsweep.core.text import visible
 
 ROUNDS = 8  # in which labels that became alike are told apart once more: two may turn each other back for ever
+EMPTY = '""'  # a text of which there is nothing to see
 ARROWS = {"higher": "↑", "lower": "↓"}
 
 
 def shown(value: Any) -> str:
     """An axis value as a person types it: null, true, 7.5, a text as it is but for control characters, which are
-    escaped, lists and mappings as JSON."""
+    escaped, an empty one as `""`, lists and mappings as JSON."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -29,7 +30,7 @@ def shown(value: Any) -> str:
         return f"{value:g}" if abs(value) < 1e15 else str(value)
     if isinstance(value, Sequence | dict) and not isinstance(value, str):
         return visible(json.dumps(value, ensure_ascii=False))
-    return visible(" ".join(str(value).split()))
+    return visible(" ".join(str(value).split())) or EMPTY
 
 
 def short(text: str, limit: int) -> str:
@@ -47,7 +48,7 @@ def in_line(text: str) -> str:
     left out, controls are escapes as in `visible`, and a text of which nothing is left is `""`."""
     drawn = "".join(c for c in " ".join(text.split()) if unicodedata.category(c) != "Cf")
     drawn = visible(drawn.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-    return drawn if drawn.strip() else '""'
+    return drawn if drawn.strip() else EMPTY
 
 
 def labels(values: Iterable[Any], limit: int) -> list[str]:
@@ -112,6 +113,11 @@ def digits(values: Iterable[float]) -> int:
     if 0 < largest < 0.01:
         return 2 - math.floor(math.log10(largest))
     return 0 if largest >= 1000 else 2 if largest >= 10 else 3
+
+
+def evaluations(number: float) -> str:
+    """Model evaluations, a mean of them perhaps: `10`, `6.3`."""
+    return "–" if math.isnan(number) else fixed(number, 1).removesuffix(".0")
 
 
 def fixed(value: float, places: int) -> str:

@@ -17,8 +17,10 @@ import pandas as pd
 from diffsweep.core.failures import Failures
 from diffsweep.core.files import write_atomic
 from diffsweep.core.problems import BadInput
-from diffsweep.core.text import visible
+from diffsweep.core.text import counted, visible
+from diffsweep.metric.batch import GAVE
 from diffsweep.report import fonts
+from diffsweep.report.choice import measured, plain
 from diffsweep.report.comparison import Comparison, overview
 from diffsweep.report.embed import embedded
 from diffsweep.report.figure import USES, write_figures
@@ -76,7 +78,7 @@ def write_all(store: Store, sweep: Mapping[str, Any], whole: bool = False) -> Re
         drawn.add(name, draw)
     files = (*(folder / name for name in contents), *dict.fromkeys(drawn.files), folder / "report.html")
     words = [sweep["name"], *(shown(value) for values in sweep["axes"].values() for value in values), *frame["prompt"]]
-    notes = filter(None, [*drawn.notes, fonts.lacking(str(word) for word in words)])
+    notes = filter(None, [*_no_numbers(frame), *drawn.notes, fonts.lacking(str(word) for word in words)])
     traceback = drawn.failures.write(folder / "errors", sweep)
     report = Report(frame, table, comparisons, folder, files, tuple(notes), drawn.failures, traceback)
     text = page(store, sweep, frame, table, comparisons, _images(report))
@@ -84,6 +86,19 @@ def write_all(store: Store, sweep: Mapping[str, Any], whole: bool = False) -> Re
     if whole or (folder / WHOLE).exists():
         write_atomic(folder / WHOLE, whole_page(store, sweep, report).encode())
     return report
+
+
+def _no_numbers(frame: pd.DataFrame) -> Iterator[str]:
+    """The metrics that were asked, and answered with no finite number throughout."""
+    there = measured(frame)
+    reasons = {name: why for name, why in frame.attrs["reasons"].items() if name not in there}
+    for name, one in frame.attrs["sets"].items():
+        if all(entry["value"] is None for entry in one["values"]):
+            reasons[name] = sorted({entry["reason"] for entry in one["values"] if entry.get("reason")})
+    for name, why in reasons.items():
+        if any(reason.startswith(GAVE) for reason in why):
+            of = "setting" if name in frame.attrs["sets"] else "cell"
+            yield f"{name}: no finite number in any {of} ({'; '.join(why)})"
 
 
 @dataclass
@@ -165,7 +180,7 @@ def show(report: Report, own: Collection[str] | None = None) -> None:
         print_table(report.table)
     failed = frame[frame["status"] == "failed"]
     for _, cell in failed.head(MOST_SHOWN).iterrows():
-        setting = ", ".join(f"{axis}={cell[axis]}" for axis in report.frame.attrs["axes"])
+        setting = ", ".join(f"{axis}={shown(plain(cell[axis]))}" for axis in report.frame.attrs["axes"])
         print(f"failed: {setting or 'the cell'} ({cell['cell_id']}): {cell['reason']}", file=sys.stderr)
     if len(failed) > MOST_SHOWN:
         print(f"failed: {len(failed) - MOST_SHOWN} more, all in results.csv", file=sys.stderr)
@@ -202,4 +217,4 @@ def print_table(table: Table) -> None:
     for part in to_terminal(table, console.width, MOST_SHOWN):
         console.print(part)
     if len(table.lines) > MOST_SHOWN:
-        print(f"{len(table.lines) - MOST_SHOWN} more settings: table.md, results.csv")
+        print(f"{counted('more setting', len(table.lines) - MOST_SHOWN)}: table.md, results.csv")

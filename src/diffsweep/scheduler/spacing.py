@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from diffsweep.core.problems import BadInput, one_of, require, within
 from diffsweep.core.schedule import NoiseSchedule
+from diffsweep.core.text import counted
 from diffsweep.core.types import Stage
 from diffsweep.scheduler.presets import PRESETS
 from diffsweep.scheduler.threshold import CHECKPOINT, KINDS, threshold
@@ -115,7 +116,7 @@ class Spaced:
         if self.steps in (None, number):
             return None
         return (
-            f"steps={self.steps}: {name} fixes {number} steps; leave steps out, "
+            f"steps={self.steps}: {name} fixes {counted('step', number)}; leave steps out, "
             f"or choose another spacing, as {CHECKPOINT} or leading"
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from diffsweep.core.device import present
 from diffsweep.core.problems import BadInput
+from diffsweep.core.text import counted
 from diffsweep.model.memory import Needs
 from diffsweep.sweep.cell import Cell
 
@@ -82,7 +83,7 @@ def memory(cells: Iterable[Cell], device: str, rows: Mapping[str, int], chosen: 
             raise BadInput(
                 f"engine.rows={rows[key] if chosen else 1}: {key} takes {need.row / MB:.2f} MB a row beside "
                 f"{_gb(weights)} of weights, {_gb(free)} are free on {device}"
-                + (f"; {fitting[key]} rows fit" if fitting[key] else "")
+                + (f"; {counted('row', fitting[key])} fit{'s' * (fitting[key] == 1)}" if fitting[key] else "")
             )
     return fitting
 

@@ -26,7 +26,7 @@ from diffsweep.core.locks import Busy, locked
 from diffsweep.core.memory import Lacking, out_of_memory
 from diffsweep.core.pictures import HARD_MASK, IMAGE, INPUT, MASK, STEP
 from diffsweep.core.problems import BadInput
-from diffsweep.core.text import in_one_line, visible
+from diffsweep.core.text import counted, in_one_line, visible
 from diffsweep.metric import score, score_sets
 from diffsweep.sweep import preflight
 from diffsweep.sweep.cell import RECIPE, Cell, as_typed
@@ -176,8 +176,8 @@ class Sweep:
         records = filter(None, map(self.store.finished, sorted(others)))
         if finished := sum(as_typed(record["config"]) not in renewed for record in records):
             raise BadInput(
-                f"sweep.name={self.plan.name}: this sweep has {finished} other cells, which its tables and sheets "
-                "would not show any more; give another sweep.name, or sweep.replace=true (they stay stored)"
+                f"sweep.name={self.plan.name}: this sweep has {counted('other cell', finished)}, which its tables and "
+                "sheets would not show any more; give another sweep.name, or sweep.replace=true (stored cells stay)"
             )
 
     def run(self) -> None:
@@ -185,7 +185,7 @@ class Sweep:
             self._run()
         except Busy as error:
             stored = sum(self.status(cell) == "done" for cell in self.plan.cells)
-            told = f"{stored} of {len(self.plan.cells)} cells are stored"
+            told = f"{stored} of {counted('cell', len(self.plan.cells))} stored"
             later = f"diffsweep-results report {shlex.quote(self.plan.name)} writes their tables and sheets later"
             raise Busy(f"{error}; gave up waiting. {told}; {later}") from None
 
@@ -201,11 +201,12 @@ class Sweep:
         kept = len(distinct) - len(missing)
         number = len(self.plan.cells)
         if gone and not self.joins:
-            say(f"note: {self.plan.name} had {len(gone)} other cells, which its files show no more; they stay stored")
+            others = counted("other cell", len(gone))
+            say(f"note: {self.plan.name} had {others}, still stored, which its files show no more")
         before = {cell.id: cell for one in missing for cell in self._before(one)}
         first = {cell_id: cell for cell_id, cell in before.items() if cell_id not in distinct}
         also = f", and {len(first)} whose pictures they enlarge" if first else ""
-        told = f"{number} cell{'s' * (number != 1)}, {kept} already stored, {len(missing)} to sample"
+        told = f"{counted('cell', number)}, {kept} already stored, {len(missing)} to sample"
         say(f"{self.plan.name}: {told}{also}")
         for line in self.store.told("sampled again, damaged"):
             say(line)
@@ -240,8 +241,8 @@ class Sweep:
         earlier = [run.get("threads") for run in self.earlier.get("runs", ()) if run.get("device") == device == "cpu"]
         if earlier and earlier[-1] != self.this.threads:
             say(
-                f"note: {self.this.threads} CPU threads, {earlier[-1]} before: bits may differ from those of the cells "
-                f"stored; engine.threads={earlier[-1]} keeps them"
+                f"note: {counted('CPU thread', self.this.threads)}, {earlier[-1]} before: bits may differ from those "
+                f"of the cells stored; engine.threads={earlier[-1]} keeps them"
             )
         if note := preflight.slow(missing, device):
             say(f"note: {note}")
@@ -274,7 +275,8 @@ class Sweep:
                 for cells in by_model.values():
                     self._sample_together(cells, device, bar, len(missing))
         except KeyboardInterrupt:
-            say(f"stopped: {self.this.cells} of {len(missing)} cells stored; the same command goes on from there")
+            told = f"{self.this.cells} of {counted('cell', len(missing))} stored"
+            say(f"stopped: {told}; the same command goes on from there")
             raise
         finally:
             self._write()
@@ -322,7 +324,7 @@ class Sweep:
         last = self.earlier["runs"][-1] if self.earlier.get("runs") else {}
         ended = {"model": last["rows"], **last.get("later_rows", {})} if last.get("halvings") else {}
         for key, n in room.items():
-            began = f"{key}: {self.shape[key]} model rows a call, as {self.plan.name} began"
+            began = f"{key}: {counted('model row', self.shape[key])} a call, as {self.plan.name} began"
             if (fewer := ended.get(key, n)) < min(n, self.shape[key]):
                 say(
                     f"note: {began}; the last run lacked memory and ended with {fewer}: bits may differ from those of "

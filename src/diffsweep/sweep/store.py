@@ -30,6 +30,7 @@ from diffsweep.core import files, locks
 from diffsweep.core.files import write_atomic
 from diffsweep.core.locks import locked
 from diffsweep.core.pictures import IMAGE, STEP
+from diffsweep.core.text import counted
 from diffsweep.sweep.schema import Absent, Damaged, Record, dump, load
 
 BEGINS, ENDS = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"  # as every PNG does
@@ -213,7 +214,7 @@ class Store:
         and how to mend it."""
         cells = list(self.damaged.values())
         lines = [f"{what}: {error}" for error in cells[:FEW]]
-        lines += [f"{what}: {len(cells) - FEW} more cells"] if len(cells) > FEW else []
+        lines += [f"{what}: {counted('more cell', len(cells) - FEW)}"] if len(cells) > FEW else []
         return [*lines, MEND] if lines and mend else lines
 
     def copy(self, cell_id: str, to: Store) -> None:

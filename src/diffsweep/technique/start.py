@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from diffsweep.core.problems import BadInput, require, within
+from diffsweep.core.text import counted
 
 
 def check_t(t: int) -> None:
@@ -26,7 +27,9 @@ def least(n: int) -> float:
 
 def check_index(start_index: int, n: int) -> None:
     if not 0 <= start_index < n:
-        raise BadInput(f"start_index={start_index}: must be between 0 and {n - 1}, the trajectory has {n} steps")
+        raise BadInput(
+            f"start_index={start_index}: must be between 0 and {n - 1}, the trajectory has {counted('step', n)}"
+        )
 
 
 def below(t: int, timesteps: tuple[int, ...]) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.locks import Busy, locked
+from diffsweep.core.text import counted
 from diffsweep.report.frame import results
 from diffsweep.tracker.agent import trial_id
 from diffsweep.tracker.logged import Logged
@@ -277,7 +278,7 @@ class Telling:
             return "wandb: no run, as no cell is finished"
         url = next(filter(None, map(self._logged.url, ids[:1])), None)
         place = "sent by wandb sync" if url is None else url if whole else url.rpartition("/runs/")[0]
-        also = f", and {len(each)} of its cells" if whole and each else f", {len(each)} runs" if each else ""
+        also = f", and {len(each)} of its cells" if whole and each else f", {counted('run', len(each))}" if each else ""
         return f"wandb: {place}{also}{cut}"
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from diffsweep.core.text import counted
 from diffsweep.report.fonts import drawable
 from diffsweep.report.text import ARROWS, labels, shown
 
@@ -143,19 +144,16 @@ def measure(table: Table, metric: str) -> str:
     return f"{metric} {ARROWS[table.directions[metric]]}"
 
 
-def counted(table: Table, bars: bool = True) -> str:
+def described(table: Table, bars: bool = True) -> str:
     """`mean and 95 % interval over 4 seeds and 3 inputs (input.id)`, least to greatest where their numbers differ."""
-    inputs = f" ({', '.join(table.inputs)})" if table.inputs else ""
-    parts = [_number([row.seeds for row in table.rows], "seed")]
-    parts += [_number([row.inputs for row in table.rows], "input") + inputs] if inputs else []
+    one, several = table.units
+    axes = f" ({', '.join(table.inputs)})" if one == "input" else ""
+    seeds, inputs = ([getattr(row, name) for row in table.rows if row.done] for name in ("seeds", "inputs"))
+    parts = [counted("seed", *seeds)]
+    parts += [counted(one, *inputs, several=several) + axes] if table.inputs else []
     there = [stat for row in table.rows for stat in row.stats.values()]
     if all(stat.n + stat.exact <= 1 and stat.values for stat in there if stat.n):
         return "one picture a setting"
     what = "mean and 95 % interval" if bars and any(not math.isnan(stat.low) for stat in there) else "mean"
     left_out = "; pictures equal to their reference left out" if any(stat.exact and stat.n for stat in there) else ""
     return f"{what} over {' and '.join(parts)}{left_out}"
-
-
-def _number(counts: Iterable[int], one: str) -> str:
-    there = sorted({count for count in counts if count}) or [0]
-    return f"{there[0]}{f' to {there[-1]}' if len(there) > 1 else ''} {one}{'' if there[-1] == 1 else 's'}"

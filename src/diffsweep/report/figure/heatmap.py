@@ -14,7 +14,7 @@ from diffsweep.report.figure.data import (
     ACROSS,
     Axis,
     axis,
-    counted,
+    described,
     grouped,
     measure,
     side_by_side,
@@ -123,5 +123,5 @@ def heatmap(table: Table, name: str, metrics: Sequence[str], x: str, y: str, fac
             lines = tuple(tuple(found.get((i, j), math.nan) for i in across.values) for j in up.values)
             fields.append(Field(part.label, measure(table, metric), direction == "higher", lines))
     left_out = f"; {ACROSS} of {len(parts)} panels shown" if len(parts) > ACROSS else ""
-    heading = f"{name}: {counted(table, bars=False)}{left_out}; brighter is better"
+    heading = f"{name}: {described(table, bars=False)}{left_out}; brighter is better"
     return Heatmap(heading, across, up, tuple(fields), side_by_side(len(metrics), len(fields)))

@@ -12,7 +12,7 @@ from diffsweep.report.figure.data import (
     DECADES,
     SERIES,
     axis,
-    counted,
+    described,
     grouped,
     measure,
     several,
@@ -44,7 +44,7 @@ def curve(table: Table, name: str, metrics: Sequence[str], x: str, hue: str | No
     joined = along.numeric and not loose
     columns, shared = side_by_side(len(metrics), len(panels)), len(panels) > len(metrics)
     return Plot(
-        f"{name}: {counted(table)}{notes}", panels, names, ", ".join(hues), joined, along, False, columns, shared
+        f"{name}: {described(table)}{notes}", panels, names, ", ".join(hues), joined, along, False, columns, shared
     )
 
 
@@ -72,7 +72,7 @@ def pareto(table: Table, name: str, metrics: Sequence[str], cost: str, hue: str 
         )
         found.append(replace(panel, series=series, front=front))
     costs = [getattr(row, cost) for row in table.rows if getattr(row, cost) > 0]
-    heading = f"{name}: {counted(table)}{notes}; named by {', '.join(each.name for each in named)}"
+    heading = f"{name}: {described(table)}{notes}; named by {', '.join(each.name for each in named)}"
     columns, shared = side_by_side(len(metrics), len(panels)), len(panels) > len(metrics)
     log = bool(costs) and max(costs) / min(costs) >= DECADES
     return Plot(heading, tuple(found), names, ", ".join(hues), False, None, log, columns, shared)
@@ -112,7 +112,7 @@ def tradeoff(
     joined = along.numeric and not loose
     named = "" if loose else f"; {'joined and ' if joined else ''}named by {x}"
     columns = side_by_side(len(pairs), len(panels))
-    heading = f"{name}: {counted(table)}{notes}{named}"
+    heading = f"{name}: {described(table)}{notes}{named}"
     return Plot(heading, tuple(panels), names, ", ".join(hues), joined, columns=columns)
 
 

@@ -156,6 +156,6 @@ function scatter(x, y, by) {
   figure.style.cursor = "pointer";
   return [
     figure,
-    h("p", { className: "faint" }, `${points.length} cells that the filters leave. A click picks the picture.`),
+    h("p", { className: "faint" }, `${counted("cell", points.length)} left by the filters. A click picks the picture.`),
   ];
 }

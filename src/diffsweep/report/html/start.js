@@ -110,7 +110,7 @@ function showBar() {
   $("bar").hidden = ["table", "about"].includes(state.tab);
   for (const element of document.querySelectorAll(".onlypictures")) element.hidden = state.tab !== "pictures";
   const hint = state.tab === "pictures" && !state.pick ? ": pick two to compare" : "";
-  $("count").value = `${shownCells().length} of ${data.ids.length} cells${hint}`;
+  $("count").value = `${shownCells().length} of ${counted("cell", data.ids.length)}${hint}`;
 }
 
 let drawn = ""; // what the pictures were drawn for: a pick redraws none of them

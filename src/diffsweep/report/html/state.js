@@ -100,6 +100,10 @@ function path(id, name = "image") {
 const gone = (text) => h("div", { className: "gone" }, text);
 const LEFT_OUT = "not in this file";
 
+function counted(what, number) {
+  return `${number} ${what}${number === 1 ? "" : "s"}`;
+}
+
 function numberText(measure, i) {
   if (exactOf.get(measure.name).has(i)) return "exact";
   const value = measure.values[i];
