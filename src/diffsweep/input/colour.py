@@ -24,12 +24,12 @@ def scaled(image: Image.Image, size: int, white: float | None) -> tuple[Image.Im
     if white is None and not has_16_bits(image):
         kind = "floating point numbers" if image.mode == "F" else "32-bit numbers"
         raise ValueError(
-            f"{kind} from {values.min():g} to {top:g} have no known white; input.white={_full(top):g} says it"
+            f"{kind} from {values.min():.10g} to {top:.10g} have no known white; input.white={_full(top):.10g} says it"
         )
     if white is None:
         white = 65535.0
         if top < DIM * white:
-            note = f"is nearly black, its brightest value {top:g} of {white:g}; input.white={_full(top):g} brightens it"
+            note = f"is nearly black, its brightest value {top:g} of {white:g}; input.white={_full(top):.10g} brightens it"
     picture = Image.fromarray(values.astype(np.float32))
     small = picture.resize((size, size), Image.Resampling.LANCZOS, box=centre(image))
     return Image.fromarray(np.rint(np.asarray(small) * (255 / white)).clip(0, 255).astype(np.uint8)), note
