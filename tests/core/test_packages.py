@@ -68,7 +68,8 @@ def test_no_code_runs_before_a_package_is_found_to_hold_parts(make: Make, tmp_pa
 
 @pytest.mark.parametrize("name", ["nonexistent", "nonexistent.inner", "os.inner", "../x", "a b", "", "a..b"])
 def test_what_is_not_there_is_refused(name: str) -> None:
-    assert told(name) == f"plugins={name}: no such package can be imported"
+    mended = "install it, or set PYTHONPATH to the folder it is in"
+    assert told(name) == f"plugins={name}: no such package can be imported; {mended}"
 
 
 def test_the_program_itself_is_no_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
