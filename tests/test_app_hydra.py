@@ -286,6 +286,17 @@ def test_texts_are_handed_over_as_they_are_typed(diffsweep, runner, launcher: st
     assert {call.name for call in runner.calls} == {"2024_01_01"}
 
 
+def test_what_is_typed_of_a_group_that_no_technique_uses_is_noted(diffsweep, runner, capsys) -> None:
+    words = ("input=file", "mask.softness=3", "guidance.scale=1,2", 'prompt="input=x"')
+    assert diffsweep("-m", "technique=text_to_image,forward_noise", *words) == 0
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")] == [
+        "note: mask.softness=3: not used by technique=text_to_image,forward_noise"
+    ]
+    assert diffsweep("technique=forward_noise", "guidance.scale=2") == 0
+    assert "note: guidance.scale=2: not used by technique=forward_noise\n" in capsys.readouterr().err
+    assert diffsweep("technique=unknown_one", "input=file") == 2 and "note: " not in capsys.readouterr().err
+
+
 def test_folders_beside_the_user_are_no_config_groups(diffsweep, runner, tmp_path) -> None:
     for name in ("seed", "plugins", "prompt", "core"):
         (tmp_path / name).mkdir()

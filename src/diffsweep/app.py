@@ -7,6 +7,7 @@ DictConfig leaves it: a cell is a pair (resolved plain config, the axes it varie
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -146,6 +147,8 @@ class Task:
         from diffsweep.sweep.runner import run_sweep  # heavy: imported once there is something to run
 
         process.check_stopped()
+        for note in _unused(self.command, cells):
+            print(f"note: {note}", file=sys.stderr)
         name = at(cells[0][0], "sweep.name") or self.name or (_shared_name(self.command) if joins else None)
         try:
             outcome = run_sweep(cells, name, self.command, () if joins else self.launched, joins, self.session)
@@ -211,6 +214,19 @@ def _misnamed(name: str) -> str | None:
     if re.fullmatch(NAME, name):
         return None
     return f"+sweeps={name}: its sweep is called after it, and a name has {NAMES}; sweep.name=... sets another"
+
+
+def _unused(command: str, cells: Sequence[Cell]) -> Iterator[str]:
+    """What is typed of a group that none of the cells' techniques uses."""
+    from diffsweep.sweep.parts import used_by
+
+    techniques = {json.dumps(config.get("technique"), default=str): config for config, _ in cells}
+    used = [used_by(config.get("technique"), config.get("plugins")) for config in techniques.values()]
+    for word in shlex.split(command) if all(used) else ():  # none of one that is not known
+        group = re.match(r"(input|mask|view|scheduler|guidance)[.=]", word)
+        if group and not any(group[1] in groups for groups in used):
+            names = dict.fromkeys(str(config["technique"]["name"]) for config in techniques.values())
+            yield f"{word}: not used by technique={','.join(names)}"
 
 
 def _shared_name(command: str) -> str | None:

@@ -29,7 +29,9 @@ def scaled(image: Image.Image, size: int, white: float | None) -> tuple[Image.Im
     if white is None:
         white = 65535.0
         if top < DIM * white:
-            note = f"is nearly black, its brightest value {top:g} of {white:g}; input.white={_full(top):.10g} brightens it"
+            note = (
+                f"is nearly black, its brightest value {top:g} of {white:g}; input.white={_full(top):.10g} brightens it"
+            )
     picture = Image.fromarray(values.astype(np.float32))
     small = picture.resize((size, size), Image.Resampling.LANCZOS, box=centre(image))
     return Image.fromarray(np.rint(np.asarray(small) * (255 / white)).clip(0, 255).astype(np.uint8)), note

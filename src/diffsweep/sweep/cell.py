@@ -21,7 +21,7 @@ from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.core.types import BASE, Stage
 from diffsweep.scheduler.threshold import CHECKPOINT
 from diffsweep.sweep import prompts
-from diffsweep.sweep.parts import as_mapping, build, coerced, find, plain, shown, sources
+from diffsweep.sweep.parts import as_mapping, build, coerced, plain, shown, sources, used_by
 
 RECIPE = 1  # raised when the same configuration would give another picture
 GROUPS = ("model", "scheduler", "guidance", "technique", "view", "mask", "input", "upscale")
@@ -187,7 +187,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if stage is not None and "upscale" in parts:
         larger = list(_larger(parts["upscale"], parts["model"], stage, problems))
     plugins = values["plugins"] or ()
-    uses = parts["technique"].uses if "technique" in parts else _uses(config.get("technique"), plugins)
+    uses = parts["technique"].uses if "technique" in parts else used_by(config.get("technique"), plugins)
     arrays: dict[str, tuple[np.ndarray, str]] = {}
     for group in ("input", "mask"):
         if stage is not None and group in uses and group in parts:
@@ -345,15 +345,6 @@ def _trajectory(scheduler: Any, stage: Stage, timesteps: tuple[int, ...]) -> dic
     own |= {"threshold": seen.threshold, "threshold_ratio": seen.threshold_ratio if dynamic else None}
     own |= {"threshold_max": seen.threshold_max if dynamic else None}
     return {**_plain(scheduler), **own}
-
-
-def _uses(config: Any, plugins: tuple[str, ...]) -> frozenset[str]:
-    """What a technique uses whose keys are wrong."""
-    try:
-        technique: Any = find("technique", config["name"], plugins)
-    except (BadInput, KeyError, TypeError):
-        return frozenset()
-    return frozenset(technique.uses)
 
 
 def _values(config: Mapping[str, Any], problems: _Problems) -> dict[str, Any]:

@@ -235,6 +235,15 @@ def _coerced_list(value: Sequence[Any], hint: Any, plugins: tuple[str, ...]) -> 
     return tuple(items)
 
 
+def used_by(technique: Any, plugins: Sequence[str] | None = None) -> frozenset[str]:
+    """What the technique of a configuration uses, wrong as its keys may be; nothing where it is not known."""
+    try:
+        part: Any = find("technique", technique["name"], tuple(plugins or ()))
+    except (BadInput, KeyError, TypeError):
+        return frozenset()
+    return frozenset(part.uses)
+
+
 def sources(*parts: Any) -> dict[str, str]:
     """The user's own modules among these parts and those within them, each with the hash of its file."""
     found: dict[str, str] = {}
