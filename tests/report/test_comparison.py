@@ -129,6 +129,12 @@ def test_model_evaluations_are_rounded_as_in_a_table() -> None:
     frame["nfe"] = pd.array([5 + (scale == 3 and seed % 3 == 0) for scale, seed in frame[[*AXES]].values], "Int64")
     (found,) = compare(frame)
     assert found.flags == ("model evaluations differ: 5 against 5.3",)
+    # a difference that a table would round away is one still
+    wide = {"guidance.scale": [1, 3], "seed": list(range(100))}
+    frame = cells(wide, lambda guidance_scale, seed: noise(seed, guidance_scale))
+    frame["nfe"] = pd.array([5 + (scale == 3 and seed < 2) for scale, seed in frame[[*wide]].values], "Int64")
+    (found,) = compare(frame)
+    assert found.flags == ("model evaluations differ: 5.02 against 5",)
 
 
 def test_an_empty_text_is_seen_and_can_be_the_baseline() -> None:
