@@ -294,6 +294,9 @@ def test_what_is_typed_of_a_group_that_no_technique_uses_is_noted(diffsweep, run
     ]
     assert diffsweep("technique=forward_noise", "guidance.scale=2") == 0
     assert "note: guidance.scale=2: not used by technique=forward_noise\n" in capsys.readouterr().err
+    # of jobs that run one by one nobody sees all techniques
+    words = ("-m", "hydra/launcher=basic", "technique=text_to_image,inpaint", "mask.softness=3", "prompt=red")
+    assert diffsweep(*words) == 0 and "not used" not in capsys.readouterr().err
     assert diffsweep("technique=unknown_one", "input=file") == 2 and "note: " not in capsys.readouterr().err
 
 

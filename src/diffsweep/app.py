@@ -147,7 +147,7 @@ class Task:
         from diffsweep.sweep.runner import run_sweep  # heavy: imported once there is something to run
 
         process.check_stopped()
-        for note in _unused(self.command, cells):
+        for note in () if joins or self.launched else _unused(self.command, cells):
             print(f"note: {note}", file=sys.stderr)
         name = at(cells[0][0], "sweep.name") or self.name or (_shared_name(self.command) if joins else None)
         try:
@@ -218,13 +218,13 @@ def _misnamed(name: str) -> str | None:
 
 def _unused(command: str, cells: Sequence[Cell]) -> Iterator[str]:
     """What is typed of a group that none of the cells' techniques uses."""
-    from diffsweep.sweep.parts import used_by
+    from diffsweep.sweep.parts import USES, used_by
 
     techniques = {json.dumps(config.get("technique"), default=str): config for config, _ in cells}
     used = [used_by(config.get("technique"), config.get("plugins")) for config in techniques.values()]
     for word in shlex.split(command) if all(used) else ():  # none of one that is not known
-        group = re.match(r"(input|mask|view|scheduler|guidance)[.=]", word)
-        if group and not any(group[1] in groups for groups in used):
+        group = re.split(r"[.=]", word)[0]
+        if group in USES and group != "prompt" and not any(group in groups for groups in used):  # metrics ask about it
             names = dict.fromkeys(str(config["technique"]["name"]) for config in techniques.values())
             yield f"{word}: not used by technique={','.join(names)}"
 

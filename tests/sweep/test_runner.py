@@ -219,6 +219,15 @@ def test_processes_of_one_cell_each_make_one_sweep(swept: Callable[..., list[Raw
     }
 
 
+def test_a_key_that_a_later_command_types_parts_its_cells_from_those_before(swept: Callable[..., list[Raw]]) -> None:
+    """It has one value among them, and the cells of the first command have another: no mean may be of both."""
+    for one in [*swept(seed=[0, 1]), *swept(seed=[0, 1], guidance__scale=[1.0])]:
+        folder = run_sweep([one], "mine", joins=True).folder
+    assert document(folder)["axes"] == {"seed": [0, 1], "guidance.scale": [1.0]}
+    lines = [line for line in (folder / "table.md").read_text().splitlines() if line.startswith("| ")]
+    assert len(lines) == 2 + 2  # the heading of two lines, and two settings
+
+
 def test_joined_cells_keep_their_own_shape_and_their_twins(
     swept: Callable[..., list[Raw]], calls: list[int], tmp_path: Path
 ) -> None:

@@ -504,8 +504,11 @@ class Sweep:
             others = (cell for cell in there.get("cells", ()) if cell["axes"] not in own)
             cells = [*others, *cells]
         axes = axes_of(cell["axes"] for cell in cells)
-        if self.joins:  # each typed key counts as one, until all cells are there to compare
-            axes = {axis: values for axis, values in axes.items() if len(values) > 1}
+        if self.joins:  # each typed key counts as one: those that all cells have alike vary nothing
+            alike = [
+                axis for axis, values in axes.items() if len(values) == 1 and all(axis in c["axes"] for c in cells)
+            ]
+            axes = {axis: values for axis, values in axes.items() if axis not in alike}
         return {
             "name": self.plan.name,
             "command": self.command,
