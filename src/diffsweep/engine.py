@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from diffsweep.core.memory import out_of_memory
-from diffsweep.core.types import BASE, Estimate, Given, Model, Program, Query
+from diffsweep.core.types import BASE, Estimate, Model, Program, Query
 
 log = logging.getLogger(__name__)
 WINDOW = 4  # running programs hold open questions for about so many calls: slack to even out the tail
@@ -127,6 +127,12 @@ def _needed(above: Mapping[str, Sequence[int]], capacity: Mapping[str, int], sta
     beside = [sum(calls(other, length) for other in others) for length in range(len(own))]
     fewest = max(length + calls(stage, length) + beside[length] for length in range(len(own)))
     return [own[length] - most * (fewest - 1 - length - beside[length]) for length in range(len(own))]
+
+
+def _stacked(values: Sequence[torch.Tensor | float]) -> torch.Tensor:
+    """A tensor or a number a row, as one tensor."""
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    return torch.stack(tensors) if tensors else torch.tensor(values)
 
 
 class Engine:
@@ -279,17 +285,13 @@ class Engine:
         padding = self.rows[stage] - len(queries)
         padded = queries + [queries[-1]] * padding
         x = torch.stack([q.image for q in padded])
-        t = torch.tensor([q.t for q in padded])
-        givens = [q.given for q in padded if q.given is not None]
-        given = None
-        if givens:
-            given = Given(torch.stack([g.image for g in givens]), torch.tensor([g.noise_level for g in givens]))
-        answer = self.models[stage].predict(x, t, [q.prompt for q in padded], given)
+        beside = {key: _stacked([q.beside[key] for q in padded]) for key in padded[0].beside}
+        answer = self.models[stage].predict(x, [q.level for q in padded], [q.prompt for q in padded], beside)
         self.counts.model_calls += 1
         self.counts.model_rows += len(queries)
         self.counts.padded_rows += padding
-        variance = answer.variance
-        return [Estimate(answer.noise[i], None if variance is None else variance[i]) for i in range(len(queries))]
+        variances = [None] * len(queries) if answer.variance is None else answer.variance
+        return [Estimate(answer.output[i], variances[i], answer.kind) for i in range(len(queries))]
 
     def _advance(self, r: _Running, answers: list[Estimate] | None = None) -> Finished | None:
         """Send a program its answers (none to start it) until it asks again; Finished when it ended."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from diffsweep.core.streams import Streams
-from diffsweep.core.types import CLEAN, Constraint, Stage
+from diffsweep.core.types import Constraint, Level
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,37 +26,43 @@ class Keep:
 
     known: Tensor
     mask: Tensor
-    stage: Stage
     streams: Streams
     renoise: bool = True
 
-    def __call__(self, x: Tensor, s: int) -> Tensor:
-        return self.mask * x + (1 - self.mask) * self.at(s)
+    def clean(self, clean: Tensor, x: Tensor, level: Level) -> Tensor:
+        return clean
 
-    def at(self, s: int) -> Tensor:
-        """The known image at noise level s."""
-        if s == CLEAN or not self.renoise:
+    def noisy(self, x: Tensor, level: Level) -> Tensor:
+        return self.mask * x + (1 - self.mask) * self.at(level)
+
+    def at(self, level: Level) -> Tensor:
+        """The known image at this level."""
+        if level.is_end or not self.renoise:
             return self.known
-        return self.stage.schedule.noised(self.known, self.streams.normal("known", tuple(self.known.shape)), s)
+        return level.noised(self.known, self.streams.normal("known", tuple(self.known.shape)))
 
 
 @dataclass(frozen=True, eq=False)
 class KeepByShare:
-    """The change map's rule over `timesteps`: a hard join each step, of a region that shrinks as steps remain."""
+    """The change map's rule: a hard join each step, of a region that shrinks as steps remain. levels: visited, each of
+    them once or more often."""
 
     keep: Keep
-    timesteps: Sequence[int]
+    levels: Sequence[Level]
 
-    def __call__(self, x: Tensor, s: int) -> Tensor:
-        n = len(self.timesteps)
-        # the step just taken is the i-th (from 0) of n; before it a share (n - i) / n of the steps remained
-        i = n - 1 if s == CLEAN else self.timesteps.index(s) - 1
-        held = self.keep.mask < (n - i) / n
-        return self.keep.at(s).where(held, x)
+    def clean(self, clean: Tensor, x: Tensor, level: Level) -> Tensor:
+        return clean
+
+    def noisy(self, x: Tensor, level: Level) -> Tensor:
+        # the step that led here began with this share of all levels still to come
+        levels = {*self.levels}
+        remained = 1 if level.is_end else sum(t.ratio <= level.ratio for t in levels) + 1
+        held = self.keep.mask < remained / len(levels)
+        return self.keep.at(level).where(held, x)
 
 
 def keep(
-    blend: str, known: Tensor, mask: Tensor, timesteps: Sequence[int], stage: Stage, streams: Streams, renoise: bool
+    blend: str, known: Tensor, mask: Tensor, levels: Sequence[Level], streams: Streams, renoise: bool
 ) -> Constraint:
-    every_step = Keep(known, mask, stage, streams, renoise)
-    return KeepByShare(every_step, timesteps) if blend == "change_map" else every_step
+    every_step = Keep(known, mask, streams, renoise)
+    return KeepByShare(every_step, levels) if blend == "change_map" else every_step

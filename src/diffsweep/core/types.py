@@ -1,59 +1,123 @@
 """What a technique asks and what a model answers.
 
-Letters used throughout: `x` the image at the current noise level, `t > s` timesteps of the model's own training
-schedule, `eps` its noise. Images are float32, C H W, in [-1, 1]; masks float32, 1 H W, in [0, 1], 1 = regenerate.
+Letters used throughout: `x` the image at the current noise level, `t` and `s` the level of a step and the next one,
+`eps` noise. Images are float32, C H W: pixels in [-1, 1], latents in the model's own units. Masks are float32, 1 H W,
+in [0, 1], 1 = regenerate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+import math
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffsweep.core.schedule import NoiseSchedule
-
 BASE = "base"  # the stage that makes the first picture; a super-resolution stage is called by its checkpoint
-CLEAN = -1  # the noiseless end of the trajectory, one below timestep 0
+CLEAN = -1  # the `t` of the level at the end of every trajectory
+
+# what a network predicts, in diffusers' words (`prediction_type`)
+EPSILON, SAMPLE, VELOCITY, FLOW = "epsilon", "sample", "v_prediction", "flow_prediction"
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
-class Given:
-    """What a super-resolution stage is conditioned on: the low-resolution image, enlarged to the stage's size and
-    noised to a timestep of its own schedule. For one row: C H W and a number; for a batch: B C H W and B."""
+@dataclass(frozen=True)
+class Level:
+    """How far a picture is from clean: x = alpha * clean + sigma * eps. t: what the network is given for it."""
 
-    image: Tensor
-    noise_level: int | Tensor
+    t: float
+    alpha: float
+    sigma: float
+
+    @property
+    def is_end(self) -> bool:
+        return self.t == CLEAN
+
+    @property
+    def ratio(self) -> float:
+        """Noise over signal: the sigma of k-diffusion and of Karras et al.; infinite where nothing is left."""
+        return self.sigma / self.alpha if self.alpha else math.inf
+
+    def noised(self, clean: Tensor, eps: Tensor) -> Tensor:
+        """A clean image (C H W) with unit noise, at this level."""
+        return self.alpha * clean + self.sigma * eps
+
+
+class Process(Hashable, Protocol):
+    """How a model's training noised its pictures: a level for each `t`. Plain numbers, so that planning needs no torch.
+
+    T: how many places a spacing can choose from. clean: the end of every trajectory.
+    """
+
+    @property
+    def T(self) -> int: ...
+
+    @property
+    def clean(self) -> Level: ...
+
+    def level(self, t: float) -> Level:
+        """The level of `t`; BadInput where the model knows no such t."""
+        ...
+
+    def at(self, place: float, first: int = 0) -> Level:
+        """The level at a place, counted from `first`, the cleanest; the noisiest is the T-th."""
+        ...
+
+    def nearest(self, ratio: float) -> Level:
+        """The level whose noise over signal is nearest, in its logarithm."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One row for the model: what noise is in `image` (C H W) at timestep `t`, if it shows `prompt`?
+    """One row for the model: what does it make of `image` (C H W) at `level`, if that shows `prompt`?
 
-    stage: which of the engine's models is asked; given: what a super-resolution stage sees beside the image.
+    stage: which of the engine's models is asked. beside: what else the network sees, by name, such as a picture to
+    enlarge (C H W) and its noise level (a number). pull: a cotangent v (C H W); the answer then holds the
+    vector-Jacobian product v^T d(clean estimate)/dx too.
     """
 
     image: Tensor
-    t: int
+    level: Level
     prompt: str = ""
     stage: str = BASE
-    given: Given | None = None
+    beside: Mapping[str, Tensor | float] = field(default_factory=dict)
+    pull: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """The model's answer, or several merged into one.
+    """The model's answer, or several merged into one; guidance is linear in any kind of it.
 
-    noise: C H W. variance: C H W, iDDPM's interpolation v, where -1 is the posterior's variance and 1 is beta
-    (iDDPM (15)); as the network gives it, never clamped. None where the model does not learn it.
+    output: C H W, the network's own, of this kind: EPSILON, SAMPLE, VELOCITY or FLOW. variance: C H W, iDDPM's
+    interpolation v, where -1 is the posterior's variance and 1 is beta (iDDPM (15)); as the network gives it, never
+    clamped, and None where the model does not learn it. pulled: C H W, the answer to `Query.pull`.
     """
 
-    noise: Tensor
+    output: Tensor
     variance: Tensor | None = None
+    kind: str = EPSILON
+    pulled: Tensor | None = None
+
+    def clean(self, x: Tensor, level: Level) -> Tensor:
+        """The clean image that the answer about x implies. Noise alone is divided by alpha, which therefore must not be
+        0: a model that was trained without any signal left predicts something else."""
+        return clean_of(self.kind, x, self.output, level.alpha, level.sigma)
+
+
+def clean_of(kind: str, x: Tensor, output: Tensor, alpha: Any, sigma: Any) -> Tensor:
+    """The clean image from a network's output: DDPM (4) solved for x_0; Salimans and Ho 2022, appendix D; a flow's
+    velocity eps - x_0. alpha, sigma: numbers, or tensors that broadcast over x."""
+    if kind == EPSILON:
+        return (x - sigma * output) / alpha
+    if kind == VELOCITY:
+        return alpha * x - sigma * output
+    if kind == FLOW:
+        return (x - sigma * output) / (alpha + sigma)
+    return output
 
 
 Program = Generator[list[Query], list[Estimate], T]
@@ -62,15 +126,15 @@ Program = Generator[list[Query], list[Estimate], T]
 
 @dataclass(frozen=True)
 class Stage:
-    """One network of a model: its picture shape (C, H, W), training schedule and sampling habits.
+    """One network of a model: its picture shape (C, H, W), noise process and sampling habits.
 
     factor: pixels of the picture to one of the shape, above 1 for latents, whose channels are not colours.
     threshold is the clean estimate's treatment that the checkpoint's scheduler configuration asks for, one of
-    `scheduler.threshold.KINDS`, with its parameters; spacing likewise, with its timestep offset.
+    `core.threshold.KINDS`, with its parameters; spacing likewise, with its timestep offset.
     """
 
     shape: tuple[int, int, int]
-    schedule: NoiseSchedule
+    process: Process
     threshold: str = "none"
     threshold_ratio: float = 0.995
     threshold_max: float = 1.0
@@ -97,8 +161,11 @@ class Model(Protocol):
         """Load what `predict` needs; returns how many networks that were (0 where it is loaded)."""
         ...
 
-    def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], given: Given | None = None) -> Estimate:
-        """x: B C H W float32, t: B int64, one prompt a row; noise and variance come back B C H W float32."""
+    def predict(
+        self, x: Tensor, levels: Sequence[Level], prompts: Sequence[str], beside: Mapping[str, Tensor]
+    ) -> Estimate:
+        """x: B C H W float32; a level and a prompt a row; beside: each entry stacked, B C H W or B. The answer's
+        tensors are B C H W float32. Differentiable in x where gradients are on."""
         ...
 
     def finish(self, x: Tensor) -> Tensor:
@@ -106,44 +173,78 @@ class Model(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Weights:
+    """A scheduler's step: x' = x * x_t + clean * clean_t + other * clean_other + noise * eps, each field the weight.
+
+    clean_other: the clean estimate of the step before, or of a step's second question. noise: a standard deviation.
+    between: logarithms of the least and the greatest variance, which replace `noise` where the model learns it.
+    """
+
+    x: float
+    clean: float
+    other: float = 0.0
+    noise: float = 0.0
+    between: tuple[float, float] | None = None
+
+
 class Scheduler(Protocol):
-    """One update rule. `memory` serves multistep rules; the loop drops it where t rises."""
+    """One update rule, in plain numbers: a step is its weights."""
 
-    def timesteps(self, stage: Stage) -> tuple[int, ...]:
-        """The timesteps visited, falling; BadInput where they do not fit the stage's schedule."""
+    def on(self, stage: Stage) -> Stage:
+        """The stage, its clean estimate thresholded as the scheduler's keys ask for."""
         ...
 
-    def draws(self, s: int) -> bool:
-        """Whether the step to `s` consumes a noise draw."""
+    def levels(self, stage: Stage) -> tuple[Level, ...]:
+        """The levels visited, falling; BadInput where they do not fit the stage."""
         ...
 
-    def step(
-        self, x: Tensor, estimate: Estimate, t: int, s: int, noise: Tensor | None, memory: object, stage: Stage
-    ) -> tuple[Tensor, object]: ...
+    def raised(self, level: Level, steps: int, process: Process) -> Level:
+        """The level from which a step at `level` begins: noise is added up to it before the model is asked."""
+        ...
+
+    def weights(self, t: Level, s: Level, before: Level | None) -> Weights:
+        """The step from `t` down to `s`. before: the level of the step before, None where none leads up to this one."""
+        ...
+
+    def corrected(self, t: Level, s: Level) -> Weights | None:
+        """Of a rule that asks a second time, about its own step to `s`: the step from `t` with both answers, of which
+        the second is weighed by `other`."""
+        ...
 
 
 class Guidance(Protocol):
-    """What the model is asked about `x` at `t`, and how the answers become one estimate."""
+    """What the model is asked about `x`, and how the answers become one estimate."""
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """The prompt of each question, in the order of `queries`: a step costs so many model rows."""
+        """The prompt of each question: an estimate costs so many model rows."""
         ...
 
-    def queries(self, x: Tensor, t: int) -> list[Query]: ...
-
-    def merge(self, x: Tensor, t: int, answers: list[Estimate]) -> Estimate: ...
+    def estimate(self, x: Tensor, level: Level) -> Program[Estimate]:
+        """Asks about x (C H W), once or more often."""
+        ...
 
 
 class Constraint(Protocol):
-    """What is pinned after the step from `t` to `s`."""
+    """What is pinned at each step."""
 
-    def __call__(self, x: Tensor, s: int) -> Tensor: ...
+    def clean(self, clean: Tensor, x: Tensor, level: Level) -> Tensor:
+        """The clean estimate made from `x` at `level`, corrected."""
+        ...
+
+    def noisy(self, x: Tensor, level: Level) -> Tensor:
+        """The next x, at its level, corrected."""
+        ...
 
 
 class View(Protocol):
-    """How a picture is looked at. Spatial views move noise and variance alike; negate flips the noise alone."""
+    """How a picture is looked at. Spatial views move output and variance alike; negate flips the output alone."""
 
     def apply(self, x: Tensor) -> Tensor: ...
 
     def invert(self, estimate: Estimate) -> Estimate: ...
+
+
+Watch = Callable[[Level, "Tensor", "Tensor"], None]
+"""Sees every step: its level, x and the clean estimate that the step uses."""

@@ -1,4 +1,4 @@
-"""A band of spatial frequencies, for hybrids (Factorized Diffusion, Geng et al. 2024): the noise alone is filtered.
+"""A band of spatial frequencies, for hybrids (Factorized Diffusion, Geng et al. 2024): the output alone is filtered.
 
 A band is the difference of two Gaussian blurs; no blur on the fine side keeps all detail, none on the coarse side
 keeps everything down to the mean. The bands of a list of sigmas add up to the whole.
@@ -7,7 +7,7 @@ keeps everything down to the mean. The bands of a list of sigmas add up to the w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,7 @@ class Band:
         return fine if self.coarse is None else fine - blur(x, self.coarse, self.kernel)
 
     def invert(self, estimate: Estimate) -> Estimate:
-        return Estimate(self.filter(estimate.noise), estimate.variance)
+        return replace(estimate, output=self.filter(estimate.output))
 
 
 def bands(sigmas: Sequence[float], kernel: int) -> tuple[Band, ...]:

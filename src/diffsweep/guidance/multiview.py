@@ -9,13 +9,13 @@ is averaged in both, as visual_anagrams does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import islice
 from operator import add
 from typing import TYPE_CHECKING
 
-from diffsweep.core.types import Estimate, Guidance, Query, View
+from diffsweep.core.loop import together
+from diffsweep.core.types import Estimate, Guidance, Level, Program, View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,14 +38,9 @@ class Multiview:
     def prompts(self) -> tuple[str, ...]:
         return tuple(prompt for _, guidance in self.parts for prompt in guidance.prompts)
 
-    def queries(self, x: Tensor, t: int) -> list[Query]:
-        return [query for view, guidance in self.parts for query in guidance.queries(view.apply(x), t)]
-
-    def merge(self, x: Tensor, t: int, answers: list[Estimate]) -> Estimate:
-        rest = iter(answers)
-        estimates = []
-        for view, guidance in self.parts:
-            own = list(islice(rest, len(guidance.prompts)))
-            estimates.append(view.invert(guidance.merge(view.apply(x), t, own)))
+    def estimate(self, x: Tensor, level: Level) -> Program[Estimate]:
+        seen = yield from together(*(guidance.estimate(view.apply(x), level) for view, guidance in self.parts))
+        estimates = [view.invert(estimate) for (view, _), estimate in zip(self.parts, seen, strict=True)]
         variances = [e.variance for e in estimates if e.variance is not None]
-        return Estimate(self.join([e.noise for e in estimates]), mean(variances) if variances else None)
+        output = self.join([e.output for e in estimates])
+        return replace(estimates[0], output=output, variance=mean(variances) if variances else None)

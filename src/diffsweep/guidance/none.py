@@ -1,30 +1,22 @@
-"""No guidance: the model is asked once, about the prompt."""
+"""No guidance: the model is asked once, about the prompt. The same as classifier-free guidance at scale 1."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from diffsweep.core.types import Estimate, Query
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from diffsweep.core.types import Estimate
+from diffsweep.guidance.rule import Rule
 
 
 @dataclass(frozen=True)
 class Unguided:
-    prompt: str = field(default="", metadata={"bound": True})
+    def branches(self, prompt: str) -> tuple[str, ...]:
+        return (prompt,)
 
-    def about(self, prompt: str) -> Self:
-        return replace(self, prompt=prompt)
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        return (self.prompt,)
-
-    def queries(self, x: Tensor, t: int) -> list[Query]:
-        return [Query(x, t, self.prompt)]
-
-    def merge(self, x: Tensor, t: int, answers: list[Estimate]) -> Estimate:
+    def combined(self, answers: Sequence[Estimate]) -> Estimate:
         (answer,) = answers
         return answer
+
+    def settled(self, prompts: Sequence[str]) -> Rule:
+        return self

@@ -1,7 +1,7 @@
 """Checkpoints in the layout that diffusers saves for DeepFloyd IF's stages in pixels.
 
 A folder, or a repository of the hub, with `unet/` (UNet2DConditionModel), `text_encoder/` (T5), `tokenizer/` and
-`scheduler/` (its configuration is the stage's training schedule, thresholding and spacing); a super-resolution stage
+`scheduler/` (its configuration is the stage's noise process, thresholding and spacing); a super-resolution stage
 has `image_noising_scheduler/` too, and a UNet that sees the noised low-resolution picture beside its own and its noise
 level as class label. The text encoder may be another checkpoint's. Weights are read from safetensors only.
 """
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.problems import BadInput, one_of, require
-from diffsweep.core.schedule import NoiseSchedule
+from diffsweep.core.process import Table
 from diffsweep.core.types import Stage
 from diffsweep.model import memory, t5
-from diffsweep.model.network import Network, noising, prediction, schedule
+from diffsweep.model.network import Network, noising, prediction, process
 from diffsweep.model.source import TENSORS, Source
 from diffsweep.model.t5 import T5
 from diffsweep.model.text import Embeddings
@@ -71,7 +71,7 @@ class DeepFloyd:
     def stage(self) -> Stage:
         return _stage(self)
 
-    def noising(self) -> NoiseSchedule:
+    def noising(self) -> Table:
         """How a super-resolution stage's input is noised."""
         return noising(self.source, NOISING)
 
@@ -159,7 +159,7 @@ def _read(unet: dict[str, Any], config: dict[str, Any], enlarges: bool) -> Stage
     kind = "dynamic" if config.get("thresholding") else "clip" if config.get("clip_sample", True) else "none"
     return Stage(
         shape=(3, size, size),
-        schedule=schedule(config),
+        process=process(config),
         threshold=kind,
         threshold_ratio=config.get("dynamic_thresholding_ratio", 0.995),
         threshold_max=config.get("sample_max_value", 1.0),

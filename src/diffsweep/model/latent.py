@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diffsweep.core.problems import BadInput, one_of, require
-from diffsweep.core.schedule import NoiseSchedule
+from diffsweep.core.process import Table
 from diffsweep.core.types import Stage
 from diffsweep.model import memory
-from diffsweep.model.network import Network, noising, prediction, schedule
+from diffsweep.model.network import Network, noising, prediction, process
 from diffsweep.model.source import Source
 from diffsweep.model.text import Embeddings, network
 
@@ -87,7 +87,7 @@ class LatentUpscaler(NamedTuple):
     def stage(self) -> Stage:
         return _stage(self)
 
-    def noising(self) -> NoiseSchedule:
+    def noising(self) -> Table:
         return noising(self.source, NOISING)
 
     def most_noise(self) -> int:
@@ -128,7 +128,7 @@ class LatentUpscaler(NamedTuple):
 def _most_noise(model: LatentUpscaler) -> int:
     source = model.source
     told = source.config(".", "model_index.json") if (source.root / "model_index.json").is_file() else {}
-    return min(told.get("max_noise_level", MOST_NOISE), len(model.noising()) - 1)
+    return min(told.get("max_noise_level", MOST_NOISE), model.noising().T - 1)
 
 
 @lru_cache
@@ -143,7 +143,7 @@ def _stage(model: LatentUpscaler) -> Stage:
             raise ValueError(f"in_channels={unet['in_channels']}: latents have {channels} and the picture has 3")
         return Stage(
             shape=(channels, model.side, model.side),
-            schedule=schedule(config),
+            process=process(config),
             threshold="clip" if config.get("clip_sample", True) else "none",
             spacing=config.get("timestep_spacing", "leading"),
             offset=config.get("steps_offset", 0),

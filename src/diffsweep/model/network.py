@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.problems import BadInput
-from diffsweep.core.schedule import NoiseSchedule, from_betas, named_schedule
+from diffsweep.core.process import Table, from_betas, named_table, zero_snr
 from diffsweep.core.streams import placed
 from diffsweep.core.text import counted
-from diffsweep.core.types import Estimate, Given, Stage
+from diffsweep.core.types import EPSILON, SAMPLE, VELOCITY, Estimate, Level, Stage
 from diffsweep.model.source import Source
 from diffsweep.model.text import Embeddings
 
@@ -21,30 +21,34 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def schedule(config: dict[str, Any]) -> NoiseSchedule:
-    """The training schedule that a scheduler's configuration names."""
+def process(config: dict[str, Any]) -> Table:
+    """The noise process that a scheduler's configuration names; ValueError where it is not known."""
     if config.get("trained_betas"):
         named = from_betas(config["trained_betas"])
     else:
         kind, T = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
-        named = named_schedule(kind, T, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
-    return named if config.get("set_alpha_to_one", True) else replace(named, end=named.a(0))
+        named = named_table(kind, T, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
+    if config.get("rescale_betas_zero_snr"):
+        if config.get("prediction_type", EPSILON) == EPSILON:
+            raise ValueError("rescale_betas_zero_snr=true: noise predicted without any signal tells no clean picture")
+        named = zero_snr(named)
+    return named if config.get("set_alpha_to_one", True) else replace(named, end=named.alphas_cumprod[0])
 
 
 @lru_cache
-def noising(source: Source, part: str) -> NoiseSchedule:
+def noising(source: Source, part: str) -> Table:
     """How a super-resolution stage's input is noised, by the scheduler in this part; BadInput where it is not known."""
     config = source.config(part, "scheduler_config.json")
     try:
-        return schedule(config)
+        return process(config)
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(f"path={source.path}: {part} cannot be read ({error})") from error
 
 
 def prediction(config: dict[str, Any]) -> str:
     """What the network is trained to predict; ValueError where that is not known."""
-    kind = config.get("prediction_type", "epsilon")
-    if kind not in ("epsilon", "v_prediction", "sample"):
+    kind = config.get("prediction_type", EPSILON)
+    if kind not in (EPSILON, VELOCITY, SAMPLE):
         raise ValueError(f"prediction_type {kind} is not known")
     return kind
 
@@ -66,7 +70,6 @@ class Network:
         config = source.config("scheduler", "scheduler_config.json")
         self.learned = config.get("variance_type") in ("learned", "learned_range")  # else unused, as in IFPipeline
         self.prediction = prediction(config)
-        self.a = torch.tensor(stage.schedule.alphas_cumprod, dtype=torch.float64)
 
     def encode(self, prompts: Sequence[str]) -> int:
         encoded = self.embeddings.encode(prompts)
@@ -107,32 +110,24 @@ class Network:
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise BadInput(f"path={self.source.path}: the checkpoint cannot be loaded: {error}") from error
 
-    def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], given: Given | None = None) -> Estimate:
+    def predict(
+        self, x: Tensor, levels: Sequence[Level], prompts: Sequence[str], beside: Mapping[str, Tensor]
+    ) -> Estimate:
+        """beside: `low` (B C H W), which a super-resolution stage sees beside x, with its `noise_level` (B)."""
         import torch
 
-        seen, labels = x, None
-        if given is not None:
-            seen, labels = torch.cat([x, given.image], dim=1), placed(torch.as_tensor(given.noise_level), self.device)
+        seen = torch.cat([x, beside["low"]], dim=1) if "low" in beside else x
         answer = self.unet(
             seen.to(self.dtype),
-            placed(t, self.device),
+            placed(torch.tensor([level.t for level in levels]), self.device),
             encoder_hidden_states=torch.stack([self._prompts[p] for p in prompts]),
-            class_labels=labels,
+            class_labels=placed(beside["noise_level"], self.device) if "noise_level" in beside else None,
             return_dict=False,
         )[0]
         channels = x.shape[1]
         output, rest = answer[:, :channels].float(), answer[:, channels:]
         variance = rest.float() if self.learned and rest.shape[1] == channels else None
-        return Estimate(self._noise(output, x, t), variance)
-
-    def _noise(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """The noise that the network's output means, for what it was trained to predict."""
-        if self.prediction == "epsilon":
-            return output
-        a = placed(self.a[t].float(), self.device)[:, None, None, None]
-        if self.prediction == "v_prediction":  # Salimans and Ho 2022, appendix D
-            return a.sqrt() * output + (1 - a).sqrt() * x
-        return (x - a.sqrt() * output) / (1 - a).sqrt()
+        return Estimate(output, variance, self.prediction)
 
     def finish(self, x: Tensor) -> Tensor:
         return x

@@ -1,39 +1,34 @@
-"""Ancestral sampling with DDPM's posterior (DDPM (6), (7)), over any falling timesteps.
+"""Ancestral sampling with DDPM's posterior (DDPM (6), (7)), over any falling levels.
 
-The variance is iDDPM's interpolation between the posterior's and beta in the log domain (iDDPM (15)) where the model
-learns it, else the posterior's. The last step, to CLEAN, adds no noise. (diffusers' DDPM adds noise in a last step
-that starts above timestep 0.)
+In alpha and sigma (Kingma et al. 2021, appendix A): with sigma_ts^2 = sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2,
+
+    x_s = (alpha_t / alpha_s) (sigma_s / sigma_t)^2 x_t + alpha_s (sigma_ts / sigma_t)^2 clean + noise.
+
+The variance is iDDPM's interpolation between the posterior's and beta = sigma_ts^2 in the log domain (iDDPM (15))
+where the model learns it, else the posterior's. The last step adds no noise. (diffusers' DDPM adds noise in a last
+step that starts above timestep 0.)
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from diffsweep.core.types import CLEAN, Estimate, Stage
+from diffsweep.core.types import Level, Weights
 from diffsweep.scheduler.spacing import Spaced
 
-if TYPE_CHECKING:
-    from torch import Tensor
+
+def added(t: Level, s: Level) -> float:
+    """The variance of q(x_t | x_s): beta."""
+    return max(t.sigma**2 - (t.alpha / s.alpha) ** 2 * s.sigma**2, 0.0)
 
 
 @dataclass(frozen=True)
 class Ddpm(Spaced):
-    def draws(self, s: int) -> bool:
-        return s != CLEAN
-
-    def step(
-        self, x: Tensor, estimate: Estimate, t: int, s: int, noise: Tensor | None, memory: object, stage: Stage
-    ) -> tuple[Tensor, object]:
-        a_t, a_s = stage.schedule.a(t), stage.schedule.a(s)
-        beta = 1 - a_t / a_s
-        clean = self.thresholded(stage.schedule.clean(x, estimate.noise, t), stage)
-        x_next = (math.sqrt(a_s) * beta / (1 - a_t)) * clean + (math.sqrt(a_t / a_s) * (1 - a_s) / (1 - a_t)) * x
-        if noise is None:
-            return x_next, None
-        low = math.log(max((1 - a_s) / (1 - a_t) * beta, 1e-20))
-        if estimate.variance is None:
-            return x_next + math.exp(low / 2) * noise, None
-        share = (estimate.variance + 1) / 2
-        return x_next + (0.5 * (share * math.log(beta) + (1 - share) * low)).exp() * noise, None
+    def weights(self, t: Level, s: Level, before: Level | None) -> Weights:
+        beta, share = added(t, s), (s.sigma / t.sigma) ** 2
+        x, clean = t.alpha / s.alpha * share, s.alpha * beta / t.sigma**2
+        if s.is_end:
+            return Weights(x, clean)
+        low = math.log(max(share * beta, 1e-20))
+        return Weights(x, clean, noise=math.exp(low / 2), between=(low, math.log(max(beta, 1e-20))))

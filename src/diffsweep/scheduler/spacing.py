@@ -1,29 +1,25 @@
 """Which noise levels are visited: the noise schedule as an axis.
 
-A spacing chooses timesteps of the model's own training schedule; it never swaps the schedule under a trained model.
-Spacings in the noise level (karras, logsnr-uniform) are mapped to the nearest training timestep. Where rounding makes
-two timesteps equal, one is dropped, so a trajectory can be shorter than asked.
+A spacing chooses levels of the model's own noise process; it never swaps the process under a trained model. Of a
+table, levels are training timesteps: spacings in the noise level (karras, logsnr-uniform) are mapped to the nearest
+one, and where rounding makes two equal, one is dropped, so that a trajectory can be shorter than asked. A flow has a
+level everywhere.
 """
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from diffsweep.core.problems import BadInput, one_of, require, within
-from diffsweep.core.schedule import NoiseSchedule
 from diffsweep.core.text import counted
-from diffsweep.core.types import Stage
+from diffsweep.core.threshold import KINDS
+from diffsweep.core.types import Level, Process, Stage, Weights
 from diffsweep.scheduler.presets import PRESETS
-from diffsweep.scheduler.threshold import CHECKPOINT, KINDS, threshold
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
+CHECKPOINT = "checkpoint"
 SIGMA_MAX = 80.0  # Karras et al. 2022, table 1; the cosine schedule itself reaches 20,291
 RHO = 7.0  # ditto
 DEFAULT_STEPS = 50
@@ -32,57 +28,51 @@ SPACINGS = (*FORMULAS, *PRESETS)
 
 
 @lru_cache(maxsize=4096)
-def spaced(spacing: str, n: int, schedule: NoiseSchedule, offset: int = 0) -> tuple[int, ...]:
-    """About n falling timesteps of the schedule by a formula, doubles dropped.
+def spaced(spacing: str, n: int, process: Process, offset: int = 0) -> tuple[Level, ...]:
+    """About n falling levels of the process by a formula, doubles dropped.
 
     leading, trailing, linspace: Lin et al. 2023, table 2, as diffusers has them. quadratic: DDIM, appendix D.2, here
-    over the whole schedule, so that sampling begins at full noise. karras: Karras et al. (5), rho 7, sigma clipped at
+    over the whole process, so that sampling begins at full noise. karras: Karras et al. (5), rho 7, sigma clipped at
     80. logsnr-uniform: equal steps in log(sigma), clipped alike. offset: added to `leading` (diffusers'
     `steps_offset`).
     """
-    T = len(schedule)
-    if spacing == "leading":
-        raw = [i * (T // n) + offset for i in range(n)]
-    elif spacing == "trailing":
-        raw = [round(T + i * ((T - T / n) - T)) - 1 for i in range(n)]  # in this order, as numpy.arange rounds
-    elif spacing == "linspace":
-        raw = [round(i * ((T - 1) / max(n - 1, 1))) for i in range(n)]  # in this order, as numpy.linspace rounds
-    elif spacing == "quadratic":
-        raw = [round((T - 1) * (i / max(n - 1, 1)) ** 2) for i in range(n)]
+    T, last = process.T, max(n - 1, 1)
+    if spacing in ("karras", "logsnr-uniform"):
+        high, low = min(SIGMA_MAX, process.at(T - 1).ratio), process.at(0).ratio
+        found = [process.nearest(_between(spacing, high, low, i / last)) for i in range(n)]
     else:
-        high, low = min(SIGMA_MAX, schedule.sigma(T - 1)), schedule.sigma(0)
-        power = 1 / RHO if spacing == "karras" else 0.0
-        raw = []
-        for i in range(n):
-            u = i / max(n - 1, 1)
-            if power:
-                sigma = (high**power + u * (low**power - high**power)) ** RHO
-            else:
-                sigma = high * (low / high) ** u
-            raw.append(nearest(schedule, sigma))
-    return tuple(sorted({t for t in raw if 0 <= t < T}, reverse=True))
+        first = int(spacing == "trailing")  # which counts places from 1 to T, and rounds them there
+        places: dict[str, Callable[[int], float]] = {
+            "leading": lambda i: i * (T // n) + offset,
+            "trailing": lambda i: T + i * ((T - T / n) - T),  # in this order, as numpy.arange rounds
+            "linspace": lambda i: i * ((T - 1) / last),  # in this order, as numpy.linspace rounds
+            "quadratic": lambda i: (T - 1) * (i / last) ** 2,
+        }
+        chosen = [places[spacing](i) for i in range(n)]
+        found = [process.at(place, first) for place in chosen if -0.5 <= place - first <= T - 1]
+    return tuple(sorted(set(found), key=lambda level: -level.t))
 
 
-def nearest(schedule: NoiseSchedule, sigma: float) -> int:
-    """The training timestep whose sigma is nearest, in its logarithm."""
-    after = min(bisect_left(schedule.sigmas, sigma), len(schedule) - 1)
-    before = max(after - 1, 0)
-    return min((after, before), key=lambda t: abs(math.log(schedule.sigmas[t] / sigma)))
+def _between(spacing: str, high: float, low: float, share: float) -> float:
+    """The noise over signal at a share of the way from the highest to the lowest."""
+    if spacing == "karras":
+        return (high ** (1 / RHO) + share * (low ** (1 / RHO) - high ** (1 / RHO))) ** RHO
+    return high * (low / high) ** share
 
 
-def falling(timesteps: tuple[int, ...]) -> str | None:
+def falling(timesteps: tuple[float, ...]) -> str | None:
     """A problem unless these are timesteps that fall, none of them twice."""
     if not timesteps:
         return "spacing=[]: at least one timestep is needed"
     for t, s in pairwise(timesteps):
         if s >= t:
-            return f"spacing: {s} comes after {t}: a list of timesteps must fall, each of them once"
-    return None if timesteps[-1] >= 0 else f"spacing: {timesteps[-1]} is below 0, the last timestep"
+            return f"spacing: {s:g} comes after {t:g}: a list of timesteps must fall, each of them once"
+    return None if timesteps[-1] >= 0 else f"spacing: {timesteps[-1]:g} is below 0, the last timestep"
 
 
 @dataclass(frozen=True)
 class Spaced:
-    """What every scheduler has: which timesteps it visits, and how the clean estimate is thresholded.
+    """What every scheduler has: which levels it visits, and how the clean estimate is thresholded.
 
     steps: how many, None for the preset's or the list's own number, or 50. spacing: one of SPACINGS, `checkpoint` for
     the checkpoint's own, or the timesteps themselves, falling. threshold: none, clip, dynamic, or `checkpoint`.
@@ -91,7 +81,7 @@ class Spaced:
     """
 
     steps: int | None = None
-    spacing: str | tuple[int, ...] = CHECKPOINT
+    spacing: str | tuple[float, ...] = CHECKPOINT
     threshold: str = CHECKPOINT
     threshold_ratio: float | None = None
     threshold_max: float | None = None
@@ -127,21 +117,26 @@ class Spaced:
         most = stage.threshold_max if self.threshold_max is None else self.threshold_max
         return replace(stage, threshold=kind, threshold_ratio=ratio, threshold_max=most)
 
-    def thresholded(self, clean: Tensor, stage: Stage) -> Tensor:
-        """The clean estimate (C H W), thresholded."""
-        return threshold(clean, self.on(stage))
-
-    def timesteps(self, stage: Stage) -> tuple[int, ...]:
-        """The timesteps visited, falling. BadInput where they do not fit the stage's schedule."""
-        T = len(stage.schedule)
+    def levels(self, stage: Stage) -> tuple[Level, ...]:
+        """The levels visited, falling. BadInput where they do not fit the stage's process."""
+        process, T = stage.process, stage.process.T
         if isinstance(self.spacing, tuple):
-            require(None if self.spacing[0] < T else f"spacing: {self.spacing[0]} is not below {T}, the training steps")
-            return self.spacing
+            try:
+                return tuple(process.level(t) for t in self.spacing)
+            except BadInput as error:
+                raise BadInput(f"spacing: {message}" for message in error.messages) from None
         spacing = stage.spacing if self.spacing == CHECKPOINT else self.spacing
+        require(one_of(f"spacing={CHECKPOINT}: the checkpoint's timestep_spacing", spacing, SPACINGS))
         if spacing in PRESETS:
             require(None if T == 1000 else f"spacing={spacing}: made for 1000 training steps, this model has {T}")
-            return PRESETS[spacing]
+            return tuple(process.at(place) for place in PRESETS[spacing])
         n = self.steps or min(DEFAULT_STEPS, T)
         if n > T:
             raise BadInput(f"steps={n}: this model has {T} training steps")
-        return spaced(spacing, n, stage.schedule, stage.offset)
+        return spaced(spacing, n, process, stage.offset)
+
+    def raised(self, level: Level, steps: int, process: Process) -> Level:
+        return level
+
+    def corrected(self, t: Level, s: Level) -> Weights | None:
+        return None

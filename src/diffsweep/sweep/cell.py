@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from diffsweep.core.loop import rounds
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
-from diffsweep.core.types import BASE, Stage
-from diffsweep.scheduler.threshold import CHECKPOINT
+from diffsweep.core.types import BASE, Level, Stage
+from diffsweep.scheduler.spacing import CHECKPOINT
 from diffsweep.sweep import prompts
 from diffsweep.sweep.parts import as_mapping, build, coerced, plain, shown, sources, used_by
 
@@ -65,7 +66,7 @@ class Cell:
     """One picture asked for. config: what decides it, plain; axes: what its sweep varies; the parts, built; notes: what
     was assumed, each beginning with its key.
 
-    Of a cell that enlarges another's picture, stage, scheduler, guidance and timesteps are the super-resolution's.
+    Of a cell that enlarges another's picture, stage, scheduler, guidance and levels are the super-resolution's.
     """
 
     id: str
@@ -79,8 +80,8 @@ class Cell:
     guidance: Any
     technique: Any
     view: Any
-    timesteps: tuple[int, ...]
-    visited: tuple[int, ...]
+    levels: tuple[Level, ...]  # those that the scheduler visits
+    visited: tuple[Level, ...]  # those of the technique's trajectory
     pixels: np.ndarray | None
     mask: np.ndarray | None
     hard_mask: np.ndarray | None = None  # before softening; it decides no pixel, metrics need it
@@ -115,7 +116,12 @@ class Cell:
             return ()
         prompts = self.technique.asked(self.prompt)
         asked = self.upscale.asked(prompts) if self.base else prompts
-        return tuple(row for prompt in asked for row in self.guidance.about(prompt).prompts)
+        return tuple(row for prompt in asked for row in self.guidance.branches(prompt))
+
+    @property
+    def rounds(self) -> int:
+        """How often the technique asks for an estimate, each of so many model rows as there are `prompts`."""
+        return rounds(self.visited, self.scheduler, self.stage.process)
 
 
 def _array(group: str, part: Any, size: int) -> tuple[np.ndarray, str]:
@@ -143,8 +149,8 @@ def _hardened(mask: Any, size: int, stamp: object) -> np.ndarray:
 
 
 @lru_cache(maxsize=4096)
-def _hash(timesteps: tuple[int, ...]) -> str:
-    return hashlib.sha256(repr(timesteps).encode()).hexdigest()
+def _hash(levels: tuple[Level, ...]) -> str:
+    return hashlib.sha256(repr(tuple(level.t for level in levels)).encode()).hexdigest()
 
 
 @lru_cache
@@ -200,16 +206,15 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
 
     technique: Any = parts["technique"]
     scheduler: Any = parts.get("scheduler")
-    timesteps: tuple[int, ...] = ()
-    visited: tuple[int, ...] = ()
+    levels: tuple[Level, ...] = ()
+    visited: tuple[Level, ...] = ()
     if scheduler:
         with problems.under("scheduler"):
-            timesteps = scheduler.timesteps(stage)
-    if timesteps:
+            levels = scheduler.levels(stage)
+    if levels:
         with problems.under("technique"):
-            require(within("t", getattr(technique, "t", None), 0, len(stage.schedule) - 1))
-            visited = technique.visited(timesteps)
-            technique = technique.settled(timesteps)
+            visited = technique.visited(levels, stage)
+            technique = technique.settled(levels)
     if "view" in uses:
         for view in technique.views or (parts.get("view"),):
             fits = getattr(view, "fits", None)
@@ -235,7 +240,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         used["prompt"] = asked[0] if len(asked) == 1 else list(asked)
         used["technique"] = {key: value for key, value in used["technique"].items() if key != "prompts"}
     if "scheduler" in uses:
-        used["scheduler"] = _trajectory(scheduler, stage, timesteps)
+        used["scheduler"] = _trajectory(scheduler, stage, levels)
     if "guidance" in uses:
         used["guidance"] = _plain(guidance)
     if "view" in uses and technique.views is None:
@@ -258,7 +263,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         guidance=guidance,
         technique=technique,
         view=parts["view"],
-        timesteps=timesteps,
+        levels=levels,
         visited=visited,
         pixels=arrays["input"][0] if "input" in arrays else None,
         mask=arrays["mask"][0] if "mask" in arrays else None,
@@ -299,10 +304,10 @@ def _larger(upscale: Any, model: Any, low: Stage, problems: _Problems) -> Iterat
 
 def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, parts: Mapping[str, Any]) -> Cell:
     """The cell that enlarges the picture of `base`, towards the same input and under the same mask."""
-    timesteps = upscale.scheduler.timesteps(stage)
+    levels = upscale.scheduler.levels(stage)
     guidance = _guidance(upscale.guidance, upscale.asked(base.technique.asked(base.prompt)))
     settled = {key: value for key, value in plain(upscale).items() if key != "then"}
-    settled |= {"scheduler": _trajectory(upscale.scheduler, stage, timesteps), "guidance": _plain(guidance)}
+    settled |= {"scheduler": _trajectory(upscale.scheduler, stage, levels), "guidance": _plain(guidance)}
     before = {"of": base.config["upscale"]} if base.base else {}
     decided = {**base.config, "upscale": {**settled, "fingerprint": fingerprint, **before}}
     if "prompt" not in decided:
@@ -325,8 +330,8 @@ def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, parts: M
         stage=stage,
         scheduler=upscale.scheduler,
         guidance=guidance,
-        timesteps=timesteps,
-        visited=timesteps,
+        levels=levels,
+        visited=levels,
         pixels=pixels["input"],
         mask=pixels["mask"],
         hard_mask=hard_mask,
@@ -335,9 +340,9 @@ def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, parts: M
     )
 
 
-def _trajectory(scheduler: Any, stage: Stage, timesteps: tuple[int, ...]) -> dict[str, Any]:
+def _trajectory(scheduler: Any, stage: Stage, levels: tuple[Level, ...]) -> dict[str, Any]:
     """A scheduler's settings as they come out on a stage."""
-    own = {"steps": len(timesteps), "timesteps": _hash(timesteps)}
+    own = {"steps": len(levels), "timesteps": _hash(levels)}
     if scheduler.spacing == CHECKPOINT:
         own["spacing"] = stage.spacing
     seen = scheduler.on(stage)

@@ -19,7 +19,8 @@ from typing import Any
 from diffsweep.core.packages import HINT, imported, modules, source
 from diffsweep.core.problems import BadInput, did_you_mean, not_text, require
 from diffsweep.core.text import WORDS
-from diffsweep.core.types import Guidance, Scheduler, View
+from diffsweep.core.types import Scheduler, View
+from diffsweep.guidance.rule import Rule
 from diffsweep.input.picture import Picture
 from diffsweep.mask.mask import Mask
 from diffsweep.technique.job import Plain, Technique
@@ -28,8 +29,8 @@ from diffsweep.upscale import Upscale
 # what makes a module's dataclass a part of its group
 MARKS = {
     "model": "load",
-    "scheduler": "step",
-    "guidance": "about",
+    "scheduler": "weights",
+    "guidance": "branches",
     "technique": "program",
     "view": "apply",
     "mask": "values",
@@ -46,7 +47,7 @@ CONTRACTS: dict[str, tuple[type, type]] = {
 USES = ("prompt", "scheduler", "guidance", "input", "mask", "view")  # what a technique may use
 NESTED = {
     View: "view",
-    Guidance: "guidance",
+    Rule: "guidance",
     Scheduler: "scheduler",
     Upscale: "upscale",
 }  # a field of such a type holds a part

@@ -38,5 +38,5 @@ def settled(given: str | None, technique: Any, picture: Any, name: str, guidance
 
 def _steered(guidance: Any) -> str:
     """How the estimate about an empty prompt comes about."""
-    other = [row for row in guidance.about("").prompts if row] if guidance else []
+    other = [row for row in guidance.branches("") if row] if guidance else []
     return f"guided by {', '.join(map(repr, other))} alone" if other else "unguided"

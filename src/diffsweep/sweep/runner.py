@@ -261,7 +261,7 @@ class Sweep:
         document = self._write()
         from tqdm import tqdm
 
-        planned = sum(len(cell.visited) * len(cell.prompts) for cell in missing)
+        planned = sum(cell.rounds * len(cell.prompts) for cell in missing)
         interactive = sys.stderr.isatty()
         bar: tqdm[None] = tqdm(
             total=planned,
@@ -415,7 +415,7 @@ class Sweep:
 
         def following(cell: Cell) -> int:
             """The steps of what enlarges a cell's picture, one stage after another."""
-            return max((len(next.visited) + following(next) for next in later.get(cell.id, ())), default=0)
+            return max((next.rounds + following(next) for next in later.get(cell.id, ())), default=0)
 
         return replace(own, later=following(cell))
 
@@ -463,7 +463,7 @@ class Sweep:
                 "config": cell.config,
                 "nfe": base["nfe"] + finished.nfe,
                 "seconds": round(base["seconds"] + finished.seconds, 6),
-                "timesteps": list(cell.visited),
+                "timesteps": [level.t for level in cell.visited],
                 "facts": facts,
                 "metrics": {},
                 "provenance": {

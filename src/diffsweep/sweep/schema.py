@@ -70,7 +70,7 @@ class Trajectory(TypedDict):
     """The steps that were watched: how many were asked for, and the timesteps of those that were stored."""
 
     asked: int
-    t: list[int]
+    t: list[float]
 
 
 class Facts(TypedDict):
@@ -93,7 +93,7 @@ class Record(TypedDict):
     facts: Facts
     metrics: dict[str, Entry]
     recipe: NotRequired[int]
-    timesteps: NotRequired[list[int]]
+    timesteps: NotRequired[list[float]]
     provenance: NotRequired[dict[str, Any]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.core.loop import rises, steps
 from diffsweep.core.pictures import STEP
 from diffsweep.core.streams import Streams, placed
 from diffsweep.sweep.cell import Cell
@@ -13,25 +14,25 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from diffsweep.core.types import Program
+    from diffsweep.core.types import Level, Program, Watch
     from diffsweep.engine import Work
     from diffsweep.technique.job import Job
 
 
 class Trajectory:
-    """What is kept of a cell's way from noise: x and the clean image it implies, at `number` of its steps."""
+    """What is kept of a cell's way from noise: x and the clean estimate of the step, at `number` of its steps."""
 
     def __init__(self, cell: Cell, number: int) -> None:
-        last = len(cell.visited) - 1
+        last = sum(not rises(t, s) for t, s in steps(cell.visited, cell.stage.process)) - 1
         self.number = number
         shown = min(number, last + 1)
         self.kept = {round(i * last / max(1, shown - 1)) for i in range(shown)}
         self.step = 0
-        self.seen: list[tuple[int, int, Tensor, Tensor]] = []
+        self.seen: list[tuple[int, float, Tensor, Tensor]] = []
 
-    def __call__(self, t: int, x: Tensor, clean: Tensor) -> None:
+    def __call__(self, level: Level, x: Tensor, clean: Tensor) -> None:
         if self.step in self.kept:
-            self.seen.append((self.step, t, x, clean))
+            self.seen.append((self.step, level.t, x, clean))
         self.step += 1
 
     @property
@@ -52,7 +53,7 @@ def work(
     cell: Cell,
     device: str,
     pixels: Callable[[str], np.ndarray] | None = None,
-    watch: Callable[[], Callable[[int, Tensor, Tensor], None]] | None = None,
+    watch: Callable[[], Watch] | None = None,
 ) -> Work:
     """A cell as work for the engine; its tensors are made when it starts. pixels: a stored picture by its cell's id.
     watch: makes what watches the loop, each time that the engine starts the cell."""
@@ -65,14 +66,14 @@ def work(
         assert pixels is not None
         return cell.upscale.program(cell.technique, job(cell, device, pixels(cell.base.id), watcher))
 
-    return Work(cell, start, len(cell.visited), len(cell.prompts), cell.asks)
+    return Work(cell, start, cell.rounds, len(cell.prompts), cell.asks)
 
 
 def job(
     cell: Cell,
     device: str = "cpu",
     low: np.ndarray | None = None,
-    watch: Callable[[int, Tensor, Tensor], None] | None = None,
+    watch: Watch | None = None,
 ) -> Job:
     """What a technique is handed for a cell. low: the picture to enlarge, uint8 h w 3."""
     import torch
@@ -84,7 +85,7 @@ def job(
         mask = placed(torch.tensor(cell.mask)[None].float() / 255, device)
     return Job(
         prompt=cell.prompt,
-        timesteps=cell.timesteps,
+        levels=cell.visited,
         stage=cell.stage,
         scheduler=cell.scheduler,
         guidance=cell.guidance,

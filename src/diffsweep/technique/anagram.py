@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from diffsweep.core.problems import require
-from diffsweep.core.types import Program, View
+from diffsweep.core.types import View
 from diffsweep.guidance.multiview import Multiview, mean
 from diffsweep.technique.job import Job, Outcome, Plain
 from diffsweep.technique.prompts import filled
@@ -54,11 +54,8 @@ class Anagram(Plain):
 
     def guided(self, job: Job) -> Multiview:
         parts = zip(self.seen(job), self.asked(job.prompt), strict=True)
-        return Multiview(tuple((view, job.guidance.about(prompt)) for view, prompt in parts), mean)
+        return Multiview(tuple((view, job.about(prompt, view.apply)) for view, prompt in parts), mean)
 
     def shown(self, image: Tensor, job: Job) -> Outcome:
         views = {f"view_{k}": view.apply(image) for k, view in enumerate(self.seen(job))}
         return Outcome(image, views, {"prompts": list(self.asked(job.prompt))})
-
-    def program(self, job: Job) -> Program[Outcome]:
-        return self.shown((yield from job.denoise(job.noise(), job.timesteps, self.guided(job))), job)

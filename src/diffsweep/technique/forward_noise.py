@@ -5,24 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from diffsweep.core.types import Program
+from diffsweep.core.types import Level, Program, Stage
 from diffsweep.technique.job import Job, Outcome, Plain
-from diffsweep.technique.start import check_t
 
 
 @dataclass(frozen=True)
 class ForwardNoise(Plain):
-    """t: the noise level, a timestep of the model's training schedule."""
+    """t: the noise level, a timestep of the model's training."""
 
     uses: ClassVar[frozenset[str]] = frozenset({"input"})
     t: int = 500
 
-    def __post_init__(self) -> None:
-        check_t(self.t)
-
-    def visited(self, timesteps: tuple[int, ...]) -> tuple[int, ...]:
+    def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
+        stage.process.level(self.t)
         return ()
 
     def program(self, job: Job) -> Program[Outcome]:
         yield from ()
-        return Outcome(job.noised(self.t))
+        return Outcome(job.noised(job.level(self.t)))

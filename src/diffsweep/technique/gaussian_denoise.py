@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from diffsweep.core.problems import require, within
-from diffsweep.core.types import Program
+from diffsweep.core.types import Level, Program, Stage
 from diffsweep.guidance.band import blur
 from diffsweep.technique.job import Job, Outcome, Plain
-from diffsweep.technique.start import check_t
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 class GaussianDenoise(Plain):
     """t: the noise level. sigma: pixels, None searches. kernel: odd width in pixels, None for 4 sigma to each side.
 
-    rescale: undo the signal's attenuation sqrt(a_t) before blurring (the writeup blurs the noisy picture as it is).
+    rescale: undo the signal's attenuation alpha before blurring (the writeup blurs the noisy picture as it is).
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"input"})
@@ -33,14 +32,15 @@ class GaussianDenoise(Plain):
     rescale: bool = False
 
     def __post_init__(self) -> None:
-        check_t(self.t)
         require(
             within("sigma", self.sigma, 0.01),
             within("kernel", self.kernel, 1),
             f"kernel={self.kernel}: must be odd" if self.kernel is not None and self.kernel % 2 == 0 else None,
         )
 
-    def visited(self, timesteps: tuple[int, ...]) -> tuple[int, ...]:
+    def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
+        lost = self.rescale and not stage.process.level(self.t).alpha
+        require(f"rescale=true: nothing of the input is left at t={self.t}" if lost else None)
         return ()
 
     def blurred(self, x: Tensor, sigma: float) -> Tensor:
@@ -62,8 +62,9 @@ class GaussianDenoise(Plain):
     def program(self, job: Job) -> Program[Outcome]:
         yield from ()
         assert job.image is not None
-        noisy = job.noised(self.t)
-        x = noisy / job.stage.schedule.a(self.t) ** 0.5 if self.rescale else noisy
+        level = job.level(self.t)
+        noisy = job.noised(level)
+        x = noisy / level.alpha if self.rescale else noisy
         sigma = self.best(x, job.image) if self.sigma is None else self.sigma
         facts = {"sigma": round(sigma, 4), "sigma_chosen": "given" if self.sigma else "best against the reference"}
         return Outcome(self.blurred(x, sigma), {"noisy": noisy}, facts)

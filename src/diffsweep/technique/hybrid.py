@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from diffsweep.core.problems import require, within
-from diffsweep.core.types import Program
 from diffsweep.guidance.band import bands, blur
 from diffsweep.guidance.multiview import Multiview, total
 from diffsweep.technique.job import Job, Outcome, Plain
@@ -58,11 +57,8 @@ class Hybrid(Plain):
 
     def guided(self, job: Job) -> Multiview:
         parts = zip(bands(*self.scaled(job)), self.asked(job.prompt), strict=True)
-        return Multiview(tuple((band, job.guidance.about(prompt)) for band, prompt in parts), total)
+        return Multiview(tuple((band, job.about(prompt)) for band, prompt in parts), total)
 
     def shown(self, image: Tensor, job: Job) -> Outcome:
         sigmas, kernel = self.scaled(job)
         return Outcome(image, {"low": blur(image, sigmas[0], kernel)}, {"prompts": list(self.asked(job.prompt))})
-
-    def program(self, job: Job) -> Program[Outcome]:
-        return self.shown((yield from job.denoise(job.noise(), job.timesteps, self.guided(job))), job)

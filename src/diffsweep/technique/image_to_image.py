@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from diffsweep.core.problems import require, within
-from diffsweep.core.types import Program
-from diffsweep.technique.job import Job, Outcome, Plain
+from diffsweep.core.types import Level, Stage
+from diffsweep.technique.job import FromInput
 from diffsweep.technique.start import check_index, index_of
 
 DEFAULT_STRENGTH = 0.7
 
 
 @dataclass(frozen=True)
-class ImageToImage(Plain):
-    """Where to start, one of: start_index, counted from the noisiest timestep; strength, the share of steps run.
+class ImageToImage(FromInput):
+    """Where to start, one of: start_index, counted from the noisiest level; strength, the share of steps run.
 
     strength means int(n strength) of n steps, as in diffusers; with neither key it is 0.7.
     """
@@ -33,8 +33,8 @@ class ImageToImage(Plain):
             else None,
         )
 
-    def settled(self, timesteps: tuple[int, ...]) -> Self:
-        return replace(self, start_index=self.index(len(timesteps)), strength=None)
+    def settled(self, levels: tuple[Level, ...]) -> Self:
+        return replace(self, start_index=self.index(len(levels)), strength=None)
 
     def index(self, n: int) -> int:
         if self.start_index is not None:
@@ -43,10 +43,5 @@ class ImageToImage(Plain):
         strength = DEFAULT_STRENGTH if self.strength is None else self.strength
         return index_of(strength, n)
 
-    def visited(self, timesteps: tuple[int, ...]) -> tuple[int, ...]:
-        return timesteps[self.index(len(timesteps)) :]
-
-    def program(self, job: Job) -> Program[Outcome]:
-        timesteps = self.visited(job.timesteps)
-        noisy = job.noised(timesteps[0])
-        return Outcome((yield from job.denoise(noisy, timesteps)), {"noisy": noisy})
+    def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
+        return levels[self.index(len(levels)) :]

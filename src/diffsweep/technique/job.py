@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from diffsweep.core.loop import denoise
 from diffsweep.core.streams import MAIN, Streams
-from diffsweep.core.types import Constraint, Guidance, Program, Stage, View
+from diffsweep.core.types import BASE, Constraint, Guidance, Level, Program, Scheduler, Stage, View, Watch
+from diffsweep.guidance.rule import About, Rule
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from diffsweep.guidance.classifier_free import ClassifierFree
-    from diffsweep.guidance.none import Unguided
-    from diffsweep.scheduler.ddim import Ddim
-    from diffsweep.scheduler.ddpm import Ddpm
-    from diffsweep.scheduler.dpm_solver import DpmSolver
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,44 +26,51 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One cell's ingredients. timesteps: all that the scheduler visits; image C H W, mask 1 H W where asked for.
+    """One cell's ingredients. levels: those that the technique visits; image C H W, mask 1 H W where asked for.
 
     low: the picture that a super-resolution stage enlarges, C h w; scale: how much larger its own is than the first
-    stage's. watch: as the loop's.
+    stage's. asks, beside: which of the engine's models is asked, and what it sees beside x, as of a query. watch: as
+    the loop's.
     """
 
     prompt: str
-    timesteps: tuple[int, ...]
+    levels: tuple[Level, ...]
     stage: Stage
-    scheduler: Ddpm | Ddim | DpmSolver
-    guidance: ClassifierFree | Unguided
+    scheduler: Scheduler
+    guidance: Rule
     streams: Streams
     image: Tensor | None = None
     mask: Tensor | None = None
     view: View | None = None
     low: Tensor | None = None
     scale: float = 1.0
-    watch: Callable[[int, Tensor, Tensor], None] | None = None
+    asks: str = BASE
+    beside: Mapping[str, Tensor | float] = field(default_factory=dict)
+    watch: Watch | None = None
 
     def noise(self) -> Tensor:
         """The main stream's next draw, shaped as the picture."""
         return self.streams.normal(MAIN, self.stage.shape)
 
-    def noised(self, t: int) -> Tensor:
-        """The input at noise level t."""
-        assert self.image is not None, "the technique's `uses` does not name 'input'"
-        return self.stage.schedule.noised(self.image, self.noise(), t)
+    def level(self, t: float) -> Level:
+        """The level of the stage's process at t."""
+        return self.stage.process.level(t)
 
-    def denoise(
-        self,
-        x: Tensor,
-        timesteps: tuple[int, ...],
-        guidance: Guidance | None = None,
-        constraint: Constraint | None = None,
-    ) -> Generator[Any, Any, Tensor]:
+    def noised(self, level: Level) -> Tensor:
+        """The input at this level."""
+        assert self.image is not None, "the technique's `uses` does not name 'input'"
+        return level.noised(self.image, self.noise())
+
+    def about(self, prompt: str, look: Callable[[Tensor], Tensor] | None = None) -> About:
+        """This job's guidance towards a prompt. look: how pictures that the model sees beside x are looked at."""
+        beside = self.beside
+        if look is not None:
+            beside = {key: value if isinstance(value, int | float) else look(value) for key, value in beside.items()}
+        return About(self.guidance, prompt, self.asks, beside)
+
+    def denoise(self, x: Tensor, guidance: Guidance, constraint: Constraint | None = None) -> Program[Tensor]:
         """The one loop, with this job's parts."""
-        guidance = guidance or self.guidance.about(self.prompt)
-        return denoise(x, timesteps, guidance, self.scheduler, self.stage, self.streams, constraint, self.watch)
+        return denoise(x, self.levels, guidance, self.scheduler, self.stage, self.streams, constraint, self.watch)
 
 
 class Technique(Protocol):
@@ -87,11 +89,12 @@ class Technique(Protocol):
         """The prompts that the model is asked about at every step, guidance aside."""
         ...
 
-    def visited(self, timesteps: tuple[int, ...]) -> tuple[int, ...]:
-        """Those timesteps at which the model is asked; BadInput where the technique's keys do not fit them."""
+    def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
+        """The levels of its trajectory, of those that the scheduler visits; BadInput where the technique's keys do not
+        fit them."""
         ...
 
-    def settled(self, timesteps: tuple[int, ...]) -> Technique:
+    def settled(self, levels: tuple[Level, ...]) -> Technique:
         """The same technique with its keys in their plainest form, so that equal pictures have equal ids."""
         ...
 
@@ -99,38 +102,68 @@ class Technique(Protocol):
         """What is asked at every step, of the first stage and of one that enlarges its picture."""
         ...
 
-    def pinned(self, job: Job, timesteps: tuple[int, ...]) -> Constraint | None:
-        """What must not move over these timesteps."""
+    def pinned(self, job: Job) -> Constraint | None:
+        """What must not move over the job's levels."""
         ...
 
     def shown(self, image: Tensor, job: Job) -> Outcome:
         """The outcome that a finished picture makes."""
         ...
 
-    def program(self, job: Job) -> Program[Outcome]: ...
+    def denoised(self, x: Tensor, job: Job) -> Program[Outcome]:
+        """x (C H W, at the first of the job's levels) carried to the end: what every stage does alike."""
+        ...
+
+    def program(self, job: Job) -> Program[Outcome]:
+        """The first stage."""
+        ...
 
 
 class Plain:
-    """The defaults: one prompt, every timestep, keys as they are, nothing pinned, no further pictures."""
+    """The defaults: from noise through all levels, one prompt, keys as they are, nothing pinned, no further pictures.
+
+    A technique overrides what it does otherwise; `denoised` and `program` follow from that.
+    """
 
     stores: ClassVar[frozenset[str]] = frozenset()
-
     restores: ClassVar[bool] = False
 
     def asked(self, prompt: str) -> tuple[str, ...]:
         return (prompt,)
 
-    def visited(self, timesteps: tuple[int, ...]) -> tuple[int, ...]:
-        return timesteps
+    def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
+        return levels
 
-    def settled(self, timesteps: tuple[int, ...]) -> Any:
+    def settled(self, levels: tuple[Level, ...]) -> Any:
         return self
 
-    def guided(self, job: Job) -> Guidance:
-        return job.guidance.about(job.prompt)
+    def begin(self, job: Job) -> Tensor:
+        """The first image, at the first of the job's levels."""
+        return job.noise()
 
-    def pinned(self, job: Job, timesteps: tuple[int, ...]) -> Constraint | None:
+    def guided(self, job: Job) -> Guidance:
+        return job.about(job.prompt)
+
+    def pinned(self, job: Job) -> Constraint | None:
         return None
 
     def shown(self, image: Tensor, job: Job) -> Outcome:
         return Outcome(image)
+
+    def denoised(self, x: Tensor, job: Job) -> Program[Outcome]:
+        return self.shown((yield from job.denoise(x, self.guided(job), self.pinned(job))), job)
+
+    def program(self, job: Job) -> Program[Outcome]:
+        return (yield from self.denoised(self.begin(job), job))
+
+
+class FromInput(Plain):
+    """From the noised input, which is shown too."""
+
+    def begin(self, job: Job) -> Tensor:
+        return job.noised(job.levels[0])
+
+    def program(self, job: Job) -> Program[Outcome]:
+        noisy = self.begin(job)
+        outcome = yield from self.denoised(noisy, job)
+        return replace(outcome, pictures={"noisy": noisy, **outcome.pictures})

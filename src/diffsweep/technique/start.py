@@ -1,19 +1,16 @@
-"""Where a trajectory that starts from a noised input begins."""
+"""Where a trajectory begins, and where it turns back."""
 
 from __future__ import annotations
 
 import math
 
-from diffsweep.core.problems import BadInput, require, within
+from diffsweep.core.problems import BadInput, require
 from diffsweep.core.text import counted
-
-
-def check_t(t: int) -> None:
-    require(within("t", t, 0, 999))
+from diffsweep.core.types import Level, Stage
 
 
 def index_of(strength: float, n: int) -> int:
-    """The start index that skips all but int(n strength) of n timesteps, as diffusers' pipelines do."""
+    """The start index that skips all but int(n strength) of n levels, as diffusers' pipelines do."""
     kept = min(int(n * strength), n)
     require(f"strength={strength}: leaves no step of {n}; at least {least(n)} is needed" if kept == 0 else None)
     return n - kept
@@ -32,6 +29,24 @@ def check_index(start_index: int, n: int) -> None:
         )
 
 
-def below(t: int, timesteps: tuple[int, ...]) -> tuple[int, ...]:
-    """A trajectory from t itself through the visited timesteps below it."""
-    return (t, *(s for s in timesteps if s < t))
+def below(t: int, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
+    """A trajectory from t itself through the visited levels below it."""
+    return (stage.process.level(t), *(level for level in levels if level.t < t))
+
+
+def jumping(levels: tuple[Level, ...], jump: int, resamples: int) -> tuple[Level, ...]:
+    """RePaint's trajectory (Lugmayr et al. 2022, section 4.2; `get_schedule_jump` in its code): at every `jump`-th level
+    from the last one on, it goes back up by `jump` levels, so that each stretch is sampled `resamples` times."""
+    n, left = len(levels), {}
+    for place in range(0, n - jump, jump):  # counted from the last level
+        left[place] = resamples - 1
+    walk, place = [levels[0]], n - 1
+    while True:
+        if left.get(place, 0) > 0:
+            left[place] -= 1
+            place += jump
+        elif place == 0:
+            return tuple(walk)
+        else:
+            place -= 1
+        walk.append(levels[n - 1 - place])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from diffsweep.core.types import Guidance, Program, Scheduler, Stage
+from diffsweep.core.types import Program, Scheduler, Stage
+from diffsweep.guidance.rule import Rule
 
 if TYPE_CHECKING:
     from diffsweep.technique.job import Job, Outcome, Technique
@@ -23,11 +24,20 @@ class Upscale(Protocol):
 
 
 class Enlargement(Upscale, Protocol):
-    """One that does enlarge. model: who answers; name: what the engine calls the stage; then: what follows."""
+    """One that does enlarge. model: who answers; name: what the engine calls the stage; noise_level: the timestep to
+    which the picture is noised; then: what follows."""
 
-    guidance: Guidance
-    scheduler: Scheduler
-    then: Upscale
+    @property
+    def noise_level(self) -> int: ...
+
+    @property
+    def guidance(self) -> Rule: ...
+
+    @property
+    def scheduler(self) -> Scheduler: ...
+
+    @property
+    def then(self) -> Upscale: ...
 
     @property
     def model(self) -> Any: ...

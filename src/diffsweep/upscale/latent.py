@@ -14,13 +14,14 @@ from typing import Any
 
 from diffsweep.core.problems import one_of, require, within
 from diffsweep.core.streams import MAIN
-from diffsweep.core.types import Guidance, Program, Scheduler, Stage
+from diffsweep.core.types import Program, Scheduler, Stage
 from diffsweep.guidance.classifier_free import ClassifierFree
+from diffsweep.guidance.rule import Rule
 from diffsweep.model.latent import ClipText, LatentUpscaler
 from diffsweep.scheduler.ddim import Ddim
 from diffsweep.technique.job import Job, Outcome, Technique
 from diffsweep.upscale.none import NoUpscale
-from diffsweep.upscale.super_resolution import Conditioned, reachable
+from diffsweep.upscale.super_resolution import reachable, shown_beside
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Latent:
     compile: bool = False
     text: ClipText = field(default_factory=ClipText)
     noise_level: int = 20
-    guidance: Guidance = field(default_factory=lambda: ClassifierFree(scale=9.0))
+    guidance: Rule = field(default_factory=lambda: ClassifierFree(scale=9.0))
     scheduler: Scheduler = field(default_factory=lambda: Ddim(steps=75))
     side: int = field(default=0, metadata={"bound": True})  # of the picture to enlarge
 
@@ -69,7 +70,6 @@ class Latent:
         assert job.low is not None
         (prompt,) = self.asked(technique.asked(job.prompt))
         noise = job.streams.normal(MAIN, job.low.shape)
-        given = self.model.noising().noised(job.low, noise, self.noise_level)
-        guidance = Conditioned(job.guidance.about(prompt), given, self.noise_level, self.name)
-        x = yield from job.denoise(job.noise(), job.timesteps, guidance)
+        job = shown_beside(job, self, job.low, noise)
+        x = yield from job.denoise(job.noise(), job.about(prompt))
         return Outcome(x, facts={"prompts": [prompt]})

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.problems import BadInput, one_of, require, within
-from diffsweep.core.types import Estimate, Given, Guidance, Program, Query, Scheduler, Stage
+from diffsweep.core.types import Program, Scheduler, Stage
 from diffsweep.guidance.classifier_free import ClassifierFree
+from diffsweep.guidance.rule import Rule
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.model.t5 import T5
 from diffsweep.scheduler.ddpm import Ddpm
 from diffsweep.technique.job import Job, Outcome, Technique
-from diffsweep.upscale import Upscale
+from diffsweep.upscale import Enlargement, Upscale
 from diffsweep.upscale.none import NoUpscale
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class SuperResolution:
     safety_checker: bool = False
     watermark: bool = False
     noise_level: int = 100
-    guidance: Guidance = field(default_factory=lambda: ClassifierFree(scale=1.0))
+    guidance: Rule = field(default_factory=lambda: ClassifierFree(scale=1.0))
     scheduler: Scheduler = field(default_factory=lambda: Ddpm(steps=20))
     then: Upscale = field(default_factory=NoUpscale)
 
@@ -71,7 +72,7 @@ class SuperResolution:
     def larger(self, low: Stage) -> Stage:
         stage = self.model.stage()
         require(
-            within("noise_level", self.noise_level, 0, len(self.model.noising()) - 1),
+            within("noise_level", self.noise_level, 0, self.model.noising().T - 1),
             f"path={self.path}: gives {stage.side} x {stage.side}, and the picture has that size or more already"
             if stage.side <= low.side
             else None,
@@ -88,44 +89,19 @@ class SuperResolution:
         assert job.low is not None
         x = job.noise()
         large = interpolate(job.low[None], job.stage.shape[-2:], mode="bilinear", align_corners=True)[0]
-        given = self.model.noising().noised(large, job.noise(), self.noise_level)
-        guidance = Conditioned(technique.guided(job), given, self.noise_level, self.name)
-        image = yield from job.denoise(x, job.timesteps, guidance, technique.pinned(job, job.timesteps))
-        return technique.shown(image, job)
+        return (yield from technique.denoised(x, shown_beside(job, self, large, job.noise())))
 
 
 def reachable(scheduler: Any, stage: Stage) -> None:
     """BadInput where the scheduler's keys do not fit the stage."""
     try:
-        scheduler.timesteps(stage)
+        scheduler.levels(stage)
     except BadInput as error:
         raise BadInput(f"scheduler.{message}" for message in error.messages) from None
 
 
-@dataclass(frozen=True, eq=False)
-class Conditioned:
-    """A guidance whose questions also show the noised low-resolution picture; views look at both alike."""
-
-    guidance: Guidance
-    given: Tensor
-    noise_level: int
-    stage: str
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        return self.guidance.prompts
-
-    def both(self, x: Tensor) -> Tensor:
-        import torch
-
-        return torch.cat([x, self.given])
-
-    def queries(self, x: Tensor, t: int) -> list[Query]:
-        return [self._conditioned(query) for query in self.guidance.queries(self.both(x), t)]
-
-    def _conditioned(self, query: Query) -> Query:
-        image, given = query.image.split([len(query.image) - len(self.given), len(self.given)])
-        return replace(query, image=image, stage=self.stage, given=Given(given, self.noise_level))
-
-    def merge(self, x: Tensor, t: int, answers: list[Estimate]) -> Estimate:
-        return self.guidance.merge(self.both(x), t, answers)
+def shown_beside(job: Job, upscale: Enlargement, low: Tensor, noise: Tensor) -> Job:
+    """The job, asking this stage, which sees the low-resolution picture beside x, noised to its `noise_level`."""
+    level = upscale.model.noising().level(upscale.noise_level)
+    beside = {"low": level.noised(low, noise), "noise_level": level.t}
+    return replace(job, asks=upscale.name, beside=beside)

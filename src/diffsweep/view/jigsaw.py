@@ -88,5 +88,5 @@ class Jigsaw:
         return permuted(x, assembled(x.shape[-1], self.seed))
 
     def invert(self, estimate: Estimate) -> Estimate:
-        back = inverse(assembled(estimate.noise.shape[-1], self.seed))
+        back = inverse(assembled(estimate.output.shape[-1], self.seed))
         return both(lambda x: permuted(x, back), estimate)

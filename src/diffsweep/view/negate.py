@@ -1,8 +1,8 @@
-"""The photographic negative: light and dark change places. The noise changes sign, its variance does not."""
+"""The photographic negative: light and dark change places. The output changes sign, its variance does not."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from diffsweep.core.types import Estimate
@@ -17,4 +17,4 @@ class Negate:
         return -x
 
     def invert(self, estimate: Estimate) -> Estimate:
-        return Estimate(-estimate.noise, estimate.variance)
+        return replace(estimate, output=-estimate.output)

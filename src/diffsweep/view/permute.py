@@ -46,5 +46,5 @@ class Permute:
         return permuted(x, shuffled(x.shape[-1], self.patches, self.seed))
 
     def invert(self, estimate: Estimate) -> Estimate:
-        back = inverse(shuffled(estimate.noise.shape[-1], self.patches, self.seed))
+        back = inverse(shuffled(estimate.output.shape[-1], self.patches, self.seed))
         return both(lambda x: permuted(x, back), estimate)

@@ -1,8 +1,9 @@
-"""What spatial views share: a map of pixels to pixels moves noise and variance alike."""
+"""What spatial views share: a map of pixels to pixels moves output and variance alike."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from diffsweep.core.streams import placed
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def both(move: Callable[[Tensor], Tensor], estimate: Estimate) -> Estimate:
-    return Estimate(move(estimate.noise), None if estimate.variance is None else move(estimate.variance))
+    variance = None if estimate.variance is None else move(estimate.variance)
+    return replace(estimate, output=move(estimate.output), variance=variance)
 
 
 def permuted(x: Tensor, source: list[int]) -> Tensor:

@@ -13,7 +13,6 @@ from diffsweep.core.types import Stage
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHECKPOINT = "checkpoint"
 KINDS = ("none", "clip", "dynamic")
 
 

@@ -1,0 +1,116 @@
+"""How a model's training noised its pictures: by a table (DDPM and its kin) or by a formula (flow matching).
+
+Plain numbers, no tensors, so that planning a sweep needs no torch. CLEAN (-1) is the noiseless end.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from operator import mul
+
+from diffsweep.core.problems import require, within
+from diffsweep.core.types import CLEAN, Level
+
+
+@dataclass(frozen=True)
+class Table:
+    """q(x_t | x_0) = N(sqrt(a_t) x_0, (1 - a_t) I), DDPM (4), with a_t written alpha_bar in DDPM.
+
+    alphas_cumprod: a_t for t = 0 .. T - 1, falling. end: a at CLEAN, below 1 where a checkpoint's own sampler leaves a
+    little noise (diffusers' `set_alpha_to_one: false`).
+    """
+
+    alphas_cumprod: tuple[float, ...]
+    end: float = 1.0
+
+    @property
+    def T(self) -> int:
+        return len(self.alphas_cumprod)
+
+    @property
+    def clean(self) -> Level:
+        return Level(CLEAN, math.sqrt(self.end), math.sqrt(1 - self.end))
+
+    def level(self, t: float) -> Level:
+        whole = int(t)
+        require(
+            f"t={t:g}: must be a whole number for this model" if t != whole else None,
+            within("t", whole, 0, self.T - 1),
+        )
+        a = self.alphas_cumprod[whole]
+        return Level(whole, math.sqrt(a), math.sqrt(1 - a))
+
+    def at(self, place: float, first: int = 0) -> Level:
+        return self.level(round(place) - first)
+
+    @cached_property
+    def ratios(self) -> tuple[float, ...]:
+        return tuple(math.sqrt((1 - a) / a) if a else math.inf for a in self.alphas_cumprod)
+
+    def nearest(self, ratio: float) -> Level:
+        after = min(bisect_left(self.ratios, ratio), self.T - 1)
+        before = max(after - 1, 0)
+        return self.level(min((after, before), key=lambda t: abs(math.log(self.ratios[t] / ratio))))
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Rectified flow, x = (1 - s) x_0 + s eps, for s in (0, 1] (Liu et al. 2022; Lipman et al. 2022).
+
+    The network is given t = T s. shift moves evenly spaced places towards noise: the place at share u of all has
+    s = shift u / (1 + (shift - 1) u) (Esser et al. 2024, (23)).
+    """
+
+    T: int = 1000
+    shift: float = 1.0
+
+    @property
+    def clean(self) -> Level:
+        return Level(CLEAN, 1.0, 0.0)
+
+    def level(self, t: float) -> Level:
+        require(None if 0 < t <= self.T else f"t={t:g}: must be above 0 and at most {self.T}")
+        return Level(t, 1 - t / self.T, t / self.T)
+
+    def at(self, place: float, first: int = 0) -> Level:
+        u = (place - first + 1) / self.T
+        return self.level(self.T * self.shift * u / (1 + (self.shift - 1) * u))
+
+    def nearest(self, ratio: float) -> Level:
+        return self.level(self.T * (1.0 if math.isinf(ratio) else ratio / (1 + ratio)))
+
+
+def from_betas(betas: Sequence[float]) -> Table:
+    return Table(tuple(accumulate((1 - beta for beta in betas), mul)))
+
+
+def zero_snr(table: Table) -> Table:
+    """The table with no signal left at its last timestep (Lin et al. 2023, algorithm 1; `rescale_betas_zero_snr`)."""
+    roots = [math.sqrt(a) for a in table.alphas_cumprod]
+    first, last = roots[0], roots[-1]
+    return Table(tuple(((root - last) * first / (first - last)) ** 2 for root in roots), table.end)
+
+
+@lru_cache
+def named_table(kind: str, steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> Table:
+    """A training schedule by the name diffusers gives it (`beta_schedule` in a scheduler's configuration).
+
+    linear: DDPM; scaled_linear: latent diffusion; squaredcos_cap_v2: iDDPM (17), which DeepFloyd IF uses.
+    """
+    if kind == "linear":
+        return from_betas([start + (end - start) * i / (steps - 1) for i in range(steps)])
+    if kind == "scaled_linear":
+        low, high = math.sqrt(start), math.sqrt(end)
+        return from_betas([(low + (high - low) * i / (steps - 1)) ** 2 for i in range(steps)])
+    if kind == "squaredcos_cap_v2":
+
+        def f(u: float) -> float:
+            return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+        return from_betas([min(1 - f((i + 1) / steps) / f(i / steps), 0.999) for i in range(steps)])
+    raise ValueError(f"beta_schedule={kind!r} is not known: linear, scaled_linear, squaredcos_cap_v2 are")

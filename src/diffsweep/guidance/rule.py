@@ -1,0 +1,46 @@
+"""A rule of guidance, and the rule applied to one prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from diffsweep.core.types import BASE, Estimate, Level, Program, Query
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Rule(Protocol):
+    """How a prompt guides: the choices of the group `guidance`."""
+
+    def branches(self, prompt: str) -> tuple[str, ...]:
+        """The prompts asked about for this one, a model row each."""
+        ...
+
+    def combined(self, answers: Sequence[Estimate]) -> Estimate:
+        """One estimate from the branches' answers."""
+        ...
+
+    def settled(self, prompts: Sequence[str]) -> Rule:
+        """The rule in its plainest form about these prompts, so that equal pictures have equal ids."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class About:
+    """The guidance by a rule towards one prompt. stage, beside: as of the questions."""
+
+    rule: Rule
+    prompt: str
+    stage: str = BASE
+    beside: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        return self.rule.branches(self.prompt)
+
+    def estimate(self, x: Tensor, level: Level) -> Program[Estimate]:
+        answers = yield [Query(x, level, prompt, self.stage, self.beside) for prompt in self.prompts]
+        return self.rule.combined(answers)
