@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from diffsweep.core.schedule import named_schedule
 
 from diffsweep.constraint.keep import keep
 from diffsweep.core.loop import denoise, steps
-from diffsweep.core.schedule import named_schedule
 from diffsweep.core.streams import MAIN, Streams
 from diffsweep.core.types import CLEAN, Constraint, Estimate, Stage
 from diffsweep.guidance.none import Unguided

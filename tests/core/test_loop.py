@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffsweep.core.schedule import named_schedule
 
 from diffsweep.core.loop import denoise
-from diffsweep.core.schedule import named_schedule
 from diffsweep.core.streams import Streams
 from diffsweep.core.types import CLEAN, Estimate, Stage
 from diffsweep.guidance.none import Unguided

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from diffsweep.core.schedule import NoiseSchedule, from_betas, named_schedule
 from diffusers import DDPMScheduler
 
 from diffsweep.core.loop import steps
-from diffsweep.core.schedule import NoiseSchedule, from_betas, named_schedule
 from diffsweep.core.types import CLEAN
 
 

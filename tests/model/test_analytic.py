@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from diffsweep.core.schedule import named_schedule
+
 from diffsweep.model.analytic import Analytic, GaussianMixture
 
 SCHEDULE = named_schedule("squaredcos_cap_v2")

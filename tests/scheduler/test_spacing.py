@@ -7,11 +7,11 @@ import math
 from typing import Any
 
 import pytest
+from diffsweep.core.schedule import named_schedule
 from diffusers import DDPMScheduler
 from diffusers.pipelines.deepfloyd_if import timesteps as theirs
 
 from diffsweep.core.problems import BadInput
-from diffsweep.core.schedule import named_schedule
 from diffsweep.core.types import Stage
 from diffsweep.scheduler.ddpm import Ddpm
 from diffsweep.scheduler.presets import PRESETS

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from diffsweep.core.schedule import named_schedule
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from diffsweep.core.loop import steps
-from diffsweep.core.schedule import named_schedule
 from diffsweep.core.types import CLEAN, Estimate, Stage
 from diffsweep.scheduler.ddim import Ddim
 from diffsweep.scheduler.ddpm import Ddpm

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffsweep.core.schedule import named_schedule
 from scipy.ndimage import gaussian_filter
 
-from diffsweep.core.schedule import named_schedule
 from diffsweep.core.streams import Streams
 from diffsweep.core.types import CLEAN, Estimate, Stage
 from diffsweep.engine import Engine, Work

@@ -31,8 +31,10 @@ COLOURS = {"red": (0.6, -0.6, -0.6), "green": (-0.6, 0.6, -0.6), "blue": (-0.6, 
 
 
 class GaussianMixture:
-    """The exact model. means: K C H W; covariances: K D D with D = C H W; weights: K; names: one a component. kind: what
-    it predicts, by default noise, or the velocity of a flow."""
+    """The exact model. means: K C H W; covariances: K D D with D = C H W; weights: K; names: one a component.
+
+    kind: what it predicts, by default noise, or the velocity of a flow.
+    """
 
     def __init__(
         self,
@@ -117,11 +119,8 @@ class Analytic:
         )
 
     def stage(self) -> Stage:
-        return Stage(
-            (3, self.size, self.size),
-            PROCESSES[self.process],
-            spacing="trailing" if self.process == "flow" else "leading",
-        )
+        spacing = "trailing" if self.process == "flow" else "leading"
+        return Stage((3, self.size, self.size), PROCESSES[self.process], spacing=spacing)
 
     def fingerprint(self) -> str:
         return hashlib.sha256(repr((self, sorted(COLOURS.items()))).encode()).hexdigest()

@@ -302,7 +302,7 @@ class Store:
             self.damaged[cell_id] = error
 
 
-def steps(record: Record) -> dict[str, int]:
+def steps(record: Record) -> dict[str, float]:
     """The timesteps at which a cell was watched, by how the names of their pictures begin (`step_0003`), in order."""
     trajectory = record["facts"].get("trajectory")
     names = dict.fromkeys(name.rpartition("_")[0] for name in sorted(record["files"]) if name.startswith(STEP))

@@ -35,8 +35,8 @@ def below(t: int, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
 
 
 def jumping(levels: tuple[Level, ...], jump: int, resamples: int) -> tuple[Level, ...]:
-    """RePaint's trajectory (Lugmayr et al. 2022, section 4.2; `get_schedule_jump` in its code): at every `jump`-th level
-    from the last one on, it goes back up by `jump` levels, so that each stretch is sampled `resamples` times."""
+    """RePaint's trajectory (Lugmayr et al. 2022, section 4.2; `get_schedule_jump` in its code): at every `jump`-th
+    level, from the last one on, it goes back up by `jump` levels, so that each stretch is sampled `resamples` times."""
     n, left = len(levels), {}
     for place in range(0, n - jump, jump):  # counted from the last level
         left[place] = resamples - 1
