@@ -10,18 +10,21 @@ from typing import Any
 
 import pytest
 import torch
-from diffsweep.core.schedule import named_schedule
 
 from diffsweep.constraint.keep import keep
 from diffsweep.core.loop import denoise, steps
+from diffsweep.core.process import named_table
 from diffsweep.core.streams import MAIN, Streams
-from diffsweep.core.types import CLEAN, Constraint, Estimate, Stage
+from diffsweep.core.types import Constraint, Estimate, Level, Stage
 from diffsweep.guidance.none import Unguided
+from diffsweep.guidance.rule import About
 from diffsweep.scheduler.ddim import Ddim
 from diffsweep.scheduler.ddpm import Ddpm
+from tests.answering import answered
 
 SHAPE = (3, 4, 4)
-STAGE = Stage(SHAPE, named_schedule("squaredcos_cap_v2"))
+TABLE = named_table("squaredcos_cap_v2")
+STAGE = Stage(SHAPE, TABLE)
 SEED = 11
 TIMESTEPS = (800, 600, 400, 200, 0)
 BLENDS = ("each_step", "change_map")
@@ -32,13 +35,22 @@ def randn(seed: int) -> torch.Tensor:
 
 
 KNOWN, X = randn(1).clamp(-1, 1), randn(2)
-LEVELS = torch.arange(256).reshape(1, 16, 16).float() / 255  # every mask value there is
-MASK = LEVELS[:, ::5, ::5]
+VALUES = torch.arange(256).reshape(1, 16, 16).float() / 255  # every mask value there is
+MASK = VALUES[:, ::5, ::5]
+
+
+def at(*timesteps: int) -> tuple[Level, ...]:
+    return tuple(TABLE.level(t) for t in timesteps)
+
+
+def after(*timesteps: int) -> list[Level]:
+    """The levels to which the steps from these lead."""
+    return [s for _, s in steps(at(*timesteps), TABLE)]
 
 
 def pinned(blend: str, mask: torch.Tensor = MASK, timesteps: tuple[int, ...] = TIMESTEPS, **others: Any) -> Constraint:
     given = {"known": KNOWN, "streams": Streams(SEED), "renoise": True, **others}
-    return keep(blend, mask=mask, timesteps=timesteps, stage=STAGE, **given)
+    return keep(blend, mask=mask, levels=at(*timesteps), **given)
 
 
 def known_noise() -> torch.Generator:
@@ -47,8 +59,8 @@ def known_noise() -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
 
-def noised(s: int, noise: torch.Tensor) -> torch.Tensor:
-    a = STAGE.schedule.a(s)
+def noised(s: float, noise: torch.Tensor) -> torch.Tensor:
+    a = TABLE.alphas_cumprod[int(s)]
     return math.sqrt(a) * KNOWN + math.sqrt(1 - a) * noise
 
 
@@ -68,29 +80,30 @@ def inpainted(
     timesteps: tuple[int, ...] = TIMESTEPS,
     network: Callable[[torch.Tensor], Estimate] = crooked,
 ) -> torch.Tensor:
-    program = denoise(streams.normal(MAIN, SHAPE), timesteps, Unguided("p"), scheduler, STAGE, streams, pin)
-    queries = next(program)
-    try:
-        while True:
-            queries = program.send([network(query.image) for query in queries])
-    except StopIteration as stop:
-        return stop.value
+    x, guidance = streams.normal(MAIN, SHAPE), About(Unguided(), "p")
+    program = denoise(x, at(*timesteps), guidance, scheduler, STAGE, streams, pin)
+    return answered(program, lambda query: network(query.image))
 
 
 # -- what is joined in -----------------------------------------------------------------------------------------------
 def test_each_step_joins_the_known_region_by_the_mask_with_fresh_noise_of_its_level() -> None:
     pin, generator = pinned("each_step"), known_noise()
-    for s in TIMESTEPS[1:]:
-        expected = MASK * X + (1 - MASK) * noised(s, torch.randn(SHAPE, generator=generator))
-        torch.testing.assert_close(pin(X, s), expected)
-    torch.testing.assert_close(pin(X, CLEAN), MASK * X + (1 - MASK) * KNOWN)
+    for s in at(*TIMESTEPS[1:]):
+        expected = MASK * X + (1 - MASK) * noised(s.t, torch.randn(SHAPE, generator=generator))
+        torch.testing.assert_close(pin.noisy(X, s), expected)
+    torch.testing.assert_close(pin.noisy(X, TABLE.clean), MASK * X + (1 - MASK) * KNOWN)
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+def test_the_clean_estimate_is_left_as_it_is(blend: str) -> None:
+    assert pinned(blend).clean(KNOWN, X, TABLE.level(400)) is KNOWN
 
 
 def test_a_change_map_joins_the_same_noised_known_region_but_each_pixel_whole() -> None:
     pin, generator = pinned("change_map"), known_noise()
-    for _, s in steps(TIMESTEPS):
-        there = KNOWN if s == CLEAN else noised(s, torch.randn(SHAPE, generator=generator))
-        joined = pin(X, s)
+    for s in after(*TIMESTEPS):
+        there = KNOWN if s.is_end else noised(s.t, torch.randn(SHAPE, generator=generator))
+        joined = pin.noisy(X, s)
         held = (joined == there).all(0, keepdim=True)
         torch.testing.assert_close(joined, there.where(held, X), rtol=0, atol=1e-6)
         assert held.any() and not held.all()
@@ -99,8 +112,8 @@ def test_a_change_map_joins_the_same_noised_known_region_but_each_pixel_whole() 
 @pytest.mark.parametrize("blend", BLENDS)
 def test_a_clean_known_region_is_joined_as_it_is_and_draws_nothing(blend: str) -> None:
     pin = pinned(blend, mask=torch.zeros(1, 4, 4), streams=None, renoise=False)
-    for _, s in steps(TIMESTEPS):
-        assert torch.equal(pin(X, s), KNOWN)
+    for s in after(*TIMESTEPS):
+        assert torch.equal(pin.noisy(X, s), KNOWN)
 
 
 @pytest.mark.parametrize("blend", BLENDS)
@@ -144,8 +157,8 @@ def test_the_known_region_decides_what_is_drawn_beside_it() -> None:
 def held_steps(timesteps: tuple[int, ...], mask: torch.Tensor) -> torch.Tensor:
     """Whether a change map holds each pixel, step by step."""
     known, x = torch.zeros(1, *mask.shape[1:]), torch.ones(1, *mask.shape[1:])
-    pin = keep("change_map", known, mask, timesteps, STAGE, Streams(0), False)
-    return torch.stack([pin(x, s)[0] == 0 for _, s in steps(timesteps)])
+    pin = keep("change_map", known, mask, at(*timesteps), Streams(0), False)
+    return torch.stack([pin.noisy(x, s)[0] == 0 for s in after(*timesteps)])
 
 
 def test_a_change_map_worked_out_by_hand() -> None:
@@ -168,7 +181,7 @@ def test_a_change_map_worked_out_by_hand() -> None:
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 7, 10, 30, 51, 100])
 def test_a_change_map_holds_every_level_as_long_as_exact_fractions_say(n: int) -> None:
     timesteps = tuple(9 * i for i in reversed(range(n)))
-    held = held_steps(timesteps, LEVELS).flatten(1)
+    held = held_steps(timesteps, VALUES).flatten(1)
     expected = [[Fraction(level, 255) < Fraction(n - i, n) for level in range(256)] for i in range(n)]
     assert held.tolist() == expected
     assert held[:, 0].all() and not held[:, 255].any()
@@ -179,9 +192,9 @@ def test_softness_means_a_share_of_the_steps_by_change_map_and_a_power_of_m_by_e
     """Where a step itself changes nothing, each_step leaves m^n of the start, a change map the share 1 - m of holds."""
     timesteps = tuple(9 * i for i in reversed(range(n)))
     m, x = torch.tensor([0.25, 0.5, 0.9]).reshape(1, 1, 3), torch.ones(1, 1, 3)
-    pin = keep("each_step", torch.zeros_like(x), m, timesteps, STAGE, Streams(0), False)
-    for _, s in steps(timesteps):
-        x = pin(x, s)
+    pin = keep("each_step", torch.zeros_like(x), m, at(*timesteps), Streams(0), False)
+    for s in after(*timesteps):
+        x = pin.noisy(x, s)
     torch.testing.assert_close(x, m**n)
     share = held_steps(timesteps, m).double().mean(0)
     assert ((share >= 1 - m[0] - 1e-6) & (share < 1 - m[0] + 1 / n)).all()
@@ -194,6 +207,14 @@ def test_shares_are_of_the_steps_that_are_run(start: int) -> None:
     n = len(timesteps)
     held = held_steps(timesteps, torch.tensor([0, 0.5, 1]).reshape(1, 1, 3)).flatten(1)
     assert held.sum(0).tolist() == [n, math.ceil(n / 2), 0]
+
+
+def test_a_change_map_holds_a_level_alike_however_often_it_is_visited() -> None:
+    m = torch.tensor([0, 0.2, 0.3, 0.5, 0.7, 1]).reshape(1, 1, 6)
+    once = dict(zip((60, 30, 0, -1), held_steps((90, 60, 30, 0), m), strict=True))
+    rising = (90, 60, 30, 60, 30, 0, 30, 0)
+    for s, held in zip(after(*rising), held_steps(rising, m), strict=True):
+        assert torch.equal(held, once[int(s.t)])
 
 
 @pytest.mark.parametrize("blend", BLENDS)

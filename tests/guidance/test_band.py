@@ -20,7 +20,7 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def inverted(band: Band, x: torch.Tensor) -> torch.Tensor:
-    return band.invert(Estimate(x)).noise
+    return band.invert(Estimate(x)).output
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0, 3.5])
@@ -68,4 +68,4 @@ def test_a_band_looks_at_the_whole_picture_and_filters_the_noise_alone() -> None
     assert torch.equal(band.apply(x), x)
     answer = band.invert(Estimate(x, variance))
     assert answer.variance is not None and torch.equal(answer.variance, variance)
-    assert not torch.allclose(answer.noise, x, atol=0.1)
+    assert not torch.allclose(answer.output, x, atol=0.1)

@@ -10,16 +10,19 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from diffsweep.core.problems import BadInput
-from diffsweep.core.types import Estimate, Guidance, Query
+from diffsweep.core.process import named_table
+from diffsweep.core.types import SAMPLE, Estimate, Guidance, Query
 from diffsweep.guidance.band import bands
 from diffsweep.guidance.classifier_free import ClassifierFree
 from diffsweep.guidance.multiview import Multiview, mean, total
 from diffsweep.guidance.none import Unguided
+from diffsweep.guidance.rule import About
 from diffsweep.sweep.parts import build, names
 from diffsweep.view.flip import Flip
 from diffsweep.view.identity import Identity
 from diffsweep.view.negate import Negate
 from diffsweep.view.rotate import Rotate
+from tests.answering import answered
 
 SHAPE, D = (3, 4, 4), 48
 RNG = np.random.default_rng(5)
@@ -27,7 +30,7 @@ PROMPTS = ("", "p", "q", "bad")
 NOISE = {prompt: (RNG.normal(size=(D, D)) / 7, RNG.normal(size=D)) for prompt in PROMPTS}
 VARIANCE = {prompt: RNG.normal(size=(D, D)) / 7 for prompt in PROMPTS}
 X = RNG.normal(size=SHAPE)
-T = 400
+LEVEL = named_table("linear").level(400)
 
 
 def eps(prompt: str, x: np.ndarray = X) -> np.ndarray:
@@ -39,39 +42,48 @@ def v(prompt: str, x: np.ndarray = X) -> np.ndarray:
     return (VARIANCE[prompt] @ x.ravel()).reshape(SHAPE)
 
 
-def answered(query: Query) -> Estimate:
+def answer(query: Query) -> Estimate:
     x = query.image.numpy()
     return Estimate(torch.from_numpy(eps(query.prompt, x)), torch.from_numpy(v(query.prompt, x)))
 
 
 def asked(guidance: Guidance, x: np.ndarray = X) -> Estimate:
-    image = torch.from_numpy(x)
-    return guidance.merge(image, T, [answered(query) for query in guidance.queries(image, T)])
+    return answered(guidance.estimate(torch.from_numpy(x), LEVEL), answer)
 
 
 def assert_equal(estimate: Estimate, noise: np.ndarray, variance: np.ndarray) -> None:
     assert estimate.variance is not None
-    np.testing.assert_allclose(estimate.noise, noise, atol=1e-12)
+    np.testing.assert_allclose(estimate.output, noise, atol=1e-12)
     np.testing.assert_allclose(estimate.variance, variance, atol=1e-12)
 
 
 # -- every guidance --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", names("guidance"))
 def test_every_guidance_asks_about_the_picture_at_its_timestep_as_it_announces(name: str) -> None:
-    guidance = build("guidance", name).about("p")
-    queries = guidance.queries(torch.from_numpy(X), T)
+    beside = {"noise_level": 3}
+    guidance = About(build("guidance", name), "p", "large", beside)
+    queries = next(guidance.estimate(torch.from_numpy(X), LEVEL))
     assert tuple(query.prompt for query in queries) == guidance.prompts
     assert "p" in guidance.prompts
     for query in queries:
-        assert query.t == T and query.stage == "base"
+        assert (query.level, query.stage, query.beside) == (LEVEL, "large", beside)
         np.testing.assert_array_equal(query.image, X)
 
 
 @pytest.mark.parametrize("name", names("guidance"))
 def test_every_guidance_repeats_an_answer_that_is_the_same_for_all_prompts(name: str) -> None:
-    guidance = build("guidance", name).about("p")
-    answers = [Estimate(torch.from_numpy(eps("q")), torch.from_numpy(v("q"))) for _ in guidance.prompts]
-    assert_equal(guidance.merge(torch.from_numpy(X), T, answers), eps("q"), v("q"))
+    rule = build("guidance", name)
+    answers = [Estimate(torch.from_numpy(eps("q")), torch.from_numpy(v("q"))) for _ in rule.branches("p")]
+    assert_equal(rule.combined(answers), eps("q"), v("q"))
+
+
+@pytest.mark.parametrize("name", names("guidance"))
+def test_every_guidance_keeps_the_kind_of_what_it_combines(name: str) -> None:
+    rule = build("guidance", name)
+    assert rule.combined([Estimate(torch.zeros(1), kind=SAMPLE) for _ in rule.branches("p")]).kind == SAMPLE
+    joined = Multiview(((Negate(), About(rule, "p")), (Identity(), About(rule, "q"))))
+    estimate = joined.estimate(torch.zeros(1, 2, 2), LEVEL)
+    assert answered(estimate, lambda query: Estimate(query.image, kind=SAMPLE)).kind == SAMPLE
 
 
 @pytest.mark.parametrize("name", names("guidance"))
@@ -84,31 +96,31 @@ def test_the_prompt_is_bound_by_the_technique_and_is_no_key(name: str) -> None:
 @pytest.mark.parametrize("scale", [0.5, 1.5, 3.0, 7.5, 100.0])
 @pytest.mark.parametrize("negative", ["", "bad"])
 def test_the_noise_is_extrapolated_and_the_variance_is_the_conditional_branchs(scale: float, negative: str) -> None:
-    estimate = asked(ClassifierFree(scale, negative).about("p"))
+    estimate = asked(About(ClassifierFree(scale, negative), "p"))
     assert_equal(estimate, (1 - scale) * eps(negative) + scale * eps("p"), v("p"))
 
 
 def test_scale_1_asks_one_question_about_the_prompt() -> None:
-    guidance = ClassifierFree(1, "bad").about("p")
-    assert guidance.prompts == Unguided("p").prompts == ("p",)
+    guidance = About(ClassifierFree(1, "bad"), "p")
+    assert guidance.prompts == About(Unguided(), "p").prompts == ("p",)
     assert_equal(asked(guidance), eps("p"), v("p"))
 
 
 def test_scale_0_asks_one_question_without_the_prompt() -> None:
-    guidance = ClassifierFree(0, "bad").about("p")
+    guidance = About(ClassifierFree(0, "bad"), "p")
     assert guidance.prompts == ("bad",)
     assert_equal(asked(guidance), eps("bad"), v("bad"))
 
 
 def test_between_them_two_questions_are_asked() -> None:
-    assert {len(ClassifierFree(scale).about("p").prompts) for scale in (0.001, 0.999, 1.001, 4.0)} == {2}
+    assert {len(ClassifierFree(scale).branches("p")) for scale in (0.001, 0.999, 1.001, 4.0)} == {2}
 
 
 def test_a_model_without_a_variance_gives_none() -> None:
     noise = torch.from_numpy(X)
-    for guidance in (ClassifierFree(3), Unguided(), Multiview(((Identity(), ClassifierFree(3)), (Flip(), Unguided())))):
-        merged = guidance.merge(noise, T, [Estimate(noise) for _ in guidance.prompts])
-        assert merged.variance is None
+    guided, plain = About(ClassifierFree(3), "p"), About(Unguided(), "p")
+    for guidance in (guided, plain, Multiview(((Identity(), guided), (Flip(), plain)))):
+        assert answered(guidance.estimate(noise, LEVEL), lambda query: Estimate(query.image)).variance is None
 
 
 @pytest.mark.parametrize(
@@ -132,9 +144,9 @@ def test_an_anagram_is_the_mean_over_its_views_noise_and_variance() -> None:
     """Guided, unguided and negated parts side by side: five questions, each answered through its own view."""
     guidance = Multiview(
         (
-            (Identity(), ClassifierFree(3.0, "bad").about("p")),
-            (Rotate(90), Unguided("q")),
-            (Negate(), ClassifierFree(2.0).about("q")),
+            (Identity(), About(ClassifierFree(3.0, "bad"), "p")),
+            (Rotate(90), About(Unguided(), "q")),
+            (Negate(), About(ClassifierFree(2.0), "q")),
         )
     )
     assert guidance.prompts == ("bad", "p", "q", "", "q")
@@ -148,7 +160,7 @@ def test_an_anagram_is_the_mean_over_its_views_noise_and_variance() -> None:
 
 def test_a_hybrid_is_the_sum_of_its_bands_and_the_mean_of_their_variances() -> None:
     low, high = bands((1.0,), 5)
-    guidance = Multiview(((low, Unguided("p")), (high, ClassifierFree(3.0).about("q"))), total)
+    guidance = Multiview(((low, About(Unguided(), "p")), (high, About(ClassifierFree(3.0), "q"))), total)
 
     def blurred(image: np.ndarray) -> np.ndarray:
         return gaussian_filter(image, 1.0, mode="mirror", radius=2, axes=(1, 2))
@@ -158,20 +170,20 @@ def test_a_hybrid_is_the_sum_of_its_bands_and_the_mean_of_their_variances() -> N
 
 
 def test_views_that_show_the_same_to_the_same_prompt_change_nothing() -> None:
-    plain = ClassifierFree(3.0).about("p")
+    plain = About(ClassifierFree(3.0), "p")
     alone = asked(plain)
     for guidance in (Multiview(((Identity(), plain),)), Multiview(((Identity(), plain), (Identity(), plain)))):
-        assert torch.equal(asked(guidance).noise, alone.noise)
+        assert torch.equal(asked(guidance).output, alone.output)
     halves = bands((1.0,), 5)
     joined = asked(Multiview(tuple((band, plain) for band in halves), total))
-    np.testing.assert_allclose(joined.noise, alone.noise, atol=1e-12)
+    np.testing.assert_allclose(joined.output, alone.output, atol=1e-12)
 
 
 def test_an_anagram_does_not_depend_on_the_order_of_its_views() -> None:
-    parts = ((Flip(), Unguided("p")), (Rotate(270), ClassifierFree(2.0).about("q")))
+    parts = ((Flip(), About(Unguided(), "p")), (Rotate(270), About(ClassifierFree(2.0), "q")))
     one, other = asked(Multiview(parts)), asked(Multiview(parts[::-1]))
     assert one.variance is not None
-    assert_equal(other, one.noise.numpy(), one.variance.numpy())
+    assert_equal(other, one.output.numpy(), one.variance.numpy())
 
 
 def test_mean_and_total_join_any_number_of_parts() -> None:
@@ -181,9 +193,53 @@ def test_mean_and_total_join_any_number_of_parts() -> None:
 
 
 def test_a_view_of_a_view_is_both() -> None:
-    inner = Multiview(((Rotate(90), ClassifierFree(2.0).about("p")),))
+    inner = Multiview(((Rotate(90), About(ClassifierFree(2.0), "p")),))
     outer = Multiview(((Rotate(180), inner),))
-    direct = Multiview(((Rotate(270), ClassifierFree(2.0).about("p")),))
+    direct = Multiview(((Rotate(270), About(ClassifierFree(2.0), "p")),))
     expected = asked(direct)
     assert expected.variance is not None
-    assert_equal(asked(outer), expected.noise.numpy(), expected.variance.numpy())
+    assert_equal(asked(outer), expected.output.numpy(), expected.variance.numpy())
+
+
+# -- programs of more than one round -----------------------------------------------------------------------------------
+def test_views_of_guidances_that_ask_several_times_are_asked_side_by_side() -> None:
+    """Each part asks twice, about its answer: both rounds hold one question of each view."""
+
+    class Twice:
+        prompts = ("p", "p")
+
+        def estimate(self, x: torch.Tensor, level: Any) -> Any:
+            (first,) = yield [Query(x, level, "p")]
+            (second,) = yield [Query(first.output, level, "p")]
+            return second
+
+    rounds: list[int] = []
+    program = Multiview(((Identity(), Twice()), (Negate(), Twice()))).estimate(torch.ones(1, 2, 2), LEVEL)
+    queries = next(program)
+    try:
+        while True:
+            rounds.append(len(queries))
+            queries = program.send([Estimate(query.image * 3 + 1) for query in queries])
+    except StopIteration as stop:
+        estimate = stop.value
+    assert rounds == [2, 2]
+    assert estimate.output.unique().tolist() == [((1 * 3 + 1) * 3 + 1 - ((-1 * 3 + 1) * 3 + 1)) / 2]
+
+
+# -- settled ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "rule, prompts, plainest",
+    [
+        (Unguided(), ("p",), Unguided()),
+        (ClassifierFree(1.0, "bad"), ("p",), Unguided()),
+        (ClassifierFree(5.0, "p"), ("p",), Unguided()),
+        (ClassifierFree(0.0, ""), ("", ""), Unguided()),
+        (ClassifierFree(5.0, "p"), ("p", "q"), ClassifierFree(5.0, "p")),
+        (ClassifierFree(0.0, "bad"), ("p",), ClassifierFree(0.0, "bad")),
+    ],
+)
+def test_guidance_that_pushes_nothing_apart_is_none(rule: Any, prompts: tuple[str, ...], plainest: Any) -> None:
+    """And asks for the same: what the settled rule answers is what the rule answers."""
+    assert rule.settled(prompts) == plainest
+    for prompt in prompts:
+        torch.testing.assert_close(asked(About(rule, prompt)).output, asked(About(plainest, prompt)).output)

@@ -7,19 +7,37 @@ import math
 from typing import Any
 
 import pytest
-from diffsweep.core.schedule import named_schedule
 from diffusers import DDPMScheduler
 from diffusers.pipelines.deepfloyd_if import timesteps as theirs
 
 from diffsweep.core.problems import BadInput
-from diffsweep.core.types import Stage
+from diffsweep.core.process import Flow, named_table
+from diffsweep.core.types import Process, Stage
 from diffsweep.scheduler.ddpm import Ddpm
 from diffsweep.scheduler.presets import PRESETS
-from diffsweep.scheduler.spacing import FORMULAS, nearest, spaced
+from diffsweep.scheduler.spacing import FORMULAS
+from diffsweep.scheduler.spacing import spaced as spaced_levels
 from diffsweep.sweep.parts import build
 
-COSINE = named_schedule("squaredcos_cap_v2")
+COSINE = named_table("squaredcos_cap_v2")
 STAGE = Stage((3, 8, 8), COSINE)
+FLOW = Stage((3, 8, 8), Flow())
+
+
+def spaced(spacing: str, n: int, process: Process, offset: int = 0) -> tuple[float, ...]:
+    return tuple(level.t for level in spaced_levels(spacing, n, process, offset))
+
+
+def timesteps(scheduler: Any, stage: Stage) -> tuple[float, ...]:
+    return tuple(level.t for level in scheduler.levels(stage))
+
+
+def nearest(process: Process, ratio: float) -> float:
+    return process.nearest(ratio).t
+
+
+def sigma(t: float) -> float:
+    return COSINE.level(t).ratio
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
@@ -41,7 +59,7 @@ def test_a_spacing_is_diffusers_own(spacing: str, offset: int) -> None:
 @pytest.mark.parametrize("spacing", FORMULAS)
 @pytest.mark.parametrize("kind", ["squaredcos_cap_v2", "linear"])
 def test_timesteps_fall_are_distinct_and_lie_in_the_schedule(spacing: str, kind: str) -> None:
-    schedule = named_schedule(kind)
+    schedule = named_table(kind)
     for n in (1, 2, 3, 10, 30, 50, 100, 999, 1000):
         t = spaced(spacing, n, schedule)
         assert 1 <= len(t) <= n
@@ -70,14 +88,14 @@ def test_quadratic_gaps_grow_towards_the_noise() -> None:
 @pytest.mark.parametrize("spacing", ["karras", "logsnr-uniform"])
 def test_sigma_is_clipped_at_80_and_reaches_the_schedules_least(spacing: str) -> None:
     t = spaced(spacing, 30, COSINE)
-    assert COSINE.sigma(t[0]) == pytest.approx(80, rel=0.2)
-    assert t[0] == min(range(1000), key=lambda i: abs(math.log(COSINE.sigma(i) / 80)))
+    assert sigma(t[0]) == pytest.approx(80, rel=0.2)
+    assert t[0] == min(range(1000), key=lambda i: abs(math.log(sigma(i) / 80)))
     assert t[-1] == 0
 
 
 def test_unclipped_the_cosine_schedule_would_collapse() -> None:
     """The reason for the clip: 30 steps over all of its noise levels would leave 17 and 24 distinct timesteps."""
-    high, low = COSINE.sigma(999), COSINE.sigma(0)
+    high, low = sigma(999), sigma(0)
     karras = {nearest(COSINE, (high ** (1 / 7) + i / 29 * (low ** (1 / 7) - high ** (1 / 7))) ** 7) for i in range(30)}
     uniform = {nearest(COSINE, high * (low / high) ** (i / 29)) for i in range(30)}
     assert (len(karras), len(uniform)) == (17, 24)
@@ -86,28 +104,28 @@ def test_unclipped_the_cosine_schedule_would_collapse() -> None:
 
 
 def test_karras_levels_are_evenly_spaced_in_the_seventh_root_of_sigma() -> None:
-    roots = [COSINE.sigma(t) ** (1 / 7) for t in spaced("karras", 12, COSINE)]
+    roots = [sigma(t) ** (1 / 7) for t in spaced("karras", 12, COSINE)]
     gaps = [a - b for a, b in itertools.pairwise(roots)]
     assert max(gaps) / min(gaps) < 1.35  # rounding to whole timesteps aside
 
 
 def test_logsnr_levels_are_evenly_spaced_in_the_logarithm_of_sigma() -> None:
-    logs = [math.log(COSINE.sigma(t)) for t in spaced("logsnr-uniform", 8, COSINE)]
+    logs = [math.log(sigma(t)) for t in spaced("logsnr-uniform", 8, COSINE)]
     gaps = [a - b for a, b in itertools.pairwise(logs)]
     assert max(gaps) / min(gaps) < 1.5
 
 
 def test_nearest_is_the_nearest_of_all() -> None:
-    for sigma in (1e-9, 0.01, 0.3, 1.0, 7.7, 80.0, 1e9):
-        best = min(abs(math.log(s / sigma)) for s in COSINE.sigmas)
-        assert abs(math.log(COSINE.sigma(nearest(COSINE, sigma)) / sigma)) == pytest.approx(best)
+    for ratio in (1e-9, 0.01, 0.3, 1.0, 7.7, 80.0, 1e9):
+        best = min(abs(math.log(s / ratio)) for s in COSINE.ratios)
+        assert abs(math.log(sigma(nearest(COSINE, ratio)) / ratio)) == pytest.approx(best)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_is_diffusers_list(preset: str) -> None:
     assert list(PRESETS[preset]) == getattr(theirs, f"{preset}_timesteps")
-    assert Ddpm(spacing=preset).timesteps(STAGE) == PRESETS[preset]
-    assert Ddpm(len(PRESETS[preset]), preset).timesteps(STAGE) == PRESETS[preset]
+    assert timesteps(Ddpm(spacing=preset), STAGE) == PRESETS[preset]
+    assert timesteps(Ddpm(len(PRESETS[preset]), preset), STAGE) == PRESETS[preset]
 
 
 def test_a_presets_number_of_steps_is_fixed() -> None:
@@ -116,13 +134,13 @@ def test_a_presets_number_of_steps_is_fixed() -> None:
 
 
 def test_a_preset_needs_the_schedule_it_was_made_for() -> None:
-    short = Stage((3, 8, 8), named_schedule("linear", 100))
+    short = Stage((3, 8, 8), named_table("linear", 100))
     with pytest.raises(BadInput, match="1000"):
-        Ddpm(spacing="smart50").timesteps(short)
+        timesteps(Ddpm(spacing="smart50"), short)
     with pytest.raises(BadInput, match="100 training steps"):
-        Ddpm(101).timesteps(short)
-    assert len(Ddpm(100).timesteps(short)) == 100
-    assert len(Ddpm().timesteps(Stage((3, 8, 8), named_schedule("linear", 40)))) == 40
+        timesteps(Ddpm(101), short)
+    assert len(timesteps(Ddpm(100), short)) == 100
+    assert len(timesteps(Ddpm(), Stage((3, 8, 8), named_table("linear", 40)))) == 40
 
 
 @pytest.mark.parametrize(("key", "value", "hint"), [("spacing", "leding", "leading"), ("threshold", "clop", "clip")])
@@ -133,14 +151,14 @@ def test_a_typo_is_answered_with_the_nearest_word(key: str, value: str, hint: st
 
 def test_the_checkpoints_own_spacing_is_the_default() -> None:
     own = Stage((3, 8, 8), COSINE, spacing="linspace")
-    assert Ddpm(7).timesteps(own) == spaced("linspace", 7, COSINE)
-    assert Ddpm(7, "leading").timesteps(own) == spaced("leading", 7, COSINE)
+    assert timesteps(Ddpm(7), own) == spaced("linspace", 7, COSINE)
+    assert timesteps(Ddpm(7, "leading"), own) == spaced("leading", 7, COSINE)
 
 
 def test_a_list_of_timesteps_is_what_is_visited() -> None:
     own = (990, 660, 330, 0)
-    assert Ddpm(spacing=own).timesteps(STAGE) == Ddpm(4, own).timesteps(STAGE) == own
-    assert build("scheduler", {"name": "ddim", "spacing": [5]}).timesteps(STAGE) == (5,)
+    assert timesteps(Ddpm(spacing=own), STAGE) == timesteps(Ddpm(4, own), STAGE) == own
+    assert timesteps(build("scheduler", {"name": "ddim", "spacing": [5]}), STAGE) == (5,)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +172,7 @@ def test_a_list_of_timesteps_is_what_is_visited() -> None:
             {"spacing": [20, 10], "steps": 3},
             "steps=3: the list fixes 2 steps; leave steps out, or choose another spacing, as checkpoint or leading",
         ),
-        ({"spacing": [20.5, 10]}, "spacing=[20.5, 10]: must be text or a list (each entry a whole number)"),
+        ({"spacing": [20, "x"]}, "spacing=[20, 'x']: must be text or a list (each entry a number)"),
     ],
 )
 def test_a_list_that_is_no_trajectory_is_refused(keys: dict[str, Any], message: str) -> None:
@@ -164,5 +182,43 @@ def test_a_list_that_is_no_trajectory_is_refused(keys: dict[str, Any], message: 
 
 
 def test_a_list_beyond_the_models_schedule_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"^spacing: 1000 is not below 1000, the training steps$"):
-        Ddpm(spacing=(1000, 0)).timesteps(STAGE)
+    with pytest.raises(BadInput, match=r"^spacing: t=1000: must be between 0 and 999$"):
+        timesteps(Ddpm(spacing=(1000, 0)), STAGE)
+    with pytest.raises(BadInput, match=r"^spacing: t=20\.5: must be a whole number for this model$"):
+        timesteps(Ddpm(spacing=(20.5, 0)), STAGE)
+    with pytest.raises(BadInput, match=r"^spacing: t=0: must be above 0 and at most 1000$"):
+        timesteps(Ddpm(spacing=(1000, 0)), FLOW)
+
+
+def test_a_checkpoints_spacing_that_is_not_known_is_refused() -> None:
+    """And not taken for another."""
+    other = Stage((3, 8, 8), COSINE, spacing="exponential")
+    with pytest.raises(BadInput, match=r"^spacing=checkpoint: .*timestep_spacing=exponential: must be one of leading"):
+        Ddpm(7).levels(other)
+    assert timesteps(Ddpm(7, "leading"), other) == spaced("leading", 7, COSINE)
+
+
+# -- flows -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("spacing", FORMULAS)
+@pytest.mark.parametrize("n", [1, 2, 7, 50, 999])
+def test_a_flow_has_as_many_levels_as_asked_for(spacing: str, n: int) -> None:
+    levels = spaced_levels(spacing, n, Flow())
+    assert len(levels) == n
+    assert all(1 >= a.sigma > b.sigma > 0 for a, b in itertools.pairwise(levels))
+
+
+def test_trailing_levels_of_a_flow_are_even_down_to_one_step_from_the_end() -> None:
+    assert [level.sigma for level in spaced_levels("trailing", 4, Flow())] == pytest.approx([1, 0.75, 0.5, 0.25])
+    assert [level.sigma for level in spaced_levels("trailing", 2, Flow(shift=3.0))] == pytest.approx([1, 0.75])
+
+
+def test_karras_levels_of_a_flow_are_karras_formula_itself() -> None:
+    """Without rounding to timesteps: sigma over alpha from 80 to the least, evenly spaced in its seventh root."""
+    ratios = [level.ratio for level in spaced_levels("karras", 9, Flow())]
+    assert (ratios[0], ratios[-1]) == (pytest.approx(80), pytest.approx(Flow().at(0).ratio))
+    gaps = [a ** (1 / 7) - b ** (1 / 7) for a, b in itertools.pairwise(ratios)]
+    assert max(gaps) == pytest.approx(min(gaps))
+
+
+def test_a_list_of_a_flows_timesteps_need_not_be_whole() -> None:
+    assert timesteps(build("scheduler", {"name": "ddim", "spacing": [1000, 250.5]}), FLOW) == (1000, 250.5)

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from diffsweep.core.schedule import named_schedule
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+)
 
-from diffsweep.core.loop import steps
-from diffsweep.core.types import CLEAN, Estimate, Stage
+from diffsweep.core.loop import rounds, stepped, steps
+from diffsweep.core.process import Flow, named_table, zero_snr
+from diffsweep.core.threshold import threshold
+from diffsweep.core.types import Estimate, Level, Process, Stage
 from diffsweep.scheduler.ddim import Ddim
 from diffsweep.scheduler.ddpm import Ddpm
 from diffsweep.scheduler.dpm_solver import DpmSolver
+from diffsweep.scheduler.heun import Heun
 
 COSINE = "squaredcos_cap_v2"
-STAGE = Stage((3, 8, 8), named_schedule(COSINE), "dynamic", 0.95, 1.5)
+TABLE = named_table(COSINE)
+STAGE = Stage((3, 8, 8), TABLE, "dynamic", 0.95, 1.5)
 THEIRS: dict[str, dict[str, Any]] = {
     "dynamic": {
         "thresholding": True, "clip_sample": False, "dynamic_thresholding_ratio": 0.95, "sample_max_value": 1.5
@@ -43,9 +54,19 @@ def assert_same(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-
 
 def exact(scheduler: Any) -> Any:
     """A scheduler of diffusers with this schedule in double precision: single precision loses 1 - a_t / a_s."""
-    scheduler.alphas_cumprod = torch.tensor(STAGE.schedule.alphas_cumprod, dtype=torch.float64)
+    scheduler.alphas_cumprod = torch.tensor(TABLE.alphas_cumprod, dtype=torch.float64)
     scheduler.one = scheduler.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
     return scheduler
+
+
+def step(
+    rule: Any, x: torch.Tensor, estimate: Estimate, t: Level, s: Level, noise: Any = None, before: Any = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The next x, and the clean estimate. before: the level and the clean estimate of the step before."""
+    clean = threshold(estimate.clean(x, t), rule.on(STAGE))
+    weights = rule.weights(t, s, before[0] if before else None)
+    drawn = noise if weights.noise else None
+    return stepped(weights, x, clean, before[1] if before else None, drawn, estimate.variance), clean
 
 
 @pytest.mark.parametrize("kind", THEIRS)
@@ -55,16 +76,16 @@ def test_ddpm_steps_as_diffusers_does(kind: str, learned: bool, n: int, spacing:
     ours = Ddpm(None if n == 27 else n, spacing, kind)
     variance = "learned_range" if learned else "fixed_small"
     theirs = exact(DDPMScheduler(beta_schedule=COSINE, variance_type=variance, **THEIRS[kind]))
-    timesteps = ours.timesteps(STAGE)
-    theirs.set_timesteps(timesteps=list(timesteps))
-    for (t, s), (x, out, i) in zip(steps(timesteps), outputs(n), strict=True):
-        if s == CLEAN and t > 0:
+    levels = ours.levels(STAGE)
+    theirs.set_timesteps(timesteps=[level.t for level in levels])
+    for (t, s), (x, out, i) in zip(steps(levels, TABLE), outputs(n), strict=True):
+        if s.is_end and t.t > 0:
             break  # diffusers still adds noise there
         noise = torch.randn((1, 3, 8, 8), generator=torch.Generator().manual_seed(i), dtype=torch.float64)[0]
         answer = out[None] if learned else out[None, :3]
-        expected = theirs.step(answer, t, x[None], generator=torch.Generator().manual_seed(i)).prev_sample[0]
+        expected = theirs.step(answer, t.t, x[None], generator=torch.Generator().manual_seed(i)).prev_sample[0]
         estimate = Estimate(out[:3], out[3:] if learned else None)
-        got, _ = ours.step(x, estimate, t, s, noise if ours.draws(s) else None, None, STAGE)
+        got, _ = step(ours, x, estimate, t, s, noise)
         assert_same(got, expected)
 
 
@@ -75,15 +96,15 @@ def test_ddim_steps_as_diffusers_does_with_clipped_model_output(kind: str, eta: 
     ours = Ddim(n, spacing, kind, eta=eta)
     theirs = exact(DDIMScheduler(beta_schedule=COSINE, timestep_spacing=spacing, **THEIRS[kind]))
     theirs.set_timesteps(n)
-    timesteps = ours.timesteps(STAGE)
-    assert list(timesteps) == theirs.timesteps.tolist()
-    for (t, s), (x, out, i) in zip(steps(timesteps), outputs(n), strict=True):
+    levels = ours.levels(STAGE)
+    assert [level.t for level in levels] == theirs.timesteps.tolist()
+    for (t, s), (x, out, i) in zip(steps(levels, TABLE), outputs(n), strict=True):
         noise = torch.randn((1, 3, 8, 8), generator=torch.Generator().manual_seed(i), dtype=torch.float64)
         expected = theirs.step(
-            out[None, :3], t, x[None], eta=eta, use_clipped_model_output=True, variance_noise=noise
+            out[None, :3], t.t, x[None], eta=eta, use_clipped_model_output=True, variance_noise=noise
         ).prev_sample[0]
-        assert ours.draws(s) == (eta > 0 and s != CLEAN)
-        got, _ = ours.step(x, Estimate(out[:3]), t, s, noise[0] if ours.draws(s) else None, None, STAGE)
+        assert bool(ours.weights(t, s, None).noise) == (eta > 0 and not s.is_end)
+        got, _ = step(ours, x, Estimate(out[:3]), t, s, noise[0])
         assert_same(got, expected)
 
 
@@ -101,39 +122,133 @@ def test_dpm_solver_steps_as_diffusers_does(kind: str, n: int, spacing: str) -> 
         final_sigmas_type="zero",
         **settings,
     )
-    timesteps = ours.timesteps(STAGE)
-    theirs.set_timesteps(timesteps=list(timesteps))
-    theirs.sigmas = torch.tensor([STAGE.schedule.sigma(t) for t in (*timesteps, CLEAN)], dtype=torch.float64)
-    memory: object = None
-    for (t, s), (x, out, _) in zip(steps(timesteps), outputs(len(timesteps)), strict=True):
-        expected = theirs.step(out[None, :3], t, x[None]).prev_sample[0]
-        got, memory = ours.step(x, Estimate(out[:3]), t, s, None, memory, STAGE)
+    levels = ours.levels(STAGE)
+    theirs.set_timesteps(timesteps=[level.t for level in levels])
+    theirs.sigmas = torch.tensor([level.ratio for level in (*levels, TABLE.clean)], dtype=torch.float64)
+    before: Any = None
+    for (t, s), (x, out, _) in zip(steps(levels, TABLE), outputs(len(levels)), strict=True):
+        expected = theirs.step(out[None, :3], t.t, x[None]).prev_sample[0]
+        got, clean = step(ours, x, Estimate(out[:3]), t, s, before=before)
+        before = (t, clean)
         assert_same(got, expected, 1e-6)  # diffusers computes in single precision here
 
 
-@pytest.mark.parametrize("kind", ["none", "clip", "dynamic", "checkpoint"])
-@pytest.mark.parametrize("rule", [Ddpm, Ddim, DpmSolver])
-def test_a_step_broadcasts_over_leading_dimensions_or_is_told_one_image(rule: type, kind: str) -> None:
-    x, out, _ = next(outputs(1))
-    alone, _ = rule(threshold=kind).step(x, Estimate(out[:3]), 500, 400, None, None, STAGE)
-    again, _ = rule(threshold=kind).step(x.clone(), Estimate(out[:3].clone()), 500, 400, None, None, STAGE)
-    assert torch.equal(alone, again)
-    assert alone.shape == x.shape
+class Heuns:
+    """diffusers' HeunDiscreteScheduler over given levels, in double precision."""
+
+    def __init__(self, levels: tuple[Level, ...]) -> None:
+        self.scheduler: Any = HeunDiscreteScheduler(beta_schedule=COSINE)
+        self.scheduler.set_timesteps(len(levels))
+        ratios = torch.tensor([level.ratio for level in levels], dtype=torch.float64)
+        self.scheduler.sigmas = torch.cat([ratios[:1], ratios[1:].repeat_interleave(2), torch.zeros(1)])
+        asked = torch.tensor([level.t for level in levels])
+        self.scheduler.timesteps = torch.cat([asked[:1], asked[1:].repeat_interleave(2)])
+
+    def step(self, eps: torch.Tensor, i: int, y: torch.Tensor) -> torch.Tensor:
+        """y = x / alpha, as k-diffusion scales it."""
+        return self.scheduler.step(eps, self.scheduler.timesteps[i], y).prev_sample
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers and numpy 2
+@pytest.mark.parametrize(("n", "spacing"), [(10, "leading"), (20, "trailing"), (12, "karras")])
+def test_heun_steps_as_diffusers_does(n: int, spacing: str) -> None:
+    """Both questions of each step, in the scaling of EDM."""
+    ours = Heun(n, spacing, "none")
+    levels = ours.levels(STAGE)
+    theirs = Heuns(levels)
+    answers = outputs(2 * len(levels))
+    y, _, _ = next(answers)
+    asked = 0
+    for t, s in steps(levels, TABLE):
+        x, (_, out, _) = y * t.alpha, next(answers)
+        first = Estimate(out[:3])
+        y = theirs.step(out[:3], asked, y)
+        asked += 1
+        x_next = stepped(ours.weights(t, s, None), x, first.clean(x, t))
+        assert_same(x_next / s.alpha, y, 1e-6)
+        corrected = ours.corrected(t, s)
+        assert (corrected is None) == s.is_end
+        if corrected:
+            _, out, _ = next(answers)
+            y = theirs.step(out[:3], asked, y)
+            asked += 1
+            x_next = stepped(corrected, x, first.clean(x, t), Estimate(out[:3]).clean(x_next, s))
+            assert_same(x_next / s.alpha, y, 1e-6)
+    assert asked == len(theirs.scheduler.timesteps) == rounds(levels, ours, TABLE)
+
+
+@pytest.mark.parametrize("churn", [0.0, 3.0, 40.0])
+def test_churn_raises_the_noise_as_edm_does(churn: float) -> None:
+    """Karras et al. 2022, algorithm 2, on a flow, whose levels are not rounded."""
+    ours = Heun(10, "karras", "none", churn=churn, churn_min=0.05, churn_max=50.0)
+    for level in ours.levels(Stage((3, 8, 8), Flow())):
+        gamma = min(churn / 10, math.sqrt(2) - 1) if 0.05 <= level.ratio <= 50 else 0
+        raised = ours.raised(level, 10, Flow())
+        assert raised.ratio == pytest.approx(level.ratio * (1 + gamma))
+        assert churn or raised == level
+    rounded = Heun(10, churn=churn).raised(TABLE.level(500), 10, TABLE)
+    assert rounded.t >= 500 and rounded.t == int(rounded.t)
+
+
+def test_heun_from_pure_noise_begins_with_eulers_step() -> None:
+    t, s = Flow().level(1000), Flow().level(800)
+    assert Heun().corrected(t, s) is None and Heun().corrected(s, Flow().level(600)) is not None
+    assert Heun(churn=9.0).raised(t, 4, Flow()) == t
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_ddim_without_eta_is_eulers_step_of_a_flow(shift: float) -> None:
+    """diffusers' FlowMatchEulerDiscreteScheduler, step for step, from the velocity."""
+    theirs = FlowMatchEulerDiscreteScheduler(shift=shift)
+    theirs.set_timesteps(sigmas=[1 - i / 8 for i in range(8)])
+    theirs.sigmas = theirs.sigmas.double()
+    flow = Flow(shift=shift)
+    levels = Ddim(8, "trailing").levels(Stage((3, 8, 8), flow))
+    for (t, s), (x, out, i) in zip(steps(levels, flow), outputs(8), strict=True):
+        clean = Estimate(out[:3], kind="flow_prediction").clean(x, t)
+        got = stepped(Ddim().weights(t, s, None), x, clean)
+        assert_same(got, theirs.step(out[:3], theirs.timesteps[i], x).prev_sample, 1e-6)
+        assert_same(got, x + (s.sigma - t.sigma) * out[:3])
+
+
+RULES = [Ddpm(), Ddim(), Ddim(eta=1.0), DpmSolver(), Heun()]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("process", [TABLE, Flow(), zero_snr(TABLE)], ids=["table", "flow", "zero snr"])
+def test_a_step_keeps_a_perfect_pictures_moments(rule: Any, process: Process) -> None:
+    """Where the clean estimate is the clean image itself: x_s has the signal alpha_s and the noise sigma_s, from any
+    level, of pure noise too, to the end."""
+    levels = [process.at(place) for place in (999, 700, 300, 0)]
+    before = None
+    for t, s in steps(levels, process):
+        weights = rule.weights(t, s, before)
+        before = t
+        signal = weights.x * t.alpha + weights.clean + weights.other  # all clean estimates are the same image
+        assert signal == pytest.approx(s.alpha, abs=1e-9)
+        if isinstance(rule, Ddpm):
+            # what is left of x's noise and the step's own: the posterior of x_s, of which x is known
+            assert weights.noise <= s.sigma
+        else:
+            assert math.hypot(weights.x * t.sigma, weights.noise) == pytest.approx(s.sigma, abs=1e-9)
+        if corrected := rule.corrected(t, s):
+            assert corrected.x * t.alpha + corrected.clean + corrected.other == pytest.approx(s.alpha, abs=1e-9)
+            assert corrected.x * t.sigma == pytest.approx(s.sigma, abs=1e-9)
+
+
+def thresholded(clean: torch.Tensor, **keys: Any) -> torch.Tensor:
+    return threshold(clean, Ddim(threshold="dynamic", **keys).on(STAGE))
 
 
 def test_dynamic_thresholding_divides_by_the_quantile_between_one_and_the_maximum() -> None:
-    kept = Ddim(threshold="dynamic").thresholded
     small, large = torch.linspace(-0.5, 0.5, 48).view(3, 4, 4), torch.linspace(-8, 8, 48).view(3, 4, 4)
-    torch.testing.assert_close(kept(small, STAGE), small)
-    torch.testing.assert_close(kept(large, STAGE), large.clamp(-1.5, 1.5) / 1.5)
+    torch.testing.assert_close(thresholded(small), small)
+    torch.testing.assert_close(thresholded(large), large.clamp(-1.5, 1.5) / 1.5)
     middle = torch.linspace(-1.3, 1.3, 48).view(3, 4, 4)
     s = middle.abs().flatten().sort().values.numpy()
-    import numpy as np
-
     quantile = float(np.quantile(s, 0.95))
-    torch.testing.assert_close(kept(middle, STAGE), middle.clamp(-quantile, quantile) / quantile)
-    other = Ddim(threshold="dynamic", threshold_ratio=0.5, threshold_max=1.1).thresholded
-    median = float(np.quantile(s, 0.5))
-    assert median < 1
-    torch.testing.assert_close(other(middle, STAGE), middle.clamp(-1, 1))
-    torch.testing.assert_close(other(large, STAGE), large.clamp(-1.1, 1.1) / 1.1)
+    torch.testing.assert_close(thresholded(middle), middle.clamp(-quantile, quantile) / quantile)
+    other = {"threshold_ratio": 0.5, "threshold_max": 1.1}
+    assert float(np.quantile(s, 0.5)) < 1
+    torch.testing.assert_close(thresholded(middle, **other), middle.clamp(-1, 1))
+    torch.testing.assert_close(thresholded(large, **other), large.clamp(-1.1, 1.1) / 1.1)

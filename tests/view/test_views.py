@@ -42,7 +42,7 @@ def matrix(of: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
 
 
 def inverted(view: View, x: torch.Tensor) -> torch.Tensor:
-    return view.invert(Estimate(x)).noise
+    return view.invert(Estimate(x)).output
 
 
 @pytest.mark.parametrize("leading", [(), (3,), (2, 3), (2, 1, 3)])
@@ -66,7 +66,7 @@ def test_a_view_is_linear_and_orthogonal_so_that_unit_noise_stays_unit_noise(vie
 
 def test_the_variance_moves_with_the_noise_but_never_changes_sign(view: Any) -> None:
     """A variance is of squares: where the noise is carried by M, it is carried by M's squared entries."""
-    noise = matrix(lambda x: view.invert(Estimate(x)).noise)
+    noise = matrix(lambda x: view.invert(Estimate(x)).output)
     variance = matrix(lambda v: view.invert(Estimate(torch.zeros_like(v), v)).variance)
     np.testing.assert_array_equal(variance, noise**2)
 

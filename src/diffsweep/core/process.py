@@ -78,7 +78,7 @@ class Flow:
         return Level(t, 1 - t / self.T, t / self.T)
 
     def at(self, place: float, first: int = 0) -> Level:
-        u = (place - first + 1) / self.T
+        u = min((place - first + 1) / self.T, 1.0)
         return self.level(self.T * self.shift * u / (1 + (self.shift - 1) * u))
 
     def nearest(self, ratio: float) -> Level:

@@ -49,7 +49,7 @@ def spaced(spacing: str, n: int, process: Process, offset: int = 0) -> tuple[Lev
             "quadratic": lambda i: (T - 1) * (i / last) ** 2,
         }
         chosen = [places[spacing](i) for i in range(n)]
-        found = [process.at(place, first) for place in chosen if -0.5 <= place - first <= T - 1]
+        found = [process.at(place, first) for place in chosen if -0.5 <= place - first < T - 0.5]
     return tuple(sorted(set(found), key=lambda level: -level.t))
 
 

@@ -60,7 +60,7 @@ def distances(store: Store, cell_id: str, steps: Iterable[str], other: str) -> l
     return [float(np.sqrt(((x - end) ** 2).mean())) for x in seen]
 
 
-def _draw(store: Store, cell_id: str, steps: Mapping[str, int], text: str) -> Figure:
+def _draw(store: Store, cell_id: str, steps: Mapping[str, float], text: str) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -80,7 +80,7 @@ def _draw(store: Store, cell_id: str, steps: Mapping[str, int], text: str) -> Fi
             panel.grid(False)
             panel.spines[:].set_visible(False)
             if kind == KINDS[0]:
-                panel.set_title(f"t = {steps[step]}")
+                panel.set_title(f"t = {steps[step]:g}")
             if column == 0:
                 panel.set_ylabel(f"{kind} image" if kind == "noisy" else "clean estimate")
     curve = figure.add_subplot(layout[2, :])
