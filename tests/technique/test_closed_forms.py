@@ -3,23 +3,27 @@
 The oracle is written here in numpy and shares nothing with the code under test. A random vector is a matrix: its first
 column the mean, the others what each independent unit normal contributes; a step is a few matrix products. The code's
 own moments are found without sampling, from the pictures that no noise at all and each single unit of noise give.
+
+All of it holds for a DDPM-type table and for a rectified flow, whose levels the oracle has from their definitions.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffsweep.core.schedule import named_schedule
 from scipy.ndimage import gaussian_filter
 
+from diffsweep.core.loop import rounds
+from diffsweep.core.process import Flow, named_table
 from diffsweep.core.streams import Streams
-from diffsweep.core.types import CLEAN, Estimate, Stage
+from diffsweep.core.types import CLEAN, Estimate, Level, Stage
 from diffsweep.engine import Engine, Work
 from diffsweep.guidance.classifier_free import ClassifierFree
 from diffsweep.guidance.none import Unguided
@@ -27,6 +31,7 @@ from diffsweep.model.analytic import GaussianMixture
 from diffsweep.scheduler.ddim import Ddim
 from diffsweep.scheduler.ddpm import Ddpm
 from diffsweep.scheduler.dpm_solver import DpmSolver
+from diffsweep.scheduler.heun import Heun
 from diffsweep.technique.anagram import Anagram
 from diffsweep.technique.hybrid import Hybrid
 from diffsweep.technique.image_to_image import ImageToImage
@@ -42,9 +47,10 @@ from diffsweep.view.rotate import Rotate
 
 SIDE = 4
 D = SIDE * SIDE
-SCHEDULE = named_schedule("squaredcos_cap_v2")
-STAGE = Stage((1, SIDE, SIDE), SCHEDULE)
-A = {t: SCHEDULE.a(t) for t in range(-1, 1000)}
+TABLE = named_table("squaredcos_cap_v2")
+PROCESSES = {"table": TABLE, "flow": Flow()}
+STAGES = {name: Stage((1, SIDE, SIDE), process) for name, process in PROCESSES.items()}
+TABLES = {t: (math.sqrt(a), math.sqrt(1 - a)) for t, a in enumerate(TABLE.alphas_cumprod)}
 I = np.eye(D)  # noqa: E741
 RNG = np.random.default_rng(4)
 MEANS = {name: RNG.normal(size=D) / 2 for name in ("red", "blue")}
@@ -55,6 +61,30 @@ MASK = np.round(RNG.uniform(size=D) * 4) / 4
 
 Vector = np.ndarray  # D x (1 + number of unit normals)
 Noise = Callable[[Vector, int], Vector]
+
+
+@pytest.fixture(params=PROCESSES, autouse=True)
+def process(request: pytest.FixtureRequest) -> Any:
+    """The process under which every test runs."""
+    NOW["name"] = request.param
+    return PROCESSES[request.param]
+
+
+NOW = {"name": "table"}
+
+
+def signal(t: int) -> float:
+    """alpha at t."""
+    if t == CLEAN:
+        return 1.0
+    return TABLES[t][0] if NOW["name"] == "table" else 1 - t / 1000
+
+
+def spread(t: int) -> float:
+    """sigma at t."""
+    if t == CLEAN:
+        return 0.0
+    return TABLES[t][1] if NOW["name"] == "table" else t / 1000
 
 
 # -- the oracle ------------------------------------------------------------------------------------------------------
@@ -71,14 +101,20 @@ def exact(name: str) -> Noise:
     """E[eps | x_t] of one Gaussian."""
 
     def noise(x: Vector, t: int) -> Vector:
-        G = math.sqrt(1 - A[t]) * np.linalg.inv(A[t] * COVARIANCES[name] + (1 - A[t]) * I)
-        return G @ plus(x, -math.sqrt(A[t]) * MEANS[name])
+        G = spread(t) * np.linalg.inv(signal(t) ** 2 * COVARIANCES[name] + spread(t) ** 2 * I)
+        return G @ plus(x, -signal(t) * MEANS[name])
 
     return noise
 
 
 def clean_of(x: Vector, eps: Vector, t: int) -> Vector:
-    return (x - math.sqrt(1 - A[t]) * eps) / math.sqrt(A[t])
+    return (x - spread(t) * eps) / signal(t)
+
+
+def precisions(t: int, s: int) -> tuple[float, float, float]:
+    """Of x_s: what x_t says of it, and what x_0 says; x_t = carried x_s + noise."""
+    carried = signal(t) / signal(s)
+    return carried**2 / (spread(t) ** 2 - carried**2 * spread(s) ** 2), 1 / spread(s) ** 2, carried
 
 
 def ancestral(x: Vector, eps: Vector, t: int, s: int, memory: Any) -> tuple[Vector, Any]:
@@ -86,39 +122,55 @@ def ancestral(x: Vector, eps: Vector, t: int, s: int, memory: Any) -> tuple[Vect
     clean = clean_of(x, eps, t)
     if s == CLEAN:
         return clean, None
-    r = A[t] / A[s]
-    likelihood, prior = r / (1 - r), 1 / (1 - A[s])
-    mean = (likelihood * x / math.sqrt(r) + prior * math.sqrt(A[s]) * clean) / (likelihood + prior)
+    likelihood, prior, carried = precisions(t, s)
+    mean = (likelihood * x / carried + prior * signal(s) * clean) / (likelihood + prior)
     return fresh(mean, I / math.sqrt(likelihood + prior)), None
 
 
 def flow(x: Vector, eps: Vector, t: int, s: int, memory: Any) -> tuple[Vector, Any]:
-    """Euler's step of the probability flow, d(x / sqrt(a)) = eps d(sigma)."""
-    sigma_t, sigma_s = (math.sqrt(1 / A[u] - 1) for u in (t, s))
-    return math.sqrt(A[s]) * (x / math.sqrt(A[t]) + (sigma_s - sigma_t) * eps), None
+    """Euler's step of the probability flow, d(x / alpha) = eps d(sigma / alpha)."""
+    ratio_t, ratio_s = (spread(u) / signal(u) for u in (t, s))
+    return signal(s) * (x / signal(t) + (ratio_s - ratio_t) * eps), None
 
 
 def second_order(x: Vector, eps: Vector, t: int, s: int, memory: Any) -> tuple[Vector, Any]:
-    """DPM-Solver++(2M) as k-diffusion writes it, in y = x / sqrt(a)."""
+    """DPM-Solver++(2M) as k-diffusion writes it, in y = x / alpha."""
     clean = clean_of(x, eps, t)
     if s == CLEAN:
         return clean, None
-    sigma_t, sigma_s = (math.sqrt(1 / A[u] - 1) for u in (t, s))
-    h = math.log(sigma_t / sigma_s)
+    ratio_t, ratio_s = (spread(u) / signal(u) for u in (t, s))
+    h = math.log(ratio_t / ratio_s)
     denoised = clean
     if memory is not None:
         old, h_last = memory
         old = np.pad(old, ((0, 0), (0, clean.shape[1] - old.shape[1])))  # it owes nothing to normals drawn since
         r = h_last / h
         denoised = (1 + 1 / (2 * r)) * clean - 1 / (2 * r) * old
-    y = sigma_s / sigma_t * x / math.sqrt(A[t]) - math.expm1(-h) * denoised
-    return math.sqrt(A[s]) * y, (clean, h)
+    y = ratio_s / ratio_t * x / signal(t) - math.expm1(-h) * denoised
+    return signal(s) * y, (clean, h)
+
+
+def heun(x: Vector, t: int, s: int, noise: Noise) -> Vector:
+    """The trapezoidal rule for d(x / alpha) = eps d(sigma / alpha), from Euler's step (EDM, algorithm 1)."""
+    first = noise(x, t)
+    tried, _ = flow(x, first, t, s, None)
+    if s == CLEAN:
+        return tried
+    ratio_t, ratio_s = (spread(u) / signal(u) for u in (t, s))
+    return signal(s) * (x / signal(t) + (ratio_s - ratio_t) * (first + noise(tried, s)) / 2)
 
 
 def chain(x: Vector, timesteps: list[int], noise: Noise, rule: Callable[..., Any], pin: Any = None) -> Vector:
     memory = None
     for t, s in zip(timesteps, [*timesteps[1:], CLEAN], strict=True):
-        x, memory = rule(x, noise(x, t), t, s, memory)
+        if s > t:  # back up: the forward process
+            carried = signal(s) / signal(t)
+            x, memory = fresh(carried * x, math.sqrt(spread(s) ** 2 - carried**2 * spread(t) ** 2) * I), None
+            continue
+        if rule is heun:
+            x = heun(x, t, s, noise)
+        else:
+            x, memory = rule(x, noise(x, t), t, s, memory)
         if pin is not None:
             x = pin(x, s)
     return x
@@ -129,7 +181,7 @@ def from_noise() -> Vector:
 
 
 def from_input(t: int) -> Vector:
-    return fresh(math.sqrt(A[t]) * KNOWN[:, None], math.sqrt(1 - A[t]) * I)
+    return fresh(signal(t) * KNOWN[:, None], spread(t) * I)
 
 
 def moments(x: Vector) -> tuple[np.ndarray, np.ndarray]:
@@ -154,26 +206,34 @@ class Probe:
         return noise
 
 
-def model(schedule: Any = SCHEDULE) -> GaussianMixture:
+def model() -> GaussianMixture:
     means = torch.tensor(np.stack(list(MEANS.values()))).view(2, 1, SIDE, SIDE)
-    return GaussianMixture(means, torch.tensor(np.stack(list(COVARIANCES.values()))), [0.5, 0.5], list(MEANS), schedule)
+    covariances = torch.tensor(np.stack(list(COVARIANCES.values())))
+    return GaussianMixture(means, covariances, [0.5, 0.5], list(MEANS), PROCESSES[NOW["name"]])
+
+
+def at(timesteps: list[int]) -> tuple[Level, ...]:
+    return tuple(PROCESSES[NOW["name"]].level(t) for t in timesteps)
 
 
 def code_moments(technique: Any, timesteps: list[int], scheduler: Any, **parts: Any) -> tuple[np.ndarray, np.ndarray]:
+    stage = STAGES[NOW["name"]]
+    visited = technique.visited(at(timesteps), stage)
+
     def pictures(probes: list[Probe]) -> np.ndarray:
         def started(probe: Probe) -> Callable[[], Any]:
             settings = {"prompt": "red", "guidance": Unguided(), **parts}
             image, mask = (torch.tensor(v).float().view(1, SIDE, SIDE) for v in (KNOWN, MASK))
             job = Job(
-                timesteps=tuple(timesteps),
-                stage=STAGE,
+                levels=visited,
+                stage=stage,
                 scheduler=scheduler,
                 streams=probe,  # type: ignore[arg-type]
                 **{"image": image, "mask": mask, **settings},
             )
             return lambda: technique.program(job)
 
-        works = [Work(i, started(probe), len(timesteps)) for i, probe in enumerate(probes)]
+        works = [Work(i, started(probe), rounds(visited, scheduler, stage.process)) for i, probe in enumerate(probes)]
         ended = sorted(Engine({"base": model()}, 64).run(works), key=lambda end: end.key)
         assert not [end.error for end in ended if end.error]
         return np.stack([end.result.image.double().flatten().numpy() for end in ended], axis=1)
@@ -189,13 +249,14 @@ def assert_moments(ours: tuple[np.ndarray, np.ndarray], theory: Vector, toleranc
         np.testing.assert_allclose(got, expected, atol=tolerance * max(1.0, np.abs(expected).max()), rtol=0)
 
 
-LEADING = [750, 500, 250, 0]
+LEADING = [750, 500, 250, 1]
 UNEVEN = [970, 600, 599, 120, 30]
 RULES: dict[str, tuple[Any, Any]] = {
     "ddpm": (Ddpm(threshold="none"), ancestral),
     "ddim eta 0": (Ddim(threshold="none"), flow),
     "ddim eta 1": (Ddim(threshold="none", eta=1.0), ancestral),
     "dpm_solver": (DpmSolver(threshold="none"), second_order),
+    "heun": (Heun(threshold="none"), heun),
 }
 rules = pytest.mark.parametrize(("scheduler", "rule"), RULES.values(), ids=RULES)
 trajectories = pytest.mark.parametrize("timesteps", [LEADING, UNEVEN], ids=["leading", "uneven"])
@@ -232,17 +293,18 @@ def test_image_to_image_starts_from_the_noised_input(scheduler: Any, rule: Any, 
     assert_moments(ours, chain(from_input(UNEVEN[start]), UNEVEN[start:], exact("red"), rule))
 
 
-@pytest.mark.parametrize("t", [0, 400, 900])
+@pytest.mark.parametrize("t", [1, 400, 900])
 def test_one_step_denoise_is_the_posterior_mean(t: int) -> None:
-    gain = math.sqrt(A[t]) * COVARIANCES["red"] @ np.linalg.inv(A[t] * COVARIANCES["red"] + (1 - A[t]) * I)
-    theory = plus(gain @ plus(from_input(t), -math.sqrt(A[t]) * MEANS["red"]), MEANS["red"])
+    a, b = signal(t), spread(t)
+    gain = a * COVARIANCES["red"] @ np.linalg.inv(a**2 * COVARIANCES["red"] + b**2 * I)
+    theory = plus(gain @ plus(from_input(t), -a * MEANS["red"]), MEANS["red"])
     assert_moments(code_moments(OneStepDenoise(t), LEADING, Ddpm()), theory)
 
 
 def known_at(s: int, renoise: bool) -> tuple[np.ndarray, np.ndarray]:
     if s == CLEAN or not renoise:
         return KNOWN, np.zeros((D, 0))
-    return math.sqrt(A[s]) * KNOWN, math.sqrt(1 - A[s]) * I
+    return signal(s) * KNOWN, spread(s) * I
 
 
 def joined(x: Vector, m: np.ndarray, s: int, renoise: bool) -> Vector:
@@ -260,6 +322,29 @@ def test_inpaint_joins_the_known_region_at_every_step(scheduler: Any, rule: Any,
         x = joined(x, MASK, CLEAN, False)
     theory = chain(x, UNEVEN, exact("red"), rule, lambda x, s: joined(x, MASK, s, renoise))
     assert_moments(code_moments(Inpaint(known=known, start=start), UNEVEN, scheduler), theory)
+
+
+def repainted(timesteps: list[int], jump: int, resamples: int) -> list[int]:
+    """RePaint's trajectory: each stretch of `jump` steps, from the last one on, is walked `resamples` times."""
+    n = len(timesteps)
+    turns = {n - 1 - place: resamples - 1 for place in range(0, n - jump, jump)}
+    walk, i = [timesteps[0]], 0
+    while i < n - 1 or turns.get(i):
+        up = turns.get(i, 0) > 0
+        turns[i] = turns.get(i, 0) - up
+        i = i - jump if up else i + 1
+        walk.append(timesteps[i])
+    return walk
+
+
+@rules
+@pytest.mark.parametrize(("jump", "resamples"), [(1, 2), (2, 3)])
+def test_repaint_goes_back_up_by_the_forward_process(scheduler: Any, rule: Any, jump: int, resamples: int) -> None:
+    walk = repainted(LEADING, jump, resamples)
+    assert len(walk) > len(LEADING)
+    theory = chain(from_noise(), walk, exact("red"), rule, lambda x, s: joined(x, MASK, s, True))
+    ours = code_moments(Inpaint(jump=jump, resamples=resamples), LEADING, scheduler)
+    assert_moments(ours, theory)
 
 
 @rules
@@ -352,24 +437,25 @@ class Pairs:
 
     def __init__(self, mixture: GaussianMixture) -> None:
         self.mixture = mixture
-        self.stage = Stage((1, WIDE, WIDE), mixture.stage.schedule)
+        self.stage = Stage((1, WIDE, WIDE), mixture.stage.process)
 
     def encode(self, prompts: Any) -> int:
         return self.mixture.encode(prompts)
 
-    def predict(self, x: torch.Tensor, t: torch.Tensor, prompts: Any, given: Any = None) -> Estimate:
+    def predict(self, x: torch.Tensor, levels: Any, prompts: Any, beside: Any) -> Estimate:
         (prompt,) = set(prompts)
         pairs = x.reshape(-1, 1, 1, 2)
-        each = t.repeat_interleave(len(pairs) // len(x))
-        return Estimate(self.mixture.predict(pairs, each, [prompt] * len(pairs)).noise.reshape(x.shape))
+        each = [level for level in levels for _ in range(len(pairs) // len(x))]
+        answer = self.mixture.predict(pairs, each, [prompt] * len(pairs), {})
+        return replace(answer, output=answer.output.reshape(x.shape))
 
 
 def pair_model(means: list[list[float]], covariance: list[list[float]], weights: list[float]) -> Pairs:
     n = len(means)
     covariances = torch.tensor(covariance).expand(n, 2, 2)
-    return Pairs(
-        GaussianMixture(torch.tensor(means).view(n, 1, 1, 2), covariances, weights, [str(i) for i in range(n)])
-    )
+    names = [str(i) for i in range(n)]
+    process = PROCESSES[NOW["name"]]
+    return Pairs(GaussianMixture(torch.tensor(means).view(n, 1, 1, 2), covariances, weights, names, process))
 
 
 def pair_pictures(
@@ -379,8 +465,9 @@ def pair_pictures(
 
     def started(noise: Any) -> Callable[[], Any]:
         stage = pairs.stage
-        spread = [None if v is None else torch.tensor(v).repeat(WIDE // 2).expand(1, WIDE, WIDE) for v in (clean, mask)]
-        job = Job("", scheduler.timesteps(stage), stage, scheduler, Unguided(), noise, *spread)
+        given = [None if v is None else torch.tensor(v).repeat(WIDE // 2).expand(1, WIDE, WIDE) for v in (clean, mask)]
+        levels = technique.visited(scheduler.levels(stage), stage)
+        job = Job("", levels, stage, scheduler, Unguided(), noise, *given)
         return lambda: technique.program(job)
 
     works = [Work(i, started(noise), 1) for i, noise in enumerate(streams)]
@@ -400,23 +487,24 @@ def test_seeds_give_independent_samples_with_the_recursions_moments() -> None:
     samples = pair_samples(TextToImage(), pair_model([list(mean)], covariance.tolist(), [1.0]), scheduler, 6)
 
     x = np.hstack([np.zeros((2, 1)), np.eye(2)])
-    timesteps = list(scheduler.timesteps(STAGE))
+    timesteps: list[Any] = [level.t for level in scheduler.levels(STAGES[NOW["name"]])]
     for t, s in zip(timesteps, [*timesteps[1:], CLEAN], strict=True):
-        G = math.sqrt(1 - A[t]) * np.linalg.inv(A[t] * covariance + (1 - A[t]) * np.eye(2))
-        clean = clean_of(x, G @ plus(x, -math.sqrt(A[t]) * mean), t)
+        a, b = signal(t), spread(t)
+        gain = a * covariance @ np.linalg.inv(a**2 * covariance + b**2 * np.eye(2))
+        clean = plus(gain @ plus(x, -a * mean), mean)  # also where a is 0
         if s == CLEAN:
             x = clean
             break
-        r = A[t] / A[s]
-        likelihood, prior = r / (1 - r), 1 / (1 - A[s])
-        x = (likelihood * x / math.sqrt(r) + prior * math.sqrt(A[s]) * clean) / (likelihood + prior)
-        x = np.hstack([x, np.eye(2) / math.sqrt(likelihood + prior)])
+        carried = a / signal(s)
+        likelihood, prior = carried / (b**2 - carried**2 * spread(s) ** 2), 1 / spread(s) ** 2
+        precision = carried * likelihood + prior
+        x = np.hstack([(likelihood * x + prior * signal(s) * clean) / precision, np.eye(2) / math.sqrt(precision)])
     expected_mean, expected = moments(x)
     n = len(samples)
     deviation = np.sqrt(np.diag(expected))
     assert np.all(np.abs(samples.mean(0) - expected_mean) < 4.5 * deviation / math.sqrt(n))
-    spread = np.sqrt((np.outer(deviation**2, deviation**2) + expected**2) / n)
-    assert np.all(np.abs(np.cov(samples.T) - expected) < 4.5 * spread)
+    doubt = np.sqrt((np.outer(deviation**2, deviation**2) + expected**2) / n)
+    assert np.all(np.abs(np.cov(samples.T) - expected) < 4.5 * doubt)
 
 
 @pytest.mark.slow
@@ -470,17 +558,31 @@ def test_at_a_thousand_steps_iterative_denoise_is_the_posterior(t: int) -> None:
     clean = [0.5, 0.4]
     model = pair_model([M], S, [1.0])
     mean, covariance = pair_moments(IterativeDenoise(t), model, Ddpm(1000, threshold="none"), clean)
-    prior, a = np.array(S), A[t]
-    gain = math.sqrt(a) * prior @ np.linalg.inv(a * prior + (1 - a) * np.eye(2))
-    expected = prior - math.sqrt(a) * gain @ prior + (1 - a) * gain @ gain.T
-    np.testing.assert_allclose(mean, M + gain @ (math.sqrt(a) * (np.array(clean) - M)), rtol=0.02)
+    prior, a, b = np.array(S), signal(t), spread(t)
+    gain = a * prior @ np.linalg.inv(a**2 * prior + b**2 * np.eye(2))
+    expected = prior - a * gain @ prior + b**2 * gain @ gain.T
+    np.testing.assert_allclose(mean, M + gain @ (a * (np.array(clean) - M)), rtol=0.02)
     np.testing.assert_allclose(covariance, expected, rtol=0.02)
 
 
 @pytest.mark.parametrize("n", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_replacement_inpainting_is_biased_towards_the_mean(n: int) -> None:
-    """Correlation 0.9 and a known pixel of 0.6: the true conditional mean is 0.54, replacement gives 0.36 to 0.38."""
+    """Correlation 0.9 and a known pixel of 0.6: the true conditional mean is 0.54, replacement gives less."""
     pairs = pair_model([[0.0, 0.0]], [[1.0, 0.9], [0.9, 1.0]], [1.0])
     mean, covariance = pair_moments(Inpaint(), pairs, Ddpm(n, threshold="none"), [0.6, 0.0], [0.0, 1.0])
     assert mean[0] == np.float32(0.6) and covariance[0, 0] == 0
-    assert 0.36 < mean[1] < 0.38
+    low, high = {"table": (0.36, 0.38), "flow": (0.30, 0.45)}[NOW["name"]]
+    assert low < mean[1] < high
+
+
+def test_repaint_brings_the_bias_of_replacement_down() -> None:
+    """The new pixel's mean and variance, of which 0.54 and 0.19 are the true posterior's, by resamplings."""
+    pairs = pair_model([[0.0, 0.0]], [[1.0, 0.9], [0.9, 1.0]], [1.0])
+    found = []
+    for resamples in (1, 2, 5, 10):
+        technique = Inpaint(jump=5, resamples=resamples)
+        mean, covariance = pair_moments(technique, pairs, Ddpm(50, threshold="none"), [0.6, 0.0], [0.0, 1.0])
+        found.append((0.54 - mean[1], covariance[1, 1]))
+    biases = [bias for bias, _ in found]
+    assert all(0 < later < earlier for earlier, later in pairwise(biases)), found
+    assert biases[-1] < biases[0] / 4, found
