@@ -300,7 +300,7 @@ def bench_order(args: argparse.Namespace) -> str:
     """Programs of known steps and rows on a model that answers at once: the counts depend on their order alone."""
     import torch
 
-    from diffsweep.core.types import Estimate, Query
+    from diffsweep.core.types import Estimate, Level, Query
     from diffsweep.engine import Engine, Work
 
     class Echo:
@@ -309,7 +309,7 @@ def bench_order(args: argparse.Namespace) -> str:
 
     def asking(steps: int, rows: int) -> Any:
         for t in range(steps):
-            yield [Query(torch.zeros(1, 1, 1), t)] * rows
+            yield [Query(torch.zeros(1, 1, 1), Level(t, 1.0, 0.0))] * rows
 
     def counted(cells: list[tuple[int, int]], rows: int) -> str:
         engine, total = Engine({"base": Echo()}, rows), sum(steps * own for steps, own in cells)

@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffsweep.core.types import Estimate, Program, Query
+from diffsweep.core.process import named_table
+from diffsweep.core.types import Estimate, Level, Program, Query
 from diffsweep.engine import Engine, Finished, Work
 from diffsweep.model.analytic import Analytic
 from diffsweep.sweep.cell import Cell, freeze
@@ -23,6 +24,7 @@ from diffsweep.sweep.parts import names
 from diffsweep.sweep.work import work
 
 ROWS = 8
+TABLE = named_table("squaredcos_cap_v2")
 
 
 # -- a model whose answers are known -----------------------------------------------------------------------------------
@@ -65,21 +67,21 @@ class Toy:
         self.encoded += prompts
         return len(prompts)
 
-    def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], given: Any = None) -> Estimate:
+    def predict(self, x: Tensor, levels: Sequence[Level], prompts: Sequence[str], beside: Any) -> Estimate:
         if len(x) > self.most:
             self.lack()
         if "raise" in prompts:
             raise ValueError("a prompt that no model can bear")
-        assert len(x) == len(t) == len(prompts)
+        assert len(x) == len(levels) == len(prompts)
         assert x.shape[-1] == self.side
         self.shapes.append(tuple(x.shape))
-        values = [answer(float(i), int(u), p) for i, u, p in zip(x[:, 0, 0, 0], t, prompts, strict=True)]
+        values = [answer(float(i), int(u.t), p) for i, u, p in zip(x[:, 0, 0, 0], levels, prompts, strict=True)]
         noise = torch.tensor([float("nan") if p == "nan" else v for v, p in zip(values, prompts, strict=True)])
         return Estimate(noise[:, None, None, None].expand_as(x), -noise[:, None, None, None].expand_as(x))
 
 
 def query(number: int, t: int, prompt: str = "", side: int = 1) -> Query:
-    return Query(torch.full((1, 1, side), float(number)), t, prompt, "base" if side == 1 else "large")
+    return Query(torch.full((1, 1, side), float(number)), TABLE.level(t), prompt, "base" if side == 1 else "large")
 
 
 def asking(number: int, steps: int, questions: int = 1, prompt: str = "a", side: int = 1) -> Program[int]:
@@ -88,7 +90,7 @@ def asking(number: int, steps: int, questions: int = 1, prompt: str = "a", side:
         prompts = [prompt * (i + 1) if prompt == "a" else prompt for i in range(questions)]
         answers = yield [query(number, t, p, side) for p in prompts]
         expected = [answer(number, t, p) for p in prompts]
-        assert [float(a.noise.flatten()[0]) for a in answers] == expected
+        assert [float(a.output.flatten()[0]) for a in answers] == expected
         assert [float(a.variance.flatten()[-1]) for a in answers] == [-e for e in expected]  # type: ignore[union-attr]
     return number
 
@@ -215,13 +217,35 @@ def test_stages_are_not_mixed_in_a_call() -> None:
     def both(number: int) -> Program[int]:
         for t in range(3):
             small, large, again = yield [query(number, t, "a"), query(number, t, "a", 2), query(number, t, "aa")]
-            assert [a.noise.shape[-1] for a in (small, large, again)] == [1, 2, 1]
-            assert float(again.noise) == answer(number, t, "aa")
-            assert (large.noise == answer(number, t, "a")).all()
+            assert [a.output.shape[-1] for a in (small, large, again)] == [1, 2, 1]
+            assert float(again.output) == answer(number, t, "aa")
+            assert (large.output == answer(number, t, "a")).all()
         return number
 
     programs = [lambda i=i: both(i) if i % 3 else asking(i, 4, 2, side=1 + i % 2) for i in range(20)]  # type: ignore[misc]
     assert_right(run(programs, 6))  # Toy insists on one picture size a stage
+
+
+def test_what_a_query_shows_beside_its_picture_is_stacked_row_by_row() -> None:
+    """A picture and a number, of each row its own, those of padding too."""
+    seen: list[Any] = []
+
+    class Looking(Toy):
+        def predict(self, x: Tensor, levels: Sequence[Level], prompts: Sequence[str], beside: Any) -> Estimate:
+            seen.append({key: value.clone() for key, value in beside.items()})
+            return super().predict(x, levels, prompts, {})
+
+    def shows(number: int) -> Program[int]:
+        beside = {"low": torch.full((3, 2, 2), float(number)), "noise_level": 10 * number}
+        yield [replace(query(number, 0), beside=beside)]
+        return number
+
+    assert_right(run([lambda i=i: shows(i) for i in range(3)], 4, Looking()))  # type: ignore[misc]
+    (beside,) = seen
+    assert beside["low"].shape == (4, 3, 2, 2)
+    rows = beside["low"][:, 0, 0, 0].tolist()
+    assert sorted(set(rows)) == [0, 1, 2]
+    assert beside["noise_level"].tolist() == [10 * int(row) for row in rows]
 
 
 def test_a_program_without_questions_ends_at_once() -> None:
@@ -238,7 +262,7 @@ def test_an_empty_list_of_questions_is_answered_by_an_empty_list() -> None:
     def sometimes(number: int) -> Program[int]:
         for questions in (0, 2, 0, 0, 1):
             answers = yield [query(number, 5, "a")] * questions
-            assert [float(a.noise) for a in answers] == [answer(number, 5, "a")] * questions
+            assert [float(a.output) for a in answers] == [answer(number, 5, "a")] * questions
         return number
 
     assert_right(run([lambda i=i: sometimes(i) for i in range(5)], 4))  # type: ignore[misc]
@@ -331,8 +355,8 @@ def test_a_program_that_fails_is_closed() -> None:
 def test_nan_stays_with_the_row_that_it_came_from() -> None:
     def lenient(number: int) -> Program[Tensor]:
         (first, second) = yield [query(number, 1, "nan"), query(number, 1, "a")]
-        assert float(second.noise) == answer(number, 1, "a")
-        return first.noise
+        assert float(second.output) == answer(number, 1, "a")
+        return first.output
 
     programs = crowd(9)
     programs[4] = lambda: lenient(4)
@@ -362,7 +386,7 @@ class Rounding(Toy):
 
     at: int = 0
 
-    def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], given: Any = None) -> Estimate:
+    def predict(self, x: Tensor, levels: Sequence[Level], prompts: Sequence[str], beside: Any) -> Estimate:
         if len(self.shapes) == self.at:
             self.shapes.append((0,))
             self.lack()
@@ -377,7 +401,7 @@ def test_every_picture_is_sampled_in_one_shape_though_memory_ran_out(lack: Calla
         seen: set[float] = set()
         for t in range(steps):
             answers = yield [query(0, t)] * questions
-            seen |= {float(a.noise) for a in answers}
+            seen |= {float(a.output) for a in answers}
         return seen
 
     engine = Engine({"base": Rounding(lack=lack, at=at)}, 8)
@@ -398,12 +422,12 @@ def test_memory_that_lacks_where_programs_are_asked_alone_halves_the_rows(lack: 
     class Crowded(Toy):
         refused: int = 0
 
-        def predict(self, x: Tensor, t: Tensor, prompts: Sequence[str], given: Any = None) -> Estimate:
+        def predict(self, x: Tensor, levels: Sequence[Level], prompts: Sequence[str], beside: Any) -> Estimate:
             if "raise" in prompts:
                 self.refused += 1
             elif self.refused and len(x) > 4:
                 self.lack()
-            return super().predict(x, t, prompts, given)
+            return super().predict(x, levels, prompts, beside)
 
     programs = crowd(12)
     programs[3] = lambda: asking(3, 2, prompt="raise")
@@ -458,7 +482,7 @@ def test_the_unconditional_row_is_asked_for_where_the_scale_needs_it(
     model = Analytic().load("cpu")
     spoken: set[str] = set()
     predict = model.predict
-    model.predict = lambda x, t, prompts, stage: spoken.update(prompts) or predict(x, t, prompts, stage)
+    model.predict = lambda x, levels, prompts, beside: spoken.update(prompts) or predict(x, levels, prompts, beside)
     guided = {"guidance__scale": scale, "guidance__negative_prompt": "blue"}
     cell = freeze(config(prompt="red", scheduler__steps=6, **guided), {})
     engine = Engine({"base": model}, len(told))
@@ -569,7 +593,8 @@ class ATimestepOff(Engine):
     """The first row is asked about one timestep earlier or later."""
 
     def _predict(self, queries: list[Query]) -> list[Estimate]:
-        first = replace(queries[0], t=queries[0].t - 1 if queries[0].t else 1)
+        t = queries[0].level.t
+        first = replace(queries[0], level=TABLE.level(t - 1 if t else 1))
         return super()._predict([first, *queries[1:]])
 
 
@@ -603,7 +628,7 @@ class NeighboursSeen(Engine):
     def _predict(self, queries: list[Query]) -> list[Estimate]:
         answers = super()._predict(queries)
         mean = sum(float(q.image.mean()) for q in queries) / len(queries)
-        return [replace(a, noise=a.noise + 1e-6 * mean) for a in answers]
+        return [replace(a, output=a.output + 1e-6 * mean) for a in answers]
 
 
 MUTANTS = (

@@ -116,20 +116,16 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from diffsweep.technique.job import Outcome, Plain
+from diffsweep.technique.job import FromInput
 
 
 @dataclass(frozen=True)
-class Halfway(Plain):
+class Halfway(FromInput):
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance", "input"})
     share: float = 0.5
 
-    def visited(self, timesteps):
-        return timesteps[-math.ceil(self.share * len(timesteps)) :]
-
-    def program(self, job):
-        timesteps = self.visited(job.timesteps)
-        return Outcome((yield from job.denoise(job.noised(timesteps[0]), timesteps)))
+    def visited(self, levels, stage):
+        return levels[-math.ceil(self.share * len(levels)) :]
 """
 
 

@@ -230,15 +230,15 @@ def test_views_of_guidances_that_ask_several_times_are_asked_side_by_side() -> N
 @pytest.mark.parametrize(
     "rule, prompts, plainest",
     [
-        (Unguided(), ("p",), Unguided()),
-        (ClassifierFree(1.0, "bad"), ("p",), Unguided()),
-        (ClassifierFree(5.0, "p"), ("p",), Unguided()),
-        (ClassifierFree(0.0, ""), ("", ""), Unguided()),
+        (Unguided(), ("p",), ClassifierFree(1.0)),
+        (ClassifierFree(1.0, "bad"), ("p",), ClassifierFree(1.0)),
+        (ClassifierFree(5.0, "p"), ("p",), ClassifierFree(1.0)),
+        (ClassifierFree(0.0, ""), ("", ""), ClassifierFree(1.0)),
         (ClassifierFree(5.0, "p"), ("p", "q"), ClassifierFree(5.0, "p")),
         (ClassifierFree(0.0, "bad"), ("p",), ClassifierFree(0.0, "bad")),
     ],
 )
-def test_guidance_that_pushes_nothing_apart_is_none(rule: Any, prompts: tuple[str, ...], plainest: Any) -> None:
+def test_guidance_that_pushes_nothing_apart_is_at_scale_1(rule: Any, prompts: tuple[str, ...], plainest: Any) -> None:
     """And asks for the same: what the settled rule answers is what the rule answers."""
     assert rule.settled(prompts) == plainest
     for prompt in prompts:

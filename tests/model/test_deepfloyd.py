@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from diffsweep.core.problems import BadInput
+from diffsweep.core.types import Estimate
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.sweep.cell import freeze
 
@@ -30,7 +31,7 @@ def test_the_stage_is_read_from_the_checkpoints_configurations(checkpoint: Path)
     stage = DeepFloyd(str(checkpoint)).stage()
     assert stage.shape == (3, 16, 16)
     assert (stage.threshold, stage.threshold_ratio, stage.threshold_max) == ("dynamic", 0.95, 1.5)
-    assert (stage.spacing, stage.offset, len(stage.schedule)) == ("leading", 0, 1000)
+    assert (stage.spacing, stage.offset, stage.process.T) == ("leading", 0, 1000)
 
 
 def test_a_prompts_embedding_is_the_pipelines(checkpoint: Path, loaded: Any) -> None:
@@ -49,15 +50,15 @@ def test_the_unets_answer_is_parted_into_noise_and_variance(checkpoint: Path, lo
     unet = UNet2DConditionModel.from_pretrained(checkpoint / "unet")
     x, t = torch.randn((2, 3, 16, 16), generator=torch.Generator().manual_seed(0)), torch.tensor([3, 800])
     loaded.encode(["a dog", ""])
-    got = loaded.predict(x, t, ["a dog", ""])
+    got = loaded.predict(x, [loaded.stage.process.level(3), loaded.stage.process.level(800)], ["a dog", ""], {})
     with torch.no_grad():
         states = torch.stack([loaded._prompts[p] for p in ("a dog", "")])
         expected = unet(x, t, encoder_hidden_states=states).sample
-    torch.testing.assert_close(torch.cat([got.noise, got.variance], 1), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.cat([got.output, got.variance], 1), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_every_prediction_type_is_turned_into_noise(copy: Path, prediction: str) -> None:
+def test_every_prediction_type_implies_the_clean_image(copy: Path, prediction: str) -> None:
     from diffusers import DDPMScheduler
 
     edit(copy / "scheduler" / "scheduler_config.json", prediction_type=prediction)
@@ -68,7 +69,25 @@ def test_every_prediction_type_is_turned_into_noise(copy: Path, prediction: str)
     scheduler = DDPMScheduler.from_pretrained(copy / "scheduler")
     x = scheduler.add_noise(clean, eps, t)
     output = {"epsilon": eps, "sample": clean, "v_prediction": scheduler.get_velocity(clean, eps, t)}[prediction]
-    torch.testing.assert_close(model._noise(output, x, t), eps, atol=1e-4, rtol=0)
+    found = Estimate(output[0], kind=model.prediction).clean(x[0], model.stage.process.level(400))
+    torch.testing.assert_close(found, clean[0], atol=1e-4, rtol=0)
+
+
+def test_a_checkpoint_without_terminal_signal_is_sampled_on_its_own_schedule(copy: Path) -> None:
+    """rescale_betas_zero_snr: diffusers' own alphas, and no signal at the last timestep."""
+    from diffusers import DDPMScheduler
+
+    edit(copy / "scheduler" / "scheduler_config.json", prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    process: Any = DeepFloyd(str(copy)).stage().process
+    theirs = DDPMScheduler.from_pretrained(copy / "scheduler").alphas_cumprod
+    torch.testing.assert_close(torch.tensor(process.alphas_cumprod), theirs, atol=1e-5, rtol=1e-3)
+    assert process.level(999).alpha == 0
+
+
+def test_noise_predicted_without_any_signal_is_refused(copy: Path) -> None:
+    edit(copy / "scheduler" / "scheduler_config.json", rescale_betas_zero_snr=True)
+    with pytest.raises(BadInput, match="noise predicted without any signal tells no clean picture"):
+        DeepFloyd(str(copy)).stage()
 
 
 def test_the_fingerprint_follows_the_contents_and_not_the_place(checkpoint: Path, copy: Path) -> None:
@@ -161,12 +180,15 @@ def test_half_precision_is_the_unets_alone(checkpoint: Path, loaded: Any) -> Non
     model.encode(["a dog"])
     model.ready()
     loaded.encode(["a dog"])
-    x, t = torch.randn((1, 3, 16, 16), generator=torch.Generator().manual_seed(0)), torch.tensor([500])
-    ours, exact = model.predict(x, t, ["a dog"]), loaded.predict(x, t, ["a dog"])
-    assert ours.noise.dtype == torch.float32
+    x, levels = (
+        torch.randn((1, 3, 16, 16), generator=torch.Generator().manual_seed(0)),
+        [model.stage.process.level(500)],
+    )
+    ours, exact = model.predict(x, levels, ["a dog"], {}), loaded.predict(x, levels, ["a dog"], {})
+    assert ours.output.dtype == torch.float32
     assert model.embeddings["a dog"].dtype == torch.float32
     torch.testing.assert_close(model.embeddings["a dog"], loaded.embeddings["a dog"], atol=0, rtol=0)
-    torch.testing.assert_close(ours.noise, exact.noise, atol=0.05, rtol=0.05)
+    torch.testing.assert_close(ours.output, exact.output, atol=0.05, rtol=0.05)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat"])

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from diffsweep.core.problems import BadInput
+from diffsweep.core.types import Level
 from diffsweep.input.world import World
 from diffsweep.model.analytic import Analytic
 from diffsweep.sweep.cell import MAX_SEED, Cell, cell_id, freeze
@@ -174,6 +175,8 @@ SAME = {
     "a hard box and an ellipse over the same pixels": (PATCH, {**PATCH, "mask": "ellipse"}),
     "the profile of a hard edge": (PATCH, {**PATCH, "mask__profile": "cosine"}),
     "any scale, about the negative prompt itself": ({"prompt": "", "guidance__scale": w} for w in (1.0, 4.0)),
+    "no guidance and scale 1": ({"guidance": "none"}, {"guidance__scale": 1.0, "guidance__negative_prompt": "blue"}),
+    "returns that never come": (PATCH, {**PATCH, "technique__jump": 4, "technique__resamples": 3}),
     "at scale 1, any negative prompt": ({"guidance__scale": 1.0, "guidance__negative_prompt": n} for n in ("", "blue")),
     "listed timesteps and the spacing that comes to them": (
         {"scheduler__steps": None, "scheduler__spacing": [750, 500, 250, 0]},
@@ -245,10 +248,10 @@ def test_a_checkpoint_is_known_by_its_weights_and_not_by_its_place(frozen: Calla
 @pytest.mark.parametrize("spacing", ["quadratic", "karras", "logsnr-uniform"])
 def test_trajectories_of_one_length_are_told_apart(spacing: str, frozen: Callable[..., Cell]) -> None:
     """Where rounding drops doubles, different numbers of steps come to trajectories of the same length."""
-    ids: dict[str, tuple[int, ...]] = {}
+    ids: dict[str, tuple[Level, ...]] = {}
     for steps in range(30, 110):
         cell = frozen(scheduler__spacing=spacing, scheduler__steps=steps)
-        assert ids.setdefault(cell.id, cell.timesteps) == cell.timesteps
+        assert ids.setdefault(cell.id, cell.levels) == cell.levels
 
 
 def test_the_record_of_a_cell_leads_back_to_its_id(frozen: Callable[..., Cell]) -> None:
@@ -278,6 +281,8 @@ def test_the_record_of_a_cell_leads_back_to_its_id(frozen: Callable[..., Cell]) 
         ),
         ({"technique": "image_to_image", "technique__strength": 0.5}, ("", "red"), 2),
         ({"technique": "iterative_denoise", "technique__t": 501}, ("", "red"), 4),  # 501, then 500, 250 and 0
+        ({"scheduler": "heun"}, ("", "red"), 7),  # the last step asks once
+        ({"technique": "inpaint", "technique__jump": 1, "technique__resamples": 2}, ("", "red"), 7),  # 3 returns
         ({"technique": "one_step_denoise"}, ("", "red"), 1),
         ({"technique": "forward_noise"}, (), 0),
         ({"technique": "gaussian_denoise"}, (), 0),
@@ -287,7 +292,7 @@ def test_a_cells_cost_is_known_before_it_runs(
     changes: dict[str, Any], prompts: tuple[str, ...], steps: int, frozen: Callable[..., Cell]
 ) -> None:
     cell = frozen(**changes)
-    assert (cell.prompts, len(cell.visited)) == (prompts, steps)
+    assert (cell.prompts, cell.rounds) == (prompts, steps)
 
 
 def test_parts_that_are_not_used_are_not_even_read(frozen: Callable[..., Cell]) -> None:
@@ -347,7 +352,7 @@ def test_a_timestep_beyond_the_models_own_schedule_is_refused(frozen: Callable[.
     config = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 100}
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
     short = {"model": "tiny", "model__path": str(folder)}
-    assert frozen(**short, technique="one_step_denoise", technique__t=99).visited == (99,)
+    assert frozen(**short, technique="one_step_denoise", technique__t=99).visited[0].t == 99
     for technique in ("one_step_denoise", "iterative_denoise", "forward_noise", "gaussian_denoise"):
         (told,) = messages(frozen, **short, technique=technique, technique__t=100)
         assert told.startswith("technique.t=100: must be between 0 and 99")

@@ -22,7 +22,7 @@ from diffsweep.view.identity import Identity
 from diffsweep.view.rotate import Rotate
 
 OTHERS = {("model", f"if_{size}") for size in ("m", "l", "xl")} | {("upscale", f"if_{size}") for size in ("m", "l")}
-OTHERS |= {("upscale", "x4")}  # choices of a part with other settings than its own
+OTHERS |= {("upscale", "x4"), ("model", "analytic_flow")}  # choices of a part with other settings than its own
 YAMLS = sorted(file for group in MARKS for file in (shipped("conf") / group).glob("*.yaml"))
 
 ROLL = """
@@ -43,7 +43,7 @@ class Roll:
         return x.roll(self.by, -1)
 
     def invert(self, estimate):
-        return Estimate(estimate.noise.roll(-self.by, -1))
+        return Estimate(estimate.output.roll(-self.by, -1), kind=estimate.kind)
 """
 FLIP = ROLL.replace("class Roll", "class Flip").replace("by: int", "by: int = 1")
 
@@ -129,7 +129,7 @@ def test_a_part_is_a_plain_mapping_and_back() -> None:
     assert technique.views == (Identity(), Rotate(90))
     assert plain(technique) == config | {"views": views}
     assert build("technique", plain(technique)) == technique
-    assert plain(build("guidance", "none").about("a dog")) == {"name": "none"}  # the prompt is bound, not configured
+    assert plain(build("guidance", "none")) == {"name": "none"}
 
 
 # -- types -------------------------------------------------------------------------------------------------------------

@@ -374,7 +374,7 @@ class Stumble(Plain):
 
     def program(self, job):
         """Seed 1 raises and seed 2 loses a side picture, until a file `mended` lies in the working folder."""
-        image = yield from job.denoise(job.noise(), job.timesteps)
+        image = yield from job.denoise(job.noise(), self.guided(job))
         well = Path("mended").exists()
         if job.streams.seed == 1 and not well:
             raise RuntimeError("one is unlucky")

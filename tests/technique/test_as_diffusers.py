@@ -88,7 +88,7 @@ def theirs(weights: Weights) -> Callable[..., np.ndarray]:
         pipeline = kind(**parts, requires_safety_checker=False)
         pipeline.set_progress_bar_config(disable=True)
         if "timesteps" not in settings:
-            settings["num_inference_steps"] = len(cell.timesteps)
+            settings["num_inference_steps"] = len(cell.levels)
         (image,) = pipeline(
             cell.prompt,
             guidance_scale=cell.guidance.scale,
@@ -157,4 +157,4 @@ def test_ddim_is_a_pipelines_where_nothing_is_thresholded(ours: Any, theirs: Any
 def test_dpm_solver_is_a_pipelines(ours: Any, theirs: Any, weights: Weights) -> None:
     scheduler = DPMSolverMultistepScheduler.from_config(weights.pipeline.scheduler.config, final_sigmas_type="zero")
     for cell, picture in ours(scheduler="dpm_solver", scheduler__steps=10, guidance__scale=[1.0, 7.0]):
-        assert_as_promised(picture, theirs(IFPipeline, cell, scheduler, timesteps=list(cell.timesteps)))
+        assert_as_promised(picture, theirs(IFPipeline, cell, scheduler, timesteps=[level.t for level in cell.levels]))

@@ -15,17 +15,20 @@ from diffusers import IFSuperResolutionPipeline
 from PIL import Image
 
 from diffsweep.core.problems import BadInput
+from diffsweep.core.streams import Streams
 from diffsweep.core.types import Estimate
 from diffsweep.guidance.classifier_free import ClassifierFree
-from diffsweep.guidance.multiview import Multiview
 from diffsweep.model import deepfloyd
 from diffsweep.model.analytic import GaussianMixture
 from diffsweep.model.source import Source
+from diffsweep.scheduler.ddpm import Ddpm
 from diffsweep.sweep import runner
 from diffsweep.sweep.cell import freeze
 from diffsweep.sweep.runner import Outcome, run_sweep
 from diffsweep.sweep.store import Store
-from diffsweep.upscale.super_resolution import Conditioned
+from diffsweep.technique.anagram import Anagram
+from diffsweep.technique.job import Job
+from diffsweep.upscale.super_resolution import SuperResolution, shown_beside
 from diffsweep.view.flip import Flip
 from diffsweep.view.identity import Identity
 from diffsweep.view.negate import Negate
@@ -237,15 +240,18 @@ def test_an_export_and_verify_take_the_first_pictures_along(
 
 # -- true to the technique ---------------------------------------------------------------------------------------------
 def test_views_look_at_both_pictures(settings: Any) -> None:
-    x, given = torch.randn(3, 4, 4), torch.randn(3, 4, 4)
+    x, low, noise = torch.randn(3, 3, 4, 4)
     views = (Identity(), Flip(), Negate())
-    guidance = Multiview(tuple((view, ClassifierFree(1.0).about(str(i))) for i, view in enumerate(views)))
-    queries = Conditioned(guidance, given, 7, "large").queries(x, 5)
+    upscale = SuperResolution(noise_level=7)
+    job: Any = Job("p", (), upscale.model.stage(), Ddpm(), ClassifierFree(1.0), Streams(0))
+    job = shown_beside(job, upscale, low, noise)
+    given = upscale.model.noising().level(7).noised(low, noise)
+    queries = next(Anagram(("a", "b", "c"), views).guided(job).estimate(x, job.level(5)))
     for query, view in zip(queries, views, strict=True):
-        assert query.stage == "large"
-        assert query.given is not None and query.given.noise_level == 7
+        assert query.stage == upscale.name
+        assert query.beside["noise_level"] == 7
         assert torch.equal(query.image, view.apply(x))
-        assert torch.equal(query.given.image, view.apply(given))
+        assert torch.equal(query.beside["low"], view.apply(given))
 
 
 def test_an_anagram_of_one_view_and_prompt_and_a_hybrid_of_one_prompt_are_text_to_image(run: Run) -> None:

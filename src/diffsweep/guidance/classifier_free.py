@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 from diffsweep.core.problems import require, within
 from diffsweep.core.types import Estimate
-from diffsweep.guidance.none import Unguided
 from diffsweep.guidance.rule import Rule
 
 
@@ -39,7 +38,7 @@ class ClassifierFree:
         return replace(conditional, output=output)
 
     def settled(self, prompts: Sequence[str]) -> Rule:
-        """No guidance where nothing is pushed apart: at scale 1, and where all prompts are the negative one."""
-        if self.scale == 1 or all(prompt == self.negative_prompt for prompt in prompts):
-            return Unguided()
-        return self
+        """Scale 1 where nothing is pushed apart: there, and where all prompts are the negative one."""
+        if self.scale != 1 and any(prompt != self.negative_prompt for prompt in prompts):
+            return self
+        return ClassifierFree(scale=1.0)

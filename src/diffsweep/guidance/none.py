@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffsweep.core.types import Estimate
+from diffsweep.guidance.classifier_free import ClassifierFree
 from diffsweep.guidance.rule import Rule
 
 
@@ -19,4 +20,4 @@ class Unguided:
         return answer
 
     def settled(self, prompts: Sequence[str]) -> Rule:
-        return self
+        return ClassifierFree(scale=1.0)
