@@ -258,7 +258,7 @@ def test_a_checker_that_is_not_there_is_told(checkpoint: Path) -> None:
         DeepFloyd(str(checkpoint), safety_checker=True).fingerprint()
 
 
-def test_compiling_is_torchs_own_and_no_other_picture(
+def test_compiling_is_torchs_own_and_another_picture(
     checkpoint: Path, config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from diffusers import UNet2DConditionModel
@@ -269,4 +269,4 @@ def test_compiling_is_torchs_own_and_no_other_picture(
         DeepFloyd(str(checkpoint), compile=compiled).load("cpu").ready()
     assert calls == [{"dynamic": False}]
     ids = {freeze(config(model="tiny", model__path=str(checkpoint), model__compile=c), {}).id for c in (False, True)}
-    assert len(ids) == 1
+    assert len(ids) == 2  # it changes bits

@@ -44,6 +44,7 @@ SHARED = {
     "model__size": 12,
     "model__spread": 0.3,
     "model__reach": 2.0,
+    "model__process": "flow",
     "scheduler": "ddim",
     "scheduler__steps": 5,
     "scheduler__spacing": "trailing",
@@ -75,7 +76,7 @@ OWN = {
     "one_step_denoise": {"t": 400},
     "forward_noise": {"t": 400},
     "gaussian_denoise": {"t": 400, "sigma": 3.0, "kernel": 3, "rescale": True},
-    "inpaint": {"blend": "change_map", "known": "clean", "start": "noise", "strength": 0.5},
+    "inpaint": {"blend": "change_map", "known": "clean", "start": "noise", "strength": 0.5, "jump": 2, "resamples": 3},
     "anagram": {"prompts": ["blue", "red"], "views": ["negate", "identity"]},
     "hybrid": {"prompts": ["blue", "red"], "sigma": 1.0, "kernel": 3},
 }
@@ -100,7 +101,10 @@ AROUND = {
     "metric__references": "world",
     "tracker": "wandb",
 }  # where a technique's keys are changed from, if not from their defaults
-FROM = {"inpaint": {"technique__start": "input"}, "gaussian_denoise": {"technique__sigma": 2.0}}
+FROM = {
+    "inpaint": {"technique__start": "input", "technique__jump": 1, "technique__resamples": 2},
+    "gaussian_denoise": {"technique__sigma": 2.0},
+}
 
 
 # where a key does anything only beside another

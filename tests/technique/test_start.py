@@ -7,7 +7,7 @@ import re
 import pytest
 
 from diffsweep.core.problems import BadInput
-from diffsweep.core.process import named_table
+from diffsweep.core.process import Flow, named_table
 from diffsweep.core.types import Stage
 from diffsweep.sweep.parts import build
 from diffsweep.technique.start import jumping
@@ -37,9 +37,13 @@ def test_the_strength_that_is_advised_is_accepted_and_hardly_a_smaller_one(techn
 @pytest.mark.parametrize("technique", ["forward_noise", "gaussian_denoise", "one_step_denoise", "iterative_denoise"])
 def test_a_t_that_the_model_does_not_know_is_refused(technique: str, t: int) -> None:
     with pytest.raises(BadInput, match=rf"^t={t}: must be between 0 and 999$"):
-        build("technique", {"name": technique, "t": t, **({"rescale": True} if technique[0] == "g" else {})}).visited(
-            LEVELS[::100], STAGE
-        )
+        build("technique", {"name": technique, "t": t}).visited(LEVELS[::100], STAGE)
+
+
+def test_nothing_is_scaled_up_where_nothing_is_left() -> None:
+    blurred = build("technique", {"name": "gaussian_denoise", "t": 1000, "rescale": True})
+    with pytest.raises(BadInput, match="rescale=true: nothing of the input is left at t=1000"):
+        blurred.visited((), Stage((3, 8, 8), Flow()))
 
 
 def repaint(n: int, jump: int, resamples: int) -> list[int]:

@@ -24,7 +24,7 @@ from diffsweep.scheduler.spacing import CHECKPOINT
 from diffsweep.sweep import prompts
 from diffsweep.sweep.parts import as_mapping, build, coerced, plain, shown, sources, used_by
 
-RECIPE = 1  # raised when the same configuration would give another picture
+RECIPE = 2  # raised when the same configuration would give another picture
 GROUPS = ("model", "scheduler", "guidance", "technique", "view", "mask", "input", "upscale")
 # the blocks of conf/config.yaml: their keys' types
 BLOCKS: dict[str, dict[str, Any]] = {
@@ -378,7 +378,7 @@ def decisive(group: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
     was made."""
     if group in ("input", "mask"):
         return {"sha256": config["sha256"]}
-    place = ("path", "variant", "compile")
+    place = ("path", "variant")
     made = {"model": place, "upscale": place, "text": ("path", "variant", "device"), "scheduler": ("spacing", "steps")}
     inner = {"scheduler": "scheduler", "text": "text", "of": "upscale"} if group in ("model", "upscale") else {}
     kept = {key: value for key, value in config.items() if key not in made.get(group, ())}

@@ -39,7 +39,8 @@ class GaussianDenoise(Plain):
         )
 
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
-        lost = self.rescale and not stage.process.level(self.t).alpha
+        level = stage.process.level(self.t)
+        lost = self.rescale and not level.alpha
         require(f"rescale=true: nothing of the input is left at t={self.t}" if lost else None)
         return ()
 
