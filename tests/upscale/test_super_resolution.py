@@ -21,10 +21,10 @@ from diffsweep.guidance.multiview import Multiview
 from diffsweep.model import deepfloyd
 from diffsweep.model.analytic import GaussianMixture
 from diffsweep.model.source import Source
+from diffsweep.store.cells import Store
 from diffsweep.sweep import runner
 from diffsweep.sweep.cell import freeze
 from diffsweep.sweep.runner import Outcome, run_sweep
-from diffsweep.sweep.store import Store
 from diffsweep.upscale.super_resolution import Conditioned
 from diffsweep.view.flip import Flip
 from diffsweep.view.identity import Identity
