@@ -352,8 +352,8 @@ def stored(folder: Path, scales: int, seeds: int, side: int, numbers: dict[str, 
     and what theirs are about; unmeasured without."""
     import numpy as np
 
-    from diffsweep.sweep.schema import to_json
-    from diffsweep.sweep.store import Store
+    from diffsweep.store.cells import Store
+    from diffsweep.store.schema import to_json
     from diffsweep.world import held_out
 
     store, cells = Store(folder / "outputs"), []
@@ -393,7 +393,7 @@ import sys, time
 began = time.perf_counter()
 from pathlib import Path
 from diffsweep.metric import choose, score
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
 store = Store(Path("outputs"))
 ids = [folder.name for folder in sorted(Path("outputs/cells").glob("*/*"))]
 score(store, ids, choose(sys.argv[1].split(",")).metrics, "cpu")

@@ -31,7 +31,7 @@ import torch
 from PIL import Image
 
 from diffsweep.model.clip import Clip
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
 from diffsweep.world import SCENES, STYLES, SUBJECTS, held_out
 from diffsweep.world.captions import STYLE_WORDS, subject_words
 from tiny import judge

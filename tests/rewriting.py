@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
 
 
 def rewrite(store: Store, cell_id: str, **entries: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
 
 ROOT = Path(__file__).parent.parent
 SMALL = ("model=analytic", "scheduler.steps=2", "device=cpu")

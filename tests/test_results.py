@@ -543,17 +543,17 @@ def test_a_choice_of_metrics_and_a_key_with_dashes(command: Run, capsys: pytest.
 
 
 def test_score_keeps_what_a_run_added_meanwhile(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from diffsweep import metric
+    from diffsweep.metric import measure
 
     file = Path("outputs/sweeps/inp/sweep.json")
-    measure = metric.score
+    score = measure.score
 
     def overtaken(*arguments: object, **more: object) -> int:
         sweep = json.loads(file.read_text())
         file.write_text(json.dumps(sweep | {"notes": ["added"]}))
-        return measure(*arguments, **more)  # type: ignore[arg-type]
+        return score(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(metric, "score", overtaken)
+    monkeypatch.setattr(measure, "score", overtaken)
     assert command("score", "inp", "metric=psnr") == 0
     assert json.loads(file.read_text())["notes"] == ["added"]
     assert json.loads(file.read_text())["metrics"] == ["psnr"]

@@ -62,8 +62,8 @@ class Status:
     cell_id: str
 
     def __float__(self) -> float:
-        from diffsweep.sweep.schema import Document, load
-        from diffsweep.sweep.store import Store
+        from diffsweep.store.cells import Store
+        from diffsweep.store.schema import Document, load
 
         sweep = load(self.folder / "sweep.json", Document)
         metrics = sweep.get("metrics") or [""]

@@ -9,6 +9,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from os.path import lexists
 from pathlib import Path
@@ -16,13 +17,13 @@ from typing import Any
 
 from diffsweep import entry
 from diffsweep.core.device import known
-from diffsweep.core.failures import Failures
-from diffsweep.core.files import is_file, is_folder, is_there, root_of
-from diffsweep.core.locks import locked
+from diffsweep.core.files import is_file, is_folder, root_of
 from diffsweep.core.problems import BadInput, did_you_mean, not_text, one_of, require
 from diffsweep.core.text import counted, visible
 from diffsweep.paths import shipped
-from diffsweep.sweep.schema import Absent, Damaged, Document, dump, load
+from diffsweep.store import document
+from diffsweep.store.schema import Absent, Damaged, Document
+from diffsweep.store.stored import Stored, names, opened
 
 HELP = """\
 diffsweep-results: tables, sheets and reports of stored sweeps
@@ -86,66 +87,6 @@ or another part of the machine did, 2 bad input, 70 a bug of diffsweep, 128+n si
 
 COMMON = ("output_dir",)
 FEW = 5  # problems of a kind that verify lists
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A sweep found on disk: the store it belongs to, and what its sweep.json holds."""
-
-    root: Path
-    folder: Path
-    sweep: dict[str, Any]
-    store: Any
-
-    @property
-    def cell_ids(self) -> list[str]:
-        """Each cell that is stored, once, in the sweep's order."""
-        return [i for i in dict.fromkeys(cell["cell_id"] for cell in self.sweep["cells"]) if i in self.store]
-
-    @property
-    def lost(self) -> list[str]:
-        """The cells that were finished, and are not in the store any more."""
-        done = dict.fromkeys(cell["cell_id"] for cell in self.sweep["cells"] if cell["status"] == "done")
-        return [i for i in done if i not in self.store and i not in self.store.damaged]
-
-    def whole(self) -> tuple[list[str], dict[str, str]]:
-        """These cells, and before each those of a cascade whose pictures lead to its own; and of the latter those that
-        are not in the store, each with the cell that enlarges it."""
-        found, lacking = dict[str, None](), dict[str, str]()
-        for cell_id in self.cell_ids:
-            line = [cell_id]
-            while base := self.store.record(line[0]).get("facts", {}).get("base"):
-                if base not in self.store:
-                    if base not in self.store.damaged:
-                        lacking.setdefault(base, line[0])
-                    break
-                line.insert(0, base)
-            found |= dict.fromkeys(line)
-        return list(found), lacking
-
-
-def names(root: Path) -> list[str]:
-    return sorted(file.parent.name for file in (root / "sweeps").glob("*/sweep.json"))
-
-
-def opened(name: str, output_dir: str) -> Stored:
-    """The sweep of this name under output_dir, or at this path; BadInput where there is none."""
-    from diffsweep.sweep.store import Store
-
-    root, path = Path(output_dir).expanduser(), Path(name).expanduser()
-    folder = root / "sweeps" / name
-    if path.is_absolute() or not is_there(folder / "sweep.json"):
-        folder = path
-        root = folder.resolve().parents[1] if is_there(folder / "sweep.json") else root
-    try:
-        sweep = load(folder / "sweep.json", Document)
-    except Absent:
-        known = names(root)
-        there = f"there are {', '.join(known)}" if known else f"there are none under {root}"
-        raise BadInput(f"{name}: no such sweep; {there}{did_you_mean(name, known)}") from None
-    except Damaged as error:
-        raise BadInput(f"{error}; the sweep's command, run again, writes it anew") from None
-    return Stored(root, folder, {**sweep, "name": folder.resolve().name}, Store(root))
 
 
 def table(stored: Stored, keys: Mapping[str, str]) -> int:
@@ -291,13 +232,13 @@ def _keep(keys: Mapping[str, str], *allowed: str) -> str:
 
 def _choose(stored: Stored, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Change what sweep.json keeps of the sheets and figures that were chosen."""
-    from diffsweep.core.files import write_atomic
 
-    with locked(stored.folder):  # a run may have added cells meanwhile
-        sweep: dict[str, Any] = {**load(stored.folder / "sweep.json", Document)}
+    def changed(sweep: Document) -> Document:  # a run may have added cells meanwhile
         before = {"sheets": {}, "figures": [], **sweep.get("chosen", {})}
-        if (chosen := before | change(before)) != before:
-            write_atomic(stored.folder / "sweep.json", dump({**sweep, "chosen": chosen}, Document))
+        chosen = before | change(before)
+        return {**sweep, "chosen": chosen} if chosen != before else sweep
+
+    document.change(stored.folder, changed)
 
 
 def _forget(stored: Stored, request: Mapping[str, Any]) -> None:
@@ -333,9 +274,7 @@ def report(stored: Stored, keys: Mapping[str, str]) -> int:
 
 
 def score(stored: Stored, keys: Mapping[str, str]) -> int:
-    from diffsweep.core.files import write_atomic
-    from diffsweep.metric import Options, choose, score_sets
-    from diffsweep.metric import score as measure
+    from diffsweep.metric import Options, choose, measured_sweep
 
     own = {key: keys[key] for key in ("missing", "clip", "features", "references") if key in keys}
     plugins = tuple(_listed(keys, "plugins"))
@@ -347,24 +286,18 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
     for name, reason in chosen.unavailable.items():
         print(f"{name}: not measured: {reason}", file=sys.stderr)
     chosen.ready()
-    device, failed, without = keys.get("device", "auto"), Failures(), dict[str, str]()
+    device = keys.get("device", "auto")
     require(known(device))
-    again = _flag(keys, "force")
-    changed = measure(stored.store, stored.cell_ids, chosen.metrics, device, failed, again=again, without=without)
-    there = len(stored.cell_ids)
-    others = f"; {there - changed} had these numbers already, or could not be measured" if changed < there else ""
-    print(f"{changed} of {counted('cell', there)} measured{others}", file=sys.stderr)
-    for name, reason in without.items():
-        print(f"{name}: {reason}", file=sys.stderr)
-    with locked(stored.folder):  # a run may have added cells meanwhile
-        sweep: dict[str, Any] = {**load(stored.folder / "sweep.json", Document)}
-        sweep["metrics"] = list(dict.fromkeys([*sweep.get("metrics", ()), *chosen.names]))
-        sweep["sets"] = score_sets(stored.store, sweep, chosen.of_sets, device, failed, again)
-        before = {k: why for k, why in sweep.get("unavailable", {}).items() if k not in chosen.names}
-        sweep["unavailable"] = {**before, **chosen.unavailable, **without, **failed}
-        write_atomic(stored.folder / "sweep.json", dump(sweep, Document))
-        written = failed.write(stored.folder / "errors", sweep)
-    code = report(replace(stored, sweep={**sweep, "name": stored.sweep["name"]}), {})
+    renewed, again = partial(document.read, stored.folder), _flag(keys, "force")
+    with measured_sweep(stored.store, stored.folder, renewed, stored.cell_ids, chosen, device, again) as measured:
+        there, failed = len(stored.cell_ids), measured.failed
+        lacking = there - measured.changed
+        others = f"; {lacking} had these numbers already, or could not be measured" if lacking > 0 else ""
+        print(f"{measured.changed} of {counted('cell', there)} measured{others}", file=sys.stderr)
+        for name, reason in measured.without.items():
+            print(f"{name}: {reason}", file=sys.stderr)
+        written = failed.write(stored.folder / "errors", measured.document)
+        code = report(replace(stored, sweep={**measured.document, "name": stored.sweep["name"]}), {})
     for name, reason in failed.items():
         print(visible(f"metric {name} failed: {reason}"), file=sys.stderr)
     if written:
@@ -457,7 +390,7 @@ def export(stored: Stored, keys: Mapping[str, str]) -> int:
     """A folder with an output_dir's layout, so that every command works there, or a zip file of one. What is damaged
     stays behind, and so does what is no file of ours: links, and scratch of processes that were killed."""
     from diffsweep.core import files
-    from diffsweep.sweep.store import Store
+    from diffsweep.store.cells import Store
 
     if not (to := keys.get("to")):
         raise BadInput("to: a folder or a .zip file is needed, as in to=for_a_colleague")

@@ -16,7 +16,7 @@ from diffsweep.core.problems import BadInput
 from diffsweep.metric import Batch, choose, score
 from diffsweep.metric.clip import Anagram, ClipScore
 from diffsweep.model.clip import Clip
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
 from diffsweep.world import SCENES, STYLES, held_out, picture
 
 

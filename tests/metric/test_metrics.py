@@ -25,7 +25,7 @@ from diffsweep.metric import score as measure
 from diffsweep.metric.batch import REGIONS
 from diffsweep.metric.psnr import Psnr
 from diffsweep.metric.ssim import Ssim
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
 from tests.rewriting import rewrite
 
 SIDE = 60
@@ -427,7 +427,7 @@ def test_torch_is_not_imported_where_nothing_is_missing(store: Store) -> None:
         import sys
         from pathlib import Path
         from diffsweep.metric import choose, score
-        from diffsweep.sweep.store import Store
+        from diffsweep.store.cells import Store
         metrics = choose(["psnr", "ssim"]).metrics
         print(score(Store(Path({str(store.root)!r})), {IDS!r}, metrics), "torch" in sys.modules)
     """)

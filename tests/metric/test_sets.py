@@ -17,7 +17,7 @@ from diffsweep.metric import Batch, Options, Score, choose, score_sets
 from diffsweep.metric.diversity import Diversity
 from diffsweep.metric.sets import replicates
 from diffsweep.model.clip import Clip
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
 from diffsweep.world import SCENES, STYLES, picture
 from tests.rewriting import rewrite
 

@@ -17,9 +17,9 @@ from transformers import T5EncoderModel
 from diffsweep.core.problems import BadInput
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.model.t5 import T5
+from diffsweep.store.cells import Store
 from diffsweep.sweep import runner
 from diffsweep.sweep.runner import run_sweep
-from diffsweep.sweep.store import Store
 
 
 @pytest.fixture(autouse=True)

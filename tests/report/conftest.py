@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
 
 PSNR = {"metric": "PSNR", "direction": "higher", "package": "torchmetrics 1.9.0"}
 ERROR = {"metric": "an error", "direction": "lower", "package": "by hand"}

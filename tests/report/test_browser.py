@@ -21,7 +21,7 @@ from diffsweep.report import write
 from diffsweep.report.command import command
 from diffsweep.report.embed import embedded
 from diffsweep.report.write import whole_page, write_all
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
 from tests.rewriting import rewrite
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

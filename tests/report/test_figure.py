@@ -25,7 +25,7 @@ from diffsweep.report.figure.plot import Point
 from diffsweep.report.figure.points import curve, pareto, pareto_front, tradeoff
 from diffsweep.report.frame import results
 from diffsweep.report.table import Table, summarise
-from diffsweep.sweep.schema import to_json
+from diffsweep.store.schema import to_json
 
 Made = Callable[..., Any]
 

@@ -23,7 +23,7 @@ from diffsweep.report.grid import write_grid
 from diffsweep.report.sheet import wrapped
 from diffsweep.report.text import in_line, labels
 from diffsweep.report.write import write_all
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
 
 STIX = Font("STIXGeneral", findfont("STIXGeneral"))
 COLD = ["", "   ", "a\nb", "a\tb", "\ufeff", "\ufeffa dog", "e\u0301\u0301\u0301", "\u0301", "שלום עולם", "مرحبا"]

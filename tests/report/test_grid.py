@@ -24,7 +24,7 @@ from diffsweep.report.grid import arranged, layout, write_grid
 from diffsweep.report.sheet import FONT
 from diffsweep.report.table import summarise
 from diffsweep.report.write import write_all
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
 
 Made = Callable[..., Any]
 Shown = list[tuple[str, list[sheet.Block]]]

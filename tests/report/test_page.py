@@ -19,7 +19,7 @@ from diffsweep.report.frame import results
 from diffsweep.report.page import page
 from diffsweep.report.table import summarise
 from diffsweep.report.write import write_all
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
 from tests.rewriting import rewrite
 
 Made = Callable[..., Any]

@@ -20,8 +20,8 @@ from diffsweep.core.problems import BadInput
 from diffsweep.report import write
 from diffsweep.report.embed import embedded
 from diffsweep.report.write import whole_page, write_all
-from diffsweep.sweep.schema import to_json
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
+from diffsweep.store.schema import to_json
 from tests.rewriting import rewrite
 
 Made = Callable[..., tuple[Store, dict[str, Any]]]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffsweep.core.problems import BadInput
 from diffsweep.report.figure.trajectory import distances, write_trajectory
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
 
 IDS = ["a" * 20, "b" * 20]
 LEVELS = (200, 130, 104, 100)  # of the clean estimates; the picture is 100, the input 90

@@ -16,9 +16,9 @@ from diffsweep import results
 from diffsweep.core import locks
 from diffsweep.core.locks import Busy, locked
 from diffsweep.core.problems import BadInput
+from diffsweep.store.cells import Store
+from diffsweep.store.schema import Damaged
 from diffsweep.sweep.runner import Outcome, run_sweep
-from diffsweep.sweep.schema import Damaged
-from diffsweep.sweep.store import Store
 
 
 def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
@@ -197,12 +197,12 @@ def test_a_copy_with_new_times_is_compared_once_and_then_trusted(
 ) -> None:
     (cell_id,) = [cell["cell_id"] for cell in document(run())["cells"]]
     store, hashed = Store(tmp_path / "outputs"), list[int]()
-    monkeypatch.setattr("diffsweep.sweep.store.sha256", lambda data: hashed.append(1) or "?")
+    monkeypatch.setattr("diffsweep.store.cells.sha256", lambda data: hashed.append(1) or "?")
     assert store.whole(cell_id) and not hashed
     monkeypatch.undo()
     os.utime(store.folder(cell_id) / "image.png")
     assert store.whole(cell_id)
-    monkeypatch.setattr("diffsweep.sweep.store.sha256", lambda data: hashed.append(1) or "?")
+    monkeypatch.setattr("diffsweep.store.cells.sha256", lambda data: hashed.append(1) or "?")
     assert store.whole(cell_id) and not hashed
 
 

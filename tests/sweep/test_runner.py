@@ -26,12 +26,12 @@ from diffsweep.app import Task
 from diffsweep.core.memory import Lacking
 from diffsweep.core.problems import BadInput
 from diffsweep.model.analytic import GaussianMixture
+from diffsweep.store.cells import Store
 from diffsweep.sweep import runner
 from diffsweep.sweep.cell import cell_id
 from diffsweep.sweep.plan import Raw, plan
 from diffsweep.sweep.provenance import provenance
 from diffsweep.sweep.runner import Outcome, run_sweep
-from diffsweep.sweep.store import Store
 from diffsweep.sweep.work import to_pixels
 
 Config = Callable[..., dict[str, Any]]

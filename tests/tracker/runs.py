@@ -20,8 +20,8 @@ from diffsweep.report.comparison import overview
 from diffsweep.report.frame import results
 from diffsweep.report.table import summarise
 from diffsweep.report.write import Report
-from diffsweep.sweep.schema import to_json
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
+from diffsweep.store.schema import to_json
 from diffsweep.tracker import said
 from diffsweep.tracker.said import run_id
 from diffsweep.tracker.wandb import Wandb

@@ -15,8 +15,8 @@ import pytest
 from wandb.sdk.artifacts._validators import validate_artifact_name
 
 from diffsweep.report.write import Report, whole_page, write_all
-from diffsweep.sweep.schema import to_json
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
+from diffsweep.store.schema import to_json
 from diffsweep.tracker.artifact import artifact_name
 from diffsweep.tracker.said import run_id
 from diffsweep.tracker.wandb import Wandb

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from diffsweep.app import Status
-from diffsweep.sweep.schema import to_json
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
+from diffsweep.store.schema import to_json
 
 
 def test_a_status_is_a_number_where_the_cell_has_one(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from PIL import Image
 
 from diffsweep.core.problems import BadInput
 from diffsweep.engine import Engine, Work
+from diffsweep.store.cells import Store
 from diffsweep.sweep import runner
 from diffsweep.sweep.cell import freeze
 from diffsweep.sweep.runner import run_sweep
-from diffsweep.sweep.store import Store
 
 
 @pytest.fixture(autouse=True)

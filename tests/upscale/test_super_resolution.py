@@ -22,10 +22,10 @@ from diffsweep.model import deepfloyd
 from diffsweep.model.analytic import GaussianMixture
 from diffsweep.model.source import Source
 from diffsweep.scheduler.ddpm import Ddpm
+from diffsweep.store.cells import Store
 from diffsweep.sweep import runner
 from diffsweep.sweep.cell import freeze
 from diffsweep.sweep.runner import Outcome, run_sweep
-from diffsweep.sweep.store import Store
 from diffsweep.technique.anagram import Anagram
 from diffsweep.technique.job import Job
 from diffsweep.upscale.super_resolution import SuperResolution, shown_beside

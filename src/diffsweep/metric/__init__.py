@@ -6,6 +6,7 @@ Importing them needs no torch: that, and torchmetrics, are imported where someth
 
 from diffsweep.metric.batch import Batch, Metric, Score, SetMetric
 from diffsweep.metric.choice import Chosen, Options, choose, defined, known
+from diffsweep.metric.measure import measured_sweep
 from diffsweep.metric.scoring import called, score, score_sets
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "choose",
     "defined",
     "known",
+    "measured_sweep",
     "score",
     "score_sets",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from diffsweep.core.pictures import HARD_MASK, INPUT, LOW, MASK, VIEW
+from diffsweep.store.pictures import HARD_MASK, INPUT, LOW, MASK, VIEW
 
 if TYPE_CHECKING:
     from torch import Tensor

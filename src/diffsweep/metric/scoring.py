@@ -6,22 +6,22 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from diffsweep.core.device import present
 from diffsweep.core.failures import Failures
-from diffsweep.core.pictures import HARD_MASK, IMAGE, INPUT, LOW, MASK, VIEW
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import counted
 from diffsweep.metric.batch import FILES, NEEDS, Batch, Described, Metric, Score, SetMetric
 from diffsweep.metric.choice import defined
 from diffsweep.metric.sets import current, settings
+from diffsweep.store.pictures import HARD_MASK, IMAGE, INPUT, LOW, MASK, VIEW
 
 if TYPE_CHECKING:
-    from diffsweep.sweep.schema import Record
-    from diffsweep.sweep.store import Store
+    from diffsweep.store.cells import Store
+    from diffsweep.store.schema import Definition, Document, Record, SetEntry, SetValue
 
 AT_ONCE = 64  # pictures a batch
 
@@ -77,12 +77,12 @@ def score(
 
 def score_sets(
     store: Store,
-    sweep: Mapping[str, Any],
+    sweep: Document,
     metrics: Iterable[SetMetric],
     device: str = "auto",
     failed: Failures | None = None,
     again: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, SetEntry]:
     """What sweep.json holds as `sets`: by metric its definition and a number a setting, those of now and before.
 
     A number is kept where the definition is the same and the setting's pictures are; failed, again: as of `score`.
@@ -94,19 +94,19 @@ def score_sets(
     sets = current(sweep.get("sets", {}), there)
     for metric in metrics:
         definition = defined(metric)
-        before = sets.get(metric.name, {"definition": None, "values": ()})
-        same = before["values"] if before["definition"] == definition else ()
+        before = sets.get(metric.name)
+        same = before["values"] if before and before["definition"] == definition else ()
         kept = {entry["of"]: entry for entry in same if entry["value"] is not None and not again}
-        values = []
+        values: list[SetValue] = []
         for setting in there:
             mark = setting.mark
             if setting.cells and mark not in kept:
                 with _told(metric, failed):
                     result = Score.of(_together(store, metric, setting.cells, device)).entry()
-                    kept[mark] = {"of": mark, "cells": len(setting.cells), **result}
+                    kept[mark] = cast("SetValue", {"of": mark, "cells": len(setting.cells), **result})
             if mark in kept:
                 values.append({**kept[mark], "axes": setting.axes})
-        sets[metric.name] = {"definition": definition, "values": values}
+        sets[metric.name] = {"definition": cast("Definition", definition), "values": values}
     return sets
 
 

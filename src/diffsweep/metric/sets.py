@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffsweep.core.pictures import STEP
 from diffsweep.core.text import level
+from diffsweep.store.pictures import STEP
+from diffsweep.store.schema import Document, Record, SetEntry
 
 
 def replicates(axes: Iterable[str]) -> list[str]:
@@ -32,7 +33,7 @@ class Setting:
         return hashlib.sha256(json.dumps([self.cells, self.pictures]).encode()).hexdigest()
 
 
-def settings(sweep: Mapping[str, Any], record: Callable[[str], Mapping[str, Any] | None]) -> list[Setting]:
+def settings(sweep: Document, record: Callable[[str], Record | None]) -> list[Setting]:
     """A sweep's settings (sweep: what sweep.json holds; record: a finished cell's, by its id), in order."""
     axes, repeated = list(sweep["axes"]), replicates(sweep["axes"])
     found: dict[tuple[str, ...], Setting] = {}
@@ -47,10 +48,10 @@ def settings(sweep: Mapping[str, Any], record: Callable[[str], Mapping[str, Any]
     return list(found.values())
 
 
-def current(sets: Mapping[str, Any], there: Iterable[Setting]) -> dict[str, Any]:
+def current(sets: Mapping[str, SetEntry], there: Iterable[Setting]) -> dict[str, SetEntry]:
     """Of sweep.json's `sets` the numbers that are of the pictures as they are."""
     marked = [(setting.mark, setting.axes) for setting in there if setting.cells]
-    found = {}
+    found: dict[str, SetEntry] = {}
     for name, one in sets.items():
         of = {entry["of"]: entry for entry in one["values"]}
         found[name] = {**one, "values": [{**of[mark], "axes": axes} for mark, axes in marked if mark in of]}

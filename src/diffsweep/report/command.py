@@ -13,12 +13,14 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from diffsweep.store.schema import Document
+
 AROUND = r"sweep\.\w+|grid|grid\.\w+|hydra/sweeper|hydra\.sweeper\..*"  # they say nothing of one cell
 WORD = r"[A-Za-z_][\w./-]*"
 NOT_TEXT = ("null", "true", "false", "nan", "inf")  # in any case
 
 
-def command(sweep: Mapping[str, Any], axes: Mapping[str, Any]) -> str:
+def command(sweep: Document, axes: Mapping[str, Any]) -> str:
     """A shell's command line for the cell with these axes."""
     prefixes = added(sweep)
     held = [override(prefixes.get(axis, axis), value) for axis, value in axes.items()]
@@ -26,14 +28,14 @@ def command(sweep: Mapping[str, Any], axes: Mapping[str, Any]) -> str:
     return " ".join([before, *held, after])
 
 
-def around(sweep: Mapping[str, Any]) -> tuple[str, str]:
+def around(sweep: Document) -> tuple[str, str]:
     """What stands before and after the axes."""
     program, *words = _words(sweep)
     kept = [word for word in words if _key(word) not in sweep["axes"] and not re.fullmatch(AROUND, _key(word))]
     return shlex.join([program, *kept]), override("sweep.name", f"{sweep['name'][:54]}-again")
 
 
-def added(sweep: Mapping[str, Any]) -> dict[str, str]:
+def added(sweep: Document) -> dict[str, str]:
     """The axes that the command adds to the configuration, as it does: `+key` or `++key`."""
     return {_key(word): word.partition("=")[0] for word in _words(sweep) if _key(word) in sweep["axes"]}
 
@@ -43,7 +45,7 @@ def override(key: str, value: Any) -> str:
     return shlex.quote(f"{key}={_written(value)}")
 
 
-def _words(sweep: Mapping[str, Any]) -> list[str]:
+def _words(sweep: Document) -> list[str]:
     try:
         return shlex.split(sweep["command"]) or ["diffsweep"]
     except ValueError:  # not a line of a shell's

@@ -8,14 +8,13 @@ data URI.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from diffsweep.report.grid import REFERENCES
-from diffsweep.sweep.schema import Damaged, Record
-from diffsweep.sweep.store import Store, sha256
+from diffsweep.store.cells import Store, sha256
+from diffsweep.store.schema import Damaged, Document, Record
 
 MOST = 25_000_000  # bytes of pictures: what a browser opens at once, and most mail takes
 
@@ -34,7 +33,7 @@ class Embedded:
     room: int
 
 
-def embedded(store: Store, sweep: Mapping[str, Any], folder: Path, sheets: Sequence[str], room: int = MOST) -> Embedded:
+def embedded(store: Store, sweep: Document, folder: Path, sheets: Sequence[str], room: int = MOST) -> Embedded:
     """sheets: contact sheets and figures, named from the sweep's folder."""
     here = _Here(room)
     drawn = {name: (name, folder / name, sha256((folder / name).read_bytes())) for name in sheets}
@@ -84,7 +83,7 @@ def _first(pictures: Iterable[Picture]) -> list[Picture]:
     return [picture for picture in pictures if picture[0].rpartition("/")[2] in ("image", *REFERENCES)]
 
 
-def _of_cells(store: Store, sweep: Mapping[str, Any]) -> Iterator[list[Picture]]:
+def _of_cells(store: Store, sweep: Document) -> Iterator[list[Picture]]:
     """The pictures of each finished cell, and the one that it was enlarged from."""
     for cell_id in dict.fromkeys(cell["cell_id"] for cell in sweep["cells"]):
         if record := store.finished(cell_id):

@@ -10,10 +10,9 @@ import pandas as pd
 from diffsweep.metric.sets import current, settings
 from diffsweep.report.choice import flat
 from diffsweep.report.text import shown
-from diffsweep.sweep.schema import Definition, Record
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
+from diffsweep.store.schema import CellEntry, Definition, Document, Record
 
-Sweep = Mapping[str, Any]  # what sweep.json holds
 ABSENT = "not in the store: not sampled yet, or removed"
 DIGESTS = ("sha256", "fingerprint", "timesteps")  # settings that say nothing to a reader
 
@@ -25,7 +24,7 @@ class Kept(dict[str, Any]):
         return self
 
 
-def results(store: Store, sweep: Sweep) -> pd.DataFrame:
+def results(store: Store, sweep: Document) -> pd.DataFrame:
     """cell_id, status, (reason), a column an axis, seed, prompt, a column for each further setting that not all cells
     share, stage, a column a metric, nfe, seconds, image.
 
@@ -76,13 +75,13 @@ def results(store: Store, sweep: Sweep) -> pd.DataFrame:
     return frame
 
 
-def configs(cells: Iterable[Mapping[str, Any]], records: Iterable[Record | None]) -> list[Mapping[str, Any]]:
+def configs(cells: Iterable[CellEntry], records: Iterable[Record | None]) -> list[Mapping[str, Any]]:
     """Each cell's configuration, as far as it is known: that of a failed one as its last run had it."""
     return [(record or cell).get("config", {}) for cell, record in zip(cells, records, strict=True)]
 
 
 def _settings(
-    cells: Iterable[Mapping[str, Any]], records: Iterable[Record | None], axes: Iterable[str]
+    cells: Iterable[CellEntry], records: Iterable[Record | None], axes: Iterable[str]
 ) -> dict[str, list[Any]]:
     """The prompt, and what else of the cells' configurations, as far as they are known, differs and is no axis."""
     found = [flat(config) for config in configs(cells, records)]

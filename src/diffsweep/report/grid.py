@@ -20,7 +20,6 @@ import pandas as pd
 from PIL import PngImagePlugin
 
 from diffsweep.core.files import write_atomic
-from diffsweep.core.pictures import IMAGE, INPUT, MASK, STEP, made
 from diffsweep.core.problems import BadInput, did_you_mean, within
 from diffsweep.core.text import level
 from diffsweep.report.caption import subtitle
@@ -28,8 +27,9 @@ from diffsweep.report.drawn import KEY, drawn_as, fingerprint
 from diffsweep.report.frame import results, stage
 from diffsweep.report.sheet import HOLE, Block, Line, Sheets, Tile
 from diffsweep.report.text import ARROWS, digits, fixed, labels, no_axis, short, shown
-from diffsweep.sweep.schema import Damaged, Record
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
+from diffsweep.store.pictures import IMAGE, INPUT, MASK, STEP, made
+from diffsweep.store.schema import Damaged, Document, Record
 
 REFERENCES = (INPUT, MASK)  # shown where their content changes, not beside each picture
 SIDES = 8, 2048  # pixels that a picture may have on a sheet
@@ -38,7 +38,6 @@ FORMATS = (".png", ".pdf")
 LONG = 1000  # characters of a label, which a sheet shortens to its room
 SPARSE = 4  # places a picture: with more, axes make no grid
 
-Sweep = Mapping[str, Any]
 Records = Mapping[str, Record | None]  # by cell id; None where the cell failed
 References = dict[str, dict[str, Tile]]  # by name and cell; pictures of one content are one tile
 
@@ -69,7 +68,7 @@ def layout(
 
 
 def arranged(
-    sweep: Sweep,
+    sweep: Document,
     records: Records,
     rows: str | None = None,
     cols: str | None = None,
@@ -110,7 +109,7 @@ def arranged(
     return found
 
 
-def _listed(sweep: Sweep, records: Records, below: Sequence[tuple[str, ...]], references: References) -> Block:
+def _listed(sweep: Document, records: Records, below: Sequence[tuple[str, ...]], references: References) -> Block:
     """The cells as one line in the sweep's order, each above its setting; the title names the axes in full."""
     axes = list(sweep["axes"])
     ends = [axis.rpartition(".")[2] for axis in axes]
@@ -235,7 +234,7 @@ def _numbers(frame: pd.DataFrame, metrics: Sequence[str]) -> list[tuple[str, ...
     return [texts if there else () for there, texts in zip(done, zip(*columns, strict=True), strict=True)]
 
 
-def _title(store: Store, sweep: Sweep, records: Records) -> str:
+def _title(store: Store, sweep: Document, records: Records) -> str:
     """The sweep's name, and the stage and size of its pictures unless all are of the first: `stage II, 256 x 256`."""
     sizes: dict[int, str] = {}
     for cell_id, record in records.items():
@@ -253,7 +252,7 @@ def _title(store: Store, sweep: Sweep, records: Records) -> str:
 def write_grid(
     folder: Path,
     store: Store,
-    sweep: Sweep,
+    sweep: Document,
     rows: str | None = None,
     cols: str | None = None,
     blocks: Sequence[str] | None = None,

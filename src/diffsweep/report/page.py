@@ -30,8 +30,8 @@ from diffsweep.report.grid import REFERENCES, layout
 from diffsweep.report.layout import cells
 from diffsweep.report.table import Table
 from diffsweep.report.text import digits, short, shown
-from diffsweep.sweep.schema import Record
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
+from diffsweep.store.schema import Document, Record, RunEntry
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -42,13 +42,12 @@ SCRIPTS = (*LIBRARIES, "state.js", "pictures.js", "panel.js", "tables.js", "curv
 MOST_LISTED = 100  # values of an axis
 COUNTED = ("cells", "model_loads", "model_calls", "model_rows", "padded_rows", "encodes", "rows", "sampling_seconds")
 
-Sweep = Mapping[str, Any]
 _NOTHING: Mapping[str, Any] = {"files": {}}  # what a failed cell has
 
 
 def page(
     store: Store,
-    sweep: Sweep,
+    sweep: Document,
     frame: pd.DataFrame,
     table: Table,
     comparisons: Sequence[Comparison],
@@ -83,13 +82,13 @@ def page(
         splits=_splits(frame, table),
         definitions=frame.attrs["metrics"] | {k: v["definition"] for k, v in frame.attrs.get("sets", {}).items()},
         unavailable=frame.attrs.get("unavailable", {}),
-        runs=[{"started": run["started"], **{key: run[key] for key in COUNTED}} for run in sweep["runs"]],
+        runs=[_counted(run) for run in sweep["runs"]],
         images=embedded.sheets if embedded else {name: name for name in images},
         whole=embedded is not None,
     )
 
 
-def _data(sweep: Sweep, frame: pd.DataFrame, table: Table, records: Sequence[Record | None]) -> dict[str, Any]:
+def _data(sweep: Document, frame: pd.DataFrame, table: Table, records: Sequence[Record | None]) -> dict[str, Any]:
     """What the scripts read; a cell is its place in each list, a value its place in its axis, -1 where it has none."""
     asked = (sweep.get("grid", {}).get(key) for key in ("rows", "cols"))
     rows, cols, _ = layout(sweep["axes"], *(axis if axis in sweep["axes"] else None for axis in asked))
@@ -113,7 +112,7 @@ def _data(sweep: Sweep, frame: pd.DataFrame, table: Table, records: Sequence[Rec
     }
 
 
-def _configured(sweep: Sweep, records: Sequence[Record | None]) -> dict[str, Any]:
+def _configured(sweep: Document, records: Sequence[Record | None]) -> dict[str, Any]:
     """The settings that all cells share, and each other one that is no axis: its values, and which of them a cell
     has."""
     found = [flat(config) for config in configs(sweep["cells"], records)]
@@ -129,7 +128,7 @@ def _configured(sweep: Sweep, records: Sequence[Record | None]) -> dict[str, Any
     return {"shared": {key: shown(value) for key, value in shared.items()}, "settings": settings}
 
 
-def _axes(sweep: Sweep) -> list[dict[str, Any]]:
+def _axes(sweep: Document) -> list[dict[str, Any]]:
     """Each axis: its values as texts, as numbers where they are, as words of the command, and each cell's value."""
     found, prefixes, absent = [], added(sweep), object()
     for axis in sweep["axes"]:
@@ -192,6 +191,12 @@ def _settings(table: Table) -> dict[str, Any]:
             for stats in [[row.stats[name] for name in table.directions]]
         ],
     }
+
+
+def _counted(run: RunEntry) -> dict[str, object]:
+    """When a run began, and what it counted."""
+    whole = {**run}
+    return {key: whole[key] for key in ("started", *COUNTED)}
 
 
 def _splits(frame: pd.DataFrame, table: Table) -> list[Split]:

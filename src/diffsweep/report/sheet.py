@@ -15,10 +15,10 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-from diffsweep.core.pictures import IMAGE, INPUT, MASK
 from diffsweep.report.fonts import Font, base, drawable, runs
 from diffsweep.report.text import labels
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
+from diffsweep.store.pictures import IMAGE, INPUT, MASK
 
 LEAST, MOST, SIDE = 96, 256, 8000  # pixels: a tile's sides, and the greatest side of a sheet
 FEW, MANY = 16, 64  # tiles side by side: a lone row is wrapped beyond FEW, several beyond MANY

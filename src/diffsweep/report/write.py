@@ -32,8 +32,8 @@ from diffsweep.report.layout import to_csv, to_markdown, to_terminal
 from diffsweep.report.page import page
 from diffsweep.report.table import Table, summarise
 from diffsweep.report.text import shown
-from diffsweep.sweep.schema import Damaged, Document, load
-from diffsweep.sweep.store import Store
+from diffsweep.store.cells import Store
+from diffsweep.store.schema import Damaged, Document, load
 
 WHOLE = "report_whole.html"
 MOST_SHOWN = 60  # settings in the terminal, and failures named there
@@ -57,7 +57,7 @@ class Report:
     traceback: Path | None = None
 
 
-def write_all(store: Store, sweep: Mapping[str, Any], whole: bool = False) -> Report:
+def write_all(store: Store, sweep: Document, whole: bool = False) -> Report:
     """Write every file of a sweep (sweep: what sweep.json holds), each of them atomically. whole: `report_whole.html`
     too, which is written again wherever it is."""
     folder, store = store.root / "sweeps" / sweep["name"], store.looking_once()
@@ -121,7 +121,7 @@ class _Drawn:
 
 
 def _drawings(
-    folder: Path, store: Store, sweep: Mapping[str, Any], frame: pd.DataFrame, table: Table
+    folder: Path, store: Store, sweep: Document, frame: pd.DataFrame, table: Table
 ) -> Iterator[tuple[str, Callable[[], Sequence[Path]]]]:
     """What a sweep's sheets and figures are called, and what draws them: the usual ones, and those chosen since."""
     chosen = sweep.get("chosen", {})
@@ -143,7 +143,7 @@ def _if_any(draw: Callable[[], list[Path]]) -> list[Path]:
         return []
 
 
-def usual_look(sweep: Mapping[str, Any], frame: pd.DataFrame) -> dict[str, Any]:
+def usual_look(sweep: Document, frame: pd.DataFrame) -> dict[str, Any]:
     """The contact sheet's keys, as the sweep's `grid` block has them."""
     look = {key: value for key, value in sweep.get("grid", {}).items() if value is not None}
     if "metric" in look:
@@ -152,7 +152,7 @@ def usual_look(sweep: Mapping[str, Any], frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def write_chosen(
-    folder: Path, store: Store, sweep: Mapping[str, Any], frame: pd.DataFrame, request: Mapping[str, Any]
+    folder: Path, store: Store, sweep: Document, frame: pd.DataFrame, request: Mapping[str, Any]
 ) -> list[Path]:
     """Draw a figure by its keys, as sweep.json keeps them."""
     if "cell" in request:
@@ -160,7 +160,7 @@ def write_chosen(
     return write_figures(folder, sweep, frame, None, **request)
 
 
-def whole_page(store: Store, sweep: Mapping[str, Any], report: Report) -> str:
+def whole_page(store: Store, sweep: Document, report: Report) -> str:
     """The report's page with its pictures in it: one file, to send or to show elsewhere."""
     images = _images(report)
     pictures = embedded(store, sweep, report.folder, images)

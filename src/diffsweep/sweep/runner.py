@@ -17,24 +17,25 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from diffsweep.core.failures import Failures
-from diffsweep.core.files import write_atomic
-from diffsweep.core.locks import Busy, locked
+from diffsweep.core.locks import Busy
 from diffsweep.core.memory import Lacking, out_of_memory
-from diffsweep.core.pictures import HARD_MASK, IMAGE, INPUT, MASK, STEP
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import counted, in_one_line, visible
-from diffsweep.metric import score, score_sets
-from diffsweep.sweep import preflight
+from diffsweep.metric import measured_sweep, score
+from diffsweep.store import document
+from diffsweep.store.cells import Store
+from diffsweep.store.pictures import HARD_MASK, IMAGE, INPUT, MASK, STEP
+from diffsweep.store.schema import Absent, CellEntry, Damaged, Document, RunEntry, to_json
+from diffsweep.sweep import preflight, shape
 from diffsweep.sweep.cell import RECIPE, Cell, as_typed
 from diffsweep.sweep.following import Following
 from diffsweep.sweep.plan import Plan, Raw, axes_of, plan
 from diffsweep.sweep.provenance import provenance
-from diffsweep.sweep.schema import Absent, Damaged, Document, dump, load, to_json
-from diffsweep.sweep.store import Store
+from diffsweep.sweep.shape import Shape
 from diffsweep.sweep.work import Trajectory, to_pixels, work
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from diffsweep.core.types import Model
     from diffsweep.engine import Counts, Engine, Finished, Work
     from diffsweep.tracker.session import Session
-
-MOST_ROWS = {"cpu": 16, "cuda": 32}  # a row's cost hardly falls beyond
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,10 @@ class _Run:
     sampling_seconds: float = 0.0
     device: str | None = None
     threads: int | None = None
+
+    @property
+    def entry(self) -> RunEntry:
+        return cast("RunEntry", asdict(self))
 
     def add(self, counts: Counts) -> None:
         for key, value in asdict(counts).items():
@@ -140,26 +143,25 @@ class Sweep:
         self.folder = whole.root / "sweeps" / whole.name
         self.failures = Failures()
         self.stored: set[str] = set()  # cells that this run has found finished, or has finished
-        self.shape: dict[str, int] = {}  # rows a call that the sweep began with, by the key of a stage's model
-        self.rows: dict[str, int] = {}  # those that this run begins with
+        self.shape = Shape({}, {})
         self.watched: dict[str, Trajectory] = {}
         self.unmeasured = Failures()  # metrics
         self.undrawn = 0
+        self.this = _Run()
         self.earlier = self._earlier(say)
         self.in_parts = joins or in_parts or self.earlier.get("in_parts", False)
-        self.this = _Run()
         self.session = session
         self.following: Following | None = None
 
-    def _earlier(self, tell: Callable[[str], None] = lambda text: None) -> Mapping[str, Any]:
-        """What sweep.json holds, nothing where it is not there or damaged."""
+    def _earlier(self, tell: Callable[[str], None] = lambda text: None) -> Document:
+        """What sweep.json holds, no cells where it is not there or damaged."""
         try:
-            return load(self.folder / "sweep.json", Document)
+            return {**document.read(self.folder), "name": self.plan.name}
         except Absent:
-            return {}
+            pass
         except Damaged as error:
             tell(f"note: {error}; it is written anew")
-            return {}
+        return document.empty(self.plan.name, self.command, self.this.started)
 
     def status(self, cell: Cell) -> str:
         """As it was found at the beginning, or stored since: its files are not looked at again."""
@@ -190,7 +192,7 @@ class Sweep:
             raise Busy(f"{error}; gave up waiting. {told}; {later}") from None
 
     def _run(self) -> None:
-        gone = {cell["cell_id"] for cell in self.earlier.get("cells", ())} - {cell.id for cell in self.plan.cells}
+        gone = {cell["cell_id"] for cell in self.earlier["cells"]} - {cell.id for cell in self.plan.cells}
         self._refuse_to_replace(gone)
         self.store.damaged.clear()  # of those that are left behind
         for note in self.plan.notes:
@@ -238,7 +240,7 @@ class Sweep:
         if self.plan.threads:
             torch.set_num_threads(self.plan.threads)
         self.this.device, self.this.threads = device, torch.get_num_threads()
-        earlier = [run.get("threads") for run in self.earlier.get("runs", ()) if run.get("device") == device == "cpu"]
+        earlier = [run.get("threads") for run in self.earlier["runs"] if run.get("device") == device == "cpu"]
         if earlier and earlier[-1] != self.this.threads:
             say(
                 f"note: {counted('CPU thread', self.this.threads)}, {earlier[-1]} before: bits may differ from those "
@@ -250,15 +252,19 @@ class Sweep:
         for cell in missing:
             by_model[cell.model].append(cell)
         preflight.disk(missing)
-        room = self._fitting(device)
+        most = shape.wanted(self.plan.cells)
+        room = shape.fitting(most, self.plan.rows, device)
         for cells in by_model.values():
             room = preflight.memory(cells, device, room, chosen=self.plan.rows is not None)
-        if (note := preflight.padding(self._most_rows(), self.plan.rows)) and not self.in_parts:
+        if (note := preflight.padding(most, self.plan.rows)) and not self.in_parts:
             say(f"note: {note}")
         self.plan.metrics.ready()
-        self.rows = self._as_recorded(room)
-        self._note_rows(self.rows)
-        document = self._write()
+        bound = not (self.plan.rows or self.joins)
+        self.shape = shape.as_begun(room, self.earlier) if bound else Shape(room, room)
+        for note in self.shape.notes:
+            say(f"note: {note}")
+        self._note_rows(self.shape.rows)
+        written = self._write()
         from tqdm import tqdm
 
         planned = sum(cell.rounds * len(cell.prompts) for cell in missing)
@@ -271,7 +277,7 @@ class Sweep:
             bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} model rows, {elapsed} < {remaining}",
         )
         try:
-            with bar, self._followed(document, {cell.id for cell in missing}, device):
+            with bar, self._followed(written, {cell.id for cell in missing}, device):
                 for cells in by_model.values():
                     self._sample_together(cells, device, bar, len(missing))
         except KeyboardInterrupt:
@@ -282,7 +288,7 @@ class Sweep:
             self._write()
 
     @contextmanager
-    def _followed(self, document: Mapping[str, Any], coming: Collection[str], device: str) -> Iterator[None]:
+    def _followed(self, sweep: Document, coming: Collection[str], device: str) -> Iterator[None]:
         """Where somebody is to be told, cells are measured and told of beside the sampling of others."""
         if not self.session or self.joins:
             yield
@@ -292,54 +298,18 @@ class Sweep:
         def each(cell_ids: list[str]) -> None:
             if preflight.beside(device):  # a metric that fails here is told by those who measure the rest
                 score(self.store, cell_ids, self.plan.metrics.metrics, device, Failures(), shows=False)
-                session.cells(document, cell_ids)
+                session.cells(sweep, cell_ids)
 
         with Following(each) as self.following:
-            for cell in document["cells"]:
+            for cell in sweep["cells"]:
                 if cell["status"] == "done" and cell["cell_id"] not in coming:
                     self.following.add(cell["cell_id"])
             yield
 
-    def _fitting(self, device: str) -> dict[str, int]:
-        """The batch shape of each stage, by its key: as asked for, or what the whole sweep can fill."""
-        most = self._most_rows()
-        if self.plan.rows:
-            return dict.fromkeys(most, self.plan.rows)
-        return {key: max(1, min(n, MOST_ROWS[device.partition(":")[0]])) for key, n in most.items()}
-
-    def _most_rows(self) -> dict[str, int]:
-        """The rows that the whole sweep can ask each stage for at once, by its key."""
-        cells = {cell.id: cell for one in self.plan.cells for cell in one.cascade}.values()
-        rows: dict[str, int] = defaultdict(int)
-        for cell in cells:
-            rows[cell.key] += len(cell.prompts)
-        return rows
-
-    def _as_recorded(self, room: Mapping[str, int]) -> dict[str, int]:
-        """The shape that the sweep began with, where it fits the memory; a lone cell's binds nobody."""
-        if self.plan.rows or not self.earlier.get("rows") or self.joins or len(self.earlier["cells"]) == 1:
-            self.shape = dict(room)
-            return dict(room)
-        self.shape = {**room, "model": self.earlier["rows"], **self.earlier.get("later_rows", {})}
-        last = self.earlier["runs"][-1] if self.earlier.get("runs") else {}
-        ended = {"model": last["rows"], **last.get("later_rows", {})} if last.get("halvings") else {}
-        for key, n in room.items():
-            began = f"{key}: {counted('model row', self.shape[key])} a call, as {self.plan.name} began"
-            if (fewer := ended.get(key, n)) < min(n, self.shape[key]):
-                say(
-                    f"note: {began}; the last run lacked memory and ended with {fewer}: bits may differ from those of "
-                    f"the cells that it stored; engine.rows={fewer} keeps them"
-                )
-            elif self.shape[key] < n:
-                say(f"note: {began}; engine.rows={n} would be faster")
-            elif self.shape[key] > n:
-                say(f"note: {began}, do not fit any more, {n} do: bits may differ from those of the cells stored")
-        return {key: min(self.shape[key], n) for key, n in room.items()}
-
     def _note_rows(self, rows: Mapping[str, int]) -> None:
         """The fewest rows a call of this run, for its entry in sweep.json."""
         before = {"model": self.this.rows, **self.this.later_rows}
-        self.this.rows, self.this.later_rows = _parted({key: min(n, before.get(key) or n) for key, n in rows.items()})
+        self.this.rows, self.this.later_rows = shape.parted(shape.fewest(before, rows))
 
     def _sample_together(self, cells: list[Cell], device: str, bar: tqdm[None], total: int) -> None:
         from diffsweep.engine import Engine
@@ -353,7 +323,7 @@ class Sweep:
             (later[base.id] if base and base.id in coming else ready).append(cell)
             by_stage[cell.asks].append(cell)
         keys = {stage: own[0].key for stage, own in by_stage.items()}
-        rows = {stage: self.rows[key] for stage, key in keys.items()}
+        rows = {stage: self.shape.rows[key] for stage, key in keys.items()}
         began = time.perf_counter()
         engine = Engine(self._stages(by_stage, device), rows)
         self._load(engine, by_stage, bar)
@@ -378,7 +348,7 @@ class Sweep:
         finally:
             self.this.sampling_seconds += time.perf_counter() - began
             self.this.add(engine.counts)
-            self._note_rows(self.rows | {key: engine.rows[stage] for stage, key in keys.items()})
+            self._note_rows({**self.shape.rows, **{key: engine.rows[stage] for stage, key in keys.items()}})
 
     def _stages(self, by_stage: Mapping[str, Sequence[Cell]], device: str) -> dict[str, Model]:
         """The model of each stage; those of no stage leave the memory."""
@@ -482,26 +452,27 @@ class Sweep:
         self.stored.add(cell.id)
         self.this.cells += 1
 
-    def document(self) -> dict[str, Any]:
+    def _entry(self, cell: Cell) -> CellEntry:
+        entry: CellEntry = {
+            "cell_id": cell.id,
+            "axes": dict(cell.axes),
+            "seed": cell.seed,
+            "status": self.status(cell),
+            "reason": self.failures.get(cell.id),
+        }
+        return {**entry, "config": dict(cell.config)} if cell.id in self.failures else entry
+
+    def document(self) -> Document:
         """What sweep.json holds."""
+        rows, later = shape.parted(self.shape.kept)
         there = self._earlier()  # by now, perhaps, another process's
-        runs = [run for run in there.get("runs", ()) if run.get("id") != self.this.id]
+        runs = [run for run in there["runs"] if run.get("id") != self.this.id]
         if self.this.device is not None:
-            runs.append(asdict(self.this))
-        cells: list[dict[str, Any]] = [
-            {
-                "cell_id": cell.id,
-                "axes": dict(cell.axes),
-                "seed": cell.seed,
-                "status": self.status(cell),
-                "reason": self.failures.get(cell.id),
-                **({"config": cell.config} if cell.id in self.failures else {}),
-            }
-            for cell in self.plan.cells
-        ]
+            runs.append(self.this.entry)
+        cells = [self._entry(cell) for cell in self.plan.cells]
         if self.joins:
             own = [cell["axes"] for cell in cells]
-            others = (cell for cell in there.get("cells", ()) if cell["axes"] not in own)
+            others = (cell for cell in there["cells"] if cell["axes"] not in own)
             cells = [*others, *cells]
         axes = axes_of(cell["axes"] for cell in cells)
         if self.joins:  # each typed key counts as one: those that all cells have alike vary nothing
@@ -512,10 +483,10 @@ class Sweep:
         return {
             "name": self.plan.name,
             "command": self.command,
-            "created": there.get("created", self.this.started),
+            "created": there["created"],
             "axes": axes,
-            "rows": _parted(self.shape)[0] or self.earlier.get("rows"),
-            "later_rows": _parted(self.shape)[1] or self.earlier.get("later_rows", {}),
+            "rows": rows or self.earlier.get("rows"),
+            "later_rows": later or self.earlier.get("later_rows", {}),
             "grid": dict(self.plan.grid),
             "chosen": there.get("chosen", {}),
             "in_parts": self.in_parts,
@@ -527,15 +498,8 @@ class Sweep:
             "cells": cells,
         }
 
-    def _write(self, sets: Mapping[str, Any] | None = None, without: Mapping[str, str] = {}) -> dict[str, Any]:
-        """Write sweep.json; once they are measured, the metrics of sets, and those `without` what they need."""
-        with locked(self.folder):
-            document = self.document()
-            if sets is not None:
-                document["sets"] = sets
-                document["unavailable"] |= {**without, **self.unmeasured}
-            write_atomic(self.folder / "sweep.json", dump(document, Document))
-        return document
+    def _write(self) -> Document:
+        return document.renew(self.folder, self.document)
 
     def _report(self) -> None:
         from diffsweep.report.write import show, write_all
@@ -543,34 +507,22 @@ class Sweep:
         done = list(dict.fromkeys(cell.id for cell in self.plan.cells if self.status(cell) == "done"))
         metrics, device = self.plan.metrics, self.this.device or self.plan.device
         self.store.damaged.clear()  # mended by now, or found again
-        without: dict[str, str] = {}
-        score(self.store, done, metrics.metrics, device, self.unmeasured, without=without)
-        with locked(self.folder, name="report"):  # the last of several processes writes what all of them made
-            judged = metrics.of_sets or self._earlier().get("sets")
-            sets = score_sets(self.store, self.document(), metrics.of_sets, device, self.unmeasured) if judged else {}
-            document = self._write(sets, without)
-            written = (
-                failures.write(self.folder / "errors", document) for failures in (self.failures, self.unmeasured)
-            )
-            tracebacks = [*filter(None, written)]
-            report = write_all(self.store, document)
+        with measured_sweep(self.store, self.folder, self.document, done, metrics, device) as measured:
+            self.unmeasured, written = measured.failed, measured.document
+            tracebacks = [failed.write(self.folder / "errors", written) for failed in (self.failures, self.unmeasured)]
+            report = write_all(self.store, written)
         show(report, own={cell.id for cell in self.plan.cells} if self.joins else None)
         for line in self.store.told(mend=True):
             say(line)
         for name, error in self.unmeasured.items():
             say(f"metric {name} failed: {error}; all cells are stored, the command run again measures them")
-        for traceback in tracebacks:
+        for traceback in filter(None, tracebacks):
             say(f"traceback{'s' * traceback.is_dir()}: {traceback}")
         self.undrawn = len(report.failures)
         if self.session:
-            self.session.report(document, report)
-        elif told := self.plan.tracker.log(self.store, document, report):
+            self.session.report(written, report)
+        elif told := self.plan.tracker.log(self.store, written, report):
             say(told)
-
-
-def _parted(rows: Mapping[str, int]) -> tuple[int, dict[str, int]]:
-    """As sweep.json holds them: the rows of the first stage, and those of the stages that follow."""
-    return rows.get("model", 0), {key: n for key, n in rows.items() if key != "model"}
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.loop import rises, steps
-from diffsweep.core.pictures import STEP
 from diffsweep.core.streams import Streams, placed
+from diffsweep.store.pictures import STEP
 from diffsweep.sweep.cell import Cell
 
 if TYPE_CHECKING:

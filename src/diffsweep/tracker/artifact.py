@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from diffsweep.sweep.store import sha256
+from diffsweep.store.cells import sha256
+from diffsweep.store.schema import Document
 
 if TYPE_CHECKING:
     from wandb import Artifact, Run
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from diffsweep.report.write import Report
 
 
-def log_artifact(run: Run, sweep: Mapping[str, Any], report: Report, page: str) -> str | None:
+def log_artifact(run: Run, sweep: Document, report: Report, page: str) -> str | None:
     """page: as `report.write.whole_page` gives it. What stood in the way, where something did: the run goes on without
     it."""
     import wandb

@@ -21,6 +21,7 @@ from diffsweep.core.problems import BadInput
 from diffsweep.report.choice import levels, split_axes
 from diffsweep.report.figure.style import COLOURS
 from diffsweep.report.text import shown
+from diffsweep.store.schema import CellEntry, Document
 from diffsweep.tracker.logged import read
 from diffsweep.tracker.said import STEP, cell_run_id, group_of, media_key, run_id, shown_files, stored
 from diffsweep.tracker.service import service
@@ -32,15 +33,14 @@ if TYPE_CHECKING:
     from wandb_workspaces.workspaces.internal import View
 
     from diffsweep.report.write import Report
-    from diffsweep.sweep.store import Store
+    from diffsweep.store.cells import Store
 
-    Sweep = Mapping[str, Any]
 
 MOST_PANELS = 24  # of a section
 MOST_COLUMNS = 16  # of the parallel coordinates
 
 
-def dashboard(place: Wandb, store: Store, sweep: Sweep, to: str | None = None) -> str:
+def dashboard(place: Wandb, store: Store, sweep: Document, to: str | None = None) -> str:
     """Save a sweep's view, or write it to a file as JSON: one line that says where. BadInput where that cannot be."""
     if to and is_folder(Path(to).expanduser()):
         raise BadInput(f"to={to}: a folder; the name of a file is needed")
@@ -89,7 +89,7 @@ def _saved(entity: str, project: str, name: str) -> str:
         raise
 
 
-def view(store: Store, sweep: Sweep, report: Report, entity: str, project: str) -> View:
+def view(store: Store, sweep: Document, report: Report, entity: str, project: str) -> View:
     """What is saved: the runs of the sweep's group, and panels of what they hold."""
     from wandb_workspaces import expr
     from wandb_workspaces import workspaces as ws
@@ -126,7 +126,7 @@ def view(store: Store, sweep: Sweep, report: Report, entity: str, project: str) 
     return found
 
 
-def _name(sweep: Sweep) -> str:
+def _name(sweep: Document) -> str:
     """As it stands in the view's address; `nw-<name>-v` is how W&B keeps it."""
     return run_id(sweep)[:11]
 
@@ -151,7 +151,7 @@ class Held:
     media: list[str]
 
     @classmethod
-    def of(cls, store: Store, sweep: Sweep, report: Report) -> Held:
+    def of(cls, store: Store, sweep: Document, report: Report) -> Held:
         frame = report.frame.drop_duplicates("cell_id")
         cells = stored(store, sweep)
         records = [store.record(cell["cell_id"]) for cell in cells]
@@ -175,7 +175,7 @@ class Held:
         )
 
 
-def _key(axis: str, cells: Sequence[Mapping[str, Any]], configs: Sequence[Mapping[str, Any]]) -> str | None:
+def _key(axis: str, cells: Sequence[CellEntry], configs: Sequence[Mapping[str, Any]]) -> str | None:
     """The key of a cell's configuration, with dots, that tells an axis's values apart: its own, or for a choice of a
     group one of the chosen part's, its name first."""
     values = [shown(cell["axes"].get(axis)) for cell in cells]

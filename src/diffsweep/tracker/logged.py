@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsweep.core.files import write_atomic
-from diffsweep.sweep.schema import to_json
+from diffsweep.store.schema import to_json
 from diffsweep.tracker.said import Said
 
 FOLDER = re.compile(r"(?:offline-)?run-\d+_\d+-((.+?)(?:-\d+)?)")  # ends in the run's id; a second one adds a number

@@ -17,11 +17,11 @@ from diffsweep.report.layout import to_frame as settings_of
 from diffsweep.report.statistics import averaged, intervals
 from diffsweep.report.text import short, shown
 from diffsweep.report.write import whole_page
-from diffsweep.sweep.schema import Record
-from diffsweep.sweep.store import Store
-from diffsweep.sweep.store import steps as steps_of
+from diffsweep.store.cells import Store
+from diffsweep.store.cells import steps as steps_of
+from diffsweep.store.schema import CellEntry, Document, Record
 from diffsweep.tracker.artifact import log_artifact
-from diffsweep.tracker.steps import MOST_PICTURES, MOST_ROWS, Steps, Sweep, caption_of, picture, thinned
+from diffsweep.tracker.steps import MOST_PICTURES, MOST_ROWS, Steps, caption_of, picture, thinned
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,12 +54,12 @@ class Said:
         return {"id": self.id, "name": self.name, "job_type": self.job_type, "config": self.config}
 
 
-def run_id(sweep: Sweep) -> str:
+def run_id(sweep: Document) -> str:
     """The same for a sweep however often, and wherever, it is told."""
     return hashlib.sha256(f"{sweep['name']} {sweep['created']}".encode()).hexdigest()[:16]
 
 
-def cell_run_id(sweep: Sweep, cell_id: str) -> str:
+def cell_run_id(sweep: Document, cell_id: str) -> str:
     """Two sweeps that share a cell have a run of it each."""
     return f"{cell_id}-{run_id(sweep)[:8]}"
 
@@ -69,7 +69,7 @@ def group_of(name: str) -> str:
     return os.environ.get("WANDB_RUN_GROUP") or name
 
 
-def of_cell(store: Store, sweep: Sweep, cell: Mapping[str, Any]) -> Said:
+def of_cell(store: Store, sweep: Document, cell: CellEntry) -> Said:
     """A finished cell: its configuration, numbers and pictures."""
     cell_id, record = cell["cell_id"], store.record(cell["cell_id"])
     files = store.folder(cell_id).relative_to(store.root).as_posix()
@@ -82,7 +82,7 @@ def of_cell(store: Store, sweep: Sweep, cell: Mapping[str, Any]) -> Said:
     return _said_of(sweep, cell, config, say, _hash(config, numbers, record["files"]))
 
 
-def of_failed(store: Store, sweep: Sweep) -> Iterator[Said]:
+def of_failed(store: Store, sweep: Document) -> Iterator[Said]:
     """Each cell that failed: its configuration, and the reason."""
     for cell in sweep["cells"]:
         if (config := cell.get("config")) and not store.whole(cell["cell_id"]):
@@ -92,8 +92,8 @@ def of_failed(store: Store, sweep: Sweep) -> Iterator[Said]:
 
 
 def _said_of(
-    sweep: Sweep,
-    cell: Mapping[str, Any],
+    sweep: Document,
+    cell: CellEntry,
     config: dict[str, Any],
     say: Callable[[Run], None],
     content: str,
@@ -106,13 +106,13 @@ def _said_of(
     return Said(cell_run_id(sweep, cell["cell_id"]), name, technique, config, content, say, exit_code=exit_code)
 
 
-def _say_failure(reason: str, run: Run) -> None:
+def _say_failure(reason: str | None, run: Run) -> None:
     run.summary["reason"] = reason
 
 
 def _say_cell(
     store: Store,
-    cell: Mapping[str, Any],
+    cell: CellEntry,
     record: Record,
     numbers: Mapping[str, Any],
     run: Run,
@@ -136,13 +136,13 @@ def _say_cell(
     run.log({**pictures, **numbers})
 
 
-def of_beginning(sweep: Sweep, own_id: str | None) -> Said:
+def of_beginning(sweep: Document, own_id: str | None) -> Said:
     """A sweep that has just begun. own_id: the id that an agent has given the run, and so W&B a name."""
     config = {"sweep": sweep["name"], "axes": dict(sweep["axes"]), "command": sweep["command"]}
     return Said(own_id or run_id(sweep), None if own_id else sweep["name"], "sweep", config, "", lambda run: None)
 
 
-def of_sweep(store: Store, sweep: Sweep, report: Report, steps: Steps, own_id: str | None) -> Said:
+def of_sweep(store: Store, sweep: Document, report: Report, steps: Steps, own_id: str | None) -> Said:
     """A sweep as a whole. steps: those told while it went on."""
     begun = of_beginning(sweep, own_id)
     done = [cell["cell_id"] for cell in stored(store, sweep)]
@@ -159,13 +159,13 @@ def of_sweep(store: Store, sweep: Sweep, report: Report, steps: Steps, own_id: s
     )
 
 
-def _say_sweep(store: Store, sweep: Sweep, report: Report, steps: Steps, run: Run) -> None:
+def _say_sweep(store: Store, sweep: Document, report: Report, steps: Steps, run: Run) -> None:
     """A step a cell; then each metric's mean, which an agent is after."""
     steps.log(run, store, sweep, report.frame)
     run.log(summary(report.frame))
 
 
-def say_last(store: Store, sweep: Sweep, report: Report, run: Run) -> str | None:
+def say_last(store: Store, sweep: Document, report: Report, run: Run) -> str | None:
     """Tables, pictures, sheets, figures, the page with its pictures, and the artifact; what could not be told."""
     import wandb
 
@@ -188,7 +188,7 @@ def say_last(store: Store, sweep: Sweep, report: Report, run: Run) -> str | None
     return log_artifact(run, sweep, report, page)
 
 
-def stored(store: Store, sweep: Sweep) -> list[Mapping[str, Any]]:
+def stored(store: Store, sweep: Document) -> list[CellEntry]:
     """The sweep's cells that are finished, each once."""
     cells = {cell["cell_id"]: cell for cell in reversed(sweep["cells"])}
     order = dict.fromkeys(cell["cell_id"] for cell in sweep["cells"])
@@ -206,7 +206,7 @@ def media_key(path: Path) -> str:
     return f"figures/{name}" if path.parent.name == "figures" else name
 
 
-def shared(store: Store, sweep: Sweep) -> dict[str, Any]:
+def shared(store: Store, sweep: Document) -> dict[str, Any]:
     """What the configurations of all cells have in common, nested."""
     return common([store.record(cell["cell_id"])["config"] for cell in stored(store, sweep)])
 

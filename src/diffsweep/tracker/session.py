@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from diffsweep.core.locks import Busy, locked
 from diffsweep.core.text import counted
@@ -30,36 +30,51 @@ if TYPE_CHECKING:
     from wandb import Run
 
     from diffsweep.report.write import Report
-    from diffsweep.sweep.store import Store
-    from diffsweep.tracker.wandb import Wandb
+    from diffsweep.store.cells import Store
+    from diffsweep.store.schema import Document
 
 LOCAL = ("offline", "dryrun")  # what WANDB_MODE may say, and no server is asked
 OPEN = 4  # runs at a time: most of one is waiting
 PATIENCE = 600.0  # seconds for other processes that tell of the same sweep
 
 
+class Settings(Protocol):
+    """What a user sets (`tracker.wandb.Wandb`): where the runs belong, and which runs a sweep has."""
+
+    @property
+    def project(self) -> str | None: ...
+    @property
+    def entity(self) -> str | None: ...
+    @property
+    def mode(self) -> str | None: ...
+    @property
+    def tags(self) -> tuple[str, ...]: ...
+    def of(self, sweep: Document) -> tuple[bool, bool]:
+        """Whether the sweep has a run of its own, and whether its cells have."""
+
+
 class Session:
     """Nothing here raises but an interrupt: after a first failure all is told again, offline, and a second one is the
     last. What there was is a warning at the end. One thread at a time is heard."""
 
-    def __init__(self, tracker: Wandb, store: Store, folder: Path) -> None:
-        self._tracker, self._store, self._folder = tracker, store, folder
-        self._mode = tracker.mode
+    def __init__(self, chosen: Settings, store: Store, folder: Path) -> None:
+        self._chosen, self._store, self._folder = chosen, store, folder
+        self._mode = chosen.mode
         self._telling: Telling | None = None
         self._finished: dict[str, None] = {}
-        self._last: tuple[Mapping[str, Any], Report] | None = None
+        self._last: tuple[Document, Report] | None = None
         self._failure: BaseException | None = None
         self._end: BaseException | None = None
         self._over = False
         self._lock = Lock()
 
-    def cells(self, sweep: Mapping[str, Any], cell_ids: Collection[str]) -> None:
+    def cells(self, sweep: Document, cell_ids: Collection[str]) -> None:
         """Tell of cells that are finished and measured, beside the sampling of others."""
         with self._lock, suppress(Busy):  # then they are told at the end
             self._finished |= dict.fromkeys(cell_ids)
             self._do(lambda telling: telling.cells(sweep, self._finished.keys()), 0)
 
-    def report(self, sweep: Mapping[str, Any], report: Report) -> None:
+    def report(self, sweep: Document, report: Report) -> None:
         """Tell of a sweep as a whole. It may go on, and be reported again."""
         with self._lock:
             try:
@@ -134,7 +149,7 @@ class Session:
 
     def _begun(self, patience: float) -> Telling:
         if self._telling is None:
-            self._telling = Telling(self._tracker, self._store, self._folder, self._mode, patience)
+            self._telling = Telling(self._chosen, self._store, self._folder, self._mode, patience)
         return self._telling
 
     def _drop(self) -> None:
@@ -147,45 +162,45 @@ class Telling:
     """Runs that are told in one mode, None for what the environment says. Busy where another process tells of the same
     sweep for longer than `patience` seconds."""
 
-    def __init__(self, tracker: Wandb, store: Store, folder: Path, mode: str | None, patience: float) -> None:
-        self._tracker, self._store = tracker, store
+    def __init__(self, chosen: Settings, store: Store, folder: Path, mode: str | None, patience: float) -> None:
+        self._chosen, self._store = chosen, store
         self._steps = Steps()
         self._heard: set[str] = set()
         self._run: Run | None = None
         self._whole: Said | None = None
         self._each: dict[str, Said] = {}
-        self._last: tuple[Mapping[str, Any], Report] | None = None
+        self._last: tuple[Document, Report] | None = None
         self.lacks: str | None = None
         with ExitStack() as stack:
             settings = stack.enter_context(service())
             self._mode = mode or settings.mode
             if self._mode != "disabled":
-                project = tracker.project or settings.project or "diffsweep"
-                place = f"{settings.base_url} {tracker.entity or settings.entity} {project}"
+                project = chosen.project or settings.project or "diffsweep"
+                place = f"{settings.base_url} {chosen.entity or settings.entity} {project}"
                 online = self._mode not in LOCAL
                 own, group = folder / "wandb", "" if trial_id() else group_of(folder.name)
                 stack.enter_context(locked(own, patience, tell=lambda _: None))
-                self._logged = stack.enter_context(Logged.of(own, place, group, tracker.tags, online))
+                self._logged = stack.enter_context(Logged.of(own, place, group, chosen.tags, online))
                 self._arguments = {
                     "project": project,
-                    "entity": tracker.entity,
-                    "tags": tracker.tags or None,
+                    "entity": chosen.entity,
+                    "tags": chosen.tags or None,
                     "mode": self._mode,
                     "group": group or None,
                     "dir": str(folder.resolve()),
                 }
             self._stack = stack.pop_all()
 
-    def cells(self, sweep: Mapping[str, Any], cell_ids: Set[str]) -> None:
+    def cells(self, sweep: Document, cell_ids: Set[str]) -> None:
         """Those that it has not heard of yet."""
         if self._mode == "disabled":
             return
-        whole, each = self._tracker.of(sweep)
+        whole, each = self._chosen.of(sweep)
         new = cell_ids - self._heard
         self._heard |= new
         if new:
             self._last = None  # no longer
-        part = {**sweep, "sets": {}, "cells": [cell for cell in sweep["cells"] if cell["cell_id"] in new]}
+        part: Document = {**sweep, "sets": {}, "cells": [cell for cell in sweep["cells"] if cell["cell_id"] in new]}
         if whole:
             run = self._opened(of_beginning(sweep, trial_id()))
             self._steps.log(run, self._store, sweep, results(self._store, part))
@@ -193,10 +208,10 @@ class Telling:
             self._tell([of_cell(self._store, sweep, cell) for cell in stored(self._store, part)])
         self._logged.keep()
 
-    def report(self, sweep: Mapping[str, Any], report: Report) -> None:
+    def report(self, sweep: Document, report: Report) -> None:
         if self._mode == "disabled":
             return
-        whole, each = self._tracker.of(sweep)
+        whole, each = self._chosen.of(sweep)
         if whole:  # first: a server that does not answer is waited for once
             said = of_sweep(self._store, sweep, report, self._steps, trial_id())
             if self._run or not self._logged.has(said):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.report.choice import plain
 from diffsweep.report.text import short, shown
+from diffsweep.store.schema import CellEntry, Document
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,12 +15,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from wandb import Run
 
-    from diffsweep.sweep.store import Store
+    from diffsweep.store.cells import Store
 
 MOST_PICTURES = 100  # wandb itself keeps 108 of a list, and 10,000 rows of a table
 MOST_ROWS = 10_000
-
-Sweep = Mapping[str, Any]
 
 
 class Steps:
@@ -29,7 +28,7 @@ class Steps:
         self.told: set[str] = set()
         self.sums: dict[str, tuple[float, int]] = {}
 
-    def log(self, run: Run, store: Store, sweep: Sweep, frame: pd.DataFrame) -> None:
+    def log(self, run: Run, store: Store, sweep: Document, frame: pd.DataFrame) -> None:
         """Those of the finished cells that have none yet. frame: `report.frame.results` of them, or of all."""
         import wandb
 
@@ -76,10 +75,10 @@ def thinned(number: int) -> list[int]:
     return [i * number // n for i in range(n)]
 
 
-def picture(store: Store, cell: Mapping[str, Any]) -> Path:
+def picture(store: Store, cell: CellEntry) -> Path:
     return store.folder(cell["cell_id"]) / "image.png"
 
 
-def caption_of(cell: Mapping[str, Any]) -> str:
+def caption_of(cell: CellEntry) -> str:
     values = {**cell["axes"], "seed": cell["seed"]}
     return ", ".join(f"{axis} = {short(shown(value), 60)}" for axis, value in values.items())

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diffsweep.core.problems import one_of, require
 from diffsweep.tracker.agent import under_agent
@@ -15,7 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffsweep.report.write import Report
-    from diffsweep.sweep.store import Store
+    from diffsweep.store.cells import Store
+    from diffsweep.store.schema import Document
 
 MODES = ("online", "offline", "disabled")
 GRANULARITIES = ("cell", "sweep", "both")
@@ -49,7 +49,7 @@ class Wandb:
         """To tell of a sweep while it runs. folder: the sweep's."""
         return Session(self, store, folder)
 
-    def log(self, store: Store, sweep: Mapping[str, Any], report: Report) -> str | None:
+    def log(self, store: Store, sweep: Document, report: Report) -> str | None:
         """Log a finished sweep; one line that says where it is, or None where it is nowhere."""
         session = self.begin(store, report.folder)
         try:
@@ -59,7 +59,7 @@ class Wandb:
             raise
         return session.close()
 
-    def of(self, sweep: Mapping[str, Any]) -> tuple[bool, bool]:
+    def of(self, sweep: Document) -> tuple[bool, bool]:
         """Whether the sweep has a run of its own, and whether its cells have."""
         if under_agent():
             return True, False

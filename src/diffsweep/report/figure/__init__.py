@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diffsweep.core.problems import BadInput, one_of
 from diffsweep.report.drawn import drawn_as, fingerprint
@@ -24,6 +24,7 @@ from diffsweep.report.figure.heatmap import Heatmap, heatmap
 from diffsweep.report.figure.plot import Plot
 from diffsweep.report.figure.points import COSTS, curve, pareto, tradeoff
 from diffsweep.report.text import no_axis, stem
+from diffsweep.store.schema import Document
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +51,7 @@ FIELDS = 10_000  # of a heat map
 
 def write_figures(
     folder: Path,
-    sweep: Mapping[str, Any],
+    sweep: Document,
     frame: pd.DataFrame,
     table: Table | None = None,
     kind: str | None = None,

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.report.drawn import drawn_as, fingerprint
 from diffsweep.report.text import short, shown
-from diffsweep.sweep.schema import Damaged
-from diffsweep.sweep.store import MEND, Store, steps
+from diffsweep.store.cells import MEND, Store, steps
+from diffsweep.store.schema import Damaged, Document
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ KINDS = ("noisy", "clean")
 MOST = 12  # steps side by side
 
 
-def write_trajectory(folder: Path, store: Store, sweep: Mapping[str, Any], cell: str | None = None) -> list[Path]:
+def write_trajectory(folder: Path, store: Store, sweep: Document, cell: str | None = None) -> list[Path]:
     """Write figures/trajectory_ID.pdf and .png of a cell (the beginning of its id), or of the first whose steps were
     kept; nothing where none were. BadInput for a cell that the sweep has not, or whose steps were not kept."""
     ids = dict.fromkeys(one["cell_id"] for one in sweep["cells"])

@@ -135,6 +135,8 @@ class SetValue(TypedDict):
     cells: int
     axes: dict[str, Any]
     value: float | None
+    reason: NotRequired[str | None]
+    note: NotRequired[str | None]
 
 
 class SetEntry(TypedDict):

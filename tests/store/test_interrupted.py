@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from diffsweep.core import files, locks
-from diffsweep.sweep import store as module
-from diffsweep.sweep.store import Store
+from diffsweep.store import cells as module
+from diffsweep.store.cells import Store
 
 CELL = "0123456789abcdef0123"
 IMAGE = np.random.default_rng(0).integers(0, 256, (8, 6, 3), np.uint8)

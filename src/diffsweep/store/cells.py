@@ -29,9 +29,9 @@ from PIL import Image
 from diffsweep.core import files, locks
 from diffsweep.core.files import write_atomic
 from diffsweep.core.locks import locked
-from diffsweep.core.pictures import IMAGE, STEP
 from diffsweep.core.text import counted
-from diffsweep.sweep.schema import Absent, Damaged, Record, dump, load
+from diffsweep.store.pictures import IMAGE, STEP
+from diffsweep.store.schema import Absent, Damaged, Record, dump, load
 
 BEGINS, ENDS = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"  # as every PNG does
 MEND = "The sweep's command, run again, samples damaged cells again."

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffsweep.sweep import store as module
-from diffsweep.sweep.schema import Damaged, to_json
-from diffsweep.sweep.store import Store, write_atomic
+from diffsweep.store import cells as module
+from diffsweep.store.cells import Store, write_atomic
+from diffsweep.store.schema import Damaged, to_json
 
 CELL = "0123456789abcdef0123"
 IMAGE = np.random.default_rng(0).integers(0, 256, (8, 6, 3), np.uint8)
@@ -95,13 +95,13 @@ DIES = """
 import os, sys
 from pathlib import Path
 import numpy as np
-from diffsweep.sweep import store
+from diffsweep.store import cells
 
 def die(*arguments): os._exit(9)
 
-store_, at = store.Store(Path(sys.argv[1])), sys.argv[2]
-setattr(store if at == "write_atomic" else store.os, at, die)
-store_.save(sys.argv[3], {"image": np.zeros((8, 8, 3), np.uint8)}, {"nfe": 1})
+store, at = cells.Store(Path(sys.argv[1])), sys.argv[2]
+setattr(cells if at == "write_atomic" else cells.os, at, die)
+store.save(sys.argv[3], {"image": np.zeros((8, 8, 3), np.uint8)}, {"nfe": 1})
 """
 
 
