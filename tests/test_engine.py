@@ -494,6 +494,70 @@ def test_the_unconditional_row_is_asked_for_where_the_scale_needs_it(
     assert engine.counts.encodes == len(told)
 
 
+# -- vector-Jacobian products ------------------------------------------------------------------------------------------
+def asking_for(queries: list[Query]) -> Program[list[Estimate]]:
+    return (yield queries)
+
+
+def estimates(model: Any, queries: list[Query], rows: int = ROWS, others: Sequence[Query] = ()) -> list[Estimate]:
+    """What the engine answers to these queries, beside those of other programs."""
+    engine = Engine({"base": model}, rows)
+    engine.encode([query.prompt for query in [*queries, *others]])
+    works = [Work("own", lambda: asking_for(queries), 1, len(queries))]
+    works += [Work(i, lambda q=q: asking_for([q]), 1) for i, q in enumerate(others)]  # type: ignore[misc]
+    ended = {end.key: end for end in engine.run(works)}
+    for end in ended.values():
+        if end.error:
+            raise end.error
+    return ended["own"].result
+
+
+def drawn(n: int, shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    return torch.randn((n, *shape), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("process", ["ddpm", "flow"])
+def test_a_pull_back_is_the_closed_form_on_a_gaussian(process: str) -> None:
+    """clean = mu + alpha S C^-1 (x - alpha mu) with C = alpha^2 S + sigma^2 I: the product with its Jacobian's rows."""
+    model = Analytic(size=4, process=process).load("cpu")
+    shape, places = model.stage.shape, (5, 300, 600, 950)
+    covariance = ((model.eigenvectors * model.eigenvalues[:, None]) @ model.eigenvectors.mT)[0]
+    x, v = drawn(4, shape), drawn(4, shape, 1)
+    levels = [model.stage.process.at(place) for place in places]
+    queries = [Query(x[i], level, "red", pull=v[i]) for i, level in enumerate(levels)]
+    for i, (found, level) in enumerate(zip(estimates(model, queries), levels, strict=True)):
+        c = level.alpha**2 * covariance + level.sigma**2 * torch.eye(len(covariance), dtype=torch.float64)
+        jacobian = level.alpha * covariance @ torch.linalg.inv(c)
+        assert found.pulled is not None
+        expected = v[i].flatten().double() @ jacobian
+        torch.testing.assert_close(found.pulled.flatten().double(), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_pull_back_is_autograds_and_owes_nothing_to_its_neighbours(prior: Prior) -> None:
+    """Bit for bit at one batch shape: alone, among other pulls, and where plain questions wait beside."""
+    model, stage = prior.model, prior.model.stage
+    model.ready()
+    level, shape = stage.process.level(400), stage.shape
+    (x,), (v,), far, others = drawn(1, shape), drawn(1, shape, 1), drawn(ROWS, shape, 2), drawn(ROWS, shape, 3)
+    own = Query(x, level, "a photo of a red dog", pull=v)
+    (alone,) = estimates(model, [own])
+    beside = [Query(y, stage.process.level(700), "blue", pull=w) for y, w in zip(others, far, strict=True)]
+    plain = [Query(y, level, "") for y in far]
+    (among,) = estimates(model, [own], others=[*beside, *plain])
+    assert alone.pulled is not None and among.pulled is not None
+    assert torch.equal(alone.output, among.output) and torch.equal(alone.pulled, among.pulled)
+    (unpulled,) = estimates(model, [replace(own, pull=None)])
+    assert torch.equal(unpulled.output, alone.output) and unpulled.pulled is None
+    assert not alone.pulled.requires_grad and not alone.output.requires_grad
+
+    leaf = x.clone().requires_grad_()
+    answer = model.predict(leaf[None], [level], [own.prompt], {})
+    clean = Estimate(answer.output[0], kind=answer.kind).clean(leaf, level)
+    (expected,) = torch.autograd.grad((clean * v).sum(), leaf)
+    scale = expected.abs().max()
+    torch.testing.assert_close(alone.pulled / scale, expected / scale, atol=1e-5, rtol=0)
+
+
 # -- fused equals alone ------------------------------------------------------------------------------------------------
 VARIED: tuple[dict[str, Any], ...] = (
     {},

@@ -9,8 +9,9 @@ preferred only where the work could not be done in the fewest calls otherwise: a
 few long programs at the end would leave rows to pad. `_needed` counts that by Hu's bound on chains of unit tasks
 (T. C. Hu, "Parallel sequencing and assembly line problems", Operations Research 9, 1961).
 
-A call asks one model. Where programs of several stages run (a cascade), the oldest program's stage is asked, or the
-first whose call is full: no stage waits for another to end, and rows are padded only when nothing else can be asked.
+A call asks one model, for estimates alone or for vector-Jacobian products too (`Query.pull`). Where programs of several
+stages run (a cascade), the oldest program's stage is asked, or the first whose call is full: no stage waits for another
+to end, and rows are padded only when nothing else can be asked.
 
 Where memory does not suffice, the engine halves a stage's rows, and programs that this stage has answered already start
 again: every picture is sampled in one shape.
@@ -29,7 +30,7 @@ from typing import Any
 import torch
 
 from diffsweep.core.memory import out_of_memory
-from diffsweep.core.types import BASE, Estimate, Model, Program, Query
+from diffsweep.core.types import BASE, Estimate, Level, Model, Program, Query, clean_of
 
 log = logging.getLogger(__name__)
 WINDOW = 4  # running programs hold open questions for about so many calls: slack to even out the tail
@@ -135,6 +136,34 @@ def _stacked(values: Sequence[torch.Tensor | float]) -> torch.Tensor:
     return torch.stack(tensors) if tensors else torch.tensor(values)
 
 
+def _pulls(row: _Row) -> bool:
+    """Whether a row asks for a vector-Jacobian product, which a call answers for all of its rows or for none."""
+    running, i = row
+    return running.queries[i].pull is not None
+
+
+def _pulled(
+    model: Model,
+    x: torch.Tensor,
+    levels: Sequence[Level],
+    prompts: Sequence[str],
+    beside: Mapping[str, torch.Tensor],
+    pulls: torch.Tensor,
+) -> Estimate:
+    """The model's answer, with v^T d(clean estimate)/dx of each row. pulls: v, B C H W.
+
+    No row depends on another, so one backward pass serves them all.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        answer = model.predict(x, levels, prompts, beside)
+        numbers = torch.tensor([(level.alpha, level.sigma) for level in levels], device=x.device)
+        alpha, sigma = numbers.T[..., None, None, None]
+        (pulled,) = torch.autograd.grad(clean_of(answer.kind, x, answer.output, alpha, sigma), x, pulls)
+    variance = None if answer.variance is None else answer.variance.detach()
+    return Estimate(answer.output.detach(), variance, answer.kind, pulled)
+
+
 class Engine:
     """Answers programs' questions from a model a stage; `counts` says how much work it was.
 
@@ -157,7 +186,7 @@ class Engine:
         self._waiting.append(work)
         self._coming[work.stage].update({work.chain: work.rows, work.later: -work.rows})
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def run(self, works: Iterable[Work], on_rows: Callable[[int], None] = lambda rows: None) -> Iterator[Finished]:
         """Run all programs; yields each as it ends, failed ones with their error.
 
@@ -192,7 +221,9 @@ class Engine:
                 stages.setdefault(r.queries[i].stage, []).append((r, i))
         full = (stage for stage, rows in stages.items() if len(rows) >= self.rows[stage])
         stage = next(full, next(iter(stages)))
-        rows, most, above = stages[stage], self.rows[stage], self._above(running)
+        oldest, i = stages[stage][0]
+        rows = [row for row in stages[stage] if _pulls(row) == _pulls((oldest, i))]
+        most, above = self.rows[stage], self._above(running)
         if len(rows) <= most or stage not in above:
             return rows[:most]
         chosen: set[_Row] = set()
@@ -286,12 +317,19 @@ class Engine:
         padded = queries + [queries[-1]] * padding
         x = torch.stack([q.image for q in padded])
         beside = {key: _stacked([q.beside[key] for q in padded]) for key in padded[0].beside}
-        answer = self.models[stage].predict(x, [q.level for q in padded], [q.prompt for q in padded], beside)
+        levels, prompts = [q.level for q in padded], [q.prompt for q in padded]
+        pulls = [q.pull for q in padded if q.pull is not None]
+        if pulls:
+            answer = _pulled(self.models[stage], x, levels, prompts, beside, torch.stack(pulls))
+        else:
+            answer = self.models[stage].predict(x, levels, prompts, beside)
         self.counts.model_calls += 1
         self.counts.model_rows += len(queries)
         self.counts.padded_rows += padding
-        variances = [None] * len(queries) if answer.variance is None else answer.variance
-        return [Estimate(answer.output[i], variances[i], answer.kind) for i in range(len(queries))]
+        none = [None] * len(queries)
+        variances = none if answer.variance is None else answer.variance
+        pulled = none if answer.pulled is None else answer.pulled
+        return [Estimate(answer.output[i], variances[i], answer.kind, pulled[i]) for i in range(len(queries))]
 
     def _advance(self, r: _Running, answers: list[Estimate] | None = None) -> Finished | None:
         """Send a program its answers (none to start it) until it asks again; Finished when it ended."""

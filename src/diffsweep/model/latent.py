@@ -59,7 +59,7 @@ class ClipText:
         tokenizer, encoder = network(CLIPTextModel, root, variant, self.dtype)
         encoder.to(device)
 
-        @torch.inference_mode()
+        @torch.no_grad()
         def encode(text: str) -> Tensor:
             length = tokenizer.model_max_length
             tokens = tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")

@@ -74,7 +74,7 @@ class T5:
         if not self.load_in_8bit:
             encoder.to(device)
 
-        @torch.inference_mode()
+        @torch.no_grad()
         def encode(text: str) -> Tensor:
             length = {"padding": "max_length", "max_length": self.max_length, "truncation": True}
             tokens = tokenizer(text, add_special_tokens=True, return_tensors="pt", **length).to(device)
