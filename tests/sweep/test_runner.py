@@ -27,7 +27,7 @@ from diffsweep.core.memory import Lacking
 from diffsweep.core.problems import BadInput
 from diffsweep.model.analytic import GaussianMixture
 from diffsweep.store.cells import Store
-from diffsweep.sweep import runner
+from diffsweep.sweep import runner, sampling
 from diffsweep.sweep.cell import cell_id
 from diffsweep.sweep.plan import Raw, plan
 from diffsweep.sweep.provenance import provenance
@@ -43,7 +43,7 @@ REPORTS = {"results.parquet", "results.csv", "table.md", "table.tex", "grid.png"
 @pytest.fixture(autouse=True)
 def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loaded model is kept for a process: each test here begins as a process does."""
-    monkeypatch.setattr(runner, "_models", {})
+    monkeypatch.setattr(sampling, "_models", {})
 
 
 @pytest.fixture
@@ -595,7 +595,7 @@ def test_a_model_that_memory_cannot_hold_is_one_message(run: Run, monkeypatch: p
 
 def test_loading_does_not_count_as_sampling(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = [0.0]
-    monkeypatch.setattr(runner.time, "perf_counter", lambda: seconds[0])
+    monkeypatch.setattr(sampling.time, "perf_counter", lambda: seconds[0])
 
     def passing(method: str, n: float) -> None:
         original = getattr(GaussianMixture, method)
@@ -639,7 +639,7 @@ def test_each_model_of_a_sweep_is_loaded_once_and_kept_for_the_next_launch(
 ) -> None:
     outcome = run(seed=[0, 1], model__size=[4, 5])
     assert document(outcome.folder)["runs"][0]["model_loads"] == 2
-    assert len(runner._models) == 1  # in memory, one at a time
+    assert len(sampling._models) == 1  # in memory, one at a time
     sizes = [np.asarray(Image.open(file)).shape for file in (outcome.folder.parents[1] / "cells").rglob("image.png")]
     assert sorted(sizes) == [(4, 4, 3), (4, 4, 3), (5, 5, 3), (5, 5, 3)]
     later = run_sweep(swept(seed=[2], model__size=[5]), "mine", before=swept(seed=[0, 1], model__size=[4, 5]))
