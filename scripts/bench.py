@@ -114,7 +114,8 @@ def looped(model: Any) -> Callable[[], float]:
 def fused(model: Any, work: list[tuple[dict[str, Any], dict[str, Any]]]) -> Callable[[], float]:
     """The same cells through the runner, stored with their records; planning is in, reports are not."""
     from diffsweep.sweep.plan import plan
-    from diffsweep.sweep.runner import Sweep, _models
+    from diffsweep.sweep.runner import Sweep
+    from diffsweep.sweep.sampling import _models
 
     def arm() -> float:
         with tempfile.TemporaryDirectory() as place:

@@ -84,9 +84,11 @@ def test_a_pictures_bits_do_not_depend_on_its_neighbours(model: Any, cells: Call
         {},
         {"scheduler": "ddim", "scheduler__eta": 0.5},
         {"scheduler": "dpm_solver"},
+        {"scheduler": "heun", "scheduler__churn": 5.0},
         {"technique": "anagram"},
         {"technique": "hybrid"},
         {"technique": "inpaint", "input": "world"},
+        {"technique": "inpaint", "input": "world", "technique__jump": 3, "technique__resamples": 2},
     ],
 )
 def test_nothing_waits_for_the_device_within_the_loop(

@@ -18,14 +18,14 @@ from diffsweep.core.problems import BadInput
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.model.t5 import T5
 from diffsweep.store.cells import Store
-from diffsweep.sweep import runner
+from diffsweep.sweep import sampling
 from diffsweep.sweep.runner import run_sweep
 
 
 @pytest.fixture(autouse=True)
 def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loaded model is kept for a process: each test here begins as a process does."""
-    monkeypatch.setattr(runner, "_models", {})
+    monkeypatch.setattr(sampling, "_models", {})
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_sweep_encodes_each_distinct_prompt_once_and_never_again(
     """The prompts, and the empty one of guidance; read alike, they are one."""
     assert sweep("a dog", "a photo of a dog", " A dog ")["encodes"] == 3
     assert len(encoders) == 1
-    monkeypatch.setattr(runner, "_models", {})  # as in another process
+    monkeypatch.setattr(sampling, "_models", {})  # as in another process
     again = sweep("a dog", "a photo of a dog", seed=1)
     assert (again["encodes"], again["model_loads"], len(encoders)) == (0, 1, 1)
     assert sweep("a skull", seed=1)["encodes"] == 1

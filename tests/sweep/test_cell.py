@@ -356,7 +356,8 @@ def test_a_timestep_beyond_the_models_own_schedule_is_refused(frozen: Callable[.
     config = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 100}
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
     short = {"model": "tiny", "model__path": str(folder)}
-    assert frozen(**short, technique="one_step_denoise", technique__t=99).visited[0].t == 99
+    (level,) = frozen(**short, technique="one_step_denoise", technique__t=99).visited
+    assert level.t == 99
     for technique in ("one_step_denoise", "iterative_denoise", "forward_noise", "gaussian_denoise"):
         (told,) = messages(frozen, **short, technique=technique, technique__t=100)
         assert told.startswith("technique.t=100: must be between 0 and 99")

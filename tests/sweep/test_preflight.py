@@ -16,7 +16,7 @@ import torch
 from diffsweep.core.problems import BadInput
 from diffsweep.model import memory
 from diffsweep.model.deepfloyd import DeepFloyd
-from diffsweep.sweep import preflight, runner
+from diffsweep.sweep import preflight, runner, sampling
 from diffsweep.sweep.cell import Cell, freeze
 from diffsweep.sweep.runner import run_sweep
 
@@ -147,7 +147,7 @@ def test_a_processor_is_not_offered_as_the_way_out_of_a_processors_memory(cells:
 def test_a_sweep_that_does_not_fit_loads_nothing(
     config: Callable[..., dict[str, Any]], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_models", {})
+    monkeypatch.setattr(sampling, "_models", {})
     monkeypatch.setattr(DeepFloyd, "load", lambda *arguments: pytest.fail("loaded"))
     raw = config(model="tiny", model__path=str(checkpoint), output_dir=str(tmp_path / "outputs"))
     with pytest.raises(BadInput, match=r"0\.0 GB are free on cpu"):
@@ -203,7 +203,7 @@ def test_rows_that_no_memory_holds_are_refused_before_anything_is_loaded(
     config: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path
 ) -> None:
     monkeypatch.setattr(preflight, "available", lambda device: 10e9)
-    monkeypatch.setattr(runner, "_models", {})
+    monkeypatch.setattr(sampling, "_models", {})
     monkeypatch.setattr(DeepFloyd, "load", lambda *arguments: pytest.fail("loaded"))
     for model in ({"model": "analytic"}, {"model": "tiny", "model__path": str(checkpoint)}):
         raw = config(**model, engine__rows=10**7, output_dir=str(tmp_path / "outputs"))
@@ -219,7 +219,7 @@ def test_rows_that_nobody_asks_for_are_told_and_far_too_many_refused(
 ) -> None:
     """Two cells of a guided picture ask for 2 x 2 rows at once."""
     monkeypatch.setattr(preflight, "available", lambda device: 10e9)
-    monkeypatch.setattr(runner, "_models", {})
+    monkeypatch.setattr(sampling, "_models", {})
 
     def run(rows: int) -> str:
         held = {

@@ -27,7 +27,7 @@ from diffsweep.core.memory import Lacking
 from diffsweep.core.problems import BadInput
 from diffsweep.model.analytic import GaussianMixture
 from diffsweep.store.cells import Store
-from diffsweep.sweep import runner
+from diffsweep.sweep import runner, sampling
 from diffsweep.sweep.cell import cell_id
 from diffsweep.sweep.plan import Raw, plan
 from diffsweep.sweep.provenance import provenance
@@ -43,7 +43,7 @@ REPORTS = {"results.parquet", "results.csv", "table.md", "table.tex", "grid.png"
 @pytest.fixture(autouse=True)
 def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loaded model is kept for a process: each test here begins as a process does."""
-    monkeypatch.setattr(runner, "_models", {})
+    monkeypatch.setattr(sampling, "_models", {})
 
 
 @pytest.fixture
@@ -595,7 +595,7 @@ def test_a_model_that_memory_cannot_hold_is_one_message(run: Run, monkeypatch: p
 
 def test_loading_does_not_count_as_sampling(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = [0.0]
-    monkeypatch.setattr(runner.time, "perf_counter", lambda: seconds[0])
+    monkeypatch.setattr(sampling.time, "perf_counter", lambda: seconds[0])
 
     def passing(method: str, n: float) -> None:
         original = getattr(GaussianMixture, method)
@@ -634,12 +634,32 @@ def test_the_counts_are_the_planned_work(run: Run, calls: list[int]) -> None:
     assert 0 < seconds <= entry["sampling_seconds"] + 1e-3
 
 
+@pytest.mark.parametrize(
+    "technique, rounds",
+    [  # at 4 steps: DDIM and Heun on the table, then on the flow, whose first step, from noise alone, asks once
+        ({}, [4, 7, 4, 6]),
+        ({"technique": "inpaint", "technique__jump": 1, "technique__resamples": 2}, [7, 13, 7, 11]),  # all but 1 twice
+    ],
+    ids=["falling", "RePaint"],
+)
+def test_steps_that_ask_twice_are_counted_and_levels_that_rise_cost_nothing(
+    swept: Callable[..., list[Raw]], technique: dict[str, Any], rounds: list[int]
+) -> None:
+    raws = swept(**technique, model=["analytic", "analytic_flow"], scheduler=["ddim", "heun"])
+    outcome = run_sweep(raws, "mine")
+    assert outcome.statuses == ["done"] * 4
+    assert [cell.rounds for cell in plan(raws).cells] == rounds
+    assert [record["nfe"] for record in records(outcome)] == [2 * asked for asked in rounds]
+    (entry,) = document(outcome.folder)["runs"]
+    assert entry["model_rows"] == 2 * sum(rounds)
+
+
 def test_each_model_of_a_sweep_is_loaded_once_and_kept_for_the_next_launch(
     run: Run, swept: Callable[..., list[Raw]]
 ) -> None:
     outcome = run(seed=[0, 1], model__size=[4, 5])
     assert document(outcome.folder)["runs"][0]["model_loads"] == 2
-    assert len(runner._models) == 1  # in memory, one at a time
+    assert len(sampling._models) == 1  # in memory, one at a time
     sizes = [np.asarray(Image.open(file)).shape for file in (outcome.folder.parents[1] / "cells").rglob("image.png")]
     assert sorted(sizes) == [(4, 4, 3), (4, 4, 3), (5, 5, 3), (5, 5, 3)]
     later = run_sweep(swept(seed=[2], model__size=[5]), "mine", before=swept(seed=[0, 1], model__size=[4, 5]))
@@ -668,7 +688,7 @@ def test_a_record_says_how_its_picture_came_about(run: Run, fresh_provenance: No
     assert cell_id(record["config"]) == record["cell_id"]
     assert record["config"]["technique"] == {"name": "image_to_image", "start_index": 2, "strength": None}
     assert record["timesteps"] == [250, 0]  # the last two of 750, 500, 250, 0
-    assert record["nfe"] == 4 and record["recipe"] == 1 and record["metrics"] == {}
+    assert record["nfe"] == 4 and record["recipe"] == 2 and record["metrics"] == {}
     made = record["provenance"]
     assert (made["device"], made["dtype"], made["rows"], made["threads"]) == ("cpu", "float32", 5, 1)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", made["time"])

@@ -20,7 +20,7 @@ from diffsweep import app
 from diffsweep.metric.psnr import Psnr
 from diffsweep.report.frame import results
 from diffsweep.store.cells import Store, locked
-from diffsweep.sweep import following, preflight, runner
+from diffsweep.sweep import following, preflight, sampling
 from diffsweep.tracker.said import run_id
 from diffsweep.tracker.service import PRIVATE, awaited
 from diffsweep.tracker.session import Session
@@ -72,15 +72,15 @@ def history(run: Path) -> list[dict[str, Any]]:
 
 def before_the_last_cell(monkeypatch: pytest.MonkeyPatch, number: int, do: Callable[[], object]) -> None:
     """Do something when all cells but one of so many are finished."""
-    finish, finished = runner.Sweep._finish, []
+    finish, finished = sampling.Sampler._finish, []
 
-    def finishing(self: Any, *arguments: Any) -> None:
+    def finishing(self: Any, *arguments: Any) -> Any:
         if len(finished) == number - 1:
             do()
         finished.append(0)
-        finish(self, *arguments)
+        return finish(self, *arguments)
 
-    monkeypatch.setattr(runner.Sweep, "_finish", finishing)
+    monkeypatch.setattr(sampling.Sampler, "_finish", finishing)
 
 
 def until(there: Callable[[], bool]) -> None:
@@ -232,7 +232,7 @@ def test_a_service_killed_while_the_sweep_runs_loses_nothing(
 def test_a_failed_cell_has_a_run_that_failed_with_its_configuration_and_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = runner.to_pixels
+    real = sampling.to_pixels
     calls: list[int] = []
 
     def failing(x: Any) -> Any:
@@ -241,7 +241,7 @@ def test_a_failed_cell_has_a_run_that_failed_with_its_configuration_and_the_reas
             raise FloatingPointError("the picture holds NaN")
         return real(x)
 
-    monkeypatch.setattr(runner, "to_pixels", failing)
+    monkeypatch.setattr(sampling, "to_pixels", failing)
     assert command(monkeypatch, "seed=0,1", "guidance.scale=2") == 1
     found = read(Store(Path("outputs")), sweep(), None)
     (failed,) = [one for one in found.summaries.values() if one["state"] == "failed"]

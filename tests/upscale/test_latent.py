@@ -16,7 +16,7 @@ from PIL import Image
 from diffsweep.core.problems import BadInput
 from diffsweep.engine import Engine, Work
 from diffsweep.store.cells import Store
-from diffsweep.sweep import runner
+from diffsweep.sweep import sampling
 from diffsweep.sweep.cell import freeze
 from diffsweep.sweep.runner import run_sweep
 
@@ -24,7 +24,7 @@ from diffsweep.sweep.runner import run_sweep
 @pytest.fixture(autouse=True)
 def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loaded model is kept for a process: each test here begins as a process does."""
-    monkeypatch.setattr(runner, "_models", {})
+    monkeypatch.setattr(sampling, "_models", {})
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_third_stage_begins_from_a_stored_second(
     cascade: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_sweep([(cascade(), {})], "mine")
-    monkeypatch.setattr(runner, "_models", {})  # as in another process
+    monkeypatch.setattr(sampling, "_models", {})  # as in another process
     (run,) = runs(run_sweep([(cascade(upscale__then__noise_level=50), {})], "other"))
     assert (run["cells"], run["model_loads"]) == (1, 1)
 

@@ -23,7 +23,7 @@ from diffsweep.model.analytic import GaussianMixture
 from diffsweep.model.source import Source
 from diffsweep.scheduler.ddpm import Ddpm
 from diffsweep.store.cells import Store
-from diffsweep.sweep import runner
+from diffsweep.sweep import sampling
 from diffsweep.sweep.cell import freeze
 from diffsweep.sweep.runner import Outcome, run_sweep
 from diffsweep.technique.anagram import Anagram
@@ -39,7 +39,7 @@ Run = Callable[..., Outcome]
 @pytest.fixture(autouse=True)
 def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loaded model is kept for a process: each test here begins as a process does."""
-    monkeypatch.setattr(runner, "_models", {})
+    monkeypatch.setattr(sampling, "_models", {})
 
 
 @pytest.fixture

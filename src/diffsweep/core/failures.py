@@ -25,7 +25,7 @@ class Failures(dict[str, str]):
     def add(self, name: str, error: BaseException) -> None:
         """The first error of a name counts."""
         if name not in self:
-            self[name] = in_one_line(error)[:MOST]
+            self[name] = reason(error)
             self._tracebacks[name] = "".join(traceback.format_exception(error))
 
     def write(self, folder: Path, sweep: Mapping[str, Any]) -> Path | None:
@@ -43,6 +43,11 @@ class Failures(dict[str, str]):
         if len(self._tracebacks) == 1:
             return folder / _file(*self._tracebacks)
         return folder if self._tracebacks else None
+
+
+def reason(error: BaseException | str) -> str:
+    """An error in one line, cut; a text as it is."""
+    return error if isinstance(error, str) else in_one_line(error)[:MOST]
 
 
 def _file(name: str) -> str:

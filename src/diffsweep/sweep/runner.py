@@ -7,43 +7,33 @@ complete loads no model, and no torch.
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
-import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.failures import Failures
 from diffsweep.core.locks import Busy
-from diffsweep.core.memory import Lacking, out_of_memory
 from diffsweep.core.problems import BadInput
-from diffsweep.core.text import counted, in_one_line, visible
+from diffsweep.core.text import counted, visible
 from diffsweep.metric import measured_sweep, score
 from diffsweep.store import document
 from diffsweep.store.cells import Store
-from diffsweep.store.pictures import HARD_MASK, IMAGE, INPUT, MASK, STEP
-from diffsweep.store.schema import Absent, CellEntry, Damaged, Document, RunEntry, to_json
+from diffsweep.store.schema import Absent, CellEntry, Damaged, Document
 from diffsweep.sweep import preflight, shape
-from diffsweep.sweep.cell import RECIPE, Cell, as_typed
+from diffsweep.sweep.cell import Cell, as_typed
 from diffsweep.sweep.following import Following
 from diffsweep.sweep.plan import Plan, Raw, axes_of, plan
-from diffsweep.sweep.provenance import provenance
+from diffsweep.sweep.sampling import Ended, Run, Sampler
 from diffsweep.sweep.shape import Shape
-from diffsweep.sweep.work import Trajectory, to_pixels, work
 
 if TYPE_CHECKING:
-    import numpy as np
     from tqdm import tqdm
 
-    from diffsweep.core.types import Model
-    from diffsweep.engine import Counts, Engine, Finished, Work
     from diffsweep.tracker.session import Session
 
 
@@ -64,38 +54,6 @@ class Outcome:
     def failed(self) -> int:
         """How many cells failed, and metrics, sheets and figures."""
         return self.statuses.count("failed") + len(self.unmeasured) + self.undrawn
-
-
-@dataclass
-class _Run:
-    """One run's entry in sweep.json."""
-
-    id: str = field(default_factory=lambda: uuid4().hex[:8])
-    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    cells: int = 0
-    model_loads: int = 0
-    model_calls: int = 0
-    model_rows: int = 0
-    padded_rows: int = 0
-    encodes: int = 0
-    halvings: int = 0
-    rows: int = 0
-    later_rows: dict[str, int] = field(default_factory=dict)
-    loading_seconds: float = 0.0
-    sampling_seconds: float = 0.0
-    device: str | None = None
-    threads: int | None = None
-
-    @property
-    def entry(self) -> RunEntry:
-        return cast("RunEntry", asdict(self))
-
-    def add(self, counts: Counts) -> None:
-        for key, value in asdict(counts).items():
-            setattr(self, key, getattr(self, key) + value)
-
-
-_models: dict[tuple[Any, str], Model] = {}
 
 
 def run_sweep(
@@ -144,14 +102,12 @@ class Sweep:
         self.failures = Failures()
         self.stored: set[str] = set()  # cells that this run has found finished, or has finished
         self.shape = Shape({}, {})
-        self.watched: dict[str, Trajectory] = {}
         self.unmeasured = Failures()  # metrics
         self.undrawn = 0
-        self.this = _Run()
+        self.this = Run()
         self.earlier = self._earlier(say)
         self.in_parts = joins or in_parts or self.earlier.get("in_parts", False)
         self.session = session
-        self.following: Following | None = None
 
     def _earlier(self, tell: Callable[[str], None] = lambda text: None) -> Document:
         """What sweep.json holds, no cells where it is not there or damaged."""
@@ -263,23 +219,11 @@ class Sweep:
         self.shape = shape.as_begun(room, self.earlier) if bound else Shape(room, room)
         for note in self.shape.notes:
             say(f"note: {note}")
-        self._note_rows(self.shape.rows)
-        written = self._write()
-        from tqdm import tqdm
-
-        planned = sum(cell.rounds * len(cell.prompts) for cell in missing)
-        interactive = sys.stderr.isatty()
-        bar: tqdm[None] = tqdm(
-            total=planned,
-            unit="row",
-            dynamic_ncols=True,
-            mininterval=0.2 if interactive else 15,
-            bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} model rows, {elapsed} < {remaining}",
-        )
+        self.this.note(self.shape.rows)
+        written, coming = self._write(), {cell.id for cell in missing}
         try:
-            with bar, self._followed(written, {cell.id for cell in missing}, device):
-                for cells in by_model.values():
-                    self._sample_together(cells, device, bar, len(missing))
+            with _Bar(missing, self.this) as bar, self._followed(written, coming, device) as bar.following:
+                self._sample_each(by_model.values(), device, bar)
         except KeyboardInterrupt:
             told = f"{self.this.cells} of {counted('cell', len(missing))} stored"
             say(f"stopped: {told}; the same command goes on from there")
@@ -287,11 +231,33 @@ class Sweep:
         finally:
             self._write()
 
+    def _sample_each(self, groups: Iterable[Sequence[Cell]], device: str, bar: _Bar) -> None:
+        """Sample the cells of one model after another's."""
+        asked = {cell.id for cell in self.plan.cells}
+        sampler = Sampler(self.store, device, self.shape.rows, self.plan.trajectory, self.this)
+        for cells in groups:
+            with closing(sampler.run(cells, bar)) as ends:
+                for ended in ends:
+                    self._note(ended)
+                    if bar.following and ended.error is None and ended.cell.id in asked:
+                        bar.following.add(ended.cell.id)
+                    bar.tell()
+
+    def _note(self, ended: Ended) -> None:
+        cell_id, error = ended.cell.id, ended.error
+        if error is None:
+            self.stored.add(cell_id)
+            self.this.cells += 1
+        elif isinstance(error, str):
+            self.failures[cell_id] = error
+        else:
+            self.failures.add(cell_id, error)
+
     @contextmanager
-    def _followed(self, sweep: Document, coming: Collection[str], device: str) -> Iterator[None]:
-        """Where somebody is to be told, cells are measured and told of beside the sampling of others."""
+    def _followed(self, sweep: Document, coming: Collection[str], device: str) -> Iterator[Following | None]:
+        """If a tracker listens, measure and log finished cells in a thread while others are sampled."""
         if not self.session or self.joins:
-            yield
+            yield None
             return
         session = self.session
 
@@ -300,157 +266,11 @@ class Sweep:
                 score(self.store, cell_ids, self.plan.metrics.metrics, device, Failures(), shows=False)
                 session.cells(sweep, cell_ids)
 
-        with Following(each) as self.following:
+        with Following(each) as following:
             for cell in sweep["cells"]:
                 if cell["status"] == "done" and cell["cell_id"] not in coming:
-                    self.following.add(cell["cell_id"])
-            yield
-
-    def _note_rows(self, rows: Mapping[str, int]) -> None:
-        """The fewest rows a call of this run, for its entry in sweep.json."""
-        before = {"model": self.this.rows, **self.this.later_rows}
-        self.this.rows, self.this.later_rows = shape.parted(shape.fewest(before, rows))
-
-    def _sample_together(self, cells: list[Cell], device: str, bar: tqdm[None], total: int) -> None:
-        from diffsweep.engine import Engine
-
-        coming, asked = {cell.id for cell in cells}, {cell.id for cell in self.plan.cells}
-        ready: list[Cell] = []
-        later: dict[str, list[Cell]] = defaultdict(list)  # by the cell whose picture they enlarge
-        by_stage: dict[str, list[Cell]] = defaultdict(list)
-        for cell in cells:
-            base = cell.base
-            (later[base.id] if base and base.id in coming else ready).append(cell)
-            by_stage[cell.asks].append(cell)
-        keys = {stage: own[0].key for stage, own in by_stage.items()}
-        rows = {stage: self.shape.rows[key] for stage, key in keys.items()}
-        began = time.perf_counter()
-        engine = Engine(self._stages(by_stage, device), rows)
-        self._load(engine, by_stage, bar)
-        self.this.loading_seconds += time.perf_counter() - began
-        began = time.perf_counter()
-        try:
-            bar.set_description_str(f"{self.this.cells}/{total} cells", refresh=False)
-            bar.unpause()  # time left is told by sampling, not by loading
-            if self.following:
-                self.following.begin()
-            works = (self.work(cell, device, later) for cell in ready)
-            for finished in engine.run(works, bar.update):
-                self._finish(finished, engine, device)
-                if self.following and finished.key.id in asked and finished.key.id not in self.failures:
-                    self.following.add(finished.key.id)
-                for cell in later.pop(finished.key.id, ()):
-                    if finished.key.id in self.failures:
-                        self._fail_with(finished.key, cell, later)
-                    else:
-                        engine.add(self.work(cell, device, later))
-                bar.set_description_str(f"{self.this.cells}/{total} cells", refresh=False)
-        finally:
-            self.this.sampling_seconds += time.perf_counter() - began
-            self.this.add(engine.counts)
-            self._note_rows({**self.shape.rows, **{key: engine.rows[stage] for stage, key in keys.items()}})
-
-    def _stages(self, by_stage: Mapping[str, Sequence[Cell]], device: str) -> dict[str, Model]:
-        """The model of each stage; those of no stage leave the memory."""
-        firsts = {stage: cells[0] for stage, cells in by_stage.items()}
-        for key in _models.keys() - {(cell.asked, device) for cell in firsts.values()}:
-            del _models[key]
-        for cell in firsts.values():
-            if (cell.asked, device) not in _models:
-                with _of(cell):
-                    _models[cell.asked, device] = cell.asked.load(device, self.plan.root / "embeddings")
-        return {stage: _models[cell.asked, device] for stage, cell in firsts.items()}
-
-    def _load(self, engine: Engine, by_stage: Mapping[str, Sequence[Cell]], bar: tqdm[None]) -> None:
-        """Every prompt encoded first, so that no text encoder is in memory beside the networks loaded here."""
-        for stage, cells in by_stage.items():
-            bar.set_description_str(f"{cells[0].key}: encoding prompts")
-            with _of(cells[0]):
-                engine.encode((prompt for cell in cells for prompt in cell.prompts), stage)
-        for stage, cells in by_stage.items():
-            bar.set_description_str(f"{cells[0].key}: loading")
-            with _of(cells[0]):
-                self.this.model_loads += engine.models[stage].ready()
-
-    def work(self, cell: Cell, device: str, later: Mapping[str, Sequence[Cell]] = {}) -> Work:
-        """A cell as work for the engine, which reads the picture it enlarges when it starts. later: the cells that
-        enlarge another's picture, by the other's id."""
-
-        def watch() -> Trajectory:
-            """A new one each time that the engine starts the cell."""
-            self.watched[cell.id] = Trajectory(cell, self.plan.trajectory)
-            return self.watched[cell.id]
-
-        own = work(cell, device, self.store.pixels, watch if self.plan.trajectory else None)
-
-        def following(cell: Cell) -> int:
-            """The steps of what enlarges a cell's picture, one stage after another."""
-            return max((next.rounds + following(next) for next in later.get(cell.id, ())), default=0)
-
-        return replace(own, later=following(cell))
-
-    def _fail_with(self, base: Cell, cell: Cell, later: dict[str, list[Cell]]) -> None:
-        """A cell whose picture to enlarge failed fails too, and those that would enlarge its own."""
-        self.failures[cell.id] = f"the picture to enlarge failed: {self.failures[base.id]}"
-        for following in later.pop(cell.id, ()):
-            self._fail_with(base, following, later)
-
-    def _finish(self, finished: Finished, engine: Engine, device: str) -> None:
-        cell: Cell = finished.key
-        error: BaseException | None = finished.error
-        watched = self.watched.pop(cell.id, None)
-        pictures: dict[str, np.ndarray] = {}
-        facts: dict[str, Any] = {}
-        if error is None:
-            try:
-                tensors = {IMAGE: finished.result.image, **finished.result.pictures}
-                tensors |= watched.pictures if watched else {}
-                model = engine.models[cell.asks]
-                pictures = {name: to_pixels(model.finish(tensor)) for name, tensor in tensors.items()}
-                facts = json.loads(to_json(finished.result.facts))
-            except (Exception, SystemExit) as found:  # what a technique of the user's own returns may be anything
-                error = found
-        if error is not None:
-            self.failures.add(cell.id, error)
-            return
-        if cell.pixels is not None:
-            pictures[INPUT] = cell.pixels
-        if cell.mask is not None and cell.hard_mask is not None:
-            pictures |= {MASK: cell.mask, HARD_MASK: cell.hard_mask}
-        if watched and self.store.whole(cell.id):  # stored before, without its trajectory or with another
-            steps = {name: picture for name, picture in pictures.items() if name.startswith(STEP)}
-            self.store.add(cell.id, steps, STEP, {"trajectory": watched.facts})
-            self._count(cell)
-            return
-        base = self.store.record(cell.base.id) if cell.base else {"nfe": 0, "seconds": 0.0}
-        facts |= {"base": cell.base.id} if cell.base else {}
-        facts |= {"trajectory": watched.facts} if watched else {}
-        self.store.save(
-            cell.id,
-            pictures,
-            {
-                "recipe": RECIPE,
-                "config": cell.config,
-                "nfe": base["nfe"] + finished.nfe,
-                "seconds": round(base["seconds"] + finished.seconds, 6),
-                "timesteps": [level.t for level in cell.visited],
-                "facts": facts,
-                "metrics": {},
-                "provenance": {
-                    **provenance(),
-                    "device": device,
-                    "dtype": getattr(cell.asked, "dtype", "float32"),
-                    "rows": engine.rows[cell.asks],
-                    "threads": self.this.threads,
-                    "time": datetime.now(UTC).isoformat(timespec="seconds"),
-                },
-            },
-        )
-        self._count(cell)
-
-    def _count(self, cell: Cell) -> None:
-        self.stored.add(cell.id)
-        self.this.cells += 1
+                    following.add(cell["cell_id"])
+            yield following
 
     def _entry(self, cell: Cell) -> CellEntry:
         entry: CellEntry = {
@@ -525,20 +345,43 @@ class Sweep:
             say(told)
 
 
-@contextmanager
-def _of(cell: Cell) -> Iterator[None]:
-    """What is wrong with a cell's model, or that memory does not suffice for it, is reported under its key."""
-    try:
-        yield
-    except BadInput as error:
-        raise BadInput(f"{cell.key}.{message}" for message in error.messages) from error
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
-        raise Lacking(
-            f"{cell.key}: memory does not suffice to load it ({in_one_line(error)}): end what else takes memory, or "
-            "choose a smaller model; stored cells stay, and the same command goes on from them"
-        ) from error
+class _Bar:
+    """The progress of a run: the model rows that its cells take. following: begins as the sampling does."""
+
+    def __init__(self, cells: Collection[Cell], run: Run) -> None:
+        from tqdm import tqdm
+
+        self.run, self.number = run, len(cells)
+        self.following: Following | None = None
+        self.bar: tqdm[None] = tqdm(
+            total=sum(cell.rounds * len(cell.prompts) for cell in cells),
+            unit="row",
+            dynamic_ncols=True,
+            mininterval=0.2 if sys.stderr.isatty() else 15,
+            bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} model rows, {elapsed} < {remaining}",
+        )
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def waits(self, what: str) -> None:
+        self.bar.set_description_str(what)
+
+    def begins(self) -> None:
+        self.tell()
+        self.bar.unpause()  # time left is told by sampling, not by loading
+        if self.following:
+            self.following.begin()
+
+    def rows(self, number: int) -> None:
+        self.bar.update(number)
+
+    def tell(self) -> None:
+        """How many cells are stored."""
+        self.bar.set_description_str(f"{self.run.cells}/{self.number} cells", refresh=False)
 
 
 def say(text: str) -> None:

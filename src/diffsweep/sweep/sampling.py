@@ -1,0 +1,250 @@
+"""Sampling: the cells of a model through one engine, in shared calls, each stored as soon as it ends.
+
+Models stay in memory for the next cells that ask them, in this launch or a later one; those that nobody asks leave it
+before others are loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol, cast
+from uuid import uuid4
+
+from diffsweep.core.failures import reason
+from diffsweep.core.memory import Lacking, out_of_memory
+from diffsweep.core.problems import BadInput
+from diffsweep.core.text import in_one_line
+from diffsweep.store.cells import Store
+from diffsweep.store.pictures import HARD_MASK, IMAGE, INPUT, MASK, STEP
+from diffsweep.store.schema import RunEntry, to_json
+from diffsweep.sweep import shape
+from diffsweep.sweep.cell import RECIPE, Cell
+from diffsweep.sweep.provenance import provenance
+from diffsweep.sweep.work import Trajectory, to_pixels, work
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from diffsweep.core.types import Model
+    from diffsweep.engine import Counts, Engine, Finished, Work
+
+_models: dict[tuple[Any, str], Model] = {}  # those in memory, by their settings and their device
+
+
+@dataclass
+class Run:
+    """One run's entry in sweep.json, while it is counted."""
+
+    id: str = field(default_factory=lambda: uuid4().hex[:8])
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    cells: int = 0
+    model_loads: int = 0
+    model_calls: int = 0
+    model_rows: int = 0
+    padded_rows: int = 0
+    encodes: int = 0
+    halvings: int = 0
+    rows: int = 0
+    later_rows: dict[str, int] = field(default_factory=dict)
+    loading_seconds: float = 0.0
+    sampling_seconds: float = 0.0
+    device: str | None = None
+    threads: int | None = None
+
+    @property
+    def entry(self) -> RunEntry:
+        return cast("RunEntry", asdict(self))
+
+    def add(self, counts: Counts) -> None:
+        for key, value in asdict(counts).items():
+            setattr(self, key, getattr(self, key) + value)
+
+    def note(self, rows: shape.Rows) -> None:
+        """Keep the fewest rows a call that this run has had."""
+        before = {"model": self.rows, **self.later_rows}
+        self.rows, self.later_rows = shape.parted(shape.fewest(before, rows))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A cell that is stored, or the error that kept it from that."""
+
+    cell: Cell
+    error: BaseException | str | None = None
+
+
+class Listener(Protocol):
+    """Hears how sampling goes on."""
+
+    def waits(self, what: str) -> None:
+        """What is done before the sampling begins."""
+
+    def begins(self) -> None:
+        """Models are loaded, and the sampling begins."""
+
+    def rows(self, number: int) -> None:
+        """So many more model rows are computed."""
+
+
+class Sampler:
+    """Samples cells into a store on one device. rows: the batch shape; trajectory: how many steps of each cell are
+    kept; counted: the run whose counts it raises."""
+
+    def __init__(self, store: Store, device: str, rows: shape.Rows, trajectory: int, counted: Run) -> None:
+        self.store, self.device, self.rows, self.trajectory, self.counted = store, device, rows, trajectory, counted
+        self.watched: dict[str, Trajectory] = {}
+
+    def run(self, cells: Sequence[Cell], listener: Listener) -> Generator[Ended, None, None]:
+        """Sample the cells of one model, and those that enlarge their pictures, and yield each as it ends."""
+        from diffsweep.engine import Engine
+
+        coming = {cell.id for cell in cells}
+        ready: list[Cell] = []
+        later: dict[str, list[Cell]] = defaultdict(list)  # by the cell whose picture they enlarge
+        by_stage: dict[str, list[Cell]] = defaultdict(list)
+        for cell in cells:
+            base = cell.base
+            (later[base.id] if base and base.id in coming else ready).append(cell)
+            by_stage[cell.asks].append(cell)
+        keys = {stage: own[0].key for stage, own in by_stage.items()}
+        began = time.perf_counter()
+        engine = Engine(self._stages(by_stage), {stage: self.rows[key] for stage, key in keys.items()})
+        self._load(engine, by_stage, listener)
+        self.counted.loading_seconds += time.perf_counter() - began
+        began = time.perf_counter()
+        try:
+            listener.begins()
+            works = (self._work(cell, later) for cell in ready)
+            for finished in engine.run(works, listener.rows):
+                ended = self._finish(finished, engine)
+                yield ended
+                if ended.error is not None:
+                    yield from _failed_with(ended, later)
+                for cell in later.pop(ended.cell.id, ()):
+                    engine.add(self._work(cell, later))
+        finally:
+            self.counted.sampling_seconds += time.perf_counter() - began
+            self.counted.add(engine.counts)
+            self.counted.note({**self.rows, **{key: engine.rows[stage] for stage, key in keys.items()}})
+
+    def _stages(self, by_stage: Mapping[str, Sequence[Cell]]) -> dict[str, Model]:
+        """The model of each stage; those of no stage leave the memory."""
+        firsts = {stage: cells[0] for stage, cells in by_stage.items()}
+        for key in _models.keys() - {(cell.asked, self.device) for cell in firsts.values()}:
+            del _models[key]
+        for cell in firsts.values():
+            if (cell.asked, self.device) not in _models:
+                with _of(cell):
+                    _models[cell.asked, self.device] = cell.asked.load(self.device, self.store.root / "embeddings")
+        return {stage: _models[cell.asked, self.device] for stage, cell in firsts.items()}
+
+    def _load(self, engine: Engine, by_stage: Mapping[str, Sequence[Cell]], listener: Listener) -> None:
+        """Every prompt encoded first, so that no text encoder is in memory beside the networks loaded here."""
+        for stage, cells in by_stage.items():
+            listener.waits(f"{cells[0].key}: encoding prompts")
+            with _of(cells[0]):
+                engine.encode((prompt for cell in cells for prompt in cell.prompts), stage)
+        for stage, cells in by_stage.items():
+            listener.waits(f"{cells[0].key}: loading")
+            with _of(cells[0]):
+                self.counted.model_loads += engine.models[stage].ready()
+
+    def _work(self, cell: Cell, later: Mapping[str, Sequence[Cell]]) -> Work:
+        """A cell as work for the engine, which reads the picture it enlarges when it starts. later: the cells that
+        enlarge another's picture, by the other's id."""
+
+        def watch() -> Trajectory:
+            """A new one each time that the engine starts the cell."""
+            self.watched[cell.id] = Trajectory(cell, self.trajectory)
+            return self.watched[cell.id]
+
+        own = work(cell, self.device, self.store.pixels, watch if self.trajectory else None)
+
+        def following(cell: Cell) -> int:
+            """The steps of what enlarges a cell's picture, one stage after another."""
+            return max((next.rounds + following(next) for next in later.get(cell.id, ())), default=0)
+
+        return replace(own, later=following(cell))
+
+    def _finish(self, finished: Finished, engine: Engine) -> Ended:
+        """Store what the engine has finished."""
+        cell: Cell = finished.key
+        error: BaseException | None = finished.error
+        watched = self.watched.pop(cell.id, None)
+        pictures: dict[str, np.ndarray] = {}
+        facts: dict[str, Any] = {}
+        if error is None:
+            try:
+                tensors = {IMAGE: finished.result.image, **finished.result.pictures}
+                tensors |= watched.pictures if watched else {}
+                model = engine.models[cell.asks]
+                pictures = {name: to_pixels(model.finish(tensor)) for name, tensor in tensors.items()}
+                facts = json.loads(to_json(finished.result.facts))
+            except (Exception, SystemExit) as found:  # what a technique of the user's own returns may be anything
+                error = found
+        if error is not None:
+            return Ended(cell, error)
+        if watched and self.store.whole(cell.id):  # stored before, without its trajectory or with another
+            steps = {name: picture for name, picture in pictures.items() if name.startswith(STEP)}
+            self.store.add(cell.id, steps, STEP, {"trajectory": watched.facts})
+            return Ended(cell)
+        if cell.pixels is not None:
+            pictures[INPUT] = cell.pixels
+        if cell.mask is not None and cell.hard_mask is not None:
+            pictures |= {MASK: cell.mask, HARD_MASK: cell.hard_mask}
+        before = self.store.record(cell.base.id) if cell.base else None
+        facts |= {"base": cell.base.id} if cell.base else {}
+        facts |= {"trajectory": watched.facts} if watched else {}
+        self.store.save(
+            cell.id,
+            pictures,
+            {
+                "recipe": RECIPE,
+                "config": cell.config,
+                "nfe": finished.nfe + (before["nfe"] if before else 0),
+                "seconds": round(finished.seconds + (before["seconds"] if before else 0.0), 6),
+                "timesteps": [level.t for level in cell.visited],
+                "facts": facts,
+                "metrics": {},
+                "provenance": {
+                    **provenance(),
+                    "device": self.device,
+                    "dtype": getattr(cell.asked, "dtype", "float32"),
+                    "rows": engine.rows[cell.asks],
+                    "threads": self.counted.threads,
+                    "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                },
+            },
+        )
+        return Ended(cell)
+
+
+def _failed_with(base: Ended, later: dict[str, list[Cell]]) -> Iterator[Ended]:
+    """The cells that would have enlarged a failed one's picture, and those that would have enlarged theirs."""
+    assert base.error is not None
+    for cell in later.pop(base.cell.id, ()):
+        ended = Ended(cell, f"the picture to enlarge failed: {reason(base.error)}")
+        yield ended
+        yield from _failed_with(ended, later)
+
+
+@contextmanager
+def _of(cell: Cell) -> Iterator[None]:
+    """What is wrong with a cell's model, or that memory does not suffice for it, is reported under its key."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{cell.key}.{message}" for message in error.messages) from error
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise Lacking(
+            f"{cell.key}: memory does not suffice to load it ({in_one_line(error)}): end what else takes memory, or "
+            "choose a smaller model; stored cells stay, and the same command goes on from them"
+        ) from error
