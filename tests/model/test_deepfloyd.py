@@ -41,7 +41,7 @@ def test_a_prompts_embedding_is_the_pipelines(checkpoint: Path, loaded: Any) -> 
     for prompt in ["a photo of a dog", "  A Red SKULL ", "", "a dog " * 60]:
         loaded.encode([prompt])
         expected, _ = pipeline.encode_prompt(prompt, do_classifier_free_guidance=False)
-        torch.testing.assert_close(loaded._prompts[prompt], expected[0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(loaded.embedding(prompt), expected[0], atol=1e-6, rtol=0)
 
 
 def test_the_unets_answer_is_parted_into_noise_and_variance(checkpoint: Path, loaded: Any) -> None:
@@ -52,9 +52,28 @@ def test_the_unets_answer_is_parted_into_noise_and_variance(checkpoint: Path, lo
     loaded.encode(["a dog", ""])
     got = loaded.predict(x, [loaded.stage.process.level(3), loaded.stage.process.level(800)], ["a dog", ""], {})
     with torch.no_grad():
-        states = torch.stack([loaded._prompts[p] for p in ("a dog", "")])
+        states = torch.stack([loaded.embedding(p) for p in ("a dog", "")])
         expected = unet(x, t, encoder_hidden_states=states).sample
     torch.testing.assert_close(torch.cat([got.output, got.variance], 1), expected, atol=1e-5, rtol=0)
+
+
+def test_few_embeddings_are_on_the_device_at_once_and_a_call_has_all_of_its_own(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were used last; the answers are the same as with room for all."""
+    prompts = ["a dog", "red", "a red dog", "", "oil"]
+    loaded.encode(prompts)
+    loaded.ready()
+    x = torch.randn((5, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    levels = [loaded.stage.process.level(500)] * 5
+    expected = loaded.predict(x, levels, prompts, {}).output
+    monkeypatch.setattr("diffsweep.model.network.HELD", 2)
+    loaded._placed.clear()
+    assert torch.equal(loaded.predict(x, levels, prompts, {}).output, expected)
+    assert list(loaded._placed) == prompts[-2:]
+    loaded.embedding("")
+    loaded.embedding("a dog")
+    assert list(loaded._placed) == ["", "a dog"]
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
@@ -180,10 +199,8 @@ def test_half_precision_is_the_unets_alone(checkpoint: Path, loaded: Any) -> Non
     model.encode(["a dog"])
     model.ready()
     loaded.encode(["a dog"])
-    x, levels = (
-        torch.randn((1, 3, 16, 16), generator=torch.Generator().manual_seed(0)),
-        [model.stage.process.level(500)],
-    )
+    x = torch.randn((1, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    levels = [model.stage.process.level(500)]
     ours, exact = model.predict(x, levels, ["a dog"], {}), loaded.predict(x, levels, ["a dog"], {})
     assert ours.output.dtype == torch.float32
     assert model.embeddings["a dog"].dtype == torch.float32
