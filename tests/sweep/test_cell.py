@@ -192,7 +192,7 @@ SAME = {
         {**ANAGRAM, "prompt": "green", "technique__prompts": ["red", "blue"]},
     ),
     "the view group beside an anagram's own views": (
-        {**ANAGRAM, "technique__views": ["identity", "negate"], "view": view} for view in ("flip", "rotate")
+        {**ANAGRAM, "technique__views": ["identity", "negate"], "view": view} for view in ("flip", "negate")
     ),
     "a view by name and with its keys": (
         {**ANAGRAM, "technique__views": ["identity", view]} for view in ("flip", {"name": "flip", "axis": "vertical"})

@@ -82,8 +82,10 @@ def test_the_largest_models_weights_are_known() -> None:
 class Sized:
     """A model of known needs, in bytes. text: whether its text encoder has keys of its own."""
 
-    def __init__(self, text: int, weights: int, row: int, dtype: str = "float32", keys: bool = True) -> None:
-        self.need, self.dtype = memory.Needs(text, weights, row), dtype
+    def __init__(
+        self, text: int, weights: int, row: int, dtype: str = "float32", keys: bool = True, prompt: int = 0
+    ) -> None:
+        self.need, self.dtype = memory.Needs(text, weights, row, prompt), dtype
         if keys:
             self.text = object()
 
@@ -100,7 +102,7 @@ def cells(config: Callable[..., dict[str, Any]]) -> Callable[..., list[Cell]]:
         first = replace(freeze(config(), {}), model=models["model"])
         if "upscale" not in models:
             return [first]
-        return [first, replace(first, base=first, upscale=SimpleNamespace(model=models["upscale"]))]
+        return [first, replace(first, base=first, upscale=SimpleNamespace(model=models["upscale"], asked=lambda p: p))]
 
     return made
 
@@ -109,6 +111,19 @@ def cells(config: Callable[..., dict[str, Any]]) -> Callable[..., list[Cell]]:
 def card(monkeypatch: pytest.MonkeyPatch) -> None:
     """1,000 bytes free."""
     monkeypatch.setattr(preflight, "available", lambda device: 1000)
+
+
+def test_embeddings_count_for_each_distinct_prompt_up_to_those_held(
+    cells: Callable[..., list[Cell]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = cells(model=Sized(0, 300, 100, prompt=100))  # a prompt and the empty one
+    many = [replace(first, prompt=f"dog {i}") for i in range(9)]
+    for own, rows in (([first], 5), ([first, first], 5), (many[:2], 4)):
+        assert preflight.memory(own, "cuda", {"model": 32}, chosen=False) == {"model": rows}
+    with pytest.raises(BadInput, match="the weights take"):
+        preflight.memory(many, "cuda", {"model": 32}, chosen=False)
+    monkeypatch.setattr(preflight, "HELD", 3)
+    assert preflight.memory(many, "cuda", {"model": 32}, chosen=False) == {"model": 4}
 
 
 def test_rows_are_as_many_as_fit_each_stage(cells: Callable[..., list[Cell]]) -> None:

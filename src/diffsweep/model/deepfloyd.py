@@ -116,10 +116,11 @@ class DeepFloyd:
 
     def needs(self, device: str) -> memory.Needs:
         """The device's memory that the model takes."""
-        weights, row = memory.unet(self.source.config("unet", "config.json"), self.stage(), self.dtype)
+        unet = self.source.config("unet", "config.json")
+        weights, row = memory.unet(unet, self.stage(), self.dtype)
         root, elsewhere = self.text_source.root / t5.PARTS[0], self.text.device not in (None, device.partition(":")[0])
         text = 0 if elsewhere else memory.encoder(root, self.text.dtype, self.text.load_in_8bit)
-        return memory.Needs(text, weights, row)
+        return memory.Needs(text, weights, row, memory.embedding(unet, self.dtype))
 
     def load(self, device: str, kept: Path | None = None) -> Loaded:
         """kept: where embeddings lie. The networks are loaded when there is something for them to do."""

@@ -114,11 +114,12 @@ class LatentUpscaler(NamedTuple):
 
     def needs(self, device: str) -> memory.Needs:
         """The device's memory that the model takes; decoding one picture counts as a row."""
-        weights, row = memory.unet(self.source.config("unet", "config.json"), self.stage(), self.dtype)
+        unet = self.source.config("unet", "config.json")
+        weights, row = memory.unet(unet, self.stage(), self.dtype)
         vae, decoding = memory.decoder(self.source.config("vae", "config.json"), self.side)
         elsewhere = self.text.device not in (None, device.partition(":")[0])
         text = 0 if elsewhere else memory.encoder(self.source.root / TEXT[0], self.text.dtype)
-        return memory.Needs(text, weights + vae, max(row, decoding))
+        return memory.Needs(text, weights + vae, max(row, decoding), memory.embedding(unet, self.dtype))
 
     def load(self, device: str, kept: Path | None = None) -> Loaded:
         return Loaded(self, device, kept)

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from diffsweep.core.types import Stage
 
 TOKENS = 77
+HELD = 512  # embeddings on a device, some 0.6 MB each of T5-XXL in half precision
 
 
 class Needs(NamedTuple):
-    """Bytes of a model: its text encoder, there before all else; its networks' weights; a call's every row."""
+    """Bytes of a model: its text encoder, there before all else; its networks' weights; a call's every row; a prompt's
+    embedding, of which at most HELD are on the device at once."""
 
     text: int
     weights: int
     row: int
+    prompt: int = 0
 
 
 def encoder(root: Path, dtype: str, eight_bit: bool = False) -> int:
@@ -41,6 +44,14 @@ def encoder(root: Path, dtype: str, eight_bit: bool = False) -> int:
 def unet(config: dict[str, Any], stage: Stage, dtype: str) -> tuple[int, int]:
     """Bytes of a UNet2DConditionModel's weights, and of all else at the peak of a call, for each row."""
     return _unet(json.dumps(config, sort_keys=True), stage.shape[-1], dtype)
+
+
+def embedding(config: dict[str, Any], dtype: str) -> int:
+    """Bytes of a prompt's embedding, as a UNet2DConditionModel takes it."""
+    import torch
+
+    width = config.get("encoder_hid_dim") or config["cross_attention_dim"]
+    return TOKENS * width * getattr(torch, dtype).itemsize
 
 
 @lru_cache

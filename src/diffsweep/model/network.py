@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -13,6 +14,7 @@ from diffsweep.core.process import Table, from_betas, named_table, zero_snr
 from diffsweep.core.streams import placed
 from diffsweep.core.text import counted
 from diffsweep.core.types import EPSILON, SAMPLE, VELOCITY, Estimate, Level, Stage
+from diffsweep.model.memory import HELD
 from diffsweep.model.source import Source
 from diffsweep.model.text import Embeddings
 
@@ -66,17 +68,22 @@ class Network:
         self.source, self.files, self.stage, self.device, self.embeddings = source, files, stage, device, embeddings
         self.dtype = getattr(torch, dtype)
         self.unet: Any = None
-        self._prompts: dict[str, Tensor] = {}
+        self._placed: OrderedDict[str, Tensor] = OrderedDict()  # embeddings on the device, the last used at the end
         config = source.config("scheduler", "scheduler_config.json")
         self.learned = config.get("variance_type") in ("learned", "learned_range")  # else unused, as in IFPipeline
         self.prediction = prediction(config)
 
     def encode(self, prompts: Sequence[str]) -> int:
-        encoded = self.embeddings.encode(prompts)
-        for prompt in prompts:
-            if prompt not in self._prompts:
-                self._prompts[prompt] = self.embeddings[prompt].to(self.device, self.dtype)
-        return encoded
+        return self.embeddings.encode(prompts)
+
+    def embedding(self, prompt: str) -> Tensor:
+        """The prompt's embedding (tokens x width), on the device. Those of the HELD prompts used last stay there."""
+        if prompt not in self._placed:
+            self._placed[prompt] = placed(self.embeddings[prompt].to(self.dtype), self.device)
+            if len(self._placed) > HELD:
+                self._placed.popitem(last=False)
+        self._placed.move_to_end(prompt)
+        return self._placed[prompt]
 
     def ready(self) -> int:
         if self.unet is not None:
@@ -120,7 +127,7 @@ class Network:
         answer = self.unet(
             seen.to(self.dtype),
             placed(torch.tensor([level.t for level in levels]), self.device),
-            encoder_hidden_states=torch.stack([self._prompts[p] for p in prompts]),
+            encoder_hidden_states=torch.stack([self.embedding(prompt) for prompt in prompts]),
             class_labels=placed(beside["noise_level"], self.device) if "noise_level" in beside else None,
             return_dict=False,
         )[0]

@@ -58,6 +58,7 @@ VALUES = {
 }
 ROOT = (*VALUES, "vars", *GROUPS, *AROUND)  # vars: texts that others name, so they decide nothing themselves
 MAX_SEED = 2**63 - 1
+OPEN: Any = object()  # in the place of a choice, to see whether a technique makes use of it
 CONTENT = ("sha256", "fingerprint", "timesteps", "plugins")  # hashes in a cell's configuration, of what it names
 
 
@@ -215,13 +216,13 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         with problems.under("technique"):
             visited = technique.visited(levels, stage)
             technique = technique.settled(levels)
-    if "view" in uses:
-        for view in technique.views or (parts.get("view"),):
-            fits = getattr(view, "fits", None)
-            if fits is not None:
-                with problems.under("view"):
-                    for seen in (stage, *(s for _, s, _ in larger if s.factor == 1)):
-                        fits(seen.side)
+    looks: tuple[Any, ...] = technique.looks(parts.get("view")) if "view" in uses else ()
+    for view in looks:
+        fits = getattr(view, "fits", None)
+        if fits is not None:
+            with problems.under("view"):
+                for seen in (stage, *(s for _, s, _ in larger if s.factor == 1)):
+                    fits(seen.side)
     prompt, assumed = "", None
     picture = parts.get("input")
     if picture and ("input" in arrays or "input" not in uses):
@@ -243,7 +244,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         used["scheduler"] = _trajectory(scheduler, stage, levels)
     if "guidance" in uses:
         used["guidance"] = _plain(guidance)
-    if "view" in uses and technique.views is None:
+    if "view" in uses and OPEN in technique.looks(OPEN):  # else it has views of its own
         used["view"] = _plain(parts["view"])
     for group, (_, digest) in arrays.items():
         used[group] = {**_plain(parts[group]), "sha256": digest}

@@ -73,9 +73,8 @@ def _shared(cells: Sequence[Cell]) -> list[str]:
             continue
         (axis,) = differing
         same = f"{axis}={_short(other.axes.get(axis))} and {axis}={_short(cell.axes[axis])} come to the same picture"
-        if axis == "technique.strength":
-            below = cell.cascade[0]
-            start = len(below.levels) - len(below.visited)
+        below = cell.cascade[0]
+        if (start := len(below.levels) - len(below.visited)) and below.visited and axis.startswith("technique."):
             same += f": both start at index {start} (t = {below.visited[0].t:g})"
         found[same] = None
     return list(found)

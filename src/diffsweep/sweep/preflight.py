@@ -7,11 +7,12 @@ import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from diffsweep.core.device import present
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import counted
-from diffsweep.model.memory import Needs
+from diffsweep.model.memory import HELD, Needs
 from diffsweep.sweep.cell import Cell
 
 GB, MB = 1e9, 1e6
@@ -56,7 +57,11 @@ def disk(cells: Iterable[Cell]) -> None:
 def memory(cells: Iterable[Cell], device: str, rows: Mapping[str, int], chosen: bool) -> dict[str, int]:
     """The rows a call, by a stage's key, that fit the device, at most `rows`; BadInput where the weights do not fit, or
     the rows chosen. cells: those whose models are in memory together."""
-    stages = {cell.asked: cell for cell in cells}
+    stages: dict[Any, Cell] = {}
+    asked: dict[str, set[str]] = {}  # the prompts, by a stage's key
+    for cell in cells:
+        stages[cell.asked] = cell
+        asked.setdefault(cell.key, set()).update(cell.prompts)
     models = {model: cell.key for model, cell in stages.items() if hasattr(model, "needs")}
     free, calls = available(device), max(1, max(rows.values()) / USUAL)
     small = not device.startswith("cuda") and SMALL * calls * sum(model.size() for model in models) < free
@@ -69,9 +74,11 @@ def memory(cells: Iterable[Cell], device: str, rows: Mapping[str, int], chosen: 
             elsewhere = device.startswith("cuda") and hasattr(by_key[key], "text")
             mends = f"{key}.text.device=cpu or {key}.text.load_in_8bit=true takes less there" if elsewhere else LARGER
             raise BadInput(f"{key}: its text encoder takes {_gb(need.text)}, {_gb(free)} are free on {device}: {mends}")
-    weights = sum(need.weights for _, need in needs)
+    prompts = {key: min(HELD, len(own)) for key, own in asked.items()}
+    lasting = [(key, need.weights + need.prompt * prompts.get(key, 0)) for key, need in needs]
+    weights = sum(own for _, own in lasting)
     if weights > free:
-        told = ", ".join(f"{key} {_gb(need.weights)}" for key, need in needs)
+        told = ", ".join(f"{key} {_gb(own)}" for key, own in lasting)
         halves = [f"{key}.dtype=bfloat16" for key, model in by_key.items() if model.dtype == "float32"]
         mends = f"{' or '.join(halves)} takes half" if halves else f"choose a smaller model; {LARGER}"
         raise BadInput(f"the weights take {_gb(weights)} ({told}), {_gb(free)} are free on {device}: {mends}")

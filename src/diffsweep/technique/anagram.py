@@ -46,11 +46,12 @@ class Anagram(Plain):
     def asked(self, prompt: str) -> tuple[str, ...]:
         return filled(self.prompts, prompt, self.number)
 
+    def looks(self, view: View) -> tuple[View, ...]:
+        return (Identity(), view) if self.views is None else self.views
+
     def seen(self, job: Job) -> tuple[View, ...]:
-        if self.views is not None:
-            return self.views
         assert job.view is not None
-        return (Identity(), job.view)
+        return self.looks(job.view)
 
     def guided(self, job: Job) -> Multiview:
         parts = zip(self.seen(job), self.asked(job.prompt), strict=True)

@@ -89,6 +89,10 @@ class Technique(Protocol):
         """The prompts that the model is asked about at every step, guidance aside."""
         ...
 
+    def looks(self, view: View) -> tuple[View, ...]:
+        """The views through which it sees the picture, where it uses `view`, the group's choice."""
+        ...
+
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
         """The levels of its trajectory, of those that the scheduler visits; BadInput where the technique's keys do not
         fit them."""
@@ -130,6 +134,9 @@ class Plain:
 
     def asked(self, prompt: str) -> tuple[str, ...]:
         return (prompt,)
+
+    def looks(self, view: View) -> tuple[View, ...]:
+        return (view,)
 
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
         return levels
