@@ -7,6 +7,7 @@
     python scripts/bench.py results     scoring 1,000 pictures; table, figures and report of 10,000 cells; --help
     python scripts/bench.py order       counted alone: calls, when cells end, what an interrupt loses
     python scripts/bench.py tracker     what tracker=wandb adds to a sweep, offline
+    python scripts/bench.py core        the engine's and the loop's own work; --against another checkout
 
 Work is counted first (model rows, calls, encodes, loads), then timed. Each prints a page in Markdown; --write keeps it
 in benchmarks/ under today's date.
@@ -503,7 +504,70 @@ same however many cells there are.
 """
 
 
+def bench_core(args: argparse.Namespace) -> str:
+    """Cells on a model that answers at once, in processes of their own, so that another checkout can be an arm."""
+    probe = """
+import json, sys, time
+import torch
+from torch.profiler import profile
+from diffsweep.core.types import Estimate
+from diffsweep.engine import Engine
+from diffsweep.sweep.cell import freeze
+from diffsweep.sweep.work import work
+number, scheduler, scale, steps = int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), 20
+class Echo:
+    def predict(self, x, *asked):
+        return Estimate(x)
+raw = {"model": {"name": "analytic"}, "scheduler": {"name": scheduler, "steps": steps}, "prompt": "red"}
+raw |= {"guidance": {"name": "classifier_free", "scale": scale}, "technique": {"name": "text_to_image"}}
+raw |= {group: {"name": name} for group, name in (("view", "flip"), ("mask", "half"), ("input", "none"))}
+raw["upscale"] = {"name": "none"}
+cells = [freeze({**raw, "seed": seed}, {}) for seed in range(number)]
+def run():
+    engine = Engine({"base": Echo()}, 16)
+    began = time.perf_counter()
+    ended = list(engine.run([work(cell, "cpu") for cell in cells]))
+    seconds = time.perf_counter() - began
+    assert len(ended) == number and not any(end.error for end in ended)
+    return seconds
+run()
+seconds = min(run() for _ in range(3))
+with profile() as seen:
+    run()
+ops = sum(event.count for event in seen.key_averages() if event.key.startswith("aten::"))
+print("measured", json.dumps([1e6 * seconds / (number * steps), ops / (number * steps)]))
+"""
+    arms = {"this checkout": ROOT, **({"the other": args.against.resolve()} if args.against else {})}
+    lines = []
+    for scheduler in ("ddpm", "ddim", "dpm_solver"):
+        for scale in ("1", "4"):
+            for number in ("16", "64", "256"):
+                found: dict[str, list[list[float]]] = {arm: [] for arm in arms}
+                for _ in range(args.rounds):
+                    for arm, place in arms.items():
+                        words = (sys.executable, "-c", probe, number, scheduler, scale)
+                        output = command(*words, folder=ROOT, PYTHONPATH=str(place / "src"))[1]
+                        found[arm].append(json.loads(output.rpartition("measured ")[2].splitlines()[0]))
+                for arm, runs in found.items():
+                    base = found[next(reversed(arms))]
+                    ratio = statistics.median(mine[0] / other[0] for mine, other in zip(runs, base, strict=True))
+                    micro, ops = (statistics.median(column) for column in zip(*runs, strict=True))
+                    lines.append(
+                        f"| {scheduler} | {scale} | {number} | {arm} | {ops:.1f} | {micro:.0f} | {ratio:.2f} |"
+                    )
+    return f"""# The engine's and the loop's own work
+
+text_to_image on 8 x 8 pictures, 20 steps, 16 rows a call; the model answers at once. Calls of torch's operators
+(counted by torch.profiler) and microseconds a step of a cell, the best of three runs in a process, processes in turn.
+
+| scheduler | guidance scale | cells | | operators | microseconds | ratio |
+|---|---|---|---|---|---|---|
+{NEWLINE.join(lines)}
+"""
+
+
 BENCHES = {
+    "core": bench_core,
     "sweep": bench_sweep,
     "overhead": bench_overhead,
     "plan": bench_plan,
@@ -517,6 +581,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=tuple(BENCHES))
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="of `core`: another checkout as a second arm")
     parser.add_argument("--write", action="store_true", help="keep the page in benchmarks/")
     args = parser.parse_args()
     page = BENCHES[args.what](args)

@@ -248,6 +248,23 @@ def test_what_a_query_shows_beside_its_picture_is_stacked_row_by_row() -> None:
     assert beside["noise_level"].tolist() == [10 * int(row) for row in rows]
 
 
+def test_a_step_is_one_call_and_programs_may_be_added_between_steps() -> None:
+    model = Toy()
+    engine = Engine({"base": model}, 4)
+    assert not engine.busy and list(engine.step()) == [] and model.shapes == []
+    ended = []
+    for i in range(6):
+        engine.add(Work(i, lambda i=i: asking(i, 3, 2), 3, 2))  # type: ignore[misc]
+        ended += list(engine.step())
+        assert len(model.shapes) == i + 1 and engine.busy
+    while engine.busy:
+        calls = len(model.shapes)
+        ended += list(engine.step())
+        assert len(model.shapes) == calls + 1
+    assert_right(sorted(ended, key=lambda end: end.key))
+    assert engine.counts.model_rows == 6 * 3 * 2
+
+
 def test_a_program_without_questions_ends_at_once() -> None:
     def silent(number: int) -> Program[int]:
         yield from ()

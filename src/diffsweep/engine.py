@@ -175,43 +175,50 @@ class Engine:
         self.rows = dict.fromkeys(models, rows) if isinstance(rows, int) else dict(rows)
         self.counts = Counts()
         self._waiting: list[Work] = []
+        self._running: list[_Running] = []
+        self._started = 0
         self._coming: dict[str, Counter[int]] = defaultdict(Counter)  # rows of programs that wait, as `_above` reads it
 
     def encode(self, prompts: Iterable[str], stage: str = BASE) -> None:
         """Encode each distinct prompt once."""
         self.counts.encodes += self.models[stage].encode(list(dict.fromkeys(prompts)))
 
+    @property
+    def busy(self) -> bool:
+        """Whether programs wait or run."""
+        return bool(self._waiting or self._running)
+
     def add(self, work: Work) -> None:
-        """While `run` goes on: start this program next."""
+        """Start this program next, before those that wait."""
         self._waiting.append(work)
         self._coming[work.stage].update({work.chain: work.rows, work.later: -work.rows})
 
-    @torch.no_grad()
     def run(self, works: Iterable[Work], on_rows: Callable[[int], None] = lambda rows: None) -> Iterator[Finished]:
-        """Run all programs; yields each as it ends, failed ones with their error.
+        """Run all programs, and those that are added meanwhile; yields each as it ends, failed ones with their error.
 
         on_rows is called with the rows answered; where programs start again, with those lost, as a negative number.
         """
         for work in sorted(works, key=lambda work: -work.chain)[::-1]:  # the last is started first
             self.add(work)
-        waiting = self._waiting
-        running: list[_Running] = []
-        order = 0
-        while waiting or running:
-            window = WINDOW * max(self.rows.values())  # less, once memory lacked
-            while waiting and sum(len(r.open) for r in running) < window:
-                work = waiting.pop()
-                self._coming[work.stage].subtract({work.chain: work.rows, work.later: -work.rows})
-                order += 1
-                fresh = _Running(work, order, _lazily(work.start), work.steps)
-                finished = self._advance(fresh)
-                if finished is None:
-                    running.append(fresh)
-                else:
-                    yield finished
-            if not running:
-                continue
-            yield from self._answer(self._choose(running), running, on_rows)
+        while self.busy:
+            yield from self.step(on_rows)
+
+    @torch.no_grad()
+    def step(self, on_rows: Callable[[int], None] = lambda rows: None) -> Iterator[Finished]:
+        """Start programs while there is room for their questions, and make one model call; yields each that ends."""
+        window = WINDOW * max(self.rows.values())  # less, once memory lacked
+        while self._waiting and sum(len(r.open) for r in self._running) < window:
+            work = self._waiting.pop()
+            self._coming[work.stage].subtract({work.chain: work.rows, work.later: -work.rows})
+            self._started += 1
+            fresh = _Running(work, self._started, _lazily(work.start), work.steps)
+            finished = self._advance(fresh)
+            if finished is None:
+                self._running.append(fresh)
+            else:
+                yield finished
+        if self._running:
+            yield from self._answer(self._choose(self._running), on_rows)
 
     def _choose(self, running: list[_Running]) -> list[_Row]:
         """The next call's rows, all of one stage: those that must not wait, half-answered programs, then the oldest."""
@@ -251,7 +258,7 @@ class Engine:
             above[stage] = [*accumulate(at)][::-1]
         return above
 
-    def _answer(self, rows: list[_Row], running: list[_Running], on_rows: Callable[[int], None]) -> Iterator[Finished]:
+    def _answer(self, rows: list[_Row], on_rows: Callable[[int], None]) -> Iterator[Finished]:
         began = time.perf_counter()
         asking = list(dict.fromkeys(r for r, _ in rows))
         stage = rows[0][0].queries[rows[0][1]].stage
@@ -259,7 +266,7 @@ class Engine:
             estimates = self._estimates(rows, stage)
         except _TooManyRows:
             self._halve(stage)
-            yield from self._restart([r for r in running if stage in r.answered_by], running, on_rows)
+            yield from self._restart([r for r in self._running if stage in r.answered_by], on_rows)
             return
         share = (time.perf_counter() - began) / len(rows)
         failed: dict[_Running, Exception] = {}
@@ -277,7 +284,7 @@ class Engine:
             if finished is None and not r.open:
                 finished = self._advance(r, [r.answers[i] for i in range(len(r.queries))])
             if finished is not None:
-                running.remove(r)
+                self._running.remove(r)
                 yield finished
 
     def _halve(self, stage: str) -> None:
@@ -285,17 +292,15 @@ class Engine:
         self.counts.halvings += 1
         log.warning("out of memory: going on with %d rows a call", self.rows[stage])
 
-    def _restart(
-        self, begun: Sequence[_Running], running: list[_Running], on_rows: Callable[[int], None]
-    ) -> Iterator[Finished]:
+    def _restart(self, begun: Sequence[_Running], on_rows: Callable[[int], None]) -> Iterator[Finished]:
         """Programs that were answered in a shape that is given up start again: a picture's bits are of one shape."""
         for r in begun:
             on_rows(-r.nfe)
             r.program.close()
             fresh = _Running(r.work, r.order, _lazily(r.work.start), r.work.steps)
-            running[running.index(r)] = fresh
+            self._running[self._running.index(r)] = fresh
             if finished := self._advance(fresh):
-                running.remove(fresh)
+                self._running.remove(fresh)
                 yield finished
 
     def _estimates(self, rows: list[_Row], stage: str) -> Sequence[Estimate | Exception]:
