@@ -39,6 +39,7 @@ MUTANTS = [
     ("diffsweep/process.py", "diffsweep.results", DOWN),
     # rooms beside each other
     ("diffsweep/explain.py", "diffsweep.process", DOWN),
+    ("diffsweep/commands.py", "diffsweep.explain", DOWN),
     ("diffsweep/mask/mask.py", "diffsweep.input.picture", DOWN),
     ("diffsweep/view/rotate.py", "diffsweep.guidance.none", DOWN),
     ("diffsweep/results.py", "diffsweep.app", DOWN),
@@ -114,6 +115,23 @@ def test_every_part_is_found_without_heavy_libraries() -> None:
     groups = "model", "scheduler", "guidance", "technique", "view", "mask", "input", "tracker"
     lines = [f"assert names({group!r})" for group in groups]
     assert loaded_by(("diffsweep.sweep.parts",), "from diffsweep.sweep.parts import names", *lines) == []
+
+
+RUNS = """
+import sys
+from diffsweep import app, results
+words = "model=analytic", "model.size=4", "scheduler.steps=2", "device=cpu", "metric=none", "sweep.name=mine"
+for command, main in (["diffsweep", *words], app.main), (["diffsweep-results", "table", "mine"], results.main):
+    sys.argv = command
+    assert main() == 0
+assert "torch" in sys.modules
+print([name for name in sys.modules if name.partition(".")[0] in ("wandb", "wandb_workspaces")])
+"""
+
+
+def test_a_run_without_a_tracker_and_its_results_import_no_wandb(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", RUNS], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["[]"]), done.stderr
 
 
 def loaded_by(names: tuple[str, ...], *lines: str) -> list[str]:

@@ -16,7 +16,8 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 
 from diffsweep.core.problems import BadInput
-from diffsweep.report.comparison import compare, explained, to_frame, variance_split
+from diffsweep.report.comparison import compare, explained, to_frame
+from diffsweep.report.variance import variance_split
 
 
 def cells(axes: Mapping[str, list[Any]], value: Callable[..., float], nfe: Callable[..., int] = lambda **_: 10) -> Any:

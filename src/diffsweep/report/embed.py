@@ -14,6 +14,7 @@ from pathlib import Path
 
 from diffsweep.report.grid import REFERENCES
 from diffsweep.store.cells import Store, sha256
+from diffsweep.store.pictures import IMAGE
 from diffsweep.store.schema import Damaged, Document, Record
 
 MOST = 25_000_000  # bytes of pictures: what a browser opens at once, and most mail takes
@@ -80,7 +81,7 @@ class _Here:
 
 def _first(pictures: Iterable[Picture]) -> list[Picture]:
     """A cell's picture, and what it was made from."""
-    return [picture for picture in pictures if picture[0].rpartition("/")[2] in ("image", *REFERENCES)]
+    return [picture for picture in pictures if picture[0].rpartition("/")[2] in (IMAGE, *REFERENCES)]
 
 
 def _of_cells(store: Store, sweep: Document) -> Iterator[list[Picture]]:
@@ -89,11 +90,7 @@ def _of_cells(store: Store, sweep: Document) -> Iterator[list[Picture]]:
         if record := store.finished(cell_id):
             base = record.get("facts", {}).get("base")
             before = store.finished(base) if base else None
-            bases = (
-                [(f"{base}/image", store.folder(base) / "image.png", before["files"]["image.png"])]
-                if base and before
-                else []
-            )
+            bases = [(f"{base}/{IMAGE}", store.file(base), before["files"][f"{IMAGE}.png"])] if base and before else []
             yield [*_pictures(store, cell_id, record), *bases]
 
 

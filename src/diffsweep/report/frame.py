@@ -63,7 +63,7 @@ def results(store: Store, sweep: Document) -> pd.DataFrame:
     columns["nfe"] = pd.array([record["nfe"] if record else pd.NA for record in records], dtype="Int64")
     columns["seconds"] = [_number(record["seconds"] if record else None) for record in records]
     columns["image"] = _column(
-        None if record is None else (store.folder(cell["cell_id"]) / "image.png").relative_to(store.root).as_posix()
+        None if record is None else store.file(cell["cell_id"]).relative_to(store.root).as_posix()
         for cell, record in zip(cells, records, strict=True)
     )
     frame = pd.DataFrame(columns)

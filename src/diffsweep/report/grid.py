@@ -286,7 +286,7 @@ def write_grid(
     told = "" if title == "" else subtitle([record["config"] for record in records.values() if record], sweep["axes"])
     title = _title(store, sweep, records) if title is None else title
     drawn = {tile: None for block in found for tile in block.tiles()}
-    states = sorted({_state(store.folder(tile.cell_id) / f"{name}.png") for tile in drawn for name in tile.names})
+    states = sorted({_state(store.file(tile.cell_id, name)) for tile in drawn for name in tile.names})
     mark = fingerprint(title, told, size, found, states)
     if path.suffix.lower() == ".pdf":
         return [_write_pdf(path, lambda: Sheets(store, title, found, told, size), mark)]

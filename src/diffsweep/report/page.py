@@ -23,13 +23,14 @@ from diffsweep.core.text import level
 from diffsweep.report.caption import full_caption, subtitle
 from diffsweep.report.choice import common, flat
 from diffsweep.report.command import added, around, override
-from diffsweep.report.comparison import Comparison, Split, explained, variance_split
+from diffsweep.report.comparison import Comparison, explained
 from diffsweep.report.embed import Embedded
 from diffsweep.report.frame import configs
 from diffsweep.report.grid import REFERENCES, layout
 from diffsweep.report.layout import cells
 from diffsweep.report.table import Table
 from diffsweep.report.text import digits, short, shown
+from diffsweep.report.variance import Split, variance_split
 from diffsweep.store.cells import Store
 from diffsweep.store.schema import Document, Record, RunEntry
 

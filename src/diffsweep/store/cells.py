@@ -60,6 +60,10 @@ class Store:
     def folder(self, cell_id: str) -> Path:
         return self.root / f"cells/{cell_id[:2]}/{cell_id}"
 
+    def file(self, cell_id: str, name: str = IMAGE) -> Path:
+        """Where a cell's picture lies, if it has one of this name."""
+        return self.folder(cell_id) / f"{name}.png"
+
     def __contains__(self, cell_id: str) -> bool:
         """Whether the cell's record is there, and can be read."""
         return self.get(cell_id) is not None
@@ -115,7 +119,7 @@ class Store:
 
     def size(self, cell_id: str, name: str = IMAGE) -> tuple[int, int]:
         """Width and height of a stored picture, as its first bytes have it; Damaged."""
-        path = self.folder(cell_id) / f"{name}.png"
+        path = self.file(cell_id, name)
         try:
             data = files.read(path, 24)
         except OSError as error:

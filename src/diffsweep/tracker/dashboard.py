@@ -21,9 +21,10 @@ from diffsweep.core.problems import BadInput
 from diffsweep.report.choice import levels, split_axes
 from diffsweep.report.figure.style import COLOURS
 from diffsweep.report.text import shown
+from diffsweep.store.pictures import IMAGE, WATCHED
 from diffsweep.store.schema import CellEntry, Document
 from diffsweep.tracker.logged import read
-from diffsweep.tracker.said import STEP, cell_run_id, group_of, media_key, run_id, shown_files, stored
+from diffsweep.tracker.said import cell_run_id, group_of, media_key, run_id, shown_files, stored
 from diffsweep.tracker.service import service
 from diffsweep.tracker.steps import mean_name, step_key
 from diffsweep.tracker.wandb import MOST_RUNS, Wandb
@@ -169,9 +170,9 @@ class Held:
             numbers=numbers,
             words=[axis for axis in making if axis not in numbers],
             metrics=[name for name in frame.attrs["metrics"] if frame[name].notna().any()],
-            pictures=sorted((name for name in names if not STEP.fullmatch(name)), key=lambda name: name != "image"),
-            steps=list(dict.fromkeys(match[2] for name in names if (match := STEP.fullmatch(name)))),
-            media=["samples", step_key("image"), *map(media_key, shown_files(report)), "report"],
+            pictures=sorted((name for name in names if not WATCHED.fullmatch(name)), key=lambda name: name != IMAGE),
+            steps=list(dict.fromkeys(match[2] for name in names if (match := WATCHED.fullmatch(name)))),
+            media=["samples", step_key(IMAGE), *map(media_key, shown_files(report)), "report"],
         )
 
 

@@ -19,6 +19,7 @@ from diffsweep.report.text import short, shown
 from diffsweep.report.write import whole_page
 from diffsweep.store.cells import Store
 from diffsweep.store.cells import steps as steps_of
+from diffsweep.store.pictures import WATCHED
 from diffsweep.store.schema import CellEntry, Document, Record
 from diffsweep.tracker.artifact import log_artifact
 from diffsweep.tracker.steps import MOST_PICTURES, MOST_ROWS, Steps, caption_of, picture, thinned
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from wandb import Run, Table
 
     from diffsweep.report.write import Report
-
-STEP = re.compile(r"step_(\d+)_(\w+)")  # a picture of a cell's way from noise
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def _say_cell(
     times = steps_of(record)
     for file in sorted(record["files"]):
         name, path = file.removesuffix(".png"), str(store.folder(cell["cell_id"]) / file)
-        if found := STEP.fullmatch(name):
+        if found := WATCHED.fullmatch(name):
             step = int(found[1])
             caption = f"t = {times.get(name.rpartition('_')[0])}, {caption_of(cell)}"
             steps.setdefault(step, {})[found[2]] = wandb.Image(path, caption=caption)

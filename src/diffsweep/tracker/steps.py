@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffsweep.report.choice import plain
 from diffsweep.report.text import short, shown
+from diffsweep.store.pictures import IMAGE
 from diffsweep.store.schema import CellEntry, Document
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Steps:
             place, cell = cells[cell_id]
             if place < MOST_ROWS:
                 if place in pictured:
-                    step[step_key("image")] = wandb.Image(str(picture(store, cell)), caption=caption_of(cell))
+                    step[step_key(IMAGE)] = wandb.Image(str(picture(store, cell)), caption=caption_of(cell))
                 run.log({step_key("number"): place, **step})
 
     def _of(self, frame: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -76,7 +77,7 @@ def thinned(number: int) -> list[int]:
 
 
 def picture(store: Store, cell: CellEntry) -> Path:
-    return store.folder(cell["cell_id"]) / "image.png"
+    return store.file(cell["cell_id"])
 
 
 def caption_of(cell: CellEntry) -> str:

@@ -13,12 +13,13 @@ from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.report.drawn import drawn_as, fingerprint
 from diffsweep.report.text import short, shown
 from diffsweep.store.cells import MEND, Store, steps
+from diffsweep.store.pictures import IMAGE, INPUT, NOISY
 from diffsweep.store.schema import Damaged, Document
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KINDS = ("noisy", "clean")
+KINDS = (NOISY, "clean")
 MOST = 12  # steps side by side
 
 
@@ -82,10 +83,10 @@ def _draw(store: Store, cell_id: str, steps: Mapping[str, float], text: str) -> 
             if kind == KINDS[0]:
                 panel.set_title(f"t = {steps[step]:g}")
             if column == 0:
-                panel.set_ylabel(f"{kind} image" if kind == "noisy" else "clean estimate")
+                panel.set_ylabel(f"{kind} image" if kind == NOISY else "clean estimate")
     curve = figure.add_subplot(layout[2, :])
     files = store.record(cell_id)["files"]
-    ends = {"image": "the final image", "input": "the clean input"}
+    ends = {IMAGE: "the final image", INPUT: "the clean input"}
     there = {name: told for name, told in ends.items() if f"{name}.png" in files}
     size = store.pixels(cell_id).shape
     for k, (name, told) in enumerate(there.items()):

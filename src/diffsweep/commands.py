@@ -1,0 +1,428 @@
+"""What `diffsweep-results` does with a stored sweep: a function a command, which answers its exit code."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from os.path import lexists
+from pathlib import Path
+from typing import Any
+
+from diffsweep.core.device import known
+from diffsweep.core.files import is_file, is_folder
+from diffsweep.core.problems import BadInput, one_of, require
+from diffsweep.core.text import counted, visible
+from diffsweep.paths import shipped
+from diffsweep.store import document
+from diffsweep.store.schema import Absent, Damaged, Document
+from diffsweep.store.stored import Stored
+
+COMMON = ("output_dir",)
+FEW = 5  # problems of a kind that verify lists
+
+
+def table(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.report.frame import results
+    from diffsweep.report.latex import to_latex
+    from diffsweep.report.layout import to_csv, to_frame, to_markdown
+    from diffsweep.report.table import summarise
+    from diffsweep.report.write import print_table
+
+    form = _format(keys, ("terminal", "markdown", "latex", "csv"))
+    frame = results(stored.store, stored.sweep)
+    stats = _listed(keys, "stat") or ["mean"]
+    rows, cols, over = (_listed(keys, name) for name in ("rows", "cols", "over"))
+    summary = summarise(frame, _measured(keys, frame), stats, rows, cols, over, _fewest(keys))
+    if form == "terminal":
+        print_table(summary)
+    elif form == "csv":
+        print(to_csv(to_frame(summary)), end="")
+    else:
+        print(to_markdown(summary) if form == "markdown" else to_latex(summary, stored.sweep["name"]), end="")
+    return 0
+
+
+def compare(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.report import comparison
+    from diffsweep.report.frame import results
+    from diffsweep.report.layout import to_csv
+    from diffsweep.report.text import markdown
+    from diffsweep.report.variance import variance_split
+
+    form = _format(keys, ("terminal", "markdown", "csv"))
+    frame = results(stored.store, stored.sweep)
+    own = {key: keys[key] for key in ("axis", "baseline", "test") if key in keys}
+    metrics, over = _measured(keys, frame), _listed(keys, "over")
+    found = comparison.compare(frame, metrics, **own, over=over, fewest=_fewest(keys))
+    if form == "csv":
+        if not found:
+            print(_incomparable(frame), file=sys.stderr)
+        print(to_csv(comparison.to_frame(found)), end="")
+        return 0
+    splits = [variance_split(frame, name, over) for name in dict.fromkeys(one.metric for one in found)]
+    blocks = [
+        [one.sentence for one in found] or [_incomparable(frame)],
+        [comparison.explained(found, own.get("test", "wilcoxon"), _fewest(keys))] if found else [],
+        [split.sentence for split in splits if split],
+    ]
+    bullet, gap = ("* ", "\n\n") if form == "markdown" else ("", "\n")
+    escaped = [[bullet + (markdown(text) if bullet else text) for text in block] for block in blocks if block]
+    print(gap.join("\n".join(block) for block in escaped))
+    return 0
+
+
+def grid(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.report.frame import results
+    from diffsweep.report.grid import SHEET, write_grid
+    from diffsweep.report.write import usual_look
+
+    keep = _keep(keys, "true", "false")
+    frame = results(stored.store, stored.sweep)
+    look: dict[str, Any] = {key: keys[key] for key in ("rows", "cols", "title") if key in keys}
+    look |= {key: _listed(keys, key) for key in ("blocks", "pictures") if key in keys}
+    if "metric" in keys:
+        look["metric"] = _metrics(keys["metric"], frame.attrs["metrics"])
+    if "size" in keys:
+        look["size"] = _number("size", keys["size"])
+    file = Path(keys["to"]).expanduser() if "to" in keys else stored.folder / SHEET
+    if not is_folder(file.parent):
+        raise BadInput(f"to={file}: {file.parent} does not exist")
+    for sheet in write_grid(
+        file.parent,
+        stored.store,
+        stored.sweep,
+        **(look or usual_look(stored.sweep, frame)),
+        file=file.name,
+        frame=frame,
+    ):
+        print(sheet)
+    if keep == "true" and file.parent.resolve() == stored.folder.resolve():
+        own = {file.name: look} if look else {}
+        _choose(stored, lambda chosen: {"sheets": {k: v for k, v in chosen["sheets"].items() if k != file.name} | own})
+    return 0
+
+
+def figure(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.report.figure import TRAJECTORY
+    from diffsweep.report.frame import results
+    from diffsweep.report.write import write_chosen
+
+    keep = _keep(keys, "true", "false", "forget")
+    frame = results(stored.store, stored.sweep)
+    request: dict[str, Any] = {key: value for key, value in keys.items() if key not in (*COMMON, "keep")}
+    if keys.get("kind") == TRAJECTORY or "cell" in keys:
+        if unused := request.keys() - {"kind", "cell"}:
+            raise BadInput(f"kind={TRAJECTORY}: knows cell alone, not {', '.join(sorted(unused))}")
+        request = {"cell": keys.get("cell")}
+        nothing = "no steps were kept; the sweep again with engine.trajectory=8 keeps eight"
+    else:
+        if "metric" in request:
+            request["metrics"] = _metrics(request.pop("metric"), [*frame.attrs["metrics"], *frame.attrs["sets"]])
+        if "over" in request:
+            request["over"] = _listed(keys, "over")
+        nothing = "this sweep has no axis beside the seed and the input, or nothing was measured"
+    if keep == "forget":
+        _forget(stored, request)
+        return 0
+    files = write_chosen(stored.folder, stored.store, stored.sweep, frame, request)
+    if not files:
+        raise BadInput(f"nothing to draw: {_refused(frame) or nothing}")
+    for file in files:
+        print(file)
+    if keep == "true" and any(request.values()):
+        _choose(stored, lambda chosen: {"figures": [one for one in chosen["figures"] if one != request] + [request]})
+    return 0
+
+
+def _incomparable(frame: Any) -> str:
+    """Why there is no comparison, and what mends it."""
+    from diffsweep.report.choice import measured
+
+    there = measured(frame)
+    if refused := _refused(frame):
+        return refused
+    if not there:
+        sets = " but by metrics of whole settings, which have no pairs" if frame.attrs["sets"] else ""
+        how = "`diffsweep-results score SWEEP metric=NAMES` measures the stored pictures"
+        return f"Nothing to compare: no picture was measured{sets}; {how}"
+    if all(frame[name].nunique() <= 1 for name in there):
+        return f"Nothing to compare: all pictures have the same numbers ({', '.join(there)})"
+    return "No axis of 2 to 10 values; axis=NAME compares one of more"
+
+
+def _flag(keys: Mapping[str, str], name: str, default: bool = False) -> bool:
+    text = keys.get(name, str(default).lower())
+    require(one_of(name, text, ("true", "false")))
+    return text == "true"
+
+
+def _keep(keys: Mapping[str, str], *allowed: str) -> str:
+    """Whether later reports draw a sheet or a figure so again."""
+    keep = keys.get("keep", "true")
+    require(one_of("keep", keep, allowed))
+    return keep
+
+
+def _choose(stored: Stored, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change what sweep.json keeps of the sheets and figures that were chosen."""
+
+    def changed(sweep: Document) -> Document:  # a run may have added cells meanwhile
+        before = {"sheets": {}, "figures": [], **sweep.get("chosen", {})}
+        chosen = before | change(before)
+        return {**sweep, "chosen": chosen} if chosen != before else sweep
+
+    document.change(stored.folder, changed)
+
+
+def _forget(stored: Stored, request: Mapping[str, Any]) -> None:
+    """Have later reports draw a chosen figure no more, or none of them."""
+    kept = stored.sweep.get("chosen", {}).get("figures", [])
+    if not any(one == request or not request for one in kept):
+        there = "; ".join(" ".join(f"{key}={value}" for key, value in one.items()) for one in kept) or "none"
+        raise BadInput(f"keep=forget: no such figure is kept; there are {there}")
+    _choose(stored, lambda chosen: {"figures": [one for one in chosen["figures"] if request and one != request]})
+
+
+def _number(key: str, text: str) -> int:
+    if not text.isdecimal():
+        raise BadInput(f"{key}={text}: must be a whole number")
+    return int(text)
+
+
+def _refused(frame: Any) -> str:
+    """The metrics whose numbers are of two definitions."""
+    mends = (f"{n}: measured by two definitions (score SWEEP metric={n} mends it)" for n in frame.attrs["refused"])
+    return "; ".join(mends)
+
+
+def report(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.report.write import WHOLE, show, write_all
+
+    embed = _flag(keys, "embed")
+    written = write_all(stored.store, stored.sweep, whole=embed)
+    show(written)
+    if embed:
+        print(written.folder / WHOLE)
+    return 1 if written.failures else 0
+
+
+def score(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.metric import Options, choose, measured_sweep
+
+    own = {key: keys[key] for key in ("missing", "clip", "features", "references") if key in keys}
+    plugins = tuple(_listed(keys, "plugins"))
+    try:
+        chosen = choose(_metrics(keys.get("metric", "default")), Options(**own, plugins=plugins))
+    except BadInput as error:  # its keys are those of a sweep's `metric` block
+        names = re.compile(r"metric\.(missing|clip|features|references|names)\b")
+        raise BadInput(names.sub(lambda m: m[1].replace("names", "metric"), text) for text in error.messages) from None
+    for name, reason in chosen.unavailable.items():
+        print(f"{name}: not measured: {reason}", file=sys.stderr)
+    chosen.ready()
+    device = keys.get("device", "auto")
+    require(known(device))
+    renewed, again = partial(document.read, stored.folder), _flag(keys, "force")
+    with measured_sweep(stored.store, stored.folder, renewed, stored.cell_ids, chosen, device, again) as measured:
+        there, failed = len(stored.cell_ids), measured.failed
+        lacking = there - measured.changed
+        others = f"; {lacking} had these numbers already, or could not be measured" if lacking > 0 else ""
+        print(f"{measured.changed} of {counted('cell', there)} measured{others}", file=sys.stderr)
+        for name, reason in measured.without.items():
+            print(f"{name}: {reason}", file=sys.stderr)
+        written = failed.write(stored.folder / "errors", measured.document)
+        code = report(replace(stored, sweep={**measured.document, "name": stored.sweep["name"]}), {})
+    for name, reason in failed.items():
+        print(visible(f"metric {name} failed: {reason}"), file=sys.stderr)
+    if written:
+        print(f"traceback{'s' * written.is_dir()}: {written}", file=sys.stderr)
+    for cell_id in stored.lost:
+        print(f"{cell_id}: not in the store", file=sys.stderr)
+    return 1 if failed or stored.store.damaged or stored.lost else code
+
+
+def _format(keys: Mapping[str, str], allowed: Sequence[str]) -> str:
+    form = keys.get("format", "terminal")
+    require(one_of("format", form, allowed))
+    return form
+
+
+def _fewest(keys: Mapping[str, str]) -> int:
+    """The repeats that an interval takes."""
+    from diffsweep.report.statistics import FEWEST
+
+    text = keys.get("repeats", str(FEWEST))
+    if not text.isdecimal() or int(text) < 2:
+        raise BadInput(f"repeats={text}: must be a whole number, 2 or more: the repeats that an interval takes")
+    return int(text)
+
+
+def _listed(keys: Mapping[str, str], name: str) -> list[str]:
+    """The words that a key holds: with commas, or as the list that diffsweep takes."""
+    return _words(keys.get(name, ""))
+
+
+def _words(text: str) -> list[str]:
+    inner = text.strip()
+    inner = inner[1:-1] if inner.startswith("[") and inner.endswith("]") else inner
+    return [word.strip(" '\"") for word in inner.split(",") if word.strip(" '\"")]
+
+
+def _measured(keys: Mapping[str, str], frame: Any) -> list[str] | None:
+    """The metrics that metric= names, None where all are meant."""
+    return _metrics(keys["metric"], [*frame.attrs["metrics"], *frame.attrs["sets"]]) if "metric" in keys else None
+
+
+def _metrics(text: str, there: Iterable[str] = ()) -> list[str]:
+    """Names with commas, or a choice of conf/metric: of a choice, those that are there, or all."""
+    import yaml  # type: ignore[import-untyped]
+
+    choice = shipped("conf") / "metric" / f"{text}.yaml"
+    if not is_file(choice):
+        return _words(text)
+    chosen = list(yaml.safe_load(choice.read_text())["names"])
+    return [name for name in chosen if name in there] or chosen
+
+
+def verify(stored: Stored, keys: Mapping[str, str]) -> int:
+    everything = _flag(keys, "all")
+    ids = list(dict.fromkeys(cell["cell_id"] for cell in stored.sweep["cells"]))
+    wrong = defaultdict[str, list[str]](list)  # by what it is
+    for problem in _problems(stored.store, ids):
+        wrong[problem.partition(": ")[2].partition(" (")[0]].append(problem)
+    for kind, problems in wrong.items():
+        shown = problems if everything else problems[:FEW]
+        print(*shown, sep="\n", file=sys.stderr)
+        if more := len(problems) - len(shown):
+            print(f"and {more} more: {kind} (all=true lists them)", file=sys.stderr)
+    number = sum(map(len, wrong.values()))
+    print(f"{counted('cell', len(ids))}, {counted('problem', number) if number else 'every file as recorded'}")
+    return 1 if number else 0
+
+
+def _problems(store: Any, ids: Iterable[str]) -> Iterator[str]:
+    """What is wrong with these cells, and with those whose pictures lead to theirs."""
+    asked = dict.fromkeys(ids)
+    line = list(asked)
+    for cell_id in line:
+        try:
+            base = store.record(cell_id)["facts"].get("base")
+            yield from store.verify(cell_id)
+        except Absent:
+            if cell_id in asked:
+                yield f"{cell_id}: not in the store"
+        except Damaged as error:
+            yield f"{cell_id}/record.json: {error.reason}"
+        except BadInput as error:  # a later diffsweep's
+            yield f"{cell_id}/record.json: {' '.join(error.messages).partition(': ')[2]}"
+        else:
+            if base and base not in line:
+                line.append(base)
+
+
+def export(stored: Stored, keys: Mapping[str, str]) -> int:
+    """A folder with an output_dir's layout, so that every command works there, or a zip file of one. What is damaged
+    stays behind, and so does what is no file of ours: links, and scratch of processes that were killed."""
+    from diffsweep.core import files
+    from diffsweep.store.cells import Store
+
+    if not (to := keys.get("to")):
+        raise BadInput("to: a folder or a .zip file is needed, as in to=for_a_colleague")
+    target = Path(to).expanduser().absolute()
+    if lexists(target):
+        raise BadInput(f"to={to}: exists already; nothing is overwritten")
+    if not is_folder(target.parent):
+        raise BadInput(f"to={to}: {target.parent} does not exist")
+    if packed := re.search(r"\.(tar|tgz|tbz2?|txz|7z|rar|(tar\.)?(gz|bz2|xz|zst))$", target.name, re.IGNORECASE):
+        raise BadInput(f"to={to}: no {packed[0]} file is written, only a folder or a .zip file")
+    zipped = target.suffix.lower() == ".zip"
+    scratch = files.scratch(target)
+    whole, lacking = stored.whole()
+    left = [f"{cell_id}: not in the store" for cell_id in stored.lost]
+    left += [
+        f"{base}: not in the store; its picture is what {cell_id} was enlarged from"
+        for base, cell_id in lacking.items()
+        if base not in stored.lost
+    ]
+    cells = 0
+
+    def ignored(folder: str, names: list[str]) -> list[str]:
+        hidden = [name for name in names if name.startswith(".")]
+        odd = [name for name in names if name not in hidden and not _plain(Path(folder, name))]
+        left.extend(f"{Path(folder, name)}: neither a file nor a folder" for name in odd)
+        return [*hidden, *odd]
+
+    try:
+        place = scratch / (target.stem if zipped else target.name)
+        shutil.copytree(stored.folder, place / "sweeps" / stored.sweep["name"], ignore=ignored)
+        for cell_id in whole:
+            try:
+                stored.store.copy(cell_id, Store(place))
+                cells += 1
+            except Damaged as error:
+                stored.store.damaged[cell_id] = error
+        if zipped:
+            place = Path(shutil.make_archive(str(place), "zip", scratch, place.name))
+        place.rename(target)
+    finally:
+        files.remove(scratch)
+    files.tidy(target.parent, target.name)
+    for line in left:
+        print(f"left out: {line}", file=sys.stderr)
+    print(f"{to}: {counted('cell', cells)}")
+    return 1 if left or stored.store.damaged else 0
+
+
+def _plain(path: Path) -> bool:
+    """Whether it is a file or a folder itself: no link, no pipe, no device."""
+    mode = path.lstat().st_mode
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
+def sync(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.report.write import show_failures, write_all
+    from diffsweep.sweep.parts import build
+
+    own: dict[str, Any] = {key: value for key, value in keys.items() if key not in COMMON}
+    if "tags" in own:
+        own["tags"] = _listed(keys, "tags")
+    tracker = build("tracker", {"name": "wandb", **own})
+    report = write_all(stored.store, stored.sweep)
+    if told := tracker.log(stored.store, stored.sweep, report):
+        print(told)
+    show_failures(report)
+    return 1 if report.failures else 0
+
+
+def dashboard(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.tracker import dashboard
+    from diffsweep.tracker.wandb import Wandb
+
+    place = Wandb(project=keys.get("project"), entity=keys.get("entity"))
+    print(dashboard.dashboard(place, stored.store, stored.sweep, keys.get("to")))
+    return 0
+
+
+@dataclass(frozen=True)
+class Command:
+    run: Callable[[Stored, Mapping[str, str]], int]
+    keys: tuple[str, ...] = field(default=())
+
+
+COMMANDS = {
+    "table": Command(table, ("metric", "stat", "rows", "cols", "over", "repeats", "format")),
+    "compare": Command(compare, ("metric", "axis", "baseline", "test", "over", "repeats", "format")),
+    "grid": Command(grid, ("rows", "cols", "blocks", "metric", "pictures", "title", "size", "to", "keep")),
+    "figure": Command(figure, ("kind", "metric", "x", "y", "hue", "facet", "cost", "over", "cell", "keep")),
+    "report": Command(report, ("embed",)),
+    "score": Command(score, ("metric", "clip", "features", "references", "missing", "device", "force", "plugins")),
+    "verify": Command(verify, ("all",)),
+    "export": Command(export, ("to",)),
+    "sync": Command(sync, ("project", "entity", "mode", "granularity", "tags")),
+    "dashboard": Command(dashboard, ("project", "entity", "to")),
+}
