@@ -125,7 +125,7 @@ class Sampler:
                 ended = self._finish(finished, engine)
                 yield ended
                 if ended.error is not None:
-                    yield from _failed_with(ended, later)
+                    yield from _failed_with(ended.cell, ended.error, later)
                 for cell in later.pop(ended.cell.id, ()):
                     engine.add(self._work(cell, later))
         finally:
@@ -225,13 +225,11 @@ class Sampler:
         return Ended(cell)
 
 
-def _failed_with(base: Ended, later: dict[str, list[Cell]]) -> Iterator[Ended]:
+def _failed_with(base: Cell, error: BaseException | str, later: dict[str, list[Cell]]) -> Iterator[Ended]:
     """The cells that would have enlarged a failed one's picture, and those that would have enlarged theirs."""
-    assert base.error is not None
-    for cell in later.pop(base.cell.id, ()):
-        ended = Ended(cell, f"the picture to enlarge failed: {reason(base.error)}")
-        yield ended
-        yield from _failed_with(ended, later)
+    for cell in later.pop(base.id, ()):
+        yield Ended(cell, f"the picture to enlarge failed: {reason(error)}")
+        yield from _failed_with(cell, error, later)
 
 
 @contextmanager

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from diffsweep.core.types import Level, Program, Stage
 from diffsweep.technique.job import FromInput, Job, Outcome
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,8 @@ class OneStepDenoise(FromInput):
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
         return (stage.process.level(self.t),)
 
-    def denoised(self, x: Tensor, job: Job) -> Program[Outcome]:
+    def program(self, job: Job) -> Program[Outcome]:
         (level,) = job.levels
-        estimate = yield from self.guided(job).estimate(x, level)
-        return self.shown(estimate.clean(x, level), job)
+        noisy = self.begin(job)
+        estimate = yield from self.guided(job).estimate(noisy, level)
+        return Outcome(estimate.clean(noisy, level), {"noisy": noisy})
