@@ -80,3 +80,11 @@ def test_words_that_the_model_does_not_know_are_told(config: Config) -> None:
         assert found == (
             (f"prompt={prompt[:39]}{'…' if len(prompt) > 39 else ''}: {told}",) if "horse" in prompt else ()
         )
+
+
+def test_two_strengths_that_come_to_one_start_are_told_with_it_also_where_levels_rise(config: Config) -> None:
+    own = {"technique": "inpaint", "technique__start": "input", "scheduler__steps": 10}
+    own |= {"technique__jump": 2, "technique__resamples": 3}
+    cells = [freeze(config(**own, technique__strength=s), {"technique.strength": s}) for s in (0.5, 0.55)]
+    same = "technique.strength=0.5 and technique.strength=0.55 come to the same picture"
+    assert f"{same}: both start at index 5 (t = 400)" in notes(cells)  # of 900, 800, ..., 0

@@ -74,7 +74,8 @@ def _shared(cells: Sequence[Cell]) -> list[str]:
         (axis,) = differing
         same = f"{axis}={_short(other.axes.get(axis))} and {axis}={_short(cell.axes[axis])} come to the same picture"
         below = cell.cascade[0]
-        if (start := len(below.levels) - len(below.visited)) and below.visited and axis.startswith("technique."):
+        start = next((below.levels.index(level) for level in below.visited[:1] if level in below.levels), 0)
+        if start and axis.startswith("technique."):
             same += f": both start at index {start} (t = {below.visited[0].t:g})"
         found[same] = None
     return list(found)

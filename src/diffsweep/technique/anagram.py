@@ -50,6 +50,8 @@ class Anagram(Plain):
         return (Identity(), view) if self.views is None else self.views
 
     def seen(self, job: Job) -> tuple[View, ...]:
+        if self.views is not None:
+            return self.views
         assert job.view is not None
         return self.looks(job.view)
 
