@@ -22,7 +22,7 @@ from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.core.types import BASE, Level, Stage
 from diffsweep.scheduler.spacing import CHECKPOINT
 from diffsweep.sweep import prompts
-from diffsweep.sweep.parts import as_mapping, build, coerced, plain, shown, sources, used_by
+from diffsweep.sweep.parts import as_mapping, build, coerced, plain, shown, sources, undecided, used_by
 
 RECIPE = 2  # raised when the same configuration would give another picture
 GROUPS = ("model", "scheduler", "guidance", "technique", "view", "mask", "input", "upscale")
@@ -239,7 +239,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if "prompt" in uses:
         asked = technique.asked(prompt)
         used["prompt"] = asked[0] if len(asked) == 1 else list(asked)
-        used["technique"] = {key: value for key, value in used["technique"].items() if key != "prompts"}
+        used["technique"] = {k: v for k, v in used["technique"].items() if k not in undecided(technique)}
     if "scheduler" in uses:
         used["scheduler"] = _trajectory(scheduler, stage, levels)
     if "guidance" in uses:

@@ -262,6 +262,11 @@ def plain(part: Any) -> dict[str, Any]:
     return {"name": cls.__module__.rpartition(".")[2], **{key: _plain(getattr(part, key)) for key in fields_of(cls)}}
 
 
+def undecided(part: Any) -> set[str]:
+    """The keys of a part that decide no pixel, as its fields say: something else of the cell stands for them."""
+    return {f.name for f in dataclasses.fields(part) if not f.metadata.get("decides", True)}
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return plain(value)

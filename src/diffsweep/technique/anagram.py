@@ -5,7 +5,7 @@ eps = mean over k of invert_k(cfg(apply_k(x), prompt_k))
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from diffsweep.core.problems import require
@@ -29,7 +29,7 @@ class Anagram(Plain):
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance", "view"})
     stores: ClassVar[frozenset[str]] = frozenset({"views"})
-    prompts: tuple[str | None, ...] | None = None
+    prompts: tuple[str | None, ...] | None = field(default=None, metadata={"decides": False})  # `asked` does
     views: tuple[View, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ eps = sum over k of band_k(cfg(x, prompt_k))
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
@@ -27,7 +27,7 @@ class Hybrid(Plain):
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance"})
     stores: ClassVar[frozenset[str]] = frozenset({"low"})
-    prompts: tuple[str | None, ...] | None = None
+    prompts: tuple[str | None, ...] | None = field(default=None, metadata={"decides": False})  # `asked` does
     sigma: float | tuple[float, ...] = 2.0
     kernel: int = 33
 
