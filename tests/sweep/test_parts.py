@@ -16,6 +16,7 @@ from diffsweep.core.problems import BadInput
 from diffsweep.core.types import View
 from diffsweep.paths import shipped
 from diffsweep.sweep import parts
+from diffsweep.sweep.cell import freeze
 from diffsweep.sweep.parts import MARKS, build, coerced, find, names, plain
 from diffsweep.view.flip import Flip
 from diffsweep.view.identity import Identity
@@ -287,3 +288,27 @@ def test_a_part_that_lacks_what_its_group_asks_for_is_told_with_what_gives_it(
 def test_a_plugin_that_cannot_be_imported_is_named(name: str, forgetful: None) -> None:
     missing = "no such package can be imported; install it, or set PYTHONPATH to the folder it is in"
     assert messages("view", "flip", (name,)) == [f"plugins={name}: {missing}"]
+
+
+THROUGH = """
+from dataclasses import dataclass
+
+from diffsweep.technique.job import Plain
+
+
+@dataclass(frozen=True)
+class Through(Plain):
+    uses = frozenset({"prompt", "scheduler", "guidance", "view"})
+"""
+
+
+def test_a_technique_of_ones_own_uses_the_groups_view_without_a_key_for_it(own: Path, config: Any) -> None:
+    (own / "of_mine" / "technique").mkdir()
+    (own / "of_mine" / "technique" / "through.py").write_text(THROUGH)
+    raw = config(plugins=["of_mine"]) | {"technique": {"name": "through"}}
+    negated, turned = (
+        freeze(raw | {"view": view}, {}) for view in ({"name": "negate"}, {"name": "rotate", "angle": 90})
+    )
+    assert negated.config["view"] == {"name": "negate"} and negated.id != turned.id
+    with pytest.raises(BadInput, match="patches=3: must divide"):
+        freeze(raw | {"view": {"name": "permute", "patches": 3}}, {})
