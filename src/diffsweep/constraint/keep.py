@@ -55,9 +55,9 @@ class KeepByShare:
 
     def noisy(self, x: Tensor, level: Level) -> Tensor:
         # the step that led here began with this share of all levels still to come
-        levels = {*self.levels}
-        remained = 1 if level.is_end else sum(t.ratio <= level.ratio for t in levels) + 1
-        held = self.keep.mask < remained / len(levels)
+        ratios = {t.ratio for t in self.levels}
+        remained = 1 if level.is_end else sum(ratio <= level.ratio for ratio in ratios) + 1
+        held = self.keep.mask < remained / len(ratios)
         return self.keep.at(level).where(held, x)
 
 

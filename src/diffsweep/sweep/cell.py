@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,7 @@ class Cell:
         asked = self.upscale.asked(prompts) if self.base else prompts
         return tuple(row for prompt in asked for row in self.guidance.branches(prompt))
 
-    @property
+    @cached_property
     def rounds(self) -> int:
         """How often the technique asks for an estimate, each of so many model rows as there are `prompts`."""
         return rounds(self.visited, self.scheduler, self.stage.process)
@@ -150,8 +150,8 @@ def _hardened(mask: Any, size: int, stamp: object) -> np.ndarray:
 
 
 @lru_cache(maxsize=4096)
-def _hash(levels: tuple[Level, ...]) -> str:
-    return hashlib.sha256(repr(tuple(level.t for level in levels)).encode()).hexdigest()
+def _hash(timesteps: tuple[float, ...]) -> str:
+    return hashlib.sha256(repr(timesteps).encode()).hexdigest()
 
 
 @lru_cache
@@ -343,7 +343,7 @@ def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, parts: M
 
 def _trajectory(scheduler: Any, stage: Stage, levels: tuple[Level, ...]) -> dict[str, Any]:
     """A scheduler's settings as they come out on a stage."""
-    own = {"steps": len(levels), "timesteps": _hash(levels)}
+    own = {"steps": len(levels), "timesteps": _hash(tuple(level.t for level in levels))}
     if scheduler.spacing == CHECKPOINT:
         own["spacing"] = stage.spacing
     seen = scheduler.on(stage)
