@@ -136,21 +136,10 @@ def fused(model: Any, work: list[tuple[dict[str, Any], dict[str, Any]]]) -> Call
 
 def cells() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """The sweep's cells as the command line composes them."""
-    from hydra import compose, initialize_config_dir
+    from diffsweep.app import composed
 
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        from omegaconf import OmegaConf
-
-        words = [f"scheduler.steps={STEPS}", f'prompt="{PROMPT}"', "device=cpu", "metric=none"]
-        base = OmegaConf.to_container(compose("config", words), resolve=True)
-    return [
-        (
-            {**base, "seed": seed, "guidance": {**base["guidance"], "scale": scale}},
-            {"seed": seed, "guidance.scale": scale},
-        )
-        for scale in SCALES
-        for seed in SEEDS
-    ]
+    axes = [f"guidance.scale={','.join(map(str, SCALES))}", f"seed={','.join(map(str, SEEDS))}"]
+    return composed([*axes, f"scheduler.steps={STEPS}", f'prompt="{PROMPT}"', "device=cpu", "metric=none"])
 
 
 def bench_sweep(args: argparse.Namespace) -> str:
@@ -250,7 +239,7 @@ began = time.perf_counter()
 from diffsweep import app
 from diffsweep.runner import run
 from diffsweep.runner.plan import plan
-def measured(raw, name=None, command="", before=(), joins=False):
+def measured(raw, name, *rest):
     whole = plan(raw, name)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"planned {len(whole.cells)} {time.perf_counter() - began:.2f} {peak:.0f} {'torch' in sys.modules}")

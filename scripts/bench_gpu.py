@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
+from diffsweep.app import composed
 from diffsweep.engine import Engine
 from diffsweep.runner.cell import Cell, freeze
 from diffsweep.runner.work import to_pixels, work
@@ -119,15 +119,10 @@ def checkpoint(size: str, shrink: int, device: str, to: Path) -> Path:
 
 
 def cells(folder: Path, n: int, steps: int) -> list[Cell]:
-    """n seeds, as the command line would freeze them."""
-    config: dict[str, Any] = {"prompt": PROMPT, "device": "cpu", "output_dir": "outputs", "plugins": []}
-    choices = {"model": "tiny", "scheduler": "ddpm", "guidance": "classifier_free", "technique": "text_to_image"}
-    choices |= {"view": "flip", "mask": "box", "input": "none", "upscale": "none"}
-    for group, choice in choices.items():
-        config[group] = yaml.safe_load((ROOT / "conf" / group / f"{choice}.yaml").read_text())
-    config["model"] |= {"path": str(folder), "dtype": "bfloat16"}
-    config["scheduler"]["steps"], config["guidance"]["scale"] = steps, SCALE
-    return [freeze(copy.deepcopy(config) | {"seed": seed}, {"seed": seed}) for seed in range(n)]
+    """n seeds, as the command line freezes them."""
+    model = [f"model.path={folder}", "model.dtype=bfloat16"]
+    rest = [f'prompt="{PROMPT}"', f"scheduler.steps={steps}", f"guidance.scale={SCALE}", "input=none"]
+    return [freeze(*one) for one in composed([f"seed=range(0,{n})", *model, *rest])]
 
 
 # -- the arms ----------------------------------------------------------------------------------------------------------

@@ -1,66 +1,54 @@
-"""Shared fixtures: a composed configuration without Hydra, and a random checkpoint in DeepFloyd IF's layout."""
+"""Shared fixtures: a composed configuration, and a random checkpoint in DeepFloyd IF's layout."""
 
 from __future__ import annotations
 
 import copy
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "passive"
 )  # before torch: its threads, spinning, would starve their neighbours
 
-CONF = Path(__file__).parent.parent / "conf"
-GROUPS = {
-    "model": "analytic",
-    "scheduler": "ddpm",
-    "guidance": "classifier_free",
-    "technique": "text_to_image",
-    "view": "flip",
-    "mask": "box",
-    "input": "drawing",
-    "upscale": "none",
-    "metric": "none",
-    "tracker": "none",
-}
+GROUPS = ("model", "scheduler", "guidance", "technique", "view", "mask", "input", "upscale", "metric", "tracker")
 
 
-def read(group: str, choice: str) -> dict[str, Any]:
-    """A choice's keys, with those of the groups that it places within itself."""
-    own = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text())
-    for line in own.pop("defaults", ()):
-        for key, name in line.items() if isinstance(line, dict) else ():
-            inner, _, place = key.lstrip("/").partition("@")
-            own[place] = read(inner, name) | own.get(place, {})
-    return own
+@cache
+def root() -> dict[str, Any]:
+    """What the command composes of these choices."""
+    from diffsweep.app import composed
+
+    words = ["model=analytic", "input=drawing", "metric=none", 'prompt="a photo of a dog"', "device=cpu"]
+    ((config, _),) = composed(words)
+    return config
+
+
+@cache
+def choices(group: str) -> dict[str, dict[str, Any]]:
+    """What the command composes of each choice of a group."""
+    from diffsweep.app import composed
+
+    return {axes[group]: config[group] for config, axes in composed([f"{group}=glob(*)"])}
 
 
 def composed(**changes: Any) -> dict[str, Any]:
     """A plain configuration; `technique="inpaint"` chooses, `guidance__scale=3.0` sets."""
-    root = {"seed": 0, "prompt": "a photo of a dog", "device": "cpu", "output_dir": "outputs", "plugins": []}
-    options = {"missing": "refuse", "clip": "tiny_clip", "features": "clip", "references": "inputs"}
-    root |= {
-        "sweep": {"name": None},
-        "engine": {"rows": "auto", "threads": None, "trajectory": 0},
-        "grid": {"rows": None, "cols": None, "blocks": None, "metric": None},
-    }
-    for group, choice in {**GROUPS, **{k: v for k, v in changes.items() if k in GROUPS}}.items():
-        root[group] = read(group, choice)
-    root["metric"] |= options
+    chosen = {group: choices(group)[changes[group]] for group in GROUPS if group in changes}
+    config = copy.deepcopy({**root(), **chosen})
     for key, value in changes.items():
         if key in GROUPS:
             continue
         *path, last = key.split("__")
-        node = root
+        node = config
         for word in path:
             node = node[word]
         node[last] = copy.deepcopy(value)
-    return root
+    return config
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ class Runner:
         self.status = "done"
         self.before = lambda: None
 
-    def run_sweep(self, cells, name, command, before=(), joins=False, session=None):
+    def run_sweep(self, cells, name, command, before, joins, session, listener):
         self.before()
         self.calls.append(SimpleNamespace(cells=cells, name=name, command=command, before=list(before)))
         self.cells += cells

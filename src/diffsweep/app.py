@@ -19,10 +19,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from posixpath import normpath
+from threading import Lock
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import hydra
 from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -40,12 +43,23 @@ from diffsweep.paths import shipped
 from hydra_plugins.diffsweep_fused._loader import checked_composition
 
 if TYPE_CHECKING:
+    from diffsweep.runner.listener import Listener
     from diffsweep.tracker.session import Session
 
 Cell = tuple[dict[str, Any], dict[str, Any]]
 QUOTES = "''"  # an empty text
-# never axes
-_SETTINGS = ("sweeps", "sweep", "output_dir", "device", "plugins", "confirm", "engine", "grid", "metric", "tracker")
+HELD = (  # never axes
+    "sweeps",
+    "sweep",
+    "output_dir",
+    "device",
+    "plugins",
+    "confirm",
+    "engine",
+    "grid",
+    "metric",
+    "tracker",
+)
 
 
 class CellFailed(RuntimeError):
@@ -81,10 +95,11 @@ class Task:
     def __init__(self) -> None:
         self.begin("diffsweep")
 
-    def begin(self, command: str) -> None:
-        """Forget what an earlier call of `main` ran."""
-        self.command = command
+    def begin(self, command: str, listener: Listener | None = None) -> None:
+        """Forget what an earlier call of `run` ran. listener: hears how the sweep goes on, by default the terminal."""
+        self.command, self.listener = command, listener
         self.failed = 0
+        self.folder: Path | None = None  # the sweep's
         self.error: Exception | None = None
         self.name: str | None = None
         self.launched: list[Cell] = []
@@ -119,7 +134,7 @@ class Task:
         """One process a job: it cannot see which of its overrides vary, so each counts as an axis."""
         config, choices, lines = _resolved(cfg), job.runtime.choices, _typed(job)
         names = [line.partition("=")[0].lstrip("+") for line in lines if not line.startswith("~")]
-        varying = [name for name in names if name.partition(".")[0] not in _SETTINGS]
+        varying = [name for name in names if name.partition(".")[0] not in HELD]
         axes = {name: choices[name] if name in choices else at(config, name) for name in varying}
         before = self.failed
         (status,) = self.many([self.freeze(config, axes, lines)], joins=True)
@@ -145,33 +160,46 @@ class Task:
     def many(self, cells: list[Cell], joins: bool = False) -> list[Status]:
         """Run the cells; their statuses. joins: beside those that other processes run."""
         from diffsweep.runner.run import run_sweep  # heavy: imported once there is something to run
+        from diffsweep.terminal import Terminal
 
         process.check_stopped()
+        listener = self.listener or Terminal()
         for note in () if joins or self.launched else _unused(self.command, cells):
-            print(f"note: {note}", file=sys.stderr)
+            listener.note(f"note: {note}")
         name = at(cells[0][0], "sweep.name") or self.name or (_shared_name(self.command) if joins else None)
         try:
-            outcome = run_sweep(cells, name, self.command, () if joins else self.launched, joins, self.session)
+            before = () if joins else self.launched
+            outcome = run_sweep(cells, name, self.command, before, joins, self.session, listener)
         except SystemExit as stop:  # nothing below may end the process, least of all with 0
             raise RuntimeError(f"SystemExit({stop})") from stop
         self.session = outcome.session
         if joins:
             self.end()
-        self.name, self.launched = outcome.folder.name, [*self.launched, *cells]
+        self.folder, self.name, self.launched = outcome.folder, outcome.folder.name, [*self.launched, *cells]
         self.failed += outcome.failed
         ends = zip(outcome.statuses, outcome.ids, strict=True)
         return [Status(text, outcome.folder, cell_id) for text, cell_id in ends]
 
     def ended(self, statuses: Sequence[Status]) -> None:
         """Show the results of jobs that ran one by one, in processes that may have printed elsewhere."""
-        from diffsweep.report.write import show_stored
+        from diffsweep.terminal import show_stored
 
         for folder, number in Counter(status.folder for status in statuses).items():
+            self.folder = folder
             show_stored(folder)
             print(f"{folder}/: {counted('cell', number)} done", file=sys.stderr, flush=True)
 
 
+class Composed(Task):
+    """In place of the task: what a command line comes to, which nobody runs."""
+
+    def many(self, cells: list[Cell], joins: bool = False) -> list[Status]:
+        self.launched += cells
+        return [Status("composed", Path(), "") for _ in cells]
+
+
 task = Task()  # importable, so that other launchers can send it to their processes
+_running = Lock()
 
 
 def main() -> int:
@@ -185,6 +213,44 @@ def act() -> int:
     if "--version" in arguments:
         print(f"diffsweep {version('diffsweep')}")
         return 0
+    try:
+        run(arguments)
+    except CellFailed:
+        return 1
+    return 1 if task.failed else 0
+
+
+def run(arguments: Sequence[str], listener: Listener | None = None) -> Path | None:
+    """Run a command line: the one way in, of the command and of `diffsweep.api`. The sweep's folder, None where there
+    is none, as after --cfg.
+
+    listener: hears how it goes on, by default the terminal. Errors are raised as they are; `mistake` explains those
+    that the user can mend. RuntimeError where this process runs one already.
+    """
+    if not _running.acquire(blocking=False):
+        raise RuntimeError("this process already runs a sweep: one after another, or a process for each")
+    try:
+        task.begin(shlex.join(["diffsweep", *arguments]), listener)
+        try:
+            _call(task, arguments)
+        finally:
+            task.end()
+    finally:
+        _running.release()
+    if task.error:
+        raise task.error
+    return task.folder
+
+
+def composed(words: Sequence[str]) -> list[Cell]:
+    """The cells of a sweep's words, in order, composed as the command does it, and not run."""
+    found = Composed()
+    _call(found, ["-m", *words])
+    return found.launched
+
+
+def _call(task: Task, arguments: Sequence[str]) -> None:
+    """Have Hydra compose the jobs of a command line, and call the task with them."""
     if any("--experimental-rerun".startswith(word.split("=")[0]) for word in arguments if word.startswith("--e")):
         raise BadInput("--experimental-rerun is not supported: it runs what a pickle file holds; repeat the command")
     require(*map(not_text, arguments), *map(_long, arguments), *map(_several, arguments), *map(_hydra_help, arguments))
@@ -193,18 +259,9 @@ def act() -> int:
     words = [word for word in arguments if word not in multirun]
     for note in _dropped(words):
         print(f"note: {note}", file=sys.stderr)
-    task.begin(shlex.join(["diffsweep", *arguments]))
-    try:
-        with _errors_raised(), checked_composition(words):
-            sys.argv[1:] = [*multirun, *(_of_swept_choices(words) if multirun else words)]
-            hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name="config")(task)()
-    except CellFailed:
-        return 1
-    finally:
-        task.end()
-    if task.error:
-        raise task.error
-    return 1 if task.failed else 0
+    typed = [*multirun, *(_of_swept_choices(words) if multirun else words)]
+    with _alone(), _errors_raised(), checked_composition(words), patch.object(sys, "argv", [sys.argv[0], *typed]):
+        hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name="config")(task)()
 
 
 def _misnamed(name: str) -> str | None:
@@ -302,6 +359,18 @@ def _typed(job: HydraConf) -> list[str]:
     lines = OmegaConf.to_container(job.overrides, resolve=False)
     assert isinstance(lines, dict)
     return list(lines["task"])
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Within, Hydra's globals are diffsweep's: a program that calls it may be a Hydra application itself."""
+    outer, config = GlobalHydra.instance(), HydraConfig.instance()
+    before = outer.hydra, config.cfg
+    outer.clear()
+    try:
+        yield
+    finally:
+        outer.hydra, config.cfg = before
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def table(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report.latex import to_latex
     from diffsweep.report.layout import to_csv, to_frame, to_markdown
     from diffsweep.report.table import summarise
-    from diffsweep.report.write import print_table
+    from diffsweep.terminal import print_table
 
     form = _format(keys, ("terminal", "markdown", "latex", "csv"))
     frame = results(stored.store, stored.sweep)
@@ -202,7 +202,8 @@ def _refused(frame: Any) -> str:
 
 
 def report(stored: Stored, keys: Mapping[str, str]) -> int:
-    from diffsweep.report.write import WHOLE, show, write_all
+    from diffsweep.report.write import WHOLE, write_all
+    from diffsweep.terminal import show
 
     embed = _flag(keys, "embed")
     written = write_all(stored.store, stored.sweep, whole=embed)
@@ -385,8 +386,9 @@ def _plain(path: Path) -> bool:
 
 
 def sync(stored: Stored, keys: Mapping[str, str]) -> int:
-    from diffsweep.report.write import show_failures, write_all
+    from diffsweep.report.write import write_all
     from diffsweep.runner.parts import build
+    from diffsweep.terminal import show_failures
 
     own: dict[str, Any] = {key: value for key, value in keys.items() if key not in COMMON}
     if "tags" in own:

@@ -18,7 +18,7 @@ from diffsweep.model import memory
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.runner import preflight, run, sampling
 from diffsweep.runner.cell import Cell, freeze
-from diffsweep.runner.run import run_sweep
+from tests.running import run_sweep
 
 MB = 10**6
 

@@ -31,9 +31,10 @@ from diffsweep.runner import sampling
 from diffsweep.runner.cell import cell_id
 from diffsweep.runner.plan import Raw, plan
 from diffsweep.runner.provenance import provenance
-from diffsweep.runner.run import Outcome, run_sweep
+from diffsweep.runner.run import Outcome
 from diffsweep.runner.work import to_pixels
 from diffsweep.store.cells import Store
+from tests.running import run_sweep
 
 Config = Callable[..., dict[str, Any]]
 Run = Callable[..., Outcome]

@@ -23,7 +23,7 @@ from diffsweep.model.analytic import GaussianMixture
 from diffsweep.model.source import Source
 from diffsweep.runner import sampling
 from diffsweep.runner.cell import freeze
-from diffsweep.runner.run import Outcome, run_sweep
+from diffsweep.runner.run import Outcome
 from diffsweep.scheduler.ddpm import Ddpm
 from diffsweep.store.cells import Store
 from diffsweep.technique.anagram import Anagram
@@ -32,6 +32,7 @@ from diffsweep.upscale.super_resolution import SuperResolution, shown_beside
 from diffsweep.view.flip import Flip
 from diffsweep.view.identity import Identity
 from diffsweep.view.negate import Negate
+from tests.running import run_sweep
 
 Run = Callable[..., Outcome]
 

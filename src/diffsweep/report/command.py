@@ -42,7 +42,7 @@ def added(sweep: Document) -> dict[str, str]:
 
 def override(key: str, value: Any) -> str:
     """`key=value` for Hydra, quoted for the shell."""
-    return shlex.quote(f"{key}={_written(value)}")
+    return shlex.quote(f"{key}={written(value)}")
 
 
 def _words(sweep: Document) -> list[str]:
@@ -56,12 +56,12 @@ def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+~") if "=" in word else ""
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value as Hydra reads it back."""
     if isinstance(value, Mapping):
-        return f"{{{_listed(f'{key}:{_written(item)}' for key, item in value.items())}}}"
+        return f"{{{_listed(f'{key}:{written(item)}' for key, item in value.items())}}}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"[{_listed(map(_written, value))}]"
+        return f"[{_listed(map(written, value))}]"
     if not isinstance(value, str):
         return json.dumps(value, allow_nan=False)
     if re.fullmatch(WORD, value, flags=re.ASCII) and value.lower() not in NOT_TEXT:

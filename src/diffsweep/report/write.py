@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
@@ -17,10 +14,9 @@ import pandas as pd
 from diffsweep.core.failures import Failures
 from diffsweep.core.files import write_atomic
 from diffsweep.core.problems import BadInput
-from diffsweep.core.text import counted, visible
 from diffsweep.metric.batch import GAVE
 from diffsweep.report import fonts
-from diffsweep.report.choice import measured, plain
+from diffsweep.report.choice import measured
 from diffsweep.report.comparison import Comparison, overview
 from diffsweep.report.embed import embedded
 from diffsweep.report.figure import USES, write_figures
@@ -28,15 +24,14 @@ from diffsweep.report.figure.trajectory import write_trajectory
 from diffsweep.report.frame import results
 from diffsweep.report.grid import SHEET, InTheWay, write_grid
 from diffsweep.report.latex import to_latex
-from diffsweep.report.layout import to_csv, to_markdown, to_terminal
+from diffsweep.report.layout import to_csv, to_markdown
 from diffsweep.report.page import page
 from diffsweep.report.table import Table, summarise
 from diffsweep.report.text import shown
 from diffsweep.store.cells import Store
-from diffsweep.store.schema import Damaged, Document, load
+from diffsweep.store.schema import Document
 
 WHOLE = "report_whole.html"
-MOST_SHOWN = 60  # settings in the terminal, and failures named there
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,51 +165,3 @@ def whole_page(store: Store, sweep: Document, report: Report) -> str:
 def _images(report: Report) -> list[str]:
     """The contact sheets and figures, named from the sweep's folder."""
     return [file.relative_to(report.folder).as_posix() for file in report.files if file.suffix == ".png"]
-
-
-def show(report: Report, own: Collection[str] | None = None) -> None:
-    """The table in the terminal, then the cells that failed and why, and where the files are. own: the cells of this
-    process, where others make the rest: no table yet, and no failures but theirs."""
-    frame = report.frame if own is None else report.frame[report.frame["cell_id"].isin(own)]
-    if own is None:
-        print_table(report.table)
-    failed = frame[frame["status"] == "failed"]
-    for _, cell in failed.head(MOST_SHOWN).iterrows():
-        setting = ", ".join(f"{axis}={shown(plain(cell[axis]))}" for axis in report.frame.attrs["axes"])
-        print(f"failed: {setting or 'the cell'} ({cell['cell_id']}): {cell['reason']}", file=sys.stderr)
-    if len(failed) > MOST_SHOWN:
-        print(f"failed: {len(failed) - MOST_SHOWN} more, all in results.csv", file=sys.stderr)
-    if len(failed):
-        print("The sweep's command, run again, tries failed cells again.", file=sys.stderr)
-    for text in report.notes:
-        print(f"note: {text}", file=sys.stderr)
-    show_failures(report)
-    if len(frame) == 1 and not len(failed):
-        print(report.folder.parents[1] / frame["image"].iloc[0])
-    names = dict.fromkeys(file.relative_to(report.folder).parts[0] for file in report.files)
-    print(f"{report.folder}/: report.html, {', '.join(name for name in names if name != 'report.html')}")
-
-
-def show_stored(folder: Path) -> None:
-    """The table in the terminal, of what a sweep's folder holds by now; nothing where it is on another machine."""
-    with suppress(Damaged):
-        print_table(summarise(results(Store(folder.parents[1]), load(folder / "sweep.json", Document))))
-
-
-def show_failures(report: Report) -> None:
-    """The sheets and figures that an error kept from being drawn, and where their tracebacks are."""
-    for name, reason in report.failures.items():
-        print(visible(f"{name}: not drawn: {reason}"), file=sys.stderr)
-    if report.traceback:
-        print(f"traceback{'s' * (len(report.failures) > 1)}: {report.traceback}", file=sys.stderr)
-
-
-def print_table(table: Table) -> None:
-    from rich.console import Console
-
-    # a pipe or a log has no width of its own: one that holds most tables whole
-    console = Console(width=None if sys.stdout.isatty() else max(shutil.get_terminal_size().columns, 120))
-    for part in to_terminal(table, console.width, MOST_SHOWN):
-        console.print(part)
-    if len(table.lines) > MOST_SHOWN:
-        print(f"{counted('more setting', len(table.lines) - MOST_SHOWN)}: table.md, results.csv")

@@ -8,7 +8,6 @@ complete loads no model, and no torch.
 from __future__ import annotations
 
 import shlex
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -19,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from diffsweep.core.failures import Failures
 from diffsweep.core.locks import Busy
 from diffsweep.core.problems import BadInput
-from diffsweep.core.text import counted, visible
+from diffsweep.core.text import counted
 from diffsweep.metric import measured_sweep, score
 from diffsweep.runner import preflight, shape
 from diffsweep.runner.cell import Cell, as_typed
 from diffsweep.runner.following import Following
+from diffsweep.runner.listener import Listener
 from diffsweep.runner.plan import Plan, Raw, axes_of, plan
 from diffsweep.runner.sampling import Ended, Run, Sampler
 from diffsweep.runner.shape import Shape
@@ -32,8 +32,6 @@ from diffsweep.store.cells import Store
 from diffsweep.store.schema import Absent, CellEntry, Damaged, Document
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from diffsweep.tracker.session import Session
 
 
@@ -63,20 +61,23 @@ def run_sweep(
     before: Sequence[Raw] = (),
     joins: bool = False,
     session: Session | None = None,
+    listener: Listener | None = None,
 ) -> Outcome:
     """Plan, sample what is missing, measure, and write a sweep's files.
 
     raw: a composed configuration and its axes for each cell; before: those of earlier launches of the same sweep (an
     optimising sweeper's). joins: the cells that sweep.json lists already stay in it, for launchers that run each cell
-    in a process of its own. session: that of the earlier launches. Raises BadInput before a model is loaded.
+    in a process of its own. session: that of the earlier launches. listener: hears how it goes on; without one, nobody
+    does. Raises BadInput before a model is loaded.
     """
-    own = plan(raw, name)
-    sweep = Sweep(plan([*before, *raw], name) if before else own, command, joins, session, in_parts=bool(before))
+    own, listener = plan(raw, name), listener or Listener()
+    whole = plan([*before, *raw], name) if before else own
+    sweep = Sweep(whole, command, joins, session, bool(before), listener)
     try:
         sweep.run()
     except BaseException:
         if sweep.session and (told := sweep.session.close()):
-            say(told)
+            listener.note(told)
         raise
     statuses = [sweep.status(cell) for cell in own.cells]
     ids = [cell.id for cell in own.cells]
@@ -93,8 +94,10 @@ class Sweep:
         joins: bool = False,
         session: Session | None = None,
         in_parts: bool = False,
+        listener: Listener | None = None,
     ) -> None:
         self.plan = whole
+        self.listener = listener or Listener()
         self.command = command
         self.joins = joins
         self.store = Store(whole.root)
@@ -105,7 +108,7 @@ class Sweep:
         self.unmeasured = Failures()  # metrics
         self.undrawn = 0
         self.this = Run()
-        self.earlier = self._earlier(say)
+        self.earlier = self._earlier(self.listener.note)
         self.in_parts = joins or in_parts or self.earlier.get("in_parts", False)
         self.session = session
 
@@ -152,7 +155,7 @@ class Sweep:
         self._refuse_to_replace(gone)
         self.store.damaged.clear()  # of those that are left behind
         for note in self.plan.notes:
-            say(f"note: {note}")
+            self.listener.note(f"note: {note}")
         distinct = {cell.id: cell for cell in self.plan.cells}
         self.store.tidy(distinct)
         missing = [cell for cell in distinct.values() if not self._kept(cell)]
@@ -160,14 +163,14 @@ class Sweep:
         number = len(self.plan.cells)
         if gone and not self.joins:
             others = counted("other cell", len(gone))
-            say(f"note: {self.plan.name} had {others}, still stored, which its files show no more")
+            self.listener.note(f"note: {self.plan.name} had {others}, still stored, which its files show no more")
         before = {cell.id: cell for one in missing for cell in self._before(one)}
         first = {cell_id: cell for cell_id, cell in before.items() if cell_id not in distinct}
         also = f", and {len(first)} whose pictures they enlarge" if first else ""
         told = f"{counted('cell', number)}, {kept} already stored, {len(missing)} to sample"
-        say(f"{self.plan.name}: {told}{also}")
+        self.listener.note(f"{self.plan.name}: {told}{also}")
         for line in self.store.told("sampled again, damaged"):
-            say(line)
+            self.listener.note(line)
         if self.session is None and hasattr(self.plan.tracker, "begin"):
             self.session = self.plan.tracker.begin(self.store, self.folder)
         if missing:
@@ -198,12 +201,12 @@ class Sweep:
         self.this.device, self.this.threads = device, torch.get_num_threads()
         earlier = [run.get("threads") for run in self.earlier["runs"] if run.get("device") == device == "cpu"]
         if earlier and earlier[-1] != self.this.threads:
-            say(
+            self.listener.note(
                 f"note: {counted('CPU thread', self.this.threads)}, {earlier[-1]} before: bits may differ from those "
                 f"of the cells stored; engine.threads={earlier[-1]} keeps them"
             )
         if note := preflight.slow(missing, device):
-            say(f"note: {note}")
+            self.listener.note(f"note: {note}")
         by_model: dict[Any, list[Cell]] = defaultdict(list)
         for cell in missing:
             by_model[cell.model].append(cell)
@@ -213,35 +216,44 @@ class Sweep:
         for cells in by_model.values():
             room = preflight.memory(cells, device, room, chosen=self.plan.rows is not None)
         if (note := preflight.padding(most, self.plan.rows)) and not self.in_parts:
-            say(f"note: {note}")
+            self.listener.note(f"note: {note}")
         self.plan.metrics.ready()
         bound = not (self.plan.rows or self.joins)
         self.shape = shape.as_begun(room, self.earlier) if bound else Shape(room, room)
         for note in self.shape.notes:
-            say(f"note: {note}")
+            self.listener.note(f"note: {note}")
         self.this.note(self.shape.rows)
         written, coming = self._write(), {cell.id for cell in missing}
         try:
-            with _Bar(missing, self.this) as bar, self._followed(written, coming, device) as bar.following:
-                self._sample_each(by_model.values(), device, bar)
+            with self._heard(missing), self._followed(written, coming, device) as following:
+                self._sample_each(by_model.values(), device, following)
         except KeyboardInterrupt:
             told = f"{self.this.cells} of {counted('cell', len(missing))} stored"
-            say(f"stopped: {told}; the same command goes on from there")
+            self.listener.note(f"stopped: {told}; the same command goes on from there")
             raise
         finally:
             self._write()
 
-    def _sample_each(self, groups: Iterable[Sequence[Cell]], device: str, bar: _Bar) -> None:
+    @contextmanager
+    def _heard(self, cells: Collection[Cell]) -> Iterator[None]:
+        """Within, the listener knows that these cells are sampled."""
+        self.listener.samples(len(cells), sum(cell.rounds * len(cell.prompts) for cell in cells))
+        try:
+            yield
+        finally:
+            self.listener.ends()
+
+    def _sample_each(self, groups: Iterable[Sequence[Cell]], device: str, following: Following | None) -> None:
         """Sample the cells of one model after another's."""
         asked = {cell.id for cell in self.plan.cells}
         sampler = Sampler(self.store, device, self.shape.rows, self.plan.trajectory, self.this)
         for cells in groups:
-            with closing(sampler.run(cells, bar)) as ends:
+            with closing(sampler.run(cells, _Heard(self.listener, following))) as ends:
                 for ended in ends:
                     self._note(ended)
-                    if bar.following and ended.error is None and ended.cell.id in asked:
-                        bar.following.add(ended.cell.id)
-                    bar.tell()
+                    if following and ended.error is None and ended.cell.id in asked:
+                        following.add(ended.cell.id)
+                    self.listener.cell(ended.cell.id, self.failures.get(ended.cell.id))
 
     def _note(self, ended: Ended) -> None:
         cell_id, error = ended.cell.id, ended.error
@@ -322,7 +334,7 @@ class Sweep:
         return document.renew(self.folder, self.document)
 
     def _report(self) -> None:
-        from diffsweep.report.write import show, write_all
+        from diffsweep.report.write import write_all
 
         done = list(dict.fromkeys(cell.id for cell in self.plan.cells if self.status(cell) == "done"))
         metrics, device = self.plan.metrics, self.this.device or self.plan.device
@@ -331,58 +343,30 @@ class Sweep:
             self.unmeasured, written = measured.failed, measured.document
             tracebacks = [failed.write(self.folder / "errors", written) for failed in (self.failures, self.unmeasured)]
             report = write_all(self.store, written)
-        show(report, own={cell.id for cell in self.plan.cells} if self.joins else None)
+        self.listener.report(report, {cell.id for cell in self.plan.cells} if self.joins else None)
         for line in self.store.told(mend=True):
-            say(line)
+            self.listener.note(line)
         for name, error in self.unmeasured.items():
-            say(f"metric {name} failed: {error}; all cells are stored, the command run again measures them")
+            self.listener.note(
+                f"metric {name} failed: {error}; all cells are stored, the command run again measures them"
+            )
         for traceback in filter(None, tracebacks):
-            say(f"traceback{'s' * traceback.is_dir()}: {traceback}")
+            self.listener.note(f"traceback{'s' * traceback.is_dir()}: {traceback}")
         self.undrawn = len(report.failures)
         if self.session:
             self.session.report(written, report)
         elif told := self.plan.tracker.log(self.store, written, report):
-            say(told)
+            self.listener.note(told)
 
 
-class _Bar:
-    """The progress of a run: the model rows that its cells take. following: begins as the sampling does."""
+class _Heard:
+    """What the sampler reports: to the sweep's listener, and to whoever logs finished cells meanwhile."""
 
-    def __init__(self, cells: Collection[Cell], run: Run) -> None:
-        from tqdm import tqdm
-
-        self.run, self.number = run, len(cells)
-        self.following: Following | None = None
-        self.bar: tqdm[None] = tqdm(
-            total=sum(cell.rounds * len(cell.prompts) for cell in cells),
-            unit="row",
-            dynamic_ncols=True,
-            mininterval=0.2 if sys.stderr.isatty() else 15,
-            bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} model rows, {elapsed} < {remaining}",
-        )
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.close()
-
-    def waits(self, what: str) -> None:
-        self.bar.set_description_str(what)
+    def __init__(self, listener: Listener, following: Following | None) -> None:
+        self.waits, self.rows = listener.waits, listener.rows
+        self._listener, self._following = listener, following
 
     def begins(self) -> None:
-        self.tell()
-        self.bar.unpause()  # time left is told by sampling, not by loading
-        if self.following:
-            self.following.begin()
-
-    def rows(self, number: int) -> None:
-        self.bar.update(number)
-
-    def tell(self) -> None:
-        """How many cells are stored."""
-        self.bar.set_description_str(f"{self.run.cells}/{self.number} cells", refresh=False)
-
-
-def say(text: str) -> None:
-    print(visible(text), file=sys.stderr, flush=True)
+        self._listener.begins()
+        if self._following:
+            self._following.begin()

@@ -79,7 +79,7 @@ class Ended:
     error: BaseException | str | None = None
 
 
-class Listener(Protocol):
+class Heard(Protocol):
     """Hears how sampling goes on."""
 
     def waits(self, what: str) -> None:
@@ -100,7 +100,7 @@ class Sampler:
         self.store, self.device, self.rows, self.trajectory, self.counted = store, device, rows, trajectory, counted
         self.watched: dict[str, Trajectory] = {}
 
-    def run(self, cells: Sequence[Cell], listener: Listener) -> Generator[Ended, None, None]:
+    def run(self, cells: Sequence[Cell], listener: Heard) -> Generator[Ended, None, None]:
         """Sample the cells of one model, and those that enlarge their pictures, and yield each as it ends."""
         from diffsweep.engine import Engine
 
@@ -144,7 +144,7 @@ class Sampler:
                     _models[cell.asked, self.device] = cell.asked.load(self.device, self.store.root / "embeddings")
         return {stage: _models[cell.asked, self.device] for stage, cell in firsts.items()}
 
-    def _load(self, engine: Engine, by_stage: Mapping[str, Sequence[Cell]], listener: Listener) -> None:
+    def _load(self, engine: Engine, by_stage: Mapping[str, Sequence[Cell]], listener: Heard) -> None:
         """Every prompt encoded first, so that no text encoder is in memory beside the networks loaded here."""
         for stage, cells in by_stage.items():
             listener.waits(f"{cells[0].key}: encoding prompts")
