@@ -45,9 +45,9 @@ def composed(**changes: Any) -> dict[str, Any]:
     root = {"seed": 0, "prompt": "a photo of a dog", "device": "cpu", "output_dir": "outputs", "plugins": []}
     options = {"missing": "refuse", "clip": "tiny_clip", "features": "clip", "references": "inputs"}
     root |= {
-        "sweep": {"name": None},
-        "engine": {"rows": "auto", "threads": None, "trajectory": 0},
-        "grid": {"rows": None, "cols": None, "blocks": None, "metric": None},
+        "sweep": {"name": "auto"},
+        "engine": {"rows": "auto", "threads": "auto", "trajectory": 0},
+        "grid": {"rows": "auto", "cols": "auto", "blocks": "auto", "metric": None},
     }
     for group, choice in {**GROUPS, **{k: v for k, v in changes.items() if k in GROUPS}}.items():
         root[group] = read(group, choice)

@@ -156,7 +156,7 @@ def test_a_key_of_a_choice_that_is_swept_is_set_on_each(diffsweep, runner, words
     assert diffsweep("-m", *(word for word in words if word != "-m")) == 0
     for config, axes in runner.cells:
         assert 7 in (config["upscale"]["noise_level"], config["upscale"]["scheduler"]["steps"])
-        assert config["technique"].get("prompts") in (None, ["a", "b, c"])
+        assert config["technique"].get("prompts", "auto") in ("auto", ["a", "b, c"])
         assert not {"upscale.noise_level", "technique.prompts", "upscale.scheduler.steps"} & axes.keys()
     assert runner.calls[0].command == shlex.join(["diffsweep", "-m", *(word for word in words if word != "-m")])
 

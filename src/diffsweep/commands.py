@@ -16,6 +16,7 @@ from typing import Any
 
 from diffsweep.core.device import known
 from diffsweep.core.files import is_file, is_folder
+from diffsweep.core.keys import AUTO
 from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.text import counted, visible
 from diffsweep.paths import shipped
@@ -403,7 +404,7 @@ def dashboard(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.tracker import dashboard
     from diffsweep.tracker.wandb import Wandb
 
-    place = Wandb(project=keys.get("project"), entity=keys.get("entity"))
+    place = Wandb(project=keys.get("project", AUTO), entity=keys.get("entity", AUTO))
     print(dashboard.dashboard(place, stored.store, stored.sweep, keys.get("to")))
     return 0
 

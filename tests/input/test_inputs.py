@@ -276,7 +276,7 @@ def test_a_picture_of_the_world_comes_with_its_caption() -> None:
 
 
 def test_a_caption_is_the_prompt_unless_one_is_given(config: Callable[..., Any]) -> None:
-    settings = config(technique="image_to_image", prompt=None, input="world", input__id="skull/photo/1")
+    settings = config(technique="image_to_image", prompt="auto", input="world", input__id="skull/photo/1")
     assert freeze(settings, {}).prompt == named("skull/photo/1").caption
     assert freeze({**settings, "prompt": "a red dog"}, {}).prompt == "a red dog"
 
@@ -381,7 +381,7 @@ def test_numbers_without_a_known_white_are_asked_about_and_read_with_it(tmp_path
 def test_numbers_below_0_are_given_no_advice_that_fails(tmp_path: Path) -> None:
     path = str(tmp_path / "picture.tif")
     tifffile.imwrite(path, (GREY / 255 - 1).astype("f4"))
-    for white in (None, 1.0):
+    for white in ("auto", 1.0):
         with pytest.raises(BadInput, match=r"no value is above 0, the largest is ") as refused:
             File(path, white=white).pixels(16)
         assert "white=" not in str(refused.value)

@@ -110,8 +110,8 @@ def test_an_inward_feather_leaves_the_known_and_an_outward_one_the_regenerated(
     "settings, messages",
     [
         ({"softness": -1.0}, ["mask.softness=-1.0: must be at least 0"]),
-        ({"softness": math.nan}, ["mask.softness=nan: must be a finite number"]),
-        ({"softness": "wide"}, ["mask.softness=wide: must be a number"]),
+        ({"softness": math.nan}, ["mask.softness=nan: must be ", "a finite number"]),
+        ({"softness": "wide"}, ["mask.softness=wide: must be ", "a number"]),
         ({"softnes": 1.0}, ["mask.softnes: unknown key", "did you mean 'softness'"]),
         (
             {"profile": "cosin", "side": "inwards"},

@@ -170,9 +170,9 @@ def test_a_list_of_timesteps_is_what_is_visited() -> None:
         ({"spacing": [20, -1]}, "spacing: -1 is below 0, the last timestep"),
         (
             {"spacing": [20, 10], "steps": 3},
-            "steps=3: the list fixes 2 steps; leave steps out, or choose another spacing, as checkpoint or leading",
+            "steps=3: the list fixes 2 steps; leave steps out, or choose another spacing, as auto or leading",
         ),
-        ({"spacing": [20, "x"]}, "spacing=[20, 'x']: must be text or a list (each entry a number)"),
+        ({"spacing": [20, "x"]}, "spacing=[20, 'x']: must be auto, text or a list (each entry a number)"),
     ],
 )
 def test_a_list_that_is_no_trajectory_is_refused(keys: dict[str, Any], message: str) -> None:
@@ -193,7 +193,7 @@ def test_a_list_beyond_the_models_schedule_is_refused() -> None:
 def test_a_checkpoints_spacing_that_is_not_known_is_refused() -> None:
     """And not taken for another."""
     other = Stage((3, 8, 8), COSINE, spacing="exponential")
-    with pytest.raises(BadInput, match=r"^spacing=checkpoint: .*timestep_spacing=exponential: must be one of leading"):
+    with pytest.raises(BadInput, match=r"^spacing=auto: .*timestep_spacing=exponential: must be one of leading"):
         Ddpm(7).levels(other)
     assert timesteps(Ddpm(7, "leading"), other) == spaced("leading", 7, COSINE)
 

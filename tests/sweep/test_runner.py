@@ -257,7 +257,7 @@ def test_a_sweep_is_not_replaced_by_a_narrower_one_unless_asked(
     run(seed=[0, 1, 2, 3])  # a wider one, and the same again, go on with it
     run(seed=[0, 1, 2, 3])
     capsys.readouterr()
-    told = [(config | {"sweep": {"name": None, "replace": True}}, axes) for config, axes in swept(seed=[0])]
+    told = [(config | {"sweep": {"name": "auto", "replace": True}}, axes) for config, axes in swept(seed=[0])]
     run_sweep(told, "mine")
     assert "note: mine had 3 other cells" in capsys.readouterr().err
     assert len(document(folder)["cells"]) == 1
@@ -686,7 +686,7 @@ def test_a_record_says_how_its_picture_came_about(run: Run, fresh_provenance: No
         torch.set_num_threads(threads)
     (record,) = records(outcome)
     assert cell_id(record["config"]) == record["cell_id"]
-    assert record["config"]["technique"] == {"name": "image_to_image", "start_index": 2, "strength": None}
+    assert record["config"]["technique"] == {"name": "image_to_image", "start_index": 2, "strength": "auto"}
     assert record["timesteps"] == [250, 0]  # the last two of 750, 500, 250, 0
     assert record["nfe"] == 4 and record["recipe"] == 2 and record["metrics"] == {}
     made = record["provenance"]

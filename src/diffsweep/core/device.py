@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from diffsweep.core.keys import AUTO
 from diffsweep.core.problems import BadInput
 
 
@@ -18,7 +19,7 @@ def present(asked: str, key: str = "device", instead: str = "device=cpu runs on 
     import torch
 
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if asked == "auto":
+    if asked == AUTO:
         return "cuda" if there else "cpu"
     if asked.startswith("cuda") and int(asked.partition(":")[2] or 0) >= there:
         found = f"torch finds {there}" if there else "no CUDA device is available to torch"

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.core.keys import AUTO
 from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.process import Table
 from diffsweep.core.types import Stage
@@ -59,8 +60,8 @@ class DeepFloyd:
 
     @property
     def text_source(self) -> Source:
-        variant = self.variant if self.text.variant is None else self.text.variant or None
-        return Source(self.text.path or self.path, variant, "path" if self.text.path is None else "text.path")
+        variant = self.variant if self.text.variant == AUTO else self.text.variant
+        return Source(self.path, variant) if self.text.path == AUTO else Source(self.text.path, variant, "text.path")
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -84,14 +85,14 @@ class DeepFloyd:
         return self.text_source.files(t5.PARTS, {t5.PARTS[0]})
 
     def _require(self) -> None:
-        own = () if self.text.path else t5.PARTS
+        own = t5.PARTS if self.text.path == AUTO else ()
         optional = {*CHECKER, WATERMARK}
         kind = ENLARGING if self.enlarges else KIND
         self.source.require((*(part for part in self.parts if part not in optional), *own), kind)
         for key, parts in (("safety_checker", CHECKER), ("watermark", (WATERMARK,))):
             if getattr(self, key):
                 self.source.require(parts, f"a checkpoint with what {key}=true needs")
-        if self.text.path:
+        if self.text.path != AUTO:
             self.text_source.require(t5.PARTS, KIND)
         tokenizer = self.text_source.root / t5.PARTS[1]
         if (tokenizer / "spiece.model").is_file() and not (tokenizer / "tokenizer.json").is_file():
@@ -118,7 +119,7 @@ class DeepFloyd:
         """The device's memory that the model takes."""
         unet = self.source.config("unet", "config.json")
         weights, row = memory.unet(unet, self.stage(), self.dtype)
-        root, elsewhere = self.text_source.root / t5.PARTS[0], self.text.device not in (None, device.partition(":")[0])
+        root, elsewhere = self.text_source.root / t5.PARTS[0], self.text.device not in (AUTO, device.partition(":")[0])
         text = 0 if elsewhere else memory.encoder(root, self.text.dtype, self.text.load_in_8bit)
         return memory.Needs(text, weights, row, memory.embedding(unet, self.dtype))
 

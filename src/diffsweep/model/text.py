@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from diffsweep.core.files import write_atomic
+from diffsweep.core.keys import given
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import counted
 from diffsweep.model.source import Source
@@ -26,8 +27,8 @@ class Text(Protocol):
     """A text encoder, as it is configured."""
 
     @property
-    def device(self) -> str | None:
-        """Where it runs; None for the model's device."""
+    def device(self) -> str:
+        """Where it runs; auto is the model's device."""
         ...
 
     def cleaned(self, prompt: str) -> str:
@@ -49,7 +50,7 @@ class Embeddings:
 
     def __init__(self, text: Text, source: Source, files: Sequence[str], device: str, kept: Path | None) -> None:
         self.text, self.source, self.files, self.kept = text, source, files, kept
-        self.device = text.device or device
+        self.device = given(text.device) or device
         self._encoder = json.dumps([source.digest(files), *text.decides])
         self._known: dict[str, Tensor] = {}
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.loop import rounds
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.core.types import BASE, Level, Stage
-from diffsweep.scheduler.spacing import CHECKPOINT
 from diffsweep.sweep import prompts
 from diffsweep.sweep.parts import as_mapping, build, coerced, plain, shown, sources, undecided, used_by
 
@@ -28,7 +28,7 @@ RECIPE = 2  # raised when the same configuration would give another picture
 GROUPS = ("model", "scheduler", "guidance", "technique", "view", "mask", "input", "upscale")
 # the blocks of conf/config.yaml: their keys' types
 BLOCKS: dict[str, dict[str, Any]] = {
-    "sweep": {"name": str | None, "replace": bool},
+    "sweep": {"name": Auto | str, "replace": bool},
     "metric": {
         "name": str,
         "names": tuple[str, ...],
@@ -37,24 +37,24 @@ BLOCKS: dict[str, dict[str, Any]] = {
         "features": str,
         "references": str,
     },
-    "engine": {"rows": int | str | None, "threads": int | None, "trajectory": int},
+    "engine": {"rows": Auto | int, "threads": Auto | int, "trajectory": int},
     "grid": {
-        "rows": str | None,
-        "cols": str | None,
-        "blocks": tuple[str, ...] | None,
+        "rows": Auto | str,
+        "cols": Auto | str,
+        "blocks": Auto | tuple[str, ...],
         "metric": tuple[str, ...] | None,
-        "pictures": tuple[str, ...] | None,
-        "size": int | None,
+        "pictures": Auto | tuple[str, ...],
+        "size": Auto | int,
     },
 }
 AROUND = ("metric", "tracker", "sweep", "engine", "grid")  # groups and blocks that do not touch the pixels
 VALUES = {
     "seed": int,
-    "prompt": str | None,
+    "prompt": Auto | str,
     "device": str,
     "output_dir": str,
     "plugins": tuple[str, ...],
-    "confirm": bool | None,
+    "confirm": bool,
 }
 ROOT = (*VALUES, "vars", *GROUPS, *AROUND)  # vars: texts that others name, so they decide nothing themselves
 MAX_SEED = 2**63 - 1
@@ -344,7 +344,7 @@ def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, parts: M
 def _trajectory(scheduler: Any, stage: Stage, levels: tuple[Level, ...]) -> dict[str, Any]:
     """A scheduler's settings as they come out on a stage."""
     own = {"steps": len(levels), "timesteps": _hash(tuple(level.t for level in levels))}
-    if scheduler.spacing == CHECKPOINT:
+    if scheduler.spacing == AUTO:
         own["spacing"] = stage.spacing
     seen = scheduler.on(stage)
     dynamic = seen.threshold == "dynamic"  # else these two decide nothing
@@ -358,10 +358,10 @@ def _values(config: Mapping[str, Any], problems: _Problems) -> dict[str, Any]:
     for key in config:
         if key not in ROOT:
             problems.messages.append(f"{key}: unknown key; there are {', '.join(ROOT)}{did_you_mean(key, ROOT)}")
-    values: dict[str, Any] = dict.fromkeys(VALUES)
+    values: dict[str, Any] = dict.fromkeys(VALUES) | {"prompt": AUTO}
     for key, hint in VALUES.items():
         try:
-            values[key] = coerced(config.get(key), hint) if key in config or key == "seed" else None
+            values[key] = coerced(config.get(key), hint) if key in config or key == "seed" else values[key]
         except TypeError as error:
             problems.messages.append(f"{key}={shown(config.get(key))}: {error}")
     with problems.under():

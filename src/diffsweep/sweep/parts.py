@@ -198,7 +198,12 @@ def _of_type(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:
                 return _of_type(value, option, plugins)
             except TypeError as error:
                 needs.append(str(error).removeprefix("must be "))
-        raise TypeError("must be " + " or ".join([*needs, *(["null"] if types.NoneType in arguments else [])]))
+        *most, last = [*needs, *(["null"] if types.NoneType in arguments else [])]
+        raise TypeError(f"must be {', '.join(most)}{' or ' if most else ''}{last}")
+    if origin is typing.Literal:
+        if value in arguments:
+            return value
+        raise TypeError(f"must be {' or '.join(arguments)}")
     if origin is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise TypeError("must be a list")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.device import known
 from diffsweep.core.files import root_of
-from diffsweep.core.keys import at
+from diffsweep.core.keys import AUTO, at, given
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.sweep.cell import AROUND, BLOCKS, Cell, freeze, settings
 from diffsweep.sweep.measurable import metric_notes
@@ -119,7 +119,8 @@ def _typed(block: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sweep(config: Mapping[str, Any]) -> dict[str, Any]:
-    return _typed("sweep", config)
+    values = _typed("sweep", config)
+    return values | {"name": given(values.get("name", AUTO))}
 
 
 def _root(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,16 +132,14 @@ def _root(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _engine(config: Mapping[str, Any]) -> dict[str, Any]:
     values = _typed("engine", config)
-    if isinstance(rows := values.get("rows"), str):
-        require(None if rows == "auto" else f"engine.rows={rows}: must be auto or a whole number")
-        values["rows"] = None
     require(
         *(
             within(f"engine.{key}", values.get(key), *limits)
             for key, limits in (("rows", (1,)), ("threads", (1, MOST_THREADS)), ("trajectory", (0, MOST_STEPS)))
         ),
     )
-    return {"rows": values.get("rows"), "threads": values.get("threads"), "trajectory": values.get("trajectory", 0)}
+    rows, threads = (given(values.get(key, AUTO)) for key in ("rows", "threads"))
+    return {"rows": rows, "threads": threads, "trajectory": values.get("trajectory", 0)}
 
 
 def _metrics(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,7 +167,8 @@ def _tracker(config: Mapping[str, Any]) -> dict[str, Any]:
 def _grid(axes: Mapping[str, Sequence[Any]], config: Mapping[str, Any]) -> dict[str, Any]:
     from diffsweep.report.grid import SIDES, layout
 
-    grid, absent = _typed("grid", config), object()
+    grid: dict[str, Any] = {key: given(value) for key, value in _typed("grid", config).items()}
+    absent = object()
 
     def varies(axis: str | None) -> bool:
         """False for an axis that this run holds at one value."""

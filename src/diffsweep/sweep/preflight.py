@@ -32,7 +32,7 @@ def device(asked: str, cells: Iterable[Cell]) -> str:
     for cell in cells:
         text = getattr(cell.asked, "text", None)
         if text is not None and text.device == "cuda":
-            present("cuda", f"{cell.key}.text.device", "null is the model's device")
+            present("cuda", f"{cell.key}.text.device", "auto is the model's device")
     return found
 
 

@@ -1,4 +1,4 @@
-"""What stands in for a prompt that is not given: the input's caption; else it depends on what the technique does.
+"""What `prompt=auto` stands for: the input's caption; else it depends on what the technique does.
 
 One that draws from noise gets a default prompt. One that restores asks about no prompt at all: an empty one, with which
 guidance has nothing to push towards, though a negative prompt may push. One that edits a picture of the user's must be
@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from diffsweep.core.keys import AUTO
 from diffsweep.core.problems import BadInput
 
 DEFAULT_PROMPT = "a photo of a dog"
 OPEN = "\0"  # no prompt of anybody's: it shows whether a technique asks about the cell's prompt at all
 
 
-def settled(given: str | None, technique: Any, picture: Any, name: str, guidance: Any = None) -> tuple[str, str | None]:
+def settled(given: str, technique: Any, picture: Any, name: str, guidance: Any = None) -> tuple[str, str | None]:
     """The prompt, and what was assumed. picture: the input, whose choice is `name`."""
-    if given is not None:
+    if given != AUTO:
         return given, None
     takes, kind = technique.uses, type(technique).__module__.rpartition(".")[2]
     if "input" not in takes:

@@ -8,6 +8,7 @@ import typing
 from functools import lru_cache
 from typing import Any
 
+from diffsweep.core.keys import Auto
 from diffsweep.core.problems import BadInput
 from diffsweep.sweep.cell import BLOCKS, VALUES
 from diffsweep.sweep.parts import MARKS, NESTED, fields_of, find, names
@@ -50,7 +51,7 @@ def _in_fields(cls: type, path: tuple[str, ...], plugins: tuple[str, ...]) -> bo
 def _is_text(hint: Any) -> bool:
     if typing.get_origin(hint) is tuple:
         return _is_text(typing.get_args(hint)[0])
-    options = [option for option in _options(hint) if option is not types.NoneType]
+    options = [option for option in _options(hint) if option not in (types.NoneType, Auto)]
     return options == [str] or (len(options) == 1 and options != [hint] and _is_text(options[0]))
 
 

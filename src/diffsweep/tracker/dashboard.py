@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from diffsweep.core.files import is_folder, write_atomic
+from diffsweep.core.keys import given
 from diffsweep.core.problems import BadInput
 from diffsweep.report.choice import levels, split_axes
 from diffsweep.report.figure.style import COLOURS
@@ -54,7 +55,8 @@ def dashboard(place: Wandb, store: Store, sweep: Document, to: str | None = None
     from diffsweep.report.write import write_all
 
     with service() as settings:
-        entity, project = place.entity or settings.entity, place.project or settings.project or "diffsweep"
+        entity = given(place.entity) or settings.entity
+        project = given(place.project) or settings.project or "diffsweep"
         if to:
             spec = view(store, sweep, write_all(store, sweep), entity or "", project).spec
             text = spec.model_dump_json(by_alias=True, exclude_none=True, indent=1)

@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
+from diffsweep.core.keys import given
 from diffsweep.core.locks import Busy, locked
 from diffsweep.core.text import counted
 from diffsweep.report.frame import results
@@ -42,11 +43,11 @@ class Settings(Protocol):
     """What a user sets (`tracker.wandb.Wandb`): where the runs belong, and which runs a sweep has."""
 
     @property
-    def project(self) -> str | None: ...
+    def project(self) -> str: ...
     @property
-    def entity(self) -> str | None: ...
+    def entity(self) -> str: ...
     @property
-    def mode(self) -> str | None: ...
+    def mode(self) -> str: ...
     @property
     def tags(self) -> tuple[str, ...]: ...
     def of(self, sweep: Document) -> tuple[bool, bool]:
@@ -59,7 +60,7 @@ class Session:
 
     def __init__(self, chosen: Settings, store: Store, folder: Path) -> None:
         self._chosen, self._store, self._folder = chosen, store, folder
-        self._mode = chosen.mode
+        self._mode = given(chosen.mode)
         self._telling: Telling | None = None
         self._finished: dict[str, None] = {}
         self._last: tuple[Document, Report] | None = None
@@ -175,15 +176,16 @@ class Telling:
             settings = stack.enter_context(service())
             self._mode = mode or settings.mode
             if self._mode != "disabled":
-                project = chosen.project or settings.project or "diffsweep"
-                place = f"{settings.base_url} {chosen.entity or settings.entity} {project}"
+                project = given(chosen.project) or settings.project or "diffsweep"
+                entity = given(chosen.entity)
+                place = f"{settings.base_url} {entity or settings.entity} {project}"
                 online = self._mode not in LOCAL
                 own, group = folder / "wandb", "" if trial_id() else group_of(folder.name)
                 stack.enter_context(locked(own, patience, tell=lambda _: None))
                 self._logged = stack.enter_context(Logged.of(own, place, group, chosen.tags, online))
                 self._arguments = {
                     "project": project,
-                    "entity": chosen.entity,
+                    "entity": entity,
                     "tags": chosen.tags or None,
                     "mode": self._mode,
                     "group": group or None,

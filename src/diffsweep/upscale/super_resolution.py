@@ -67,7 +67,7 @@ class SuperResolution:
         if not isinstance(model, DeepFloyd):
             raise BadInput(f"text.path={FIRST}: the model has no T5; name a checkpoint that has")
         first = model.text_source
-        return replace(self, text=replace(model.text, path=first.path, variant=first.variant or ""))
+        return replace(self, text=replace(model.text, path=first.path, variant=first.variant))
 
     def larger(self, low: Stage) -> Stage:
         stage = self.model.stage()
