@@ -10,8 +10,8 @@ from typing import Any
 
 from diffsweep.core.keys import Auto
 from diffsweep.core.problems import BadInput
-from diffsweep.sweep.cell import BLOCKS, VALUES
-from diffsweep.sweep.parts import MARKS, NESTED, fields_of, find, names
+from diffsweep.runner.cell import BLOCKS, VALUES
+from diffsweep.runner.parts import MARKS, NESTED, fields_of, find, names
 
 
 def holds_text(key: str, plugins: tuple[str, ...] = ()) -> bool:
