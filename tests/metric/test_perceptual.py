@@ -180,10 +180,10 @@ def test_weights_that_are_missing_are_told_with_what_fetches_them(
 
 def test_what_is_missing_is_skipped_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    chosen = choose(["psnr", "lpips_alex", "clip_score"], Options(missing="skip", clip=str(tmp_path / "nowhere")))
+    chosen = choose(["psnr", "lpips_alex", "clip_score"], Options(missing="skip", judge=str(tmp_path / "nowhere")))
     assert chosen.names == ["psnr"]
     assert list(chosen.unavailable) == ["lpips_alex", "clip_score"]
-    assert chosen.unavailable["clip_score"].startswith(f"metric.clip={tmp_path}/nowhere: no such folder")
+    assert chosen.unavailable["clip_score"].startswith(f"metric.judge={tmp_path}/nowhere: no such folder")
 
 
 def test_inception_needs_its_package_then_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,8 @@ from diffsweep.core.problems import BadInput
 from diffsweep.report.caption import caption
 from diffsweep.report.frame import results
 from diffsweep.report.latex import to_latex
-from diffsweep.report.layout import to_csv, to_frame, to_markdown, to_terminal
 from diffsweep.report.table import Table, summarise
+from diffsweep.report.tabular import to_csv, to_frame, to_markdown, to_terminal
 from diffsweep.report.text import markdown
 from diffsweep.report.write import write_all
 from tests.rewriting import rewrite

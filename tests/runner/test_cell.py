@@ -249,7 +249,7 @@ def test_a_checkpoint_is_known_by_its_weights_and_not_by_its_place(frozen: Calla
 
 
 # -- other pictures, other ids -----------------------------------------------------------------------------------------
-@pytest.mark.parametrize("spacing", ["quadratic", "karras", "logsnr-uniform"])
+@pytest.mark.parametrize("spacing", ["quadratic", "karras", "logsnr_uniform"])
 def test_trajectories_of_one_length_are_told_apart(spacing: str, frozen: Callable[..., Cell]) -> None:
     """Where rounding drops doubles, different numbers of steps come to trajectories of the same length."""
     ids: dict[str, tuple[Level, ...]] = {}

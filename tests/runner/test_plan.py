@@ -150,7 +150,7 @@ WRONG = [
     (
         "metric__nams",
         [],
-        ["metric.nams: unknown key; it has name, names, missing, clip, features, references; did you mean 'names'?"],
+        ["metric.nams: unknown key; it has name, names, missing, judge, features, references; did you mean 'names'?"],
     ),
     ("metric__names", "psnr", ["metric.names=psnr: must be a list"]),
     ("device", "gpu", ["device=gpu: must be auto, cpu, cuda or cuda:N"]),

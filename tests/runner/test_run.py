@@ -29,10 +29,10 @@ from diffsweep.model.analytic import GaussianMixture
 from diffsweep.runner import run as runner
 from diffsweep.runner import sampling
 from diffsweep.runner.cell import cell_id
+from diffsweep.runner.ingredients import to_pixels
 from diffsweep.runner.plan import Raw, plan
 from diffsweep.runner.provenance import provenance
 from diffsweep.runner.run import Outcome, run_sweep
-from diffsweep.runner.work import to_pixels
 from diffsweep.store.cells import Store
 
 Config = Callable[..., dict[str, Any]]
@@ -543,10 +543,10 @@ def test_a_run_that_lacks_memory_is_recorded_and_the_next_begins_with_the_sweeps
     found = document(again.folder)
     assert (found["rows"], found["runs"][1]["rows"], found["runs"][1]["halvings"]) == (12, 12, 0)
     assert [record["provenance"]["rows"] for record in records(again)] == [3] * 6 + [12]
-    told = "12 model rows a call, as mine began; the last run lacked memory and ended with 3"
+    told = "mine began with 12 rows a call; the last run ran out of memory and ended with 3"
     assert told in capsys.readouterr().err
     run(seed=[0, 1, 2, 3, 4, 5, 6, 7])
-    assert "lacked memory" not in capsys.readouterr().err
+    assert "out of memory" not in capsys.readouterr().err
 
 
 def test_after_a_lack_that_stored_nothing_the_shape_is_the_first_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -590,7 +590,7 @@ def test_a_model_that_memory_cannot_hold_is_one_message(run: Run, monkeypatch: p
         )
 
     monkeypatch.setattr(GaussianMixture, method, lacks)
-    with pytest.raises(Lacking, match=r"^model: memory does not suffice to load it \(RuntimeError: .* 99 bytes\): end"):
+    with pytest.raises(Lacking, match=r"^model: not enough memory to load it \(RuntimeError: .* 99 bytes\): free"):
         run(seed=[0, 1])
 
 

@@ -85,7 +85,7 @@ def test_quadratic_gaps_grow_towards_the_noise() -> None:
     assert gaps[0] > 5 * gaps[-1]
 
 
-@pytest.mark.parametrize("spacing", ["karras", "logsnr-uniform"])
+@pytest.mark.parametrize("spacing", ["karras", "logsnr_uniform"])
 def test_sigma_is_clipped_at_80_and_reaches_the_schedules_least(spacing: str) -> None:
     t = spaced(spacing, 30, COSINE)
     assert sigma(t[0]) == pytest.approx(80, rel=0.2)
@@ -100,7 +100,7 @@ def test_unclipped_the_cosine_schedule_would_collapse() -> None:
     uniform = {nearest(COSINE, high * (low / high) ** (i / 29)) for i in range(30)}
     assert (len(karras), len(uniform)) == (17, 24)
     assert len(spaced("karras", 30, COSINE)) == 30
-    assert len(spaced("logsnr-uniform", 30, COSINE)) == 30
+    assert len(spaced("logsnr_uniform", 30, COSINE)) == 30
 
 
 def test_karras_levels_are_evenly_spaced_in_the_seventh_root_of_sigma() -> None:
@@ -110,7 +110,7 @@ def test_karras_levels_are_evenly_spaced_in_the_seventh_root_of_sigma() -> None:
 
 
 def test_logsnr_levels_are_evenly_spaced_in_the_logarithm_of_sigma() -> None:
-    logs = [math.log(sigma(t)) for t in spaced("logsnr-uniform", 8, COSINE)]
+    logs = [math.log(sigma(t)) for t in spaced("logsnr_uniform", 8, COSINE)]
     gaps = [a - b for a, b in itertools.pairwise(logs)]
     assert max(gaps) / min(gaps) < 1.5
 

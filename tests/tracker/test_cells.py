@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from diffsweep.tracker.said import of_cell, run_id
+from diffsweep.tracker.run_logs import of_cell, run_id
 from diffsweep.tracker.wandb import Wandb
 from tests.rewriting import rewrite
 from tests.tracker.runs import (

@@ -11,7 +11,7 @@ import pytest
 import wandb
 
 from diffsweep.tracker import session as session_module
-from diffsweep.tracker.said import run_id
+from diffsweep.tracker.run_logs import run_id
 from diffsweep.tracker.wandb import Wandb
 from tests.tracker.runs import (
     BOTH,

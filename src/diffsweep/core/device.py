@@ -8,7 +8,7 @@ from diffsweep.core.keys import AUTO
 from diffsweep.core.problems import BadInput
 
 
-def known(asked: str) -> str | None:
+def not_a_device(asked: str) -> str | None:
     """A problem unless it names a device."""
     good = re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked)
     return None if good else f"device={asked}: must be auto, cpu, cuda or cuda:N"

@@ -1,4 +1,4 @@
-"""What a user can mend: collected over a whole sweep, told at once, exit code 2."""
+"""Mistakes that a user can mend: collected over a whole sweep, reported together, exit code 2."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ SPARE = 4  # a JPEG is decoded at this many times the size asked for, or more
 
 
 @dataclass(frozen=True)
-class File(Picture):
+class PictureFile(Picture):
     """path: the file; transparent parts are shown on white. frame: of an animated file, from 0. white: the value that
     is white, of 32-bit and floating point files, or of fewer bits in a file of 16; auto is 65535 in one of 16 bits.
     max_megapixels: larger ones are refused.
@@ -54,7 +54,7 @@ class File(Picture):
 
 
 @lru_cache(maxsize=256)
-def _square(file: File, stamp: object, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
+def _square(file: PictureFile, stamp: object, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """The picture, and what should be known of how it was read. stamp: so that a changed file is read anew."""
     allow = "; input.max_megapixels=N allows more"
     with imagefile.opened(file.path, file.frame, file.max_megapixels, allow) as image:

@@ -15,7 +15,7 @@ class Picture(ABC):
         """uint8, size x size x 3."""
 
     def caption(self) -> str | None:
-        """The prompt where none is given."""
+        """The prompt that `auto` stands for."""
         return None
 
     def proportions(self) -> tuple[int, int]:

@@ -26,7 +26,7 @@ FACTOR = 0.02  # by which the sides' ratio may differ from the picture's
 
 
 @dataclass(frozen=True)
-class File(Soft):
+class MaskFile(Soft):
     """softness: auto is the file's grey values; a number for the region at or above the threshold, its edge feathered
     by so many pixels, 0 for a hard edge. threshold: a value of the file, 1 to 255, from which on a pixel belongs to the
     region; auto is 128 where a region is needed. frame: of an animated file, from 0.
@@ -82,7 +82,7 @@ def _square(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """The centre square's values, not inverted, and what was assumed. stamp: so that a changed file is read anew."""
     with imagefile.opened(path, frame) as image:
-        told = imagefile.frame_note(image, frame, "mask.frame")
+        frame_note = imagefile.frame_note(image, frame, "mask.frame")
         levels, number = found(image), imagefile.frames(image)
         if threshold is None:
             other = f"; mask.frame={int(frame == 0)} reads another of its {number} frames" if number > 1 else ""
@@ -96,4 +96,4 @@ def _square(
     values = np.asarray(imagefile.upright(grey, turned))
     if levels.two:
         values = np.where(values >= HALF, 255, 0).astype(np.uint8)
-    return values, tuple(f"{Path(path).name} {note}" for note in (told, *levels.notes) if note)
+    return values, tuple(f"{Path(path).name} {note}" for note in (frame_note, *levels.notes) if note)

@@ -57,11 +57,11 @@ class Clip:
         """The folder, its files downloaded where they are not there."""
         return self.source.fetch(self.files())
 
-    def network(self, device: str = "cpu") -> Network:
+    def network(self, device: str = "cpu") -> ClipNetwork:
         return _network(self, device)
 
 
-class Network:
+class ClipNetwork:
     """The network in float32, and its processor. Embeddings are of unit length."""
 
     def __init__(self, clip: Clip, device: str) -> None:
@@ -109,8 +109,8 @@ class Network:
 
 
 @lru_cache(maxsize=2)
-def _network(clip: Clip, device: str) -> Network:
-    return Network(clip, device)
+def _network(clip: Clip, device: str) -> ClipNetwork:
+    return ClipNetwork(clip, device)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -123,9 +123,9 @@ class DeepFloyd:
         text = 0 if elsewhere else memory.encoder(root, self.text.dtype, self.text.load_in_8bit)
         return memory.Needs(text, weights, row, memory.embedding(unet, self.dtype))
 
-    def load(self, device: str, kept: Path | None = None) -> Loaded:
+    def load(self, device: str, kept: Path | None = None) -> LoadedDeepFloyd:
         """kept: where embeddings lie. The networks are loaded when there is something for them to do."""
-        return Loaded(self, device, kept)
+        return LoadedDeepFloyd(self, device, kept)
 
 
 @lru_cache
@@ -140,8 +140,8 @@ def _stage(model: DeepFloyd) -> Stage:
         found = source.config(t5.PARTS[0], "config.json").get("d_model")
         width = unet.get("encoder_hid_dim") or unet["cross_attention_dim"]
         if found != width:
-            told = f"{found}, and {width} is needed" if found else "not told: it is no T5"
-            raise BadInput(f"{source.key}={source.path}: its text encoder's width is {told}")
+            width = f"{found}, and {width} is needed" if found else "missing: it is no T5"
+            raise BadInput(f"{source.key}={source.path}: its text encoder's width is {width}")
         return stage
     except BadInput:
         raise
@@ -187,7 +187,7 @@ def _checker(source: Source, files: Sequence[str], device: str) -> tuple[Any, An
     return checker.to(device).eval().requires_grad_(False), extractor
 
 
-class Loaded(Network):
+class LoadedDeepFloyd(Network):
     """A stage in pixels, in memory."""
 
     def __init__(self, model: DeepFloyd, device: str, kept: Path | None) -> None:
@@ -208,7 +208,7 @@ class Loaded(Network):
         return loads
 
     def finish(self, x: Tensor) -> Tensor:
-        """The picture, black where the safety checker finds it unsafe, with the watermark where that is asked for."""
+        """The picture, black where the safety checker finds it unsafe, with the watermark if the key asks for it."""
         if self._checker is None and self._watermarker is None:
             return x
         import numpy as np

@@ -72,7 +72,7 @@ class ClipText:
 
 
 class LatentUpscaler(NamedTuple):
-    """No choice of the group `model`: it begins nothing. side: of the picture to enlarge, in pixels."""
+    """No choice of the group `model`: it starts no cascade. side: of the picture to enlarge, in pixels."""
 
     path: str
     variant: str | None
@@ -122,15 +122,15 @@ class LatentUpscaler(NamedTuple):
         text = 0 if elsewhere else memory.encoder(self.source.root / TEXT[0], self.text.dtype)
         return memory.Needs(text, weights + vae, max(row, decoding), memory.embedding(unet, self.dtype))
 
-    def load(self, device: str, kept: Path | None = None) -> Loaded:
-        return Loaded(self, device, kept)
+    def load(self, device: str, kept: Path | None = None) -> LoadedUpscaler:
+        return LoadedUpscaler(self, device, kept)
 
 
 @lru_cache
 def _most_noise(model: LatentUpscaler) -> int:
     source = model.source
-    told = source.config(".", "model_index.json") if (source.root / "model_index.json").is_file() else {}
-    return min(told.get("max_noise_level", MOST_NOISE), model.noising().T - 1)
+    index = source.config(".", "model_index.json") if (source.root / "model_index.json").is_file() else {}
+    return min(index.get("max_noise_level", MOST_NOISE), model.noising().T - 1)
 
 
 @lru_cache
@@ -155,7 +155,7 @@ def _stage(model: LatentUpscaler) -> Stage:
         raise BadInput(f"path={model.path}: not {KIND}, its configuration says otherwise ({error})") from error
 
 
-class Loaded(Network):
+class LoadedUpscaler(Network):
     """UNet and autoencoder, in memory."""
 
     def __init__(self, model: LatentUpscaler, device: str, kept: Path | None) -> None:

@@ -1,10 +1,10 @@
 """DeepFloyd IF's text encoder: T5, as `IFPipeline.encode_prompt` calls it.
 
 A prompt is made lower case and stripped (or cleaned as captions were in training), cut to 77 tokens, and encoded with
-its attention mask; the UNet sees all 77 without one. The encoder is in memory only while there are prompts that nobody
-has encoded yet: embeddings are kept on disk, by the content of encoder and prompt.
+its attention mask; the UNet sees all 77 without one. The encoder is in memory only while there are new prompts to
+encode: embeddings are cached on disk, by the content of encoder and prompt.
 
-T5-XXL overflows in float16, which is therefore not offered.
+T5-XXL overflows in float16, which diffsweep therefore does not offer.
 """
 
 from __future__ import annotations

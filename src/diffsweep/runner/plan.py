@@ -13,14 +13,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffsweep.core.device import known
+from diffsweep.core.device import not_a_device
 from diffsweep.core.files import root_of
 from diffsweep.core.keys import AUTO, at, given
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
-from diffsweep.runner.cell import AROUND, BLOCKS, Cell, freeze, settings
-from diffsweep.runner.measurable import metric_notes
+from diffsweep.runner.cell import AROUND, BLOCKS, Cell, block_of, freeze
+from diffsweep.runner.metric_notes import metric_notes
 from diffsweep.runner.notes import notes
-from diffsweep.runner.parts import build, coerced, shown
+from diffsweep.runner.parts import build, coerced, printed
 
 if TYPE_CHECKING:
     from diffsweep.metric import Chosen
@@ -89,8 +89,8 @@ def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
     if problems:
         raise BadInput(problems)
     blocks.setdefault("replace", False)
-    told = (*notes(cells), *metric_notes(cells, blocks["metrics"]))
-    return Plan(name=name or automatic_name(cells), cells=tuple(cells), notes=told, **blocks)
+    about = (*notes(cells), *metric_notes(cells, blocks["metrics"]))
+    return Plan(name=name or automatic_name(cells), cells=tuple(cells), notes=about, **blocks)
 
 
 def automatic_name(cells: Sequence[Cell]) -> str:
@@ -105,14 +105,14 @@ def automatic_name(cells: Sequence[Cell]) -> str:
 def _typed(block: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """A block's values, each of its type."""
     hints, problems, values = BLOCKS[block], [], {}
-    for key, value in settings(config, block).items():
+    for key, value in block_of(config, block).items():
         if key not in hints:
             problems.append(f"{block}.{key}: unknown key; it has {', '.join(hints)}{did_you_mean(key, hints)}")
             continue
         try:
             values[key] = coerced(value, hints[key])
         except TypeError as error:
-            problems.append(f"{block}.{key}={shown(value)}: {error}")
+            problems.append(f"{block}.{key}={printed(value)}: {error}")
     if problems:
         raise BadInput(problems)
     return values
@@ -152,7 +152,7 @@ def _metrics(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plugins(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Empty where something is wrong with them, which freezing tells."""
+    """The plugins; none where they are wrong, which freezing reports."""
     try:
         return tuple(coerced(config.get("plugins") or [], tuple[str, ...]))
     except TypeError:
@@ -160,7 +160,7 @@ def _plugins(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _tracker(config: Mapping[str, Any]) -> dict[str, Any]:
-    tracker = settings(config, "tracker") or {"name": "none"}
+    tracker = block_of(config, "tracker") or {"name": "none"}
     return {"tracker": build("tracker", tracker, _plugins(config))}
 
 
@@ -194,5 +194,5 @@ def _device(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(device, int):
         device = str(device)
     if isinstance(device, str):
-        require(known(device))
+        require(not_a_device(device))
     return {"device": device}

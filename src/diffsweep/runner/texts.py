@@ -1,4 +1,4 @@
-"""Which keys hold a text, so that one stays as it is typed: in `sweep.name=2024_01_01` is no number."""
+"""Which keys hold a text, so that it stays as the user types it: `sweep.name=2024_01_01` is no number."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def holds_text(key: str, plugins: tuple[str, ...] = ()) -> bool:
 def _in_group(group: str, path: tuple[str, ...], plugins: tuple[str, ...]) -> bool:
     try:
         parts = [find(group, name, plugins) for name in names(group, plugins)]
-    except BadInput:  # about plugins, told when the cells are planned
+    except BadInput:  # about plugins, reported when the cells are planned
         parts = []
     found = {answer for part in parts if (answer := _in_fields(part, path, plugins)) is not None}
     return found == {True}

@@ -1,7 +1,7 @@
 """Which noise levels are visited: the noise schedule as an axis.
 
 A spacing chooses levels of the model's own noise process; it never swaps the process under a trained model. Of a
-table, levels are training timesteps: spacings in the noise level (karras, logsnr-uniform) are mapped to the nearest
+table, levels are training timesteps: spacings in the noise level (karras, logsnr_uniform) are mapped to the nearest
 one, and where rounding makes two equal, one is dropped, so that a trajectory can be shorter than asked. A flow has a
 level everywhere.
 """
@@ -23,7 +23,7 @@ from diffsweep.scheduler.presets import PRESETS
 SIGMA_MAX = 80.0  # Karras et al. 2022, table 1; the cosine schedule itself reaches 20,291
 RHO = 7.0  # ditto
 DEFAULT_STEPS = 50
-FORMULAS = ("leading", "trailing", "linspace", "quadratic", "karras", "logsnr-uniform")
+FORMULAS = ("leading", "trailing", "linspace", "quadratic", "karras", "logsnr_uniform")
 SPACINGS = (*FORMULAS, *PRESETS)
 
 
@@ -33,11 +33,11 @@ def spaced(spacing: str, n: int, process: Process, offset: int = 0) -> tuple[Lev
 
     leading, trailing, linspace: Lin et al. 2023, table 2, as diffusers has them. quadratic: DDIM, appendix D.2, here
     over the whole process, so that sampling begins at full noise. karras: Karras et al. (5), rho 7, sigma clipped at
-    80. logsnr-uniform: equal steps in log(sigma), clipped alike. offset: added to `leading` (diffusers'
+    80. logsnr_uniform: equal steps in log(sigma), clipped alike. offset: added to `leading` (diffusers'
     `steps_offset`).
     """
     T, last = process.T, max(n - 1, 1)
-    if spacing in ("karras", "logsnr-uniform"):
+    if spacing in ("karras", "logsnr_uniform"):
         high, low = min(SIGMA_MAX, process.at(T - 1).ratio), process.at(0).ratio
         found = [process.nearest(_between(spacing, high, low, i / last)) for i in range(n)]
     else:

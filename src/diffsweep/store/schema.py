@@ -74,7 +74,7 @@ class Trajectory(TypedDict):
 
 
 class Facts(TypedDict):
-    """What a technique tells of its picture; base: the cell whose picture it enlarges."""
+    """Facts that a technique gives with its picture; base: the cell whose picture it enlarges."""
 
     base: NotRequired[CellId]
     trajectory: NotRequired[Trajectory]

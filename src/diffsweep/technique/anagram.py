@@ -30,7 +30,7 @@ class Anagram(Plain):
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance", "view"})
     stores: ClassVar[frozenset[str]] = frozenset({"views"})
-    prompts: Auto | tuple[Auto | str, ...] = field(default=AUTO, metadata={"decides": False})  # `asked` does
+    prompts: Auto | tuple[Auto | str, ...] = field(default=AUTO, metadata={"decides": False})  # `prompts_for` does
     views: Auto | tuple[View, ...] = AUTO
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class Anagram(Plain):
     def number(self) -> int:
         return 2 if self.views == AUTO else len(self.views)
 
-    def asked(self, prompt: str) -> tuple[str, ...]:
+    def prompts_for(self, prompt: str) -> tuple[str, ...]:
         return filled(self.prompts, prompt, self.number)
 
     def looks(self, view: View) -> tuple[View, ...]:
@@ -57,9 +57,9 @@ class Anagram(Plain):
         return self.looks(job.view)
 
     def guided(self, job: Job) -> Multiview:
-        parts = zip(self.seen(job), self.asked(job.prompt), strict=True)
+        parts = zip(self.seen(job), self.prompts_for(job.prompt), strict=True)
         return Multiview(tuple((view, job.about(prompt, view.apply)) for view, prompt in parts), mean)
 
     def shown(self, image: Tensor, job: Job) -> Outcome:
         views = {f"view_{k}": view.apply(image) for k, view in enumerate(self.seen(job))}
-        return Outcome(image, views, {"prompts": list(self.asked(job.prompt))})
+        return Outcome(image, views, {"prompts": list(self.prompts_for(job.prompt))})

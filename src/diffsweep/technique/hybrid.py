@@ -29,7 +29,7 @@ class Hybrid(Plain):
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance"})
     stores: ClassVar[frozenset[str]] = frozenset({"low"})
-    prompts: Auto | tuple[Auto | str, ...] = field(default=AUTO, metadata={"decides": False})  # `asked` does
+    prompts: Auto | tuple[Auto | str, ...] = field(default=AUTO, metadata={"decides": False})  # `prompts_for` does
     sigma: float | tuple[float, ...] = 2.0
     kernel: int = 33
 
@@ -50,7 +50,7 @@ class Hybrid(Plain):
     def sigmas(self) -> tuple[float, ...]:
         return self.sigma if isinstance(self.sigma, tuple) else (self.sigma,)
 
-    def asked(self, prompt: str) -> tuple[str, ...]:
+    def prompts_for(self, prompt: str) -> tuple[str, ...]:
         return filled(self.prompts, prompt, len(self.sigmas) + 1)
 
     def scaled(self, job: Job) -> tuple[tuple[float, ...], int]:
@@ -58,9 +58,9 @@ class Hybrid(Plain):
         return tuple(sigma * job.scale for sigma in self.sigmas), 2 * round((self.kernel - 1) / 2 * job.scale) + 1
 
     def guided(self, job: Job) -> Multiview:
-        parts = zip(bands(*self.scaled(job)), self.asked(job.prompt), strict=True)
+        parts = zip(bands(*self.scaled(job)), self.prompts_for(job.prompt), strict=True)
         return Multiview(tuple((band, job.about(prompt)) for band, prompt in parts), total)
 
     def shown(self, image: Tensor, job: Job) -> Outcome:
         sigmas, kernel = self.scaled(job)
-        return Outcome(image, {"low": blur(image, sigmas[0], kernel)}, {"prompts": list(self.asked(job.prompt))})
+        return Outcome(image, {"low": blur(image, sigmas[0], kernel)}, {"prompts": list(self.prompts_for(job.prompt))})

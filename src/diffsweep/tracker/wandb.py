@@ -1,4 +1,4 @@
-"""Weights & Biases: a run a cell, a run a sweep, or both."""
+"""Weights & Biases: a run for each cell, a run for the sweep, or both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MODES = ("online", "offline", "disabled")
 GRANULARITIES = ("cell", "sweep", "both")
-MOST_RUNS = 100  # cells that have runs of their own where nothing else is asked for
+MOST_RUNS = 100  # cells that get runs of their own under granularity=auto
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Wandb:
         )
 
     def begin(self, store: Store, folder: Path) -> Session:
-        """To tell of a sweep while it runs. folder: the sweep's."""
+        """To log a sweep while it runs. folder: the sweep's."""
         return Session(self, store, folder)
 
     def log(self, store: Store, sweep: Document, report: Report) -> str | None:
-        """Log a finished sweep; one line that says where it is, or None where it is nowhere."""
+        """Log a finished sweep. Answers one line that says where it is, or None if it was not logged."""
         session = self.begin(store, report.folder)
         try:
             session.report(sweep, report)
