@@ -136,7 +136,7 @@ REFUSED = {
     "technique=gaussian_denoise technique.kernel=4": ["technique.kernel=4: must be odd"],
     # keys that do not go together
     "scheduler.spacing=fast27 scheduler.steps=30": [
-        "scheduler.steps=30: spacing=fast27 fixes 27 steps; leave steps out, or choose another spacing, …"
+        "scheduler.steps=30: spacing=fast27 fixes 27 steps; set steps=auto, or choose another spacing, …"
     ],
     "technique=image_to_image technique.start_index=1 technique.strength=0.5": [
         "technique.start_index and strength say the same thing twice: give one of them"

@@ -74,7 +74,7 @@ def test_the_work_goes_on_without_a_reader(shell: Shell, tmp_path: Path, line: s
 def test_what_is_printed_and_cannot_be_written_is_an_error(shell: Shell, tmp_path: Path) -> None:
     done = shell("$it >/dev/full", "print('a table')")
     assert done.returncode == 1 and (tmp_path / "done").exists()
-    assert done.stderr == b"it: what it prints cannot be written: No space left on device\n"
+    assert done.stderr == b"it: its output cannot be written: No space left on device\n"
 
 
 def test_a_file_never_takes_the_place_of_a_closed_output(shell: Shell, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def figure(stored: Stored, keys: Mapping[str, str]) -> int:
         if unused := request.keys() - {"kind", "cell"}:
             raise BadInput(f"kind={TRAJECTORY}: knows cell alone, not {', '.join(sorted(unused))}")
         request = {"cell": keys.get("cell")}
-        nothing = "no steps were kept; the sweep again with engine.trajectory=8 keeps eight"
+        nothing = "no steps are stored; run the sweep again with engine.trajectory=8 to store eight"
     else:
         if "metric" in request:
             request["metrics"] = _metrics(request.pop("metric"), [*frame.attrs["metrics"], *frame.attrs["sets"]])
@@ -198,8 +198,8 @@ def _number(key: str, text: str) -> int:
 
 def _refused(frame: Any) -> str:
     """The metrics whose numbers are of two definitions."""
-    mends = (f"{n}: measured by two definitions (score SWEEP metric={n} mends it)" for n in frame.attrs["refused"])
-    return "; ".join(mends)
+    again = "measured by two definitions; score SWEEP metric={} measures again"
+    return "; ".join(f"{name}: {again.format(name)}" for name in frame.attrs["refused"])
 
 
 def report(stored: Stored, keys: Mapping[str, str]) -> int:

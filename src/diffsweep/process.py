@@ -1,7 +1,7 @@
 """The process around a command: how it prints, how signals end it, and which exit code it leaves.
 
-Sampling must not end because nobody reads what is printed: an output whose reader has left, or that was closed before
-the start, leads nowhere from then on. Characters that a terminal cannot show are written in other ones. A signal that
+Sampling must not end because nobody reads the output: an output whose reader has left, or that was closed before the
+start, is discarded from then on. Characters that a terminal cannot show are replaced. A signal that
 asks the process to end raises `Stopped`; since a library may swallow that, or take it for an error of its own, the
 exit code follows the signal and not the exception.
 """
@@ -165,7 +165,7 @@ def _end(name: str, code: int, number: int | None) -> int:
     after some: there the signal itself ends the process."""
     if number is None:
         if lost := _lost(sys.stdout):
-            _print(name, f"what it prints cannot be written: {lost.strerror}")
+            _print(name, f"its output cannot be written: {lost.strerror}")
         return code or int(lost is not None)
     _print(name, f"stopped by {signal.Signals(number).name}")
     if under_agent():

@@ -164,7 +164,7 @@ def test_another_kind_of_model_is_told(tmp_path: Path) -> None:
     folder = copied(tmp_path / "siglip")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "siglip"}))
-    with pytest.raises(BadInput, match=r"not a CLIP; its config\.json tells model_type siglip"):
+    with pytest.raises(BadInput, match=r"not a CLIP; its config\.json has model_type siglip"):
         Clip(str(folder)).fingerprint()
 
 

@@ -192,7 +192,7 @@ def test_inception_needs_its_package_then_its_weights(tmp_path: Path, monkeypatc
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     present: Callable[[str], object] = {"torch_fidelity": object()}.get
     monkeypatch.setattr(backbone, "find_spec", lambda name: None)
-    assert INCEPTION.missing() == ("the package torch-fidelity is not installed; `pip install torch-fidelity` mends it")
+    assert INCEPTION.missing() == ("the package torch-fidelity is not installed; run `pip install torch-fidelity`")
     monkeypatch.setattr(backbone, "find_spec", present)
     assert str(INCEPTION.missing()).startswith("the weights of inception-v3-compat are not at ")
 
@@ -214,4 +214,4 @@ def test_damaged_weights_are_told_before_anything_is_measured(tmp_path: Path, mo
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     ALEXNET.path.parent.mkdir(parents=True)
     ALEXNET.path.write_bytes(b"cut short")
-    assert "are damaged; without it, `python -c" in str(ALEXNET.missing())
+    assert "are damaged: remove the file; `python -c" in str(ALEXNET.missing())

@@ -102,7 +102,10 @@ def cells(config: Callable[..., dict[str, Any]]) -> Callable[..., list[Cell]]:
         first = replace(freeze(config(), {}), model=models["model"])
         if "upscale" not in models:
             return [first]
-        return [first, replace(first, base=first, upscale=SimpleNamespace(model=models["upscale"], asked=lambda p: p))]
+        return [
+            first,
+            replace(first, base=first, upscale=SimpleNamespace(model=models["upscale"], prompts_for=lambda p: p)),
+        ]
 
     return made
 

@@ -170,7 +170,7 @@ def test_a_list_of_timesteps_is_what_is_visited() -> None:
         ({"spacing": [20, -1]}, "spacing: -1 is below 0, the last timestep"),
         (
             {"spacing": [20, 10], "steps": 3},
-            "steps=3: the list fixes 2 steps; leave steps out, or choose another spacing, as auto or leading",
+            "steps=3: the list fixes 2 steps; set steps=auto, or choose another spacing, such as leading",
         ),
         ({"spacing": [20, "x"]}, "spacing=[20, 'x']: must be auto, text or a list (each entry a number)"),
     ],

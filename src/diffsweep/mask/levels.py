@@ -1,4 +1,4 @@
-"""What the pixels of a mask's file say: values of 8 bits, and what was assumed to get them.
+"""A mask file's pixels as values of 8 bits, and what was assumed to get them.
 
 A file often holds what only its maker knows to be a mask: a label map of 0 and 1, strokes in the alpha channel, a white
 of 254, the noise of JPEG. diffsweep corrects and notes what is clear, and refuses the rest with what would help.

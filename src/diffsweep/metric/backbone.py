@@ -31,13 +31,14 @@ class Backbone:
     def missing(self) -> str | None:
         """What is missing, and how to get it; None where nothing is."""
         if self.package and find_spec(self.package.replace("-", "_")) is None:
-            return f"the package {self.package} is not installed; `pip install {self.package}` mends it"
+            return f"the package {self.package} is not installed; run `pip install {self.package}`"
         path = str(self.path).replace(str(Path.home()), "~")
         if not self.path.is_file():
-            return f"the weights of {self.name} are not at {path}; `python -c '{self.fetch}'` fetches them"
+            return f"the weights of {self.name} are not at {path}; `python -c '{self.fetch}'` downloads them"
         if not hashed(self.path).startswith(self.path.stem.rpartition("-")[2]):  # torch.hub's files bear their hash
             return (
-                f"the weights of {self.name} at {path} are damaged; without it, `python -c '{self.fetch}'` fetches them"
+                f"the weights of {self.name} at {path} are damaged: remove the file; "
+                f"`python -c '{self.fetch}'` downloads it again"
             )
         return None
 

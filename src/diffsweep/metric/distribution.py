@@ -127,7 +127,7 @@ def _embedded(metric: Distribution, reference_set: str, side: int, device: str) 
 def _files(folder: str) -> list[Path]:
     root = Path(folder).expanduser()
     if not is_folder(root):
-        raise BadInput(f"metric.references={folder}: must be inputs, world or a folder of pictures; there is none such")
+        raise BadInput(f"metric.references={folder}: must be inputs, world or a folder of pictures that exists")
     files = sorted(file for file in root.iterdir() if file.suffix.lower() in PICTURES)
     if len(files) < 2:
         raise BadInput(f"metric.references={folder}: two pictures or more are needed, there are {len(files)}")

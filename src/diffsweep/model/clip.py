@@ -35,11 +35,11 @@ class Clip:
         self.source.require((), "a CLIP", "transformers")
         kind = self.source.config(".", "config.json").get("model_type") if self.files() else None
         if kind != "clip":
-            raise BadInput(f"{self.key}={self.path}: not a CLIP; its config.json tells model_type {kind}")
+            raise BadInput(f"{self.key}={self.path}: not a CLIP; its config.json has model_type {kind}")
         return self.source.digest(self.files())
 
     def definition(self) -> dict[str, Any]:
-        """What a number that it gives owes to it: a folder by its name, wherever it lies, and its weights' hash."""
+        """Its part of a metric's definition: a folder by its name, wherever it lies, and its weights' hash."""
         local = self.source.hub is None and self.path not in EMBEDDED
         return {
             "network": Path(self.path).expanduser().resolve().name if local else self.path,

@@ -78,14 +78,14 @@ class Repository:
         except errors.GatedRepoError:
             problems = [f"{self.key}={self.path}: its licence is not accepted: accept it at {page}"]
             if not get_token():
-                problems.append(f"{self.key}={self.path}: no token of the hub is there: {login}")
+                problems.append(f"{self.key}={self.path}: you have no token of the hub: {login}")
             raise BadInput(problems) from None
         except errors.RevisionNotFoundError:
             raise BadInput(
                 f"{self.key}={self.path}: {self.name} has no revision {self.revision}: see {page}/commits"
             ) from None
         except errors.RepositoryNotFoundError:
-            private = "" if get_token() else f" (or a private one, and no token is there: {login})"
+            private = "" if get_token() else f" (or a private one, and you have no token: {login})"
             raise BadInput(
                 f"{self.key}={self.path}: no such folder, and no such repository on the hub{private}"
             ) from None

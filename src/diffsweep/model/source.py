@@ -127,7 +127,7 @@ class Source:
         """SHA-256 over names and contents; BadInput naming each file that is damaged."""
         root, listed = self.root, self.hub.files if self.hub and self.missing(names) else {}
         found = {n: hashed(root / n) if (root / n).is_file() else listed[n][1] for n in names}
-        damaged = [f"{self.key}={self.path}: {name} cannot be had" for name, sha256 in found.items() if not sha256]
+        damaged = [f"{self.key}={self.path}: {name} is missing" for name, sha256 in found.items() if not sha256]
         damaged += [
             f"{self.key}={self.path}: {name} is damaged: SHA-256 {sha256} is expected, {found[name]} found"
             for name, sha256 in sums(root).items()

@@ -1,4 +1,4 @@
-"""What a table's numbers are, in words."""
+"""What a table's numbers mean, in words."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def caption(table: Table) -> str:
     if few := [_drawn_from(stat) for stat in stats if _few(stat)]:
         text.append(f"An interval of {min(few)} repeats is wide.")
     if any(_cut(row.stats[name], table.definitions.get(name, {})) for row in table.rows for name in table.directions):
-        text.append("Intervals are cut at what a metric can be.")
+        text.append("Intervals end at the metric's bounds.")
     return " ".join([*text, *(f"{note}." for note in table.notes)])
 
 

@@ -363,7 +363,7 @@ def _notes(frame: pd.DataFrame) -> Iterator[str]:
     if stages[-1:] > [1]:
         yield f"Pictures of stage {' and '.join('I' * int(stage) for stage in stages)}"
     for name in frame.attrs.get("refused", ()):
-        mend = f"`diffsweep-results score SWEEP metric={name}` mends it"
+        mend = f"`diffsweep-results score SWEEP metric={name}` measures them again"
         yield f"{name}: measured by two definitions, so not compared; {mend}"
 
 

@@ -16,7 +16,7 @@ PATIENCE = 5.0  # seconds that an interrupt waits for the thread
 class Background:
     """Calls `each([])` once, then `each(ids)` as cells arrive. At the end, cells still queued are skipped.
 
-    An error ends the thread: whoever does the rest afterwards meets it too.
+    An error ends the thread silently: the work after the sampling meets it again.
     """
 
     def __init__(self, each: Callable[[list[str]], None]) -> None:

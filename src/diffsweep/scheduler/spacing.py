@@ -105,8 +105,8 @@ class Spaced:
         if self.steps in (AUTO, number):
             return None
         return (
-            f"steps={self.steps}: {name} fixes {counted('step', number)}; leave steps out, "
-            f"or choose another spacing, as {AUTO} or leading"
+            f"steps={self.steps}: {name} fixes {counted('step', number)}; set steps={AUTO}, "
+            "or choose another spacing, such as leading"
         )
 
     def on(self, stage: Stage) -> Stage:

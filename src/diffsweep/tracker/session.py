@@ -99,7 +99,7 @@ class Session:
                 self._over = True
                 leave()
         if not acquired:
-            _warn(f"it does not answer; {self._mended} logs what is missing")
+            _warn(f"it does not answer; {self._remedy} logs what is missing")
             return None
         try:
             line = self._do(OpenRuns.close, PATIENCE) if self._open else None
@@ -110,10 +110,10 @@ class Session:
         if over:
             return None
         if isinstance(self._end, Busy):
-            _warn(f"another process logs this sweep; {self._mended} logs the rest")
+            _warn(f"another process logs this sweep; {self._remedy} logs the rest")
         elif self._end:
             what = f"{type(self._end).__name__}: {_reason(self._end)}"
-            _warn(f"the sweep is stored, but not logged: {what}; {self._mended} logs it, once that is mended")
+            _warn(f"the sweep is stored, but not logged: {what}; {self._remedy} logs it, once that is fixed")
         elif self._failure:
             _warn(f"{_reason(self._failure)}; the rest is written offline")
         elif lacks:
@@ -121,7 +121,7 @@ class Session:
         return line
 
     @property
-    def _mended(self) -> str:
+    def _remedy(self) -> str:
         return f"diffsweep-results sync {self._folder.name}"
 
     def _do(self, act: Callable[[OpenRuns], str | None], patience: float) -> str | None:
