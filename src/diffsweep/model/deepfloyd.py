@@ -96,7 +96,7 @@ class DeepFloyd:
             self.text_source.require(t5.PARTS, KIND)
         tokenizer = self.text_source.root / t5.PARTS[1]
         if (tokenizer / "spiece.model").is_file() and not (tokenizer / "tokenizer.json").is_file():
-            require(t5.needs(f"path={self.path}: its tokenizer", {"sentencepiece"}, "deepfloyd"))
+            require(t5.unless_installed(f"path={self.path}: its tokenizer", {"sentencepiece"}, "deepfloyd"))
 
     def fingerprint(self) -> str:
         """SHA-256 over names and contents of weights and configurations; BadInput where they are damaged."""

@@ -48,8 +48,10 @@ class T5:
             one_of("dtype", self.dtype, ("float32", "bfloat16")),
             one_of("device", self.device, (AUTO, "cpu", "cuda")),
             within("max_length", self.max_length, 1, 512),
-            needs("clean_caption=true:", {"bs4", "ftfy"}, "deepfloyd") if self.clean_caption else None,
-            needs("load_in_8bit=true:", {"bitsandbytes", "accelerate"}, "int8") if self.load_in_8bit else None,
+            unless_installed("clean_caption=true:", {"bs4", "ftfy"}, "deepfloyd") if self.clean_caption else None,
+            unless_installed("load_in_8bit=true:", {"bitsandbytes", "accelerate"}, "int8")
+            if self.load_in_8bit
+            else None,
         )
 
     @property
@@ -86,7 +88,7 @@ class T5:
         return encode
 
 
-def needs(what: str, modules: Set[str], extra: str) -> str | None:
+def unless_installed(what: str, modules: Set[str], extra: str) -> str | None:
     """A problem unless these can be imported, with the extra of this project that brings them."""
     lacking = sorted(module for module in modules if find_spec(module) is None)
     return f"{what} needs {', '.join(lacking)}: pip install 'diffsweep[{extra}]'" if lacking else None
