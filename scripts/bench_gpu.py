@@ -35,7 +35,7 @@ import torch
 from diffsweep.app import composed
 from diffsweep.engine import Engine
 from diffsweep.runner.cell import Cell, freeze
-from diffsweep.runner.work import to_pixels, work
+from diffsweep.runner.ingredients import to_pixels, work
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = {"m": 192, "l": 320, "xl": 704}  # of the first level; M's and L's are inferred from their sizes
@@ -133,7 +133,7 @@ def engine(model: Any, own: list[Cell], rows: int, device: str) -> dict[int, Any
     for finished in runs.run(work(cell, device) for cell in own):
         if finished.error:
             raise finished.error
-        pictures[finished.key.seed] = finished.result.image
+        pictures[finished.owner.seed] = finished.result.image
     return pictures
 
 

@@ -188,17 +188,17 @@ def sampled() -> Callable[..., list[Any]]:
     from dataclasses import replace
 
     from diffsweep.engine import Engine
-    from diffsweep.runner.work import work
+    from diffsweep.runner.ingredients import work
 
     def run(cells: list[Any], model: Any, rows: int = 8, errors: bool = False) -> list[Any]:
         engine = Engine({"base": model}, rows)
         engine.encode(prompt for cell in cells for prompt in cell.prompts)
         model.ready()
-        finished = list(engine.run(replace(work(cell, "cpu"), key=i) for i, cell in enumerate(cells)))
+        finished = list(engine.run(replace(work(cell, "cpu"), owner=i) for i, cell in enumerate(cells)))
         for end in finished:
             if end.error is not None and not errors:
                 raise end.error
-        return sorted(finished, key=lambda end: end.key)
+        return sorted(finished, key=lambda end: end.owner)
 
     return run
 

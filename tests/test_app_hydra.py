@@ -12,13 +12,14 @@ import tempfile
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace, UnionType
-from typing import Any, get_args
+from typing import Any, Union, get_args, get_origin
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import ListConfig, OmegaConf
 
 from diffsweep import app
+from diffsweep.core.keys import Auto
 from diffsweep.core.problems import BadInput
 from diffsweep.paths import shipped
 from diffsweep.runner.cell import BLOCKS
@@ -89,7 +90,8 @@ KEYS = {(block, key): hint for block, keys in BLOCKS.items() for key, hint in ke
 
 
 def of_its_type(hint: Any) -> tuple[str, Any]:
-    return WRITTEN[next(iter(get_args(hint))) if isinstance(hint, UnionType) else hint]
+    several = get_origin(hint) in (Union, UnionType)
+    return WRITTEN[next(option for option in get_args(hint) if option is not Auto) if several else hint]
 
 
 @pytest.mark.parametrize("form", ["keys", "mappings", "file"])
@@ -156,7 +158,7 @@ def test_a_key_of_a_choice_that_is_swept_is_set_on_each(diffsweep, runner, words
     assert diffsweep("-m", *(word for word in words if word != "-m")) == 0
     for config, axes in runner.cells:
         assert 7 in (config["upscale"]["noise_level"], config["upscale"]["scheduler"]["steps"])
-        assert config["technique"].get("prompts") in (None, ["a", "b, c"])
+        assert config["technique"].get("prompts", "auto") in ("auto", ["a", "b, c"])
         assert not {"upscale.noise_level", "technique.prompts", "upscale.scheduler.steps"} & axes.keys()
     assert runner.calls[0].command == shlex.join(["diffsweep", "-m", *(word for word in words if word != "-m")])
 

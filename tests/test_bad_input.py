@@ -45,8 +45,8 @@ REFUSED = {
     "upscale=tiny upscale.noise_lvl=10": ["upscale.noise_lvl: no such key; …; did you mean 'upscale.noise_level'?"],
     "model=tiny model.path=./nope": ["model.path=./nope: no such folder; give an IF checkpoint in the layout …"],
     "device=0": ["device=0: must be auto, cpu, cuda or cuda:N"],
-    "'sweep.name=[a,b]'": ["sweep.name=['a', 'b']: must be text or null"],
-    "'sweep.name={a:1}'": ["sweep.name={'a': '1'}: must be text or null"],
+    "'sweep.name=[a,b]'": ["sweep.name=['a', 'b']: must be auto or text"],
+    "'sweep.name={a:1}'": ["sweep.name={'a': '1'}: must be auto or text"],
     "output_dir=$HOME/x": ["output_dir=$HOME/x: no shell has replaced the $; double quotes let it, …"],
     "tracker=wandbb": ["tracker=wandbb: no such tracker; choose one of none, wandb; …; did you mean 'wandb'?"],
     "metric=defualt": [
@@ -76,15 +76,27 @@ REFUSED = {
         "tracker.tag: unknown key of tracker=wandb; …; did you mean 'tags'?",
     ],
     "+tracker.mode=offline": ["tracker.mode: unknown key of tracker=none; it has none"],
+    # what comes from elsewhere is auto, and no other word
+    "prompt=null sweep.name=null scheduler.steps=null scheduler.spacing=checkpoint scheduler.threshold=checkpoint "
+    "engine.threads=null grid.rows=null": [
+        "prompt=null: must be auto or text",
+        "sweep.name=null: must be auto or text",
+        "scheduler.steps=null: must be auto or a whole number",
+        "scheduler.spacing=checkpoint: must be one of auto, leading, …",
+        "scheduler.threshold=checkpoint: must be one of auto, none, clip, dynamic",
+        "engine.threads=null: must be auto or a whole number",
+        "grid.rows=null: must be auto or text",
+    ],
+    "model=tiny model.text.path=null": ["model.text.path=null: must be auto or text"],
     # wrong types
     "seed=1.5 guidance.scale=seven scheduler.steps=2.5 metric.names=psnr engine.rows=many device=[cpu] prompt=[a,b]": [
         "seed=1.5: must be a whole number",
         "guidance.scale=seven: must be a number",
-        "scheduler.steps=2.5: must be a whole number or null",
+        "scheduler.steps=2.5: must be auto or a whole number",
         "metric.names=psnr: must be a list",
         "engine.rows=many: must be auto or a whole number",
         "device=['cpu']: must be text",
-        "prompt=['a', 'b']: must be text or null",
+        "prompt=['a', 'b']: must be auto or text",
     ],
     "sweep=5 engine=5": ["sweep=5: must hold keys, not a value", "engine=5: must hold keys, not a value"],
     "guidance=5": ["a choice must be a name, …guidance.scale=3"],
@@ -124,7 +136,7 @@ REFUSED = {
     "technique=gaussian_denoise technique.kernel=4": ["technique.kernel=4: must be odd"],
     # keys that do not go together
     "scheduler.spacing=fast27 scheduler.steps=30": [
-        "scheduler.steps=30: spacing=fast27 fixes 27 steps; leave steps out, or choose another spacing, …"
+        "scheduler.steps=30: spacing=fast27 fixes 27 steps; set steps=auto, or choose another spacing, …"
     ],
     "technique=image_to_image technique.start_index=1 technique.strength=0.5": [
         "technique.start_index and strength say the same thing twice: give one of them"
@@ -145,7 +157,7 @@ REFUSED = {
     ],
     # lists of views
     "technique=anagram technique.views=[identity]": ["technique.views: 1 given, an anagram needs two or more"],
-    "technique=anagram technique.views=flip": ["technique.views=flip: must be a list …"],
+    "technique=anagram technique.views=flip": ["technique.views=flip: must be auto or a list"],
     "technique=anagram 'technique.views=[identity,flp,{name:flip,axs:vertical},{name:rotate,angle:45}]'": [
         "technique.views: view=flp: not known; there are …; did you mean 'flip'?",
         "technique.views: view.axs: unknown key of view=flip; it has axis; did you mean 'axis'?",

@@ -83,7 +83,7 @@ def test_launchers_send_cells_to_processes_and_their_results_back(
     assert sorted(statuses(tmp_path)) == ["done", "failed"]
     good = diffsweep(*words, "seed=2,3", "sweep.name=other")
     assert good.returncode == 0 and good.stderr.endswith("outputs/sweeps/other/: 2 cells done\n"), good.stderr
-    unnamed = diffsweep(*words, "seed=2,3", "guidance.scale=0", "sweep.name=null")
+    unnamed = diffsweep(*words, "seed=2,3", "guidance.scale=0", "sweep.name=auto")
     (folder,) = (tmp_path / "outputs/sweeps").glob("multirun-*")  # one for all processes
     sweep = json.loads((folder / "sweep.json").read_bytes())
     assert (sorted(sweep["axes"]["seed"]), len(sweep["cells"])) == ([2, 3], 2)

@@ -66,7 +66,7 @@ def test_every_choice_runs_a_cell(
         if group == "upscale":
             extra.append(f"{group}.scheduler.steps={27 if choice.startswith('if') else 2}")
         if group == "upscale" and choice.startswith("if"):
-            extra += ["upscale.text.path=null", "upscale.scheduler.spacing=super27"]
+            extra += ["upscale.text.path=auto", "upscale.scheduler.spacing=super27"]
     if choice == "file":
         Image.new("L", (8, 8), 200).save(tmp_path / "picture.png")
         extra.append(f"{group}.path=picture.png")

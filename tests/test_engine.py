@@ -20,8 +20,8 @@ from diffsweep.core.types import Estimate, Level, Program, Query
 from diffsweep.engine import Engine, Finished, Work
 from diffsweep.model.analytic import Analytic
 from diffsweep.runner.cell import Cell, freeze
+from diffsweep.runner.ingredients import work
 from diffsweep.runner.parts import names
-from diffsweep.runner.work import work
 
 ROWS = 8
 TABLE = named_table("squaredcos_cap_v2")
@@ -99,13 +99,13 @@ def run(programs: Sequence[Callable[[], Program[Any]]], rows: int, model: Any = 
     """What became of each program, in the programs' order."""
     works = [Work(i, program, steps) for i, program in enumerate(programs)]
     models = {"base": model or Toy(), "large": Toy(side=2)}
-    return sorted(Engine(models, rows).run(works), key=lambda end: end.key)
+    return sorted(Engine(models, rows).run(works), key=lambda end: end.owner)
 
 
 def assert_right(ended: list[Finished], but: Sequence[int] = ()) -> None:
     """Each program returned its own number, but those that had to fail."""
     for i, end in enumerate(ended):
-        assert end.key == i
+        assert end.owner == i
         if i in but:
             assert end.error is not None and end.result is None
         elif end.error:
@@ -137,7 +137,7 @@ def test_all_calls_have_one_shape_and_what_is_padded_is_counted(rows: int) -> No
     assert (counts.model_calls, counts.model_rows) == (len(model.shapes), asked)
     assert counts.model_rows + counts.padded_rows == counts.model_calls * rows
     assert sum(heard) == sum(end.nfe for end in ended) == asked
-    assert {end.key: end.nfe for end in ended} == {i: (1 + i % 5) * (1 + i % 3) for i in range(40)}
+    assert {end.owner: end.nfe for end in ended} == {i: (1 + i % 5) * (1 + i % 3) for i in range(40)}
 
 
 @pytest.mark.parametrize("rows", [4, 7, 16])
@@ -150,7 +150,7 @@ def test_a_mixed_sweep_of_10_20_and_50_steps_pads_at_most_5_percent(
     random.Random(each).shuffle(cells)
     engine = Engine({"base": Toy()}, rows)
     works = [Work(i, lambda i=i, s=s, q=q: asking(i, s, q), s) for i, (s, q) in enumerate(cells)]  # type: ignore[misc]
-    assert_right(sorted(engine.run(works), key=lambda end: end.key))
+    assert_right(sorted(engine.run(works), key=lambda end: end.owner))
     assert engine.counts.padded_rows <= 0.05 * engine.counts.model_calls * rows
 
 
@@ -160,7 +160,7 @@ def test_a_mixed_sweep_of_10_20_and_50_steps_pads_at_most_5_percent(
 def test_a_sweep_of_equal_cells_needs_no_call_more_than_its_rows_fill(rows: int, questions: int, n: int) -> None:
     engine = Engine({"base": Toy()}, rows)
     ended = engine.run([Work(i, lambda i=i: asking(i, 10, questions), 10) for i in range(n)])  # type: ignore[misc]
-    assert_right(sorted(ended, key=lambda end: end.key))
+    assert_right(sorted(ended, key=lambda end: end.owner))
     assert engine.counts.model_calls == max(10, math.ceil(n * 10 * questions / rows))
 
 
@@ -261,7 +261,7 @@ def test_a_step_is_one_call_and_programs_may_be_added_between_steps() -> None:
         calls = len(model.shapes)
         ended += list(engine.step())
         assert len(model.shapes) == calls + 1
-    assert_right(sorted(ended, key=lambda end: end.key))
+    assert_right(sorted(ended, key=lambda end: end.owner))
     assert engine.counts.model_rows == 6 * 3 * 2
 
 
@@ -311,7 +311,7 @@ def test_the_longest_programs_start_first_and_results_come_as_they_end() -> None
 
     lengths = [3, 9, 1, 9, 4, 2]
     works = [Work(i, lambda s=s: noted(s), s) for i, s in enumerate(lengths)]  # type: ignore[misc]
-    ended = [end.key for end in Engine({"base": Toy()}, 2).run(works)]
+    ended = [end.owner for end in Engine({"base": Toy()}, 2).run(works)]
     assert started == sorted(lengths, reverse=True)
     assert sorted(ended) == list(range(6))
     assert ended.index(2) > ended.index(4)  # one step, but the last to start
@@ -389,7 +389,7 @@ def test_out_of_memory_halves_the_rows_and_every_answer_is_right(
 ) -> None:
     model = Toy(most=most, lack=lack)
     engine = Engine({"base": model}, rows)
-    ended = sorted(engine.run([Work(i, p, 1) for i, p in enumerate(crowd(30))]), key=lambda end: end.key)
+    ended = sorted(engine.run([Work(i, p, 1) for i, p in enumerate(crowd(30))]), key=lambda end: end.owner)
     assert_right(ended)
     assert {shape[0] for shape in model.shapes} == {left}
     assert engine.rows == {"base": left}
@@ -427,7 +427,7 @@ def test_every_picture_is_sampled_in_one_shape_though_memory_ran_out(lack: Calla
     ended = list(engine.run(works, heard.append))
     assert all(end.error is None and len(end.result) == 1 for end in ended)
     assert set().union(*(end.result for end in ended)) <= {8.0, 4.0} and engine.rows == {"base": 4}
-    assert {end.key: end.nfe for end in ended} == {i: (3 + i % 4) * (1 + i % 2) for i in range(20)}
+    assert {end.owner: end.nfe for end in ended} == {i: (3 + i % 4) * (1 + i % 2) for i in range(20)}
     assert sum(heard) == sum(end.nfe for end in ended) < engine.counts.model_rows
 
 
@@ -450,7 +450,7 @@ def test_memory_that_lacks_where_programs_are_asked_alone_halves_the_rows(lack: 
     programs[3] = lambda: asking(3, 2, prompt="raise")
     model = Crowded(lack=lack)
     engine = Engine({"base": model}, 8)
-    ended = sorted(engine.run([Work(i, p, 1) for i, p in enumerate(programs)]), key=lambda end: end.key)
+    ended = sorted(engine.run([Work(i, p, 1) for i, p in enumerate(programs)]), key=lambda end: end.owner)
     assert_right(ended, but=[3])
     assert isinstance(ended[3].error, ValueError)
     assert engine.rows == {"base": 4} and engine.counts.halvings == 1
@@ -522,7 +522,7 @@ def estimates(model: Any, queries: list[Query], rows: int = ROWS, others: Sequen
     engine.encode([query.prompt for query in [*queries, *others]])
     works = [Work("own", lambda: asking_for(queries), 1, len(queries))]
     works += [Work(i, lambda q=q: asking_for([q]), 1) for i, q in enumerate(others)]  # type: ignore[misc]
-    ended = {end.key: end for end in engine.run(works)}
+    ended = {end.owner: end for end in engine.run(works)}
     for end in ended.values():
         if end.error:
             raise end.error
@@ -620,7 +620,7 @@ def pictures(engine: Engine, works: Sequence[Work]) -> dict[Any, dict[str, Tenso
     for end in engine.run(works):
         if end.error:
             raise end.error
-        found[end.key] = {"image": end.result.image, **end.result.pictures}
+        found[end.owner] = {"image": end.result.image, **end.result.pictures}
     return found
 
 

@@ -15,7 +15,7 @@ from diffsweep.engine import Engine
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.runner import preflight
 from diffsweep.runner.cell import Cell, freeze
-from diffsweep.runner.work import to_pixels, work
+from diffsweep.runner.ingredients import to_pixels, work
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda"
@@ -40,7 +40,7 @@ def cells(config: Callable[..., dict[str, Any]]) -> Callable[..., list[Cell]]:
 def sampled(model: Any, cells: list[Cell], rows: int) -> list[torch.Tensor]:
     engine = Engine({"base": model}, rows)
     engine.encode(prompt for cell in cells for prompt in cell.prompts)
-    ended = {finished.key: finished for finished in engine.run(work(cell, DEVICE) for cell in cells)}
+    ended = {finished.owner: finished for finished in engine.run(work(cell, DEVICE) for cell in cells)}
     for finished in ended.values():
         if finished.error:
             raise finished.error

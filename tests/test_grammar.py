@@ -86,6 +86,7 @@ TYPED = {
     "prompt=TRUE": "TRUE",
     "prompt=nan": "nan",
     "prompt=null": None,
+    "prompt=auto": "auto",
     "prompt='1e3'": "1e3",
     "prompt=0x10": "0x10",
     "sweep.name=2024_01_01": "2024_01_01",

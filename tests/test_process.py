@@ -74,7 +74,7 @@ def test_the_work_goes_on_without_a_reader(shell: Shell, tmp_path: Path, line: s
 def test_what_is_printed_and_cannot_be_written_is_an_error(shell: Shell, tmp_path: Path) -> None:
     done = shell("$it >/dev/full", "print('a table')")
     assert done.returncode == 1 and (tmp_path / "done").exists()
-    assert done.stderr == b"it: what it prints cannot be written: No space left on device\n"
+    assert done.stderr == b"it: its output cannot be written: No space left on device\n"
 
 
 def test_a_file_never_takes_the_place_of_a_closed_output(shell: Shell, tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_memory_that_does_not_suffice_is_one_message(shell: Shell, tmp_path: Pat
     done = shell("$it", "bytearray(2**60)")
     assert (done.returncode, [*tmp_path.glob("diffsweep-*.txt")]) == (1, [])
     assert done.stderr.decode().splitlines() == [
-        "it: memory does not suffice (MemoryError)",
-        "it: All is safe: end what else takes memory, then run the same command again",
+        "it: not enough memory (MemoryError)",
+        "it: All is safe: free some memory, then run the same command again",
     ]
     done = shell("$it", "import torch\nraise torch.OutOfMemoryError('CUDA out of memory.\\nTried')")
     assert done.returncode == 1 and b"(OutOfMemoryError: CUDA out of memory. Tried)" in done.stderr
@@ -187,12 +187,12 @@ sys.exit(entry.{entry}())
 )
 def test_memory_that_does_not_suffice_to_import_is_no_bug(shell: Shell, tmp_path: Path, error: str) -> None:
     done = shell("$it", f"raise {error}")
-    assert done.returncode == 1 and done.stderr.startswith(b"it: memory does not suffice ("), done.stderr
+    assert done.returncode == 1 and done.stderr.startswith(b"it: not enough memory ("), done.stderr
     assert shell("$it", "raise ImportError('no such name')").returncode == 70
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/broken.py").write_text(f"raise {error}")
     done = shell("$it", "from diffsweep.core.packages import imported\nimported('mine.broken')")
-    assert done.returncode == 1 and done.stderr.startswith(b"it: memory does not suffice ("), done.stderr
+    assert done.returncode == 1 and done.stderr.startswith(b"it: not enough memory ("), done.stderr
 
 
 def test_an_explanation_that_fails_is_a_bug_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

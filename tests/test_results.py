@@ -386,9 +386,9 @@ def test_what_no_cell_can_be_measured_by_is_told(command: Run, capsys: pytest.Ca
     assert "clip_alignment: no cell has views" in capsys.readouterr().err
     assert command("score", "inp", "metric=psnr", "device=banana") == 2
     assert "device=banana: must be auto, cpu, cuda or cuda:N" in capsys.readouterr().err
-    assert command("score", "inp", "metric=clip", "clip=nowhere") == 2
+    assert command("score", "inp", "metric=clip", "judge=nowhere") == 2
     told = capsys.readouterr().err
-    assert "clip=nowhere: no such folder" in told and "(missing=skip goes on without it)" in told
+    assert "judge=nowhere: no such folder" in told and "(missing=skip goes on without it)" in told
 
 
 def test_verify_finds_what_changed(command: Run, capsys: pytest.CaptureFixture[str]) -> None:

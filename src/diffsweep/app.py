@@ -35,7 +35,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffsweep import entry, process
 from diffsweep.core.files import is_folder
-from diffsweep.core.keys import at
+from diffsweep.core.keys import AUTO, at, given
 from diffsweep.core.problems import BadInput, not_text, require
 from diffsweep.core.text import counted
 from diffsweep.explain import explain, mendable, sweeps_files
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from diffsweep.runner.listener import Listener
     from diffsweep.tracker.session import Session
 
-Cell = tuple[dict[str, Any], dict[str, Any]]
+Raw = tuple[dict[str, Any], dict[str, Any]]
 QUOTES = "''"  # an empty text
 HELD = (  # never axes
     "sweeps",
@@ -63,13 +63,13 @@ HELD = (  # never axes
 
 
 class CellFailed(RuntimeError):
-    """A job of one cell whose cell failed; its reason is already told."""
+    """A job of one cell whose cell failed; its reason is already printed."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """How a cell ended, `done` or `failed`; as a number, what an optimising sweeper is after: the cell's value of the
-    sweep's first metric, ValueError where it has none. Launchers send it from one process to another."""
+    """How a cell ended, `done` or `failed`; as a number, the objective of an optimising sweeper: the cell's value of
+    the sweep's first metric, ValueError where it has none. Launchers send it from one process to another."""
 
     text: str
     folder: Path  # the sweep's
@@ -102,17 +102,17 @@ class Task:
         self.folder: Path | None = None  # the sweep's
         self.error: Exception | None = None
         self.name: str | None = None
-        self.launched: list[Cell] = []
+        self.launched: list[Raw] = []
         self.session: Session | None = None
 
     def end(self) -> None:
-        """No more is to come: whoever was told of the sweep hears that."""
+        """No more cells are to come: close the tracker's session."""
         session, self.session = self.session, None
-        if session and (told := session.close()):
-            print(told, file=sys.stderr, flush=True)
+        if session and (line := session.close()):
+            print(line, file=sys.stderr, flush=True)
 
     def __call__(self, cfg: DictConfig) -> Status | None:
-        """One job. Alone, it keeps its error for `main`: Hydra would tell it a second time."""
+        """One job. Alone, it keeps its error for `main`: Hydra would print it a second time."""
         process.lasting_outputs()  # where a launcher has begun this process
         job = HydraConfig.get()
         if job.mode == RunMode.MULTIRUN:
@@ -142,22 +142,22 @@ class Task:
             raise CellFailed(shlex.join(lines))
         return status
 
-    def freeze(self, config: dict[str, Any], axes: dict[str, Any], overrides: Sequence[str]) -> Cell:
+    def freeze(self, config: dict[str, Any], axes: dict[str, Any], overrides: Sequence[str]) -> Raw:
         """One job as a cell. A sweep without a name is called after its sweeps file."""
         for key in ("sweeps", "sweep.name", "output_dir", "confirm"):
             if key in axes:
                 raise BadInput(f"{key} cannot be swept: give it one value, and call diffsweep once for each")
         if "sweeps" in config:
             raise BadInput("the config holds a key 'sweeps': a sweeps file must begin with '# @package _global_'")
-        if not isinstance(given := config.get("vars") or {}, dict):
-            raise BadInput(f"vars={given}: must hold texts by their names, as in vars.animal=dog")
+        if not isinstance(texts := config.get("vars") or {}, dict):
+            raise BadInput(f"vars={texts}: must hold texts by their names, as in vars.animal=dog")
         name = _sweeps_file(overrides)
-        if name and at(config, "sweep.name") is None and isinstance(config.get("sweep", {}), dict):
+        if name and at(config, "sweep.name", AUTO) == AUTO and isinstance(config.get("sweep", {}), dict):
             require(_misnamed(name))
             config = config | {"sweep": {**config.get("sweep", {}), "name": name}}
         return config, axes
 
-    def many(self, cells: list[Cell], joins: bool = False) -> list[Status]:
+    def many(self, cells: list[Raw], joins: bool = False) -> list[Status]:
         """Run the cells; their statuses. joins: beside those that other processes run."""
         from diffsweep.runner.run import run_sweep  # heavy: imported once there is something to run
         from diffsweep.terminal import Terminal
@@ -166,7 +166,9 @@ class Task:
         listener = self.listener or Terminal()
         for note in () if joins or self.launched else _unused(self.command, cells):
             listener.note(f"note: {note}")
-        name = at(cells[0][0], "sweep.name") or self.name or (_shared_name(self.command) if joins else None)
+        name = (
+            given(at(cells[0][0], "sweep.name", AUTO)) or self.name or (_shared_name(self.command) if joins else None)
+        )
         try:
             before = () if joins else self.launched
             outcome = run_sweep(cells, name, self.command, before, joins, self.session, listener)
@@ -193,7 +195,7 @@ class Task:
 class Composed(Task):
     """In place of the task: what a command line comes to, which nobody runs."""
 
-    def many(self, cells: list[Cell], joins: bool = False) -> list[Status]:
+    def many(self, cells: list[Raw], joins: bool = False) -> list[Status]:
         self.launched += cells
         return [Status("composed", Path(), "") for _ in cells]
 
@@ -242,7 +244,7 @@ def run(arguments: Sequence[str], listener: Listener | None = None) -> Path | No
     return task.folder
 
 
-def composed(words: Sequence[str]) -> list[Cell]:
+def composed(words: Sequence[str]) -> list[Raw]:
     """The cells of a sweep's words, in order, composed as the command does it, and not run."""
     found = Composed()
     _call(found, ["-m", *words])
@@ -273,7 +275,7 @@ def _misnamed(name: str) -> str | None:
     return f"+sweeps={name}: its sweep is called after it, and a name has {NAMES}; sweep.name=... sets another"
 
 
-def _unused(command: str, cells: Sequence[Cell]) -> Iterator[str]:
+def _unused(command: str, cells: Sequence[Raw]) -> Iterator[str]:
     """What is typed of a group that none of the cells' techniques uses."""
     from diffsweep.runner.parts import USES, used_by
 
@@ -317,7 +319,7 @@ def _dropped(words: Sequence[str]) -> Iterator[str]:
     for word in words:
         if "=" not in word or word.startswith("-"):
             continue
-        with suppress(HydraException):  # told later
+        with suppress(HydraException):  # reported later
             override = OverridesParser.create().parse_override(word)
             key = override.get_key_element().lstrip("+")
             before = last.get(key, override)
@@ -333,7 +335,7 @@ def _of_swept_choices(words: Sequence[str]) -> list[str]:
     read: dict[str, Override] = {}
     for word in words:
         if "=" in word and not word.startswith("-"):
-            with suppress(HydraException):  # told later
+            with suppress(HydraException):  # reported later
                 read[word] = parser.parse_override(word)
     swept = [o for o in read.values() if o.is_sweep_override() and is_folder(shipped("conf") / o.key_or_group)]
     places = tuple(f"{o.package or o.key_or_group.replace('/', '.')}." for o in swept)

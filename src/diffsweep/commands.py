@@ -1,4 +1,4 @@
-"""What `diffsweep-results` does with a stored sweep: a function a command, which answers its exit code."""
+"""The commands of `diffsweep-results` on a stored sweep: a function each, which answers the exit code."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from os.path import lexists
 from pathlib import Path
 from typing import Any
 
-from diffsweep.core.device import known
+from diffsweep.core.device import not_a_device
 from diffsweep.core.files import is_file, is_folder
+from diffsweep.core.keys import AUTO
 from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.text import counted, visible
 from diffsweep.paths import shipped
@@ -30,8 +31,8 @@ FEW = 5  # problems of a kind that verify lists
 def table(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report.frame import results
     from diffsweep.report.latex import to_latex
-    from diffsweep.report.layout import to_csv, to_frame, to_markdown
     from diffsweep.report.table import summarise
+    from diffsweep.report.tabular import to_csv, to_frame, to_markdown
     from diffsweep.terminal import print_table
 
     form = _format(keys, ("terminal", "markdown", "latex", "csv"))
@@ -51,7 +52,7 @@ def table(stored: Stored, keys: Mapping[str, str]) -> int:
 def compare(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report import comparison
     from diffsweep.report.frame import results
-    from diffsweep.report.layout import to_csv
+    from diffsweep.report.tabular import to_csv
     from diffsweep.report.text import markdown
     from diffsweep.report.variance import variance_split
 
@@ -120,7 +121,7 @@ def figure(stored: Stored, keys: Mapping[str, str]) -> int:
         if unused := request.keys() - {"kind", "cell"}:
             raise BadInput(f"kind={TRAJECTORY}: knows cell alone, not {', '.join(sorted(unused))}")
         request = {"cell": keys.get("cell")}
-        nothing = "no steps were kept; the sweep again with engine.trajectory=8 keeps eight"
+        nothing = "no steps are stored; run the sweep again with engine.trajectory=8 to store eight"
     else:
         if "metric" in request:
             request["metrics"] = _metrics(request.pop("metric"), [*frame.attrs["metrics"], *frame.attrs["sets"]])
@@ -142,7 +143,7 @@ def figure(stored: Stored, keys: Mapping[str, str]) -> int:
 
 def _incomparable(frame: Any) -> str:
     """Why there is no comparison, and what mends it."""
-    from diffsweep.report.choice import measured
+    from diffsweep.report.selection import measured
 
     there = measured(frame)
     if refused := _refused(frame):
@@ -163,7 +164,7 @@ def _flag(keys: Mapping[str, str], name: str, default: bool = False) -> bool:
 
 
 def _keep(keys: Mapping[str, str], *allowed: str) -> str:
-    """Whether later reports draw a sheet or a figure so again."""
+    """Whether later reports draw a sheet or a figure the same way again."""
     keep = keys.get("keep", "true")
     require(one_of("keep", keep, allowed))
     return keep
@@ -181,7 +182,7 @@ def _choose(stored: Stored, change: Callable[[dict[str, Any]], dict[str, Any]]) 
 
 
 def _forget(stored: Stored, request: Mapping[str, Any]) -> None:
-    """Have later reports draw a chosen figure no more, or none of them."""
+    """Stop later reports from drawing a chosen figure, or all of them."""
     kept = stored.sweep.get("chosen", {}).get("figures", [])
     if not any(one == request or not request for one in kept):
         there = "; ".join(" ".join(f"{key}={value}" for key, value in one.items()) for one in kept) or "none"
@@ -197,37 +198,37 @@ def _number(key: str, text: str) -> int:
 
 def _refused(frame: Any) -> str:
     """The metrics whose numbers are of two definitions."""
-    mends = (f"{n}: measured by two definitions (score SWEEP metric={n} mends it)" for n in frame.attrs["refused"])
-    return "; ".join(mends)
+    again = "measured by two definitions; score SWEEP metric={} measures again"
+    return "; ".join(f"{name}: {again.format(name)}" for name in frame.attrs["refused"])
 
 
 def report(stored: Stored, keys: Mapping[str, str]) -> int:
-    from diffsweep.report.write import WHOLE, write_all
+    from diffsweep.report.write import STANDALONE, write_all
     from diffsweep.terminal import show
 
     embed = _flag(keys, "embed")
-    written = write_all(stored.store, stored.sweep, whole=embed)
+    written = write_all(stored.store, stored.sweep, standalone=embed)
     show(written)
     if embed:
-        print(written.folder / WHOLE)
+        print(written.folder / STANDALONE)
     return 1 if written.failures else 0
 
 
 def score(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.metric import Options, choose, measured_sweep
 
-    own = {key: keys[key] for key in ("missing", "clip", "features", "references") if key in keys}
+    own = {key: keys[key] for key in ("missing", "judge", "features", "references") if key in keys}
     plugins = tuple(_listed(keys, "plugins"))
     try:
         chosen = choose(_metrics(keys.get("metric", "default")), Options(**own, plugins=plugins))
     except BadInput as error:  # its keys are those of a sweep's `metric` block
-        names = re.compile(r"metric\.(missing|clip|features|references|names)\b")
+        names = re.compile(r"metric\.(missing|judge|features|references|names)\b")
         raise BadInput(names.sub(lambda m: m[1].replace("names", "metric"), text) for text in error.messages) from None
     for name, reason in chosen.unavailable.items():
         print(f"{name}: not measured: {reason}", file=sys.stderr)
     chosen.ready()
     device = keys.get("device", "auto")
-    require(known(device))
+    require(not_a_device(device))
     renewed, again = partial(document.read, stored.folder), _flag(keys, "force")
     with measured_sweep(stored.store, stored.folder, renewed, stored.cell_ids, chosen, device, again) as measured:
         there, failed = len(stored.cell_ids), measured.failed
@@ -343,7 +344,7 @@ def export(stored: Stored, keys: Mapping[str, str]) -> int:
         raise BadInput(f"to={to}: no {packed[0]} file is written, only a folder or a .zip file")
     zipped = target.suffix.lower() == ".zip"
     scratch = files.scratch(target)
-    whole, lacking = stored.whole()
+    whole, lacking = stored.with_bases()
     left = [f"{cell_id}: not in the store" for cell_id in stored.lost]
     left += [
         f"{base}: not in the store; its picture is what {cell_id} was enlarged from"
@@ -395,8 +396,8 @@ def sync(stored: Stored, keys: Mapping[str, str]) -> int:
         own["tags"] = _listed(keys, "tags")
     tracker = build("tracker", {"name": "wandb", **own})
     report = write_all(stored.store, stored.sweep)
-    if told := tracker.log(stored.store, stored.sweep, report):
-        print(told)
+    if line := tracker.log(stored.store, stored.sweep, report):
+        print(line)
     show_failures(report)
     return 1 if report.failures else 0
 
@@ -405,7 +406,7 @@ def dashboard(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.tracker import dashboard
     from diffsweep.tracker.wandb import Wandb
 
-    place = Wandb(project=keys.get("project"), entity=keys.get("entity"))
+    place = Wandb(project=keys.get("project", AUTO), entity=keys.get("entity", AUTO))
     print(dashboard.dashboard(place, stored.store, stored.sweep, keys.get("to")))
     return 0
 
@@ -422,7 +423,7 @@ COMMANDS = {
     "grid": Command(grid, ("rows", "cols", "blocks", "metric", "pictures", "title", "size", "to", "keep")),
     "figure": Command(figure, ("kind", "metric", "x", "y", "hue", "facet", "cost", "over", "cell", "keep")),
     "report": Command(report, ("embed",)),
-    "score": Command(score, ("metric", "clip", "features", "references", "missing", "device", "force", "plugins")),
+    "score": Command(score, ("metric", "judge", "features", "references", "missing", "device", "force", "plugins")),
     "verify": Command(verify, ("all",)),
     "export": Command(export, ("to",)),
     "sync": Command(sync, ("project", "entity", "mode", "granularity", "tags")),

@@ -38,10 +38,13 @@ WINDOW = 4  # running programs hold open questions for about so many calls: slac
 
 @dataclass(frozen=True)
 class Work:
-    """A program not yet started, or to be started again. steps: how often it will ask, as planned; rows: of a step;
-    stage: which model it asks; later: the steps of what follows once it has ended. Only the order depends on these."""
+    """A program not yet started, or to be started again. owner: whose it is, such as a cell.
 
-    key: Any
+    steps: how often it will ask, as planned; rows: of a step; stage: which model it asks; later: the steps of what
+    follows once it has ended. Only the order depends on these four.
+    """
+
+    owner: Any
     start: Callable[[], Program[Any]]
     steps: int
     rows: int = 1
@@ -58,7 +61,7 @@ class Work:
 class Finished:
     """A program's end. nfe: model evaluations (rows) it used; seconds: its share of the time."""
 
-    key: Any
+    owner: Any
     result: Any
     error: Exception | None
     nfe: int
@@ -355,4 +358,4 @@ class Engine:
 
     def _end(self, r: _Running, result: Any, error: Exception | None) -> Finished:
         r.program.close()
-        return Finished(r.work.key, result, error, r.nfe, r.seconds)
+        return Finished(r.work.owner, result, error, r.nfe, r.seconds)

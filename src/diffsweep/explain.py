@@ -56,7 +56,7 @@ def explain(error: BaseException) -> str:
 
 IN_FILE = "in a sweeps file's defaults list, write"
 
-# What Hydra says, and what is said instead.
+# What Hydra says, and what diffsweep says instead.
 _ADVICE = (
     (
         r"Ambiguous value for argument '\+sweeps=",

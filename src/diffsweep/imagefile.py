@@ -1,6 +1,6 @@
 """Image files, which inputs and masks read: regular files of a bounded size, in any format that Pillow reads, and HEIC.
 
-Pixels are decoded by whoever needs them, so that a large file is never in memory as anything but itself.
+Whoever needs the pixels decodes them, so that a large file is in memory only as it is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The process around a command: how it prints, how signals end it, and which exit code it leaves.
 
-Sampling must not end because nobody reads what is printed: an output whose reader has left, or that was closed before
-the start, leads nowhere from then on. Characters that a terminal cannot show are written in other ones. A signal that
+Sampling must not end because nobody reads the output: an output whose reader has left, or that was closed before the
+start, is discarded from then on. Characters that a terminal cannot show are replaced. A signal that
 asks the process to end raises `Stopped`; since a library may swallow that, or take it for an error of its own, the
 exit code follows the signal and not the exception.
 """
@@ -77,7 +77,7 @@ class _Lasting(io.FileIO):
 
     def write(self, data: Any, /) -> int:
         try:
-            while (written := super().write(data)) is None:  # a terminal that another program told not to block
+            while (written := super().write(data)) is None:  # a terminal that another program set not to block
                 select.select([], [self], [])
             return written
         except OSError as error:
@@ -165,7 +165,7 @@ def _end(name: str, code: int, number: int | None) -> int:
     after some: there the signal itself ends the process."""
     if number is None:
         if lost := _lost(sys.stdout):
-            _print(name, f"what it prints cannot be written: {lost.strerror}")
+            _print(name, f"its output cannot be written: {lost.strerror}")
         return code or int(lost is not None)
     _print(name, f"stopped by {signal.Signals(number).name}")
     if under_agent():
@@ -181,7 +181,7 @@ def _failed(name: str, error: Exception, explain: Callable[[Exception], str | No
         traceback.print_exception(error)
     try:
         return _told(name, error, explain(error), safe)
-    except Exception as found:  # its traceback tells of both
+    except Exception as found:  # its traceback holds both
         return _bug(name, found, safe)
 
 
@@ -189,8 +189,8 @@ def _told(name: str, error: Exception, mistake: str | None, safe: str) -> int:
     if mistake is not None:
         return _refuse(name, mistake)
     if out_of_memory(error):
-        what = str(error) if isinstance(error, Lacking) else f"memory does not suffice ({in_one_line(error)})"
-        _print(name, what, f"{safe}: end what else takes memory, then run the same command again")
+        what = str(error) if isinstance(error, Lacking) else f"not enough memory ({in_one_line(error)})"
+        _print(name, what, f"{safe}: free some memory, then run the same command again")
         return 1
     if culprit(error):
         _print(name, f"plugins: {described(error)}", f"traceback: {_written(error)}")

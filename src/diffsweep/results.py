@@ -48,7 +48,7 @@ diffsweep-results: tables, sheets and reports of stored sweeps
   report SWEEP [embed=true]         write every file of the sweep again; report.html opens in a browser, from disk.
                                     embed: and report_whole.html, the page with its pictures in it (of 25 MB, those
                                     that fit), to send on its own
-  score SWEEP [metric=NAMES] [clip=...] [features=clip|inception] [references=inputs|world|FOLDER]
+  score SWEEP [metric=NAMES] [judge=...] [features=clip|inception] [references=inputs|world|FOLDER]
         [missing=skip] [device=auto|cpu|cuda:N] [force=true] [plugins=PACKAGES]
                                     measure the stored pictures (default: metric=default), then write the files again.
                                     force: also what has been measured already. plugins: packages with metrics of your
@@ -94,7 +94,7 @@ def run(words: Sequence[str]) -> int:
         raise BadInput(f"{name}: the name of one sweep is needed, {given}")
     stored = opened(plain[0], output_dir)
     code = COMMANDS[name].run(stored, keys)
-    for line in stored.store.told(mend=True) if name != "verify" else ():
+    for line in stored.store.damage_report(mend=True) if name != "verify" else ():
         print(line, file=sys.stderr)
     return code
 

@@ -80,7 +80,7 @@ class Terminal(Progress):
 def show(report: Report, own: Collection[str] | None = None) -> None:
     """The table in the terminal, then the cells that failed and why, and where the files are. own: the cells of this
     process, where others make the rest: no table yet, and no failures but theirs."""
-    from diffsweep.report.choice import plain
+    from diffsweep.report.selection import plain
     from diffsweep.report.text import shown
 
     frame = report.frame if own is None else report.frame[report.frame["cell_id"].isin(own)]
@@ -125,7 +125,7 @@ def show_failures(report: Report) -> None:
 def print_table(table: Table) -> None:
     from rich.console import Console
 
-    from diffsweep.report.layout import to_terminal
+    from diffsweep.report.tabular import to_terminal
 
     # a pipe or a log has no width of its own: one that holds most tables whole
     console = Console(width=None if sys.stdout.isatty() else max(shutil.get_terminal_size().columns, 120))

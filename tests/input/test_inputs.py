@@ -19,7 +19,7 @@ from PIL import Image, ImageCms, ImageColor, ImageOps
 
 from diffsweep.core.problems import BadInput
 from diffsweep.input.drawing import Drawing
-from diffsweep.input.file import File
+from diffsweep.input.file import PictureFile
 from diffsweep.input.world import World
 from diffsweep.runner.cell import freeze
 from diffsweep.runner.parts import build, names
@@ -54,31 +54,31 @@ def test_a_technique_that_needs_a_picture_says_so_where_there_is_none(config: Ca
 
 # -- files -----------------------------------------------------------------------------------------------------------
 def test_a_file_of_the_right_size_is_taken_as_it_is(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(File(saved(tmp_path, PICTURE)).pixels(16), PICTURE)
+    np.testing.assert_array_equal(PictureFile(saved(tmp_path, PICTURE)).pixels(16), PICTURE)
 
 
 @pytest.mark.parametrize("wide", [True, False])
 def test_the_centre_square_is_cropped(tmp_path: Path, wide: bool) -> None:
     framed = np.pad(PICTURE, [(0, 0), (5, 5), (0, 0)] if wide else [(5, 5), (0, 0), (0, 0)])
-    file = File(saved(tmp_path, framed))
+    file = PictureFile(saved(tmp_path, framed))
     np.testing.assert_array_equal(file.pixels(16), PICTURE)
     size = "26 x 16" if wide else "16 x 26"
     assert file.notes(16) == (f"{Path(file.path).name} is {size}: its centre square is taken",)
-    assert File(saved(tmp_path, PICTURE)).notes(16) == ()
+    assert PictureFile(saved(tmp_path, PICTURE)).notes(16) == ()
 
 
 @pytest.mark.parametrize("side", [5, 64])
 def test_a_file_of_another_size_is_resized_by_lanczos(tmp_path: Path, side: int) -> None:
     """A ramp, which a symmetric filter leaves a ramp away from the border."""
     ramp = np.tile(np.linspace(20, 220, 32)[:, None, None], (1, 32, 3)).round().astype(np.uint8)
-    pixels = File(saved(tmp_path, ramp)).pixels(side)
+    pixels = PictureFile(saved(tmp_path, ramp)).pixels(side)
     centres = (np.arange(side) + 0.5) * 32 / side - 0.5
     inner = (centres > 3 * max(1, 32 / side)) & (centres < 31 - 3 * max(1, 32 / side))
     np.testing.assert_allclose(pixels[inner, 0, 0], 20 + 200 * centres[inner] / 31, atol=1.5)
     # what tells Lanczos from smoother filters: it overshoots at an edge
     edge = np.zeros((32, 32, 3), np.uint8)
     edge[:, 16:] = 200
-    assert File(saved(tmp_path, edge)).pixels(64).max() > 205
+    assert PictureFile(saved(tmp_path, edge)).pixels(64).max() > 205
 
 
 # what the eight EXIF orientations ask of a viewer
@@ -98,7 +98,7 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 def test_a_photo_is_turned_upright(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    pixels = File(saved(tmp_path, PICTURE, exif=exif)).pixels(16)
+    pixels = PictureFile(saved(tmp_path, PICTURE, exif=exif)).pixels(16)
     np.testing.assert_array_equal(pixels, TURNS[orientation](PICTURE))
 
 
@@ -106,24 +106,24 @@ def test_transparent_parts_are_shown_on_white(tmp_path: Path) -> None:
     alpha = GREY[..., None]
     path = saved(tmp_path, np.concatenate([PICTURE, alpha], axis=2))
     share = alpha / 255
-    np.testing.assert_allclose(File(path).pixels(16), share * PICTURE + (1 - share) * 255, atol=1)
+    np.testing.assert_allclose(PictureFile(path).pixels(16), share * PICTURE + (1 - share) * 255, atol=1)
 
 
 def test_a_grey_file_has_three_equal_channels(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(File(saved(tmp_path, GREY)).pixels(16), np.repeat(GREY[..., None], 3, axis=2))
+    np.testing.assert_array_equal(PictureFile(saved(tmp_path, GREY)).pixels(16), np.repeat(GREY[..., None], 3, axis=2))
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_a_16_bit_file_is_scaled_to_8_bits_not_clipped(tmp_path: Path, suffix: str) -> None:
     deep = RNG.integers(0, 2**16, (16, 16), dtype=np.uint16)
-    pixels = File(saved(tmp_path, deep, f"picture.{suffix}")).pixels(16)
+    pixels = PictureFile(saved(tmp_path, deep, f"picture.{suffix}")).pixels(16)
     np.testing.assert_allclose(pixels, np.repeat(deep[..., None] / 257, 3, axis=2), atol=0.5 + 1e-6)
 
 
 def test_a_file_of_floating_point_numbers_has_no_known_range_and_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, (GREY / 255).astype(np.float32), "picture.tif")
     with pytest.raises(BadInput, match=f"^path={path}: "):
-        File(path).pixels(16)
+        PictureFile(path).pixels(16)
 
 
 @pytest.mark.parametrize("transparent", [False, True])
@@ -132,13 +132,13 @@ def test_a_palette_file_shows_its_colours(tmp_path: Path, transparent: bool) -> 
     image.putpalette([255, 0, 0, 0, 128, 0, 0, 0, 255])
     colours = np.array([[255, 0, 0], [0, 128, 0], [255, 255, 255] if transparent else [0, 0, 255]])
     path = saved(tmp_path, image, **({"transparency": b"\xff\xff\x00"} if transparent else {}))
-    np.testing.assert_array_equal(File(path).pixels(16), colours[GREY % 3])
+    np.testing.assert_array_equal(PictureFile(path).pixels(16), colours[GREY % 3])
 
 
 def test_a_file_under_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path, PICTURE)
     monkeypatch.setenv("HOME", str(tmp_path))
-    np.testing.assert_array_equal(File("~/picture.png").pixels(16), PICTURE)
+    np.testing.assert_array_equal(PictureFile("~/picture.png").pixels(16), PICTURE)
 
 
 def damaged(kind: str) -> bytes | None:
@@ -276,7 +276,7 @@ def test_a_picture_of_the_world_comes_with_its_caption() -> None:
 
 
 def test_a_caption_is_the_prompt_unless_one_is_given(config: Callable[..., Any]) -> None:
-    settings = config(technique="image_to_image", prompt=None, input="world", input__id="skull/photo/1")
+    settings = config(technique="image_to_image", prompt="auto", input="world", input__id="skull/photo/1")
     assert freeze(settings, {}).prompt == named("skull/photo/1").caption
     assert freeze({**settings, "prompt": "a red dog"}, {}).prompt == "a red dog"
 
@@ -337,15 +337,15 @@ def test_colours_are_read_as_the_profile_says(tmp_path: Path) -> None:
     path = saved(tmp_path, PICTURE, icc_profile=profile(P3, 2.2))
     light = (np.linalg.inv(SRGB) @ P3 @ ((PICTURE / 255) ** 2.1992).reshape(-1, 3).T).T.clip(0, 1)
     curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    pixels = File(path).pixels(16).astype(float)
+    pixels = PictureFile(path).pixels(16).astype(float)
     assert np.abs(pixels - PICTURE).max() > 20  # else there is nothing to see
     np.testing.assert_allclose(pixels.reshape(-1, 3), 255 * curve, atol=1.5)
-    assert File(path).notes(16) == ()
+    assert PictureFile(path).notes(16) == ()
 
 
 def test_a_picture_that_is_srgb_stays_as_it_is(tmp_path: Path) -> None:
     path = saved(tmp_path, PICTURE, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    np.testing.assert_array_equal(File(path).pixels(16), PICTURE)
+    np.testing.assert_array_equal(PictureFile(path).pixels(16), PICTURE)
 
 
 @pytest.mark.parametrize("name", ["sRGB-elle-V2-g10.icc", "linear"])
@@ -353,14 +353,14 @@ def test_light_of_srgbs_primaries_is_shown_as_srgb_whatever_the_profile_is_calle
     path = saved(tmp_path, PICTURE, icc_profile=profile(SRGB, 1.0, name))
     light = PICTURE / 255
     curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    np.testing.assert_allclose(File(path).pixels(16), 255 * curve, atol=2)
+    np.testing.assert_allclose(PictureFile(path).pixels(16), 255 * curve, atol=2)
 
 
 @pytest.mark.parametrize("content", [b"nonsense", profile(P3, 2.2)[:200]])
 def test_a_profile_that_cannot_be_used_is_told(tmp_path: Path, content: bytes) -> None:
     path = saved(tmp_path, PICTURE, icc_profile=content)
-    np.testing.assert_array_equal(File(path).pixels(16), PICTURE)
-    (note,) = File(path).notes(16)
+    np.testing.assert_array_equal(PictureFile(path).pixels(16), PICTURE)
+    (note,) = PictureFile(path).notes(16)
     assert note.startswith("picture.png has a colour profile that cannot be used")
 
 
@@ -374,39 +374,39 @@ def test_numbers_without_a_known_white_are_asked_about_and_read_with_it(tmp_path
     tifffile.imwrite(path, values)
     asked = rf"^path={path}: .* have no known white; input.white={white} says it"
     with pytest.raises(BadInput, match=asked):
-        File(path).pixels(16)
-    np.testing.assert_allclose(File(path, white=float(white)).pixels(16)[..., 0], GREY, atol=1)
+        PictureFile(path).pixels(16)
+    np.testing.assert_allclose(PictureFile(path, white=float(white)).pixels(16)[..., 0], GREY, atol=1)
 
 
 def test_numbers_below_0_are_given_no_advice_that_fails(tmp_path: Path) -> None:
     path = str(tmp_path / "picture.tif")
     tifffile.imwrite(path, (GREY / 255 - 1).astype("f4"))
-    for white in (None, 1.0):
+    for white in ("auto", 1.0):
         with pytest.raises(BadInput, match=r"no value is above 0, the largest is ") as refused:
-            File(path, white=white).pixels(16)
+            PictureFile(path, white=white).pixels(16)
         assert "white=" not in str(refused.value)
 
 
 def test_a_picture_that_is_transparent_all_over_is_told(tmp_path: Path) -> None:
     told = "picture.png is transparent all over: it is read as white"
     for alpha, notes in ((0, (told,)), (1, ())):
-        part = File(saved(tmp_path, Image.new("RGBA", (16, 16), (9, 9, 9, alpha))))
+        part = PictureFile(saved(tmp_path, Image.new("RGBA", (16, 16), (9, 9, 9, alpha))))
         assert part.notes(16) == notes
         (tmp_path / "picture.png").unlink()
 
 
 def test_12_bits_in_16_are_told_and_read_with_their_white(tmp_path: Path) -> None:
     path = saved(tmp_path, (GREY / 255 * 4095).astype(np.uint16))
-    assert File(path).pixels(16).max() == 16
-    (note,) = File(path).notes(16)
+    assert PictureFile(path).pixels(16).max() == 16
+    (note,) = PictureFile(path).notes(16)
     assert note == "picture.png is nearly black, its brightest value 4095 of 65535; input.white=4095 brightens it"
-    np.testing.assert_allclose(File(path, white=4095.0).pixels(16)[..., 0], GREY, atol=1)
-    assert File(path, white=4095.0).notes(16) == ()
+    np.testing.assert_allclose(PictureFile(path, white=4095.0).pixels(16)[..., 0], GREY, atol=1)
+    assert PictureFile(path, white=4095.0).notes(16) == ()
 
 
 def test_a_white_is_not_taken_for_a_file_that_has_one(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"^white=4095: .* has 8 bits a channel"):
-        File(saved(tmp_path, PICTURE), white=4095.0).pixels(16)
+        PictureFile(saved(tmp_path, PICTURE), white=4095.0).pixels(16)
 
 
 def test_of_an_animated_file_one_frame_is_read_and_told(tmp_path: Path) -> None:
@@ -414,22 +414,22 @@ def test_of_an_animated_file_one_frame_is_read_and_told(tmp_path: Path) -> None:
     first, *rest = map(Image.fromarray, stages)
     path = saved(tmp_path, first, "moving.gif", save_all=True, append_images=rest)
     for frame, shown in enumerate(stages):
-        assert (File(path, frame=frame).pixels(16)[..., 0] == shown).all()
-        assert File(path, frame=frame).notes(16) == (
+        assert (PictureFile(path, frame=frame).pixels(16)[..., 0] == shown).all()
+        assert PictureFile(path, frame=frame).notes(16) == (
             f"moving.gif has 4 frames, of which frame {frame} is read (input.frame)",
         )
     with pytest.raises(BadInput, match=r"^frame=4: .* has 4, counted from 0$"):
-        File(path, frame=4).pixels(16)
+        PictureFile(path, frame=4).pixels(16)
 
 
 def test_how_large_a_picture_may_be_is_a_key_and_not_pillows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path, PICTURE)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # 256 pixels: Pillow's own would refuse, or warn
-    np.testing.assert_array_equal(File(path).pixels(16), PICTURE)
+    np.testing.assert_array_equal(PictureFile(path).pixels(16), PICTURE)
     assert Image.MAX_IMAGE_PIXELS == 100
     saved(tmp_path, Image.new("1", (3000, 1000)))
     with pytest.raises(BadInput, match=r": 3 megapixels, and 2 are allowed; input\.max_megapixels=N allows more$"):
-        File(path, max_megapixels=2.0).pixels(16)
+        PictureFile(path, max_megapixels=2.0).pixels(16)
 
 
 def test_a_large_jpeg_is_read_no_larger_than_needed_and_looks_the_same(tmp_path: Path) -> None:
@@ -438,13 +438,13 @@ def test_a_large_jpeg_is_read_no_larger_than_needed_and_looks_the_same(tmp_path:
     path = saved(tmp_path, waves.astype(np.uint8), "picture.jpg", quality=95)
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.fit(image, (32, 32), Image.Resampling.LANCZOS)).astype(int)
-    assert np.abs(File(path).pixels(32) - expected).max() <= 2
+    assert np.abs(PictureFile(path).pixels(32) - expected).max() <= 2
 
 
 def test_a_heic_photo_is_read(tmp_path: Path) -> None:
     block = np.kron(np.arange(16, dtype=np.uint8).reshape(4, 4) * 16, np.ones((16, 16), np.uint8))
     pillow_heif.from_pillow(Image.fromarray(block).convert("RGB")).save(tmp_path / "photo.heic", quality=100)
-    np.testing.assert_allclose(File(str(tmp_path / "photo.heic")).pixels(64)[..., 0], block, atol=4)
+    np.testing.assert_allclose(PictureFile(str(tmp_path / "photo.heic")).pixels(64)[..., 0], block, atol=4)
 
 
 def test_a_heic_photo_is_told_from_a_damaged_file_where_nothing_reads_it(
@@ -453,7 +453,7 @@ def test_a_heic_photo_is_told_from_a_damaged_file_where_nothing_reads_it(
     (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
     monkeypatch.setattr("diffsweep.imagefile.find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"\(HEIC, which pillow-heif reads: pip install 'diffsweep\[heif\]'\)$"):
-        File(str(tmp_path / "photo.heic")).pixels(16)
+        PictureFile(str(tmp_path / "photo.heic")).pixels(16)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket"])
@@ -467,4 +467,4 @@ def test_what_would_be_waited_for_is_refused(tmp_path: Path, kind: str) -> None:
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(path))
     with pytest.raises(BadInput, match=rf"not a readable image \(a {kind}, where a file is needed\)$"):
-        File(str(path)).pixels(16)
+        PictureFile(str(path)).pixels(16)

@@ -14,7 +14,7 @@ import torch
 
 from diffsweep.core.problems import BadInput
 from diffsweep.metric import Batch, choose, score
-from diffsweep.metric.clip import Anagram, ClipScore
+from diffsweep.metric.clip import AnagramScore, ClipScore
 from diffsweep.model.clip import Clip
 from diffsweep.store.cells import Store
 from diffsweep.world import SCENES, STYLES, held_out, picture
@@ -119,9 +119,9 @@ def test_alignment_is_the_worst_views_cosine_and_concealment_how_surely_views_ar
         cosines = np.array([[cosine(view, prompt) for prompt in PROMPTS] for view in seen])
         likely = np.exp(cosines / temperature)
         told = np.trace(likely / likely.sum(0)) / 3, np.trace(likely / likely.sum(1, keepdims=True)) / 3
-        assert Anagram()(batch)[k].value == pytest.approx(cosines.diagonal().min(), abs=1e-5)
-        assert Anagram("concealment")(batch)[k].value == pytest.approx(np.mean(told), abs=1e-4)
-    right, wrong = (score.value for score in Anagram("concealment")(batch))
+        assert AnagramScore()(batch)[k].value == pytest.approx(cosines.diagonal().min(), abs=1e-5)
+        assert AnagramScore("concealment")(batch)[k].value == pytest.approx(np.mean(told), abs=1e-4)
+    right, wrong = (score.value for score in AnagramScore("concealment")(batch))
     assert right > 0.5 > wrong  # type: ignore[operator]
 
 
@@ -164,7 +164,7 @@ def test_another_kind_of_model_is_told(tmp_path: Path) -> None:
     folder = copied(tmp_path / "siglip")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "siglip"}))
-    with pytest.raises(BadInput, match=r"not a CLIP; its config\.json tells model_type siglip"):
+    with pytest.raises(BadInput, match=r"not a CLIP; its config\.json has model_type siglip"):
         Clip(str(folder)).fingerprint()
 
 

@@ -180,10 +180,10 @@ def test_weights_that_are_missing_are_told_with_what_fetches_them(
 
 def test_what_is_missing_is_skipped_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    chosen = choose(["psnr", "lpips_alex", "clip_score"], Options(missing="skip", clip=str(tmp_path / "nowhere")))
+    chosen = choose(["psnr", "lpips_alex", "clip_score"], Options(missing="skip", judge=str(tmp_path / "nowhere")))
     assert chosen.names == ["psnr"]
     assert list(chosen.unavailable) == ["lpips_alex", "clip_score"]
-    assert chosen.unavailable["clip_score"].startswith(f"metric.clip={tmp_path}/nowhere: no such folder")
+    assert chosen.unavailable["clip_score"].startswith(f"metric.judge={tmp_path}/nowhere: no such folder")
 
 
 def test_inception_needs_its_package_then_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +192,7 @@ def test_inception_needs_its_package_then_its_weights(tmp_path: Path, monkeypatc
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     present: Callable[[str], object] = {"torch_fidelity": object()}.get
     monkeypatch.setattr(backbone, "find_spec", lambda name: None)
-    assert INCEPTION.missing() == ("the package torch-fidelity is not installed; `pip install torch-fidelity` mends it")
+    assert INCEPTION.missing() == ("the package torch-fidelity is not installed; run `pip install torch-fidelity`")
     monkeypatch.setattr(backbone, "find_spec", present)
     assert str(INCEPTION.missing()).startswith("the weights of inception-v3-compat are not at ")
 
@@ -214,4 +214,4 @@ def test_damaged_weights_are_told_before_anything_is_measured(tmp_path: Path, mo
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     ALEXNET.path.parent.mkdir(parents=True)
     ALEXNET.path.write_bytes(b"cut short")
-    assert "are damaged; without it, `python -c" in str(ALEXNET.missing())
+    assert "are damaged: remove the file; `python -c" in str(ALEXNET.missing())

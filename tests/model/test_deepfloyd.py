@@ -105,7 +105,7 @@ def test_a_checkpoint_without_terminal_signal_is_sampled_on_its_own_schedule(cop
 
 def test_noise_predicted_without_any_signal_is_refused(copy: Path) -> None:
     edit(copy / "scheduler" / "scheduler_config.json", rescale_betas_zero_snr=True)
-    with pytest.raises(BadInput, match="noise predicted without any signal tells no clean picture"):
+    with pytest.raises(BadInput, match="noise predicted without any signal gives no clean picture"):
         DeepFloyd(str(copy)).stage()
 
 

@@ -163,7 +163,7 @@ def test_a_licence_and_a_token_are_asked_for(command: Command, hub: Hub) -> None
     refused = command()
     assert refused.returncode == 2
     assert f"its licence is not accepted: accept it at https://huggingface.co/{NAME}" in refused.stderr
-    assert "no token of the hub is there: run `hf auth login`, or set HF_TOKEN" in refused.stderr
+    assert "you have no token of the hub: run `hf auth login`, or set HF_TOKEN" in refused.stderr
     with_token = command(HF_TOKEN="hf_secret")
     assert "its licence is not accepted" in with_token.stderr and "no token" not in with_token.stderr
     assert "hf_secret" not in with_token.stderr + with_token.stdout

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from diffsweep.metric.sets import settings
+from diffsweep.metric.settings import settings
 from diffsweep.report import write
 from diffsweep.report.command import command
 from diffsweep.report.embed import embedded
-from diffsweep.report.write import whole_page, write_all
+from diffsweep.report.write import standalone_page, write_all
 from diffsweep.store.cells import Store
 from tests.rewriting import rewrite
 
@@ -212,7 +212,7 @@ def alone(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small sweep's page with its pictures in it, in a folder of its own; what it was made from is gone."""
     store, sweep = made()
     file = tmp_path_factory.mktemp("alone") / "mailed.html"
-    file.write_text(whole_page(store, sweep, write_all(store, sweep)))
+    file.write_text(standalone_page(store, sweep, write_all(store, sweep)))
     shutil.rmtree(store.root)
     return file
 
@@ -271,7 +271,7 @@ def test_what_is_left_out_is_told_where_it_would_be(
     report = write_all(store, sweep)
     monkeypatch.setattr(write, "embedded", lambda *given: replace(embedded(*given), uris=[], at={}, left_out=["all"]))
     file = report.folder / "report_whole.html"
-    file.write_text(whole_page(store, sweep, report))
+    file.write_text(standalone_page(store, sweep, report))
     page = opened(file, "pick=0,1")
     expect(page.locator("header")).to_contain_text("Left out of this file, which holds at most 25 MB of pictures: all.")
     expect(tile(page, 0)).to_contain_text("not in this file")

@@ -145,9 +145,9 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hydra_restore_singlet
 QUICK = ("model=analytic", "metric=none")
 SWEEPS = {
     "numbers": ("-m", "seed=0,1", "guidance.scale=1,7.5", "scheduler.steps=4", *QUICK),
-    "prompts": ("-m", 'prompt="a dog, a cat","it\'s \\"it\\"",null,\'7\',"\\${seed}"', "seed=3", *QUICK),
+    "prompts": ("-m", 'prompt="a dog, a cat","it\'s \\"it\\"",auto,\'7\',"\\${seed}"', "seed=3", *QUICK),
     "choices": ("technique=text_to_image,inpaint", "mask=box,ellipse", "scheduler=glob(dd*)", "--multirun", *QUICK),
-    "lists": ("-m", "technique=anagram,hybrid", 'technique.prompts=["a dog, a cat",null],["x","it\'s"]', *QUICK),
+    "lists": ("-m", "technique=anagram,hybrid", 'technique.prompts=["a dog, a cat",auto],["x","it\'s"]', *QUICK),
     "added": ("-m", "++technique.strength=0.3,1", "technique.start=input", "+sweeps=mask_softness", *QUICK),
     "file": ("+sweeps=quickstart", "seed=range(0,2)", "metric=none"),
     "named": ("-m", "sweep.name=it", "grid.rows=seed", "seed=0,1", "prompt=one", "output_dir=else where", *QUICK),

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from diffsweep.core.problems import BadInput
-from diffsweep.metric.sets import settings
+from diffsweep.metric.settings import settings
 from diffsweep.report import grid, sheet
 from diffsweep.report.caption import subtitle
 from diffsweep.report.frame import results

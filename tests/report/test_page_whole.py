@@ -19,7 +19,7 @@ from diffsweep import results
 from diffsweep.core.problems import BadInput
 from diffsweep.report import write
 from diffsweep.report.embed import embedded
-from diffsweep.report.write import whole_page, write_all
+from diffsweep.report.write import standalone_page, write_all
 from diffsweep.store.cells import Store
 from diffsweep.store.schema import to_json
 from tests.rewriting import rewrite
@@ -59,7 +59,7 @@ def varied(made: Made) -> tuple[Store, dict[str, Any]]:
 def test_every_picture_is_in_it_with_the_stores_bytes_each_content_once(made: Made) -> None:
     store, sweep = varied(made)
     report = write_all(store, sweep)
-    text = whole_page(store, sweep, report)
+    text = standalone_page(store, sweep, report)
     found = data_of(text)["embedded"]
     contents = [bytes_of(uri) for uri in found["uris"]]
     assert len(set(contents)) == len(contents)
@@ -77,7 +77,7 @@ def test_every_picture_is_in_it_with_the_stores_bytes_each_content_once(made: Ma
 def test_it_names_nothing_outside_of_itself(made: Made) -> None:
     store, sweep = varied(made)
     report = write_all(store, sweep)
-    text = whole_page(store, sweep, report)
+    text = standalone_page(store, sweep, report)
     markup = re.sub(r"<(script|style)\b.*?</\1>", "", text, flags=re.S)
     assert not [name for name in re.findall(r'\b(?:src|href)="([^"]*)"', markup) if not name.startswith(("#", "data:"))]
     assert "img-src data:;" in text and "img-src 'self'" not in text
@@ -89,7 +89,7 @@ def test_it_names_nothing_outside_of_itself(made: Made) -> None:
 def test_what_finds_no_room_is_left_out_and_named(made: Made) -> None:
     store, sweep = varied(made)
     folder = write_all(store, sweep).folder
-    ids = list(dict.fromkeys(cell["cell_id"] for cell in sweep["cells"] if store.whole(cell["cell_id"])))
+    ids = list(dict.fromkeys(cell["cell_id"] for cell in sweep["cells"] if store.is_complete(cell["cell_id"])))
 
     def size(*paths: Path) -> int:
         """Of the different contents, in bytes."""
@@ -119,7 +119,7 @@ def test_what_finds_no_room_is_left_out_and_named(made: Made) -> None:
 def test_the_page_says_what_is_left_out(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     store, sweep = varied(made)
     monkeypatch.setattr(write, "embedded", lambda *given: embedded(*given, room=0))
-    text = whole_page(store, sweep, write_all(store, sweep))
+    text = standalone_page(store, sweep, write_all(store, sweep))
     assert START not in text
     told = r"Left out of this file, which holds at most 0 MB of pictures: grid.png, .*the pictures of (\d) of \1 cells"
     assert re.search(told, text)

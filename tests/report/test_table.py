@@ -22,8 +22,8 @@ from diffsweep.core.problems import BadInput
 from diffsweep.report.caption import caption
 from diffsweep.report.frame import results
 from diffsweep.report.latex import to_latex
-from diffsweep.report.layout import to_csv, to_frame, to_markdown, to_terminal
 from diffsweep.report.table import Table, summarise
+from diffsweep.report.tabular import to_csv, to_frame, to_markdown, to_terminal
 from diffsweep.report.text import markdown
 from diffsweep.report.write import write_all
 from tests.rewriting import rewrite
@@ -409,7 +409,7 @@ def test_an_interval_ends_where_the_metric_does_and_the_caption_says_so() -> Non
     assert free.rows[0].stats["clip"].high > 1 and "cut at" not in caption(free)
     frame.attrs["metrics"]["clip"]["bounds"] = [-1, 1]
     cut = summarise(frame)
-    assert cut.rows[0].stats["clip"].high == 1 and "Intervals are cut at what a metric can be." in caption(cut)
+    assert cut.rows[0].stats["clip"].high == 1 and "Intervals end at the metric's bounds." in caption(cut)
     assert cut.rows[0].stats["clip"].low == free.rows[0].stats["clip"].low
     assert cut.rows[1].stats["clip"] == free.rows[1].stats["clip"]
 

@@ -58,7 +58,7 @@ def test_the_first_cell_that_was_watched_is_drawn_once(kept: tuple[Store, dict[s
 
 def test_a_cell_without_steps_or_of_another_sweep_is_told(kept: tuple[Store, dict[str, Any]], tmp_path: Path) -> None:
     store, sweep = kept
-    with pytest.raises(BadInput, match=r"cell=aaa: no steps were kept of it; .* engine\.trajectory=8"):
+    with pytest.raises(BadInput, match=r"cell=aaa: no steps are stored; .* engine\.trajectory=8"):
         write_trajectory(tmp_path, store, sweep, "aaa")
     with pytest.raises(BadInput, match="cell=c: no such cell in this sweep"):
         write_trajectory(tmp_path, store, sweep, "c")

@@ -159,25 +159,25 @@ def test_a_key_changes_the_id_exactly_where_it_changes_the_picture(
 # -- one picture, one id ----------------------------------------------------------------------------------------------
 EDIT = {"technique": "image_to_image", "scheduler__steps": 10}
 PATCH = {"technique": "inpaint", "mask__softness": 0.0}
-ANAGRAM = {"technique": "anagram", "technique__prompts": None}
+ANAGRAM = {"technique": "anagram", "technique__prompts": "auto"}
 SAME = {
     "a strength and its start index": ({**EDIT, "technique__strength": 0.6}, {**EDIT, "technique__start_index": 4}),
-    "no strength and 0.7": (EDIT, {**EDIT, "technique__strength": 0.7}),
+    "an auto strength and 0.7": (EDIT, {**EDIT, "technique__strength": 0.7}),
     "two strengths that round alike": ({**EDIT, "technique__strength": s} for s in (0.7, 0.79)),
     "two strengths of an inpainting": (
         {**PATCH, "scheduler__steps": 10, "technique__start": "input", "technique__strength": s} for s in (0.5, 0.55)
     ),
-    "no steps and 50": ({"scheduler__steps": None}, {"scheduler__steps": 50}),
-    "a preset and its own steps": ({"scheduler__spacing": "fast27", "scheduler__steps": n} for n in (None, 27)),
+    "auto steps and 50": ({"scheduler__steps": "auto"}, {"scheduler__steps": 50}),
+    "a preset and its own steps": ({"scheduler__spacing": "fast27", "scheduler__steps": n} for n in ("auto", 27)),
     "the checkpoint's spacing by name": ({}, {"scheduler__spacing": "leading"}),
     "the checkpoint's thresholding by name": ({}, {"scheduler__threshold": "none"}),
     "two spacings that visit the same": (
         {"scheduler__steps": 1000, "scheduler__spacing": s} for s in ("leading", "trailing")
     ),
     "a number of either type": ({"guidance__scale": 3}, {"guidance__scale": 3.0}),
-    "no prompt and the default": ({"prompt": None}, {"prompt": "a photo of a dog"}),
-    "no prompt and the input's caption": (
-        {**EDIT, "input": "world", "prompt": None},
+    "an auto prompt and the default": ({"prompt": "auto"}, {"prompt": "a photo of a dog"}),
+    "an auto prompt and the input's caption": (
+        {**EDIT, "input": "world", "prompt": "auto"},
         {**EDIT, "input": "world", "prompt": World().caption()},
     ),
     "a hard box and an ellipse over the same pixels": (PATCH, {**PATCH, "mask": "ellipse"}),
@@ -187,12 +187,12 @@ SAME = {
     "returns that never come": (PATCH, {**PATCH, "technique__jump": 4, "technique__resamples": 3}),
     "at scale 1, any negative prompt": ({"guidance__scale": 1.0, "guidance__negative_prompt": n} for n in ("", "blue")),
     "listed timesteps and the spacing that comes to them": (
-        {"scheduler__steps": None, "scheduler__spacing": [750, 500, 250, 0]},
+        {"scheduler__steps": "auto", "scheduler__spacing": [750, 500, 250, 0]},
         {"scheduler__spacing": "leading"},
     ),
-    "an open place among the prompts": (ANAGRAM, {**ANAGRAM, "technique__prompts": [None]}),
+    "an open place among the prompts": (ANAGRAM, {**ANAGRAM, "technique__prompts": ["auto"]}),
     "the first of several prompts": (
-        {**ANAGRAM, "prompt": "red", "technique__prompts": [None, "blue"]},
+        {**ANAGRAM, "prompt": "red", "technique__prompts": ["auto", "blue"]},
         {**ANAGRAM, "prompt": "green", "technique__prompts": ["red", "blue"]},
     ),
     "the view group beside an anagram's own views": (
@@ -225,7 +225,7 @@ def test_a_mask_is_known_by_its_pixels(frozen: Callable[..., Cell], tmp_path: Pa
     assert drawn.mask is not None and len(np.unique(drawn.mask)) > 2
     Image.fromarray(drawn.mask).save(tmp_path / "mask.png")
     path = str(tmp_path / "mask.png")
-    assert frozen(technique="inpaint", mask="file", mask__path=path, mask__softness=None).id == drawn.id
+    assert frozen(technique="inpaint", mask="file", mask__path=path, mask__softness="auto").id == drawn.id
     assert (
         frozen(technique="inpaint", mask="file", mask__path=path, mask__softness=1.0).id != drawn.id
     )  # feathered anew
@@ -253,7 +253,7 @@ def test_a_checkpoint_is_known_by_its_weights_and_not_by_its_place(frozen: Calla
 
 
 # -- other pictures, other ids -----------------------------------------------------------------------------------------
-@pytest.mark.parametrize("spacing", ["quadratic", "karras", "logsnr-uniform"])
+@pytest.mark.parametrize("spacing", ["quadratic", "karras", "logsnr_uniform"])
 def test_trajectories_of_one_length_are_told_apart(spacing: str, frozen: Callable[..., Cell]) -> None:
     """Where rounding drops doubles, different numbers of steps come to trajectories of the same length."""
     ids: dict[str, tuple[Level, ...]] = {}

@@ -185,12 +185,12 @@ def test_a_flipped_bit_that_leaves_size_and_time_is_found_by_who_reads_it_and_sa
     state, data = path.stat(), path.read_bytes()
     path.write_bytes(flipped(data))
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert store.whole(cell_id)  # no file is read whole to be counted
+    assert store.is_complete(cell_id)  # no file is read whole to be counted
     with pytest.raises(Damaged) as caught:
         store.pixels(cell_id)
-    assert caught.match(rf"^{path}: differs from its recorded hash$") and not store.whole(cell_id)
+    assert caught.match(rf"^{path}: differs from its recorded hash$") and not store.is_complete(cell_id)
     assert document(run())["runs"][-1]["cells"] == 1
-    assert path.read_bytes() == data and store.whole(cell_id)
+    assert path.read_bytes() == data and store.is_complete(cell_id)
 
 
 def test_a_copy_with_new_times_is_compared_once_and_then_trusted(
@@ -199,12 +199,12 @@ def test_a_copy_with_new_times_is_compared_once_and_then_trusted(
     (cell_id,) = [cell["cell_id"] for cell in document(run())["cells"]]
     store, hashed = Store(tmp_path / "outputs"), list[int]()
     monkeypatch.setattr("diffsweep.store.cells.sha256", lambda data: hashed.append(1) or "?")
-    assert store.whole(cell_id) and not hashed
+    assert store.is_complete(cell_id) and not hashed
     monkeypatch.undo()
     os.utime(store.folder(cell_id) / "image.png")
-    assert store.whole(cell_id)
+    assert store.is_complete(cell_id)
     monkeypatch.setattr("diffsweep.store.cells.sha256", lambda data: hashed.append(1) or "?")
-    assert store.whole(cell_id) and not hashed
+    assert store.is_complete(cell_id) and not hashed
 
 
 @pytest.mark.parametrize("kind", ["truncated", "empty", "zero bytes", "a bit", "missing", "a folder", "a pipe"])
@@ -212,9 +212,9 @@ def test_of_a_record_without_sizes_damage_is_found_too(kind: str, run: Callable[
     store = Store(tmp_path / "outputs")
     store.save("0" * 20, {"image": np.zeros((4, 4, 3), np.uint8)}, {})
     edited(lambda record: (record.pop("stats"), record.pop("schema")))(store.folder("0" * 20))
-    assert store.whole("0" * 20)
+    assert store.is_complete("0" * 20)
     DAMAGE[kind](store.folder("0" * 20))
-    assert not store.whole("0" * 20)
+    assert not store.is_complete("0" * 20)
 
 
 def test_a_damaged_base_is_sampled_again_before_what_enlarges_it(
@@ -298,7 +298,7 @@ def test_who_cannot_report_says_who_is_at_it_and_what_is_stored(
     run: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = run().folder
-    monkeypatch.setattr(locks.locked.__wrapped__, "__defaults__", (0.2, "", locks.told))  # type: ignore[attr-defined]
+    monkeypatch.setattr(locks.locked.__wrapped__, "__defaults__", (0.2, "", locks.report))  # type: ignore[attr-defined]
     with locked(folder, name="report"), pytest.raises(Busy) as caught:
         run(2)
     assert caught.match(rf"^{folder} is held by process {os.getpid()} on .*; gave up waiting\. 2 of 2 cells stored; ")

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from diffsweep.core import packages
+from diffsweep.core.keys import Auto
 from diffsweep.core.problems import BadInput
 from diffsweep.core.types import View
 from diffsweep.paths import shipped
@@ -124,7 +125,7 @@ def test_without_a_name_there_is_no_part(config: Any) -> None:
 
 
 def test_a_part_is_a_plain_mapping_and_back() -> None:
-    config = {"name": "anagram", "prompts": ["a", None], "views": ["identity", {"name": "rotate", "angle": 90}]}
+    config = {"name": "anagram", "prompts": ["a", "auto"], "views": ["identity", {"name": "rotate", "angle": 90}]}
     views = [{"name": "identity"}, {"name": "rotate", "angle": 90}]
     technique = build("technique", config)
     assert technique.views == (Identity(), Rotate(90))
@@ -148,7 +149,9 @@ def test_a_part_is_a_plain_mapping_and_back() -> None:
         (2, float | tuple[float, ...], 2.0),
         ([4, 1], float | tuple[float, ...], (4.0, 1.0)),
         ([], tuple[str, ...], ()),
-        (["a", None], tuple[str | None, ...] | None, ("a", None)),
+        (["a", "auto"], Auto | tuple[Auto | str, ...], ("a", "auto")),
+        ("auto", Auto | int, "auto"),
+        (3, Auto | int, 3),
         ([5], tuple[str, ...], ("5",)),
         ("flip", View, Flip()),
         ({"name": "flip", "axis": "horizontal"}, View, Flip("horizontal")),
@@ -180,6 +183,8 @@ def test_a_value_becomes_its_fields_type(value: Any, hint: Any, result: Any) -> 
         ("ab", tuple[str, ...], "a list"),
         (3, tuple[str, ...] | None, "a list or null"),
         ("x", float | tuple[float, ...], "a number or a list"),
+        (None, Auto | int, "auto or a whole number"),
+        ("x", Auto | float | None, "auto, a number or null"),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -192,7 +197,7 @@ def test_a_wrong_entry_of_a_list_is_not_told_as_a_wrong_list() -> None:
     (told,) = messages("technique", {"name": "hybrid", "sigma": ["a", 1]})
     assert told.startswith("technique.sigma=") and "list" in told and "number" in told
     (told,) = messages("technique", {"name": "anagram", "prompts": [["a"]]})
-    assert told.startswith("technique.prompts=") and "list" in told and told.count("null") <= 2
+    assert told.startswith("technique.prompts=") and "list" in told and told.count("auto") <= 2
 
 
 # -- all mistakes at once ----------------------------------------------------------------------------------------------

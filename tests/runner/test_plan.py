@@ -128,7 +128,7 @@ def test_what_a_sweep_has_in_common_cannot_differ(key: str, config: Config) -> N
     other = {
         **{"device": "auto", "output_dir": "elsewhere", "plugins": ["diffsweep"], "sweep": {"name": "another"}},
         **{"metric": {"name": "none", "names": ["psnr"]}, "tracker": {"name": "wandb"}},
-        **{"engine": {"rows": 3, "threads": None}, "grid": {"rows": None, "cols": "seed"}},
+        **{"engine": {"rows": 3, "threads": "auto"}, "grid": {"rows": "auto", "cols": "seed"}},
     }
     assert messages([(config(), {}), (config() | {key: other[key]}, {})]) == [f"{key}: cannot differ within a sweep"]
 
@@ -138,7 +138,7 @@ WRONG = [
     ("engine__threads", 0, ["engine.threads=0: must be between 1 and 1024"]),
     ("engine__rows", "many", ["engine.rows=many: must be auto or a whole number"]),
     ("engine__rows", 2.5, ["engine.rows=2.5: must be auto or a whole number"]),
-    ("engine__threads", "two", ["engine.threads=two: must be a whole number or null"]),
+    ("engine__threads", "two", ["engine.threads=two: must be auto or a whole number"]),
     ("engine__row", 3, ["engine.row: unknown key; it has rows, threads, trajectory; did you mean 'rows'?"]),
     (
         "grid__row",
@@ -146,11 +146,11 @@ WRONG = [
         ["grid.row: unknown key; it has rows, cols, blocks, metric, pictures, size; did you mean 'rows'?"],
     ),
     ("sweep__nam", "x", ["sweep.nam: unknown key; it has name, replace; did you mean 'name'?"]),
-    ("sweep__name", ["x"], ["sweep.name=['x']: must be text or null"]),
+    ("sweep__name", ["x"], ["sweep.name=['x']: must be auto or text"]),
     (
         "metric__nams",
         [],
-        ["metric.nams: unknown key; it has name, names, missing, clip, features, references; did you mean 'names'?"],
+        ["metric.nams: unknown key; it has name, names, missing, judge, features, references; did you mean 'names'?"],
     ),
     ("metric__names", "psnr", ["metric.names=psnr: must be a list"]),
     ("device", "gpu", ["device=gpu: must be auto, cpu, cuda or cuda:N"]),
@@ -407,10 +407,12 @@ def test_a_sheets_axis_may_be_held_at_one_value(config: Config) -> None:
 def test_a_text_that_no_file_can_hold_is_refused_before_anything_is_sampled(swept: Swept, key: str) -> None:
     groups = {"input": "file", "technique": "image_to_image"} if key.startswith("input") else {"tracker": "wandb"}
     found = messages(swept(**groups, **{key: "caf\udce9"}))
-    assert any(text.startswith(f"{key.replace('__', '.')}=caf\udce9: must be text in UTF-8") for text in found)
+    needs = {"output_dir": "text in UTF-8", "device": "text in UTF-8", "input__path": "text in UTF-8"}
+    told = f"{key.replace('__', '.')}=caf\udce9: must be {needs.get(key, 'auto or text in UTF-8')}"
+    assert any(text.startswith(told) for text in found)
 
 
 def test_so_is_one_within_a_list(swept: Swept) -> None:
     found = messages(swept(technique="anagram", technique__prompts=[["a dog", "caf\udce9"], ["a", "b"]]))
-    needs = "must be a list (each entry text in UTF-8 or null) or null"
+    needs = "must be auto or a list (each entry auto or text in UTF-8)"
     assert found == [f"technique.prompts={['a dog', 'caf' + chr(0xDCE9)]}: {needs}"]

@@ -102,7 +102,10 @@ def cells(config: Callable[..., dict[str, Any]]) -> Callable[..., list[Cell]]:
         first = replace(freeze(config(), {}), model=models["model"])
         if "upscale" not in models:
             return [first]
-        return [first, replace(first, base=first, upscale=SimpleNamespace(model=models["upscale"], asked=lambda p: p))]
+        return [
+            first,
+            replace(first, base=first, upscale=SimpleNamespace(model=models["upscale"], prompts_for=lambda p: p)),
+        ]
 
     return made
 
@@ -208,10 +211,10 @@ def test_a_recorded_shape_that_fits_no_more_is_told(
     assert most[0] > 2
     monkeypatch.setattr(preflight, "memory", lambda cells, device, rows, chosen: dict.fromkeys(rows, 2))
     assert run(6) == [*most, 2]
-    assert "do not fit any more, 2 do: bits may differ" in capsys.readouterr().err
+    assert "only 2 fit in memory now. Pictures may differ" in capsys.readouterr().err
     monkeypatch.undo()
     assert run(7) == [*most, 2, *most]
-    assert "bits may differ" not in capsys.readouterr().err
+    assert "may differ" not in capsys.readouterr().err
 
 
 def test_rows_that_no_memory_holds_are_refused_before_anything_is_loaded(
@@ -247,7 +250,7 @@ def test_rows_that_nobody_asks_for_are_told_and_far_too_many_refused(
         return capsys.readouterr().err
 
     assert "padding" not in run(4)
-    assert "note: engine.rows=9: 5 of them are padding, 4 is all that this sweep asks model at once\n" in run(9)
+    assert "note: engine.rows=9: 5 of them are padding, this sweep asks model for at most 4 at once\n" in run(9)
     assert "padding" in run(1028)
     with pytest.raises(BadInput, match=r"^engine\.rows=1029: 1025 of them are padding.*; at most 1024 .* 1028 rows$"):
         run(1029)

@@ -20,7 +20,7 @@ DEFAULT = "a photo of a dog"
 def frozen(config: Callable[..., Any], tmp_path: Path) -> Callable[..., Cell]:
     """A cell on a picture of the user's."""
     Image.new("RGB", (8, 8), "red").save(tmp_path / "house.png")
-    mine = {"input": "file", "input__path": str(tmp_path / "house.png"), "prompt": None}
+    mine = {"input": "file", "input__path": str(tmp_path / "house.png"), "prompt": "auto"}
     return lambda **changes: freeze(config(**{**mine, **changes}), {})
 
 
@@ -48,7 +48,7 @@ def test_what_restores_asks_about_no_prompt_and_guides_towards_nothing(
 @pytest.mark.parametrize("technique", ["image_to_image", "inpaint"])
 @pytest.mark.parametrize("picture", ["file", "drawing"])
 def test_what_edits_asks_for_a_prompt(technique: str, picture: str, config: Any, frozen: Callable[..., Cell]) -> None:
-    mine = frozen if picture == "file" else lambda **keys: freeze(config(**keys, prompt=None), {})
+    mine = frozen if picture == "file" else lambda **keys: freeze(config(**keys, prompt="auto"), {})
     with pytest.raises(BadInput) as refused:
         mine(technique=technique)
     assert refused.value.messages == [
@@ -60,7 +60,7 @@ def test_what_edits_asks_for_a_prompt(technique: str, picture: str, config: Any,
 
 def test_a_caption_is_the_prompt_of_both(config: Any) -> None:
     for technique in ("one_step_denoise", "iterative_denoise", "image_to_image", "inpaint"):
-        cell = freeze(config(technique=technique, input="world", prompt=None), {})
+        cell = freeze(config(technique=technique, input="world", prompt="auto"), {})
         assert cell.prompt == World().caption() and not [note for note in cell.notes if note.startswith("prompt")]
 
 
@@ -79,8 +79,8 @@ def test_what_asks_about_no_prompt_needs_none(frozen: Callable[..., Cell]) -> No
 
 
 def test_nothing_is_assumed_where_a_technique_has_all_its_prompts(config: Any) -> None:
-    own = {"technique": "anagram", "prompt": None, "technique__prompts": [DEFAULT, "red"]}
+    own = {"technique": "anagram", "prompt": "auto", "technique__prompts": [DEFAULT, "red"]}
     assert freeze(config(**own), {}).notes == ()
-    assert freeze(config(**own | {"technique__prompts": [None, "red"]}), {}).notes == (
+    assert freeze(config(**own | {"technique__prompts": ["auto", "red"]}), {}).notes == (
         f"prompt: none is given, anagram draws {DEFAULT!r}",
     )

@@ -29,10 +29,10 @@ from diffsweep.model.analytic import GaussianMixture
 from diffsweep.runner import run as runner
 from diffsweep.runner import sampling
 from diffsweep.runner.cell import cell_id
+from diffsweep.runner.ingredients import to_pixels
 from diffsweep.runner.plan import Raw, plan
 from diffsweep.runner.provenance import provenance
 from diffsweep.runner.run import Outcome
-from diffsweep.runner.work import to_pixels
 from diffsweep.store.cells import Store
 from tests.running import run_sweep
 
@@ -259,7 +259,7 @@ def test_a_sweep_is_not_replaced_by_a_narrower_one_unless_asked(
     run(seed=[0, 1, 2, 3])  # a wider one, and the same again, go on with it
     run(seed=[0, 1, 2, 3])
     capsys.readouterr()
-    told = [(config | {"sweep": {"name": None, "replace": True}}, axes) for config, axes in swept(seed=[0])]
+    told = [(config | {"sweep": {"name": "auto", "replace": True}}, axes) for config, axes in swept(seed=[0])]
     run_sweep(told, "mine")
     assert "note: mine had 3 other cells" in capsys.readouterr().err
     assert len(document(folder)["cells"]) == 1
@@ -544,10 +544,10 @@ def test_a_run_that_lacks_memory_is_recorded_and_the_next_begins_with_the_sweeps
     found = document(again.folder)
     assert (found["rows"], found["runs"][1]["rows"], found["runs"][1]["halvings"]) == (12, 12, 0)
     assert [record["provenance"]["rows"] for record in records(again)] == [3] * 6 + [12]
-    told = "12 model rows a call, as mine began; the last run lacked memory and ended with 3"
+    told = "mine began with 12 rows a call; the last run ran out of memory and ended with 3"
     assert told in capsys.readouterr().err
     run(seed=[0, 1, 2, 3, 4, 5, 6, 7])
-    assert "lacked memory" not in capsys.readouterr().err
+    assert "out of memory" not in capsys.readouterr().err
 
 
 def test_after_a_lack_that_stored_nothing_the_shape_is_the_first_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -591,7 +591,7 @@ def test_a_model_that_memory_cannot_hold_is_one_message(run: Run, monkeypatch: p
         )
 
     monkeypatch.setattr(GaussianMixture, method, lacks)
-    with pytest.raises(Lacking, match=r"^model: memory does not suffice to load it \(RuntimeError: .* 99 bytes\): end"):
+    with pytest.raises(Lacking, match=r"^model: not enough memory to load it \(RuntimeError: .* 99 bytes\): free"):
         run(seed=[0, 1])
 
 
@@ -688,7 +688,7 @@ def test_a_record_says_how_its_picture_came_about(run: Run, fresh_provenance: No
         torch.set_num_threads(threads)
     (record,) = records(outcome)
     assert cell_id(record["config"]) == record["cell_id"]
-    assert record["config"]["technique"] == {"name": "image_to_image", "start_index": 2, "strength": None}
+    assert record["config"]["technique"] == {"name": "image_to_image", "start_index": 2, "strength": "auto"}
     assert record["timesteps"] == [250, 0]  # the last two of 750, 500, 250, 0
     assert record["nfe"] == 4 and record["recipe"] == 2 and record["metrics"] == {}
     made = record["provenance"]

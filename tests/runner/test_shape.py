@@ -37,20 +37,20 @@ def test_what_never_ran_and_a_lone_cell_bind_nobody(before: Document) -> None:
 def test_a_sweep_goes_on_in_the_shape_that_it_began_with() -> None:
     found = as_begun({"model": 16, "upscale": 4}, earlier(8, upscale=4))
     assert (found.kept, found.rows) == ({"model": 8, "upscale": 4},) * 2
-    assert found.notes == ("model: 8 model rows a call, as mine began; engine.rows=16 would be faster",)
+    assert found.notes == ("model: mine began with 8 rows a call; engine.rows=16 would be faster",)
 
 
 def test_what_does_not_fit_any_more_is_kept_for_the_next_run() -> None:
     found = as_begun({"model": 2}, earlier(8))
     assert (found.kept, found.rows) == ({"model": 8}, {"model": 2})
     (note,) = found.notes
-    assert note.startswith("model: 8 model rows a call, as mine began, do not fit any more, 2 do: bits may differ")
+    assert note.startswith("model: mine began with 8 rows a call; only 2 fit in memory now. Pictures may differ")
 
 
 def test_a_run_that_lacked_memory_is_told_and_not_repeated() -> None:
     found = as_begun({"model": 8}, earlier(8, a_run(2, halvings=2)))
     assert (found.kept, found.rows) == ({"model": 8}, {"model": 8})
-    assert "ended with 2" in found.notes[0] and found.notes[0].endswith("engine.rows=2 keeps them")
+    assert "ended with 2" in found.notes[0] and found.notes[0].endswith("engine.rows=2 avoids that")
     assert as_begun({"model": 8}, earlier(8, a_run(2, halvings=0))).notes == ()
 
 

@@ -85,7 +85,7 @@ def test_quadratic_gaps_grow_towards_the_noise() -> None:
     assert gaps[0] > 5 * gaps[-1]
 
 
-@pytest.mark.parametrize("spacing", ["karras", "logsnr-uniform"])
+@pytest.mark.parametrize("spacing", ["karras", "logsnr_uniform"])
 def test_sigma_is_clipped_at_80_and_reaches_the_schedules_least(spacing: str) -> None:
     t = spaced(spacing, 30, COSINE)
     assert sigma(t[0]) == pytest.approx(80, rel=0.2)
@@ -100,7 +100,7 @@ def test_unclipped_the_cosine_schedule_would_collapse() -> None:
     uniform = {nearest(COSINE, high * (low / high) ** (i / 29)) for i in range(30)}
     assert (len(karras), len(uniform)) == (17, 24)
     assert len(spaced("karras", 30, COSINE)) == 30
-    assert len(spaced("logsnr-uniform", 30, COSINE)) == 30
+    assert len(spaced("logsnr_uniform", 30, COSINE)) == 30
 
 
 def test_karras_levels_are_evenly_spaced_in_the_seventh_root_of_sigma() -> None:
@@ -110,7 +110,7 @@ def test_karras_levels_are_evenly_spaced_in_the_seventh_root_of_sigma() -> None:
 
 
 def test_logsnr_levels_are_evenly_spaced_in_the_logarithm_of_sigma() -> None:
-    logs = [math.log(sigma(t)) for t in spaced("logsnr-uniform", 8, COSINE)]
+    logs = [math.log(sigma(t)) for t in spaced("logsnr_uniform", 8, COSINE)]
     gaps = [a - b for a, b in itertools.pairwise(logs)]
     assert max(gaps) / min(gaps) < 1.5
 
@@ -170,9 +170,9 @@ def test_a_list_of_timesteps_is_what_is_visited() -> None:
         ({"spacing": [20, -1]}, "spacing: -1 is below 0, the last timestep"),
         (
             {"spacing": [20, 10], "steps": 3},
-            "steps=3: the list fixes 2 steps; leave steps out, or choose another spacing, as checkpoint or leading",
+            "steps=3: the list fixes 2 steps; set steps=auto, or choose another spacing, such as leading",
         ),
-        ({"spacing": [20, "x"]}, "spacing=[20, 'x']: must be text or a list (each entry a number)"),
+        ({"spacing": [20, "x"]}, "spacing=[20, 'x']: must be auto, text or a list (each entry a number)"),
     ],
 )
 def test_a_list_that_is_no_trajectory_is_refused(keys: dict[str, Any], message: str) -> None:
@@ -193,7 +193,7 @@ def test_a_list_beyond_the_models_schedule_is_refused() -> None:
 def test_a_checkpoints_spacing_that_is_not_known_is_refused() -> None:
     """And not taken for another."""
     other = Stage((3, 8, 8), COSINE, spacing="exponential")
-    with pytest.raises(BadInput, match=r"^spacing=checkpoint: .*timestep_spacing=exponential: must be one of leading"):
+    with pytest.raises(BadInput, match=r"^spacing=auto: .*timestep_spacing=exponential: must be one of leading"):
         Ddpm(7).levels(other)
     assert timesteps(Ddpm(7, "leading"), other) == spaced("leading", 7, COSINE)
 

@@ -73,7 +73,7 @@ def step(
 @pytest.mark.parametrize("learned", [True, False])
 @pytest.mark.parametrize(("n", "spacing"), TRAJECTORIES)
 def test_ddpm_steps_as_diffusers_does(kind: str, learned: bool, n: int, spacing: str) -> None:
-    ours = Ddpm(None if n == 27 else n, spacing, kind)
+    ours = Ddpm("auto" if n == 27 else n, spacing, kind)
     variance = "learned_range" if learned else "fixed_small"
     theirs = exact(DDPMScheduler(beta_schedule=COSINE, variance_type=variance, **THEIRS[kind]))
     levels = ours.levels(STAGE)
@@ -112,7 +112,7 @@ def test_ddim_steps_as_diffusers_does_with_clipped_model_output(kind: str, eta: 
 @pytest.mark.parametrize("kind", ["dynamic", "none"])
 @pytest.mark.parametrize(("n", "spacing"), [*TRAJECTORIES, (15, "karras"), (2, "leading"), (1, "trailing")])
 def test_dpm_solver_steps_as_diffusers_does(kind: str, n: int, spacing: str) -> None:
-    ours = DpmSolver(None if n == 27 else n, spacing, kind)
+    ours = DpmSolver("auto" if n == 27 else n, spacing, kind)
     settings = {key: value for key, value in THEIRS[kind].items() if key != "clip_sample"}
     theirs = DPMSolverMultistepScheduler(
         beta_schedule=COSINE,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffsweep.core.types import Estimate
 from diffsweep.runner.cell import freeze
-from diffsweep.runner.work import to_pixels
+from diffsweep.runner.ingredients import to_pixels
 
 PROMPT = "a photo of a red dog"
 OTHER = "an oil painting of a skull"

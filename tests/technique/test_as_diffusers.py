@@ -41,7 +41,7 @@ from PIL import Image
 from diffsweep.model import deepfloyd
 from diffsweep.model.source import Source
 from diffsweep.runner.cell import Cell, freeze
-from diffsweep.runner.work import to_pixels
+from diffsweep.runner.ingredients import to_pixels
 
 PROMPT = "a photo of a dog"
 NEGATIVE = "an oil painting of a skull"

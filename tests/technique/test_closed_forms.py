@@ -234,7 +234,7 @@ def code_moments(technique: Any, timesteps: list[int], scheduler: Any, **parts: 
             return lambda: technique.program(job)
 
         works = [Work(i, started(probe), rounds(visited, scheduler, stage.process)) for i, probe in enumerate(probes)]
-        ended = sorted(Engine({"base": model()}, 64).run(works), key=lambda end: end.key)
+        ended = sorted(Engine({"base": model()}, 64).run(works), key=lambda end: end.owner)
         assert not [end.error for end in ended if end.error]
         return np.stack([end.result.image.double().flatten().numpy() for end in ended], axis=1)
 
@@ -471,7 +471,7 @@ def pair_pictures(
         return lambda: technique.program(job)
 
     works = [Work(i, started(noise), 1) for i, noise in enumerate(streams)]
-    ended = sorted(Engine({"base": pairs}, len(streams)).run(works), key=lambda end: end.key)
+    ended = sorted(Engine({"base": pairs}, len(streams)).run(works), key=lambda end: end.owner)
     assert not [end.error for end in ended if end.error]
     return [end.result.image.double().view(-1, 2).numpy() for end in ended]
 

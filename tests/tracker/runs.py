@@ -22,8 +22,8 @@ from diffsweep.report.table import summarise
 from diffsweep.report.write import Report
 from diffsweep.store.cells import Store
 from diffsweep.store.schema import to_json
-from diffsweep.tracker import said
-from diffsweep.tracker.said import run_id
+from diffsweep.tracker import run_logs
+from diffsweep.tracker.run_logs import run_id
 from diffsweep.tracker.wandb import Wandb
 from tests.rewriting import rewrite
 from tests.tracker.server import KEY
@@ -110,13 +110,13 @@ def reported(store: Store, sweep: dict[str, Any]) -> Report:
 
 def meanwhile(patch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
     """Do something while the sweep's run is open, before its sheets and figures are logged."""
-    shown_files = said.shown_files
+    shown_files = run_logs.shown_files
 
     def doing(report: Report) -> list[Path]:
         do()
         return shown_files(report)
 
-    patch.setattr(said, "shown_files", doing)
+    patch.setattr(run_logs, "shown_files", doing)
 
 
 def runs(store: Store) -> list[Path]:

@@ -227,7 +227,7 @@ def test_a_trial_that_is_stopped_early_and_the_next(tmp_path: Path) -> None:
     kept = {cell["cell_id"] for cell in cut["cells"]} & stored.keys()
     assert len(cut["cells"]) == 4 and len(scores) == 8
     assert 1 <= len(kept) < 4 and stored.keys() == kept | scores.keys()
-    assert f"stopped: {len(kept)} of 4 cells stored; the same command goes on from there\n" in said
+    assert f"stopped: {len(kept)} of 4 cells stored; the same command resumes from there\n" in said
 
     # the server has heard of it, of no other run, and that it has failed
     assert {bucket["name"] for bucket in server.asked("mutation UpsertBucket")} == {"next", "stopped"}

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from wandb.sdk.artifacts._validators import validate_artifact_name
 
-from diffsweep.report.write import Report, whole_page, write_all
+from diffsweep.report.write import Report, standalone_page, write_all
 from diffsweep.store.cells import Store
 from diffsweep.store.schema import to_json
 from diffsweep.tracker.artifact import artifact_name
-from diffsweep.tracker.said import run_id
+from diffsweep.tracker.run_logs import run_id
 from diffsweep.tracker.wandb import Wandb
 from tests.rewriting import rewrite
 from tests.tracker.runs import synced
@@ -114,7 +114,7 @@ def expected(store: Store, sweep: dict[str, Any], report: Report) -> dict[str, b
     files = {path.relative_to(report.folder).as_posix(): path.read_bytes() for path in paths}
     assert files.keys() > {"sweep.json", "results.parquet", "results.csv", "table.md", "table.tex", "grid.png"}
     assert "figures/curve_x-guidance.scale.pdf" in files
-    page = whole_page(store, sweep, report).encode()
+    page = standalone_page(store, sweep, report).encode()
     picture = (store.folder("0" * 20) / "image.png").read_bytes()
     assert base64.b64encode(picture) in page
     return files | {"report.html": page}

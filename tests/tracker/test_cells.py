@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from diffsweep.tracker.said import of_cell, run_id
+from diffsweep.tracker.run_logs import of_cell, run_id
 from diffsweep.tracker.wandb import Wandb
 from tests.rewriting import rewrite
 from tests.tracker.runs import (
@@ -233,7 +233,7 @@ def test_a_sweep_of_failed_cells_has_no_runs_of_cells(finished: Finished) -> Non
 
 
 @pytest.mark.parametrize(
-    "granularity, cells, expected", [(None, 3, 4), (None, 101, 1), ("cell", 3, 3), ("sweep", 3, 1)]
+    "granularity, cells, expected", [("auto", 3, 4), ("auto", 101, 1), ("cell", 3, 3), ("sweep", 3, 1)]
 )
 def test_what_has_a_run(granularity: str | None, cells: int, expected: int, tmp_path: Path) -> None:
     store, sweep, _ = swept(tmp_path)

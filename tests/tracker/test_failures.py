@@ -11,7 +11,7 @@ import pytest
 import wandb
 
 from diffsweep.tracker import session as session_module
-from diffsweep.tracker.said import run_id
+from diffsweep.tracker.run_logs import run_id
 from diffsweep.tracker.wandb import Wandb
 from tests.tracker.runs import (
     BOTH,
@@ -103,7 +103,7 @@ def test_an_error_is_one_warning(
     assert OFFLINE.log(*finished) is None
     name, text = type(error).__name__, " ".join(str(error).split())
     warning = f"warning: wandb: the sweep is stored, but not logged: {name}: {text}; "
-    assert capfd.readouterr() == ("", f"{warning}diffsweep-results sync scales logs it, once that is mended\n")
+    assert capfd.readouterr() == ("", f"{warning}diffsweep-results sync scales logs it, once that is fixed\n")
 
 
 def test_a_variables_value_that_wandb_refuses_is_told_by_its_name(
@@ -113,7 +113,7 @@ def test_a_variables_value_that_wandb_refuses_is_told_by_its_name(
     assert Wandb().log(*finished) is None
     out, err = capfd.readouterr()
     assert not out and len(err.splitlines()) == 1 and "WANDB_MODE: Input should be 'online', 'offline'" in err
-    assert "https://" not in err and err.endswith("diffsweep-results sync scales logs it, once that is mended\n")
+    assert "https://" not in err and err.endswith("diffsweep-results sync scales logs it, once that is fixed\n")
 
 
 def test_an_interrupt_goes_through_and_the_run_has_failed(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,9 @@ import wandb
 from diffsweep import app
 from diffsweep.metric.psnr import Psnr
 from diffsweep.report.frame import results
-from diffsweep.runner import following, preflight, sampling
+from diffsweep.runner import background, preflight, sampling
 from diffsweep.store.cells import Store, locked
-from diffsweep.tracker.said import run_id
+from diffsweep.tracker.run_logs import run_id
 from diffsweep.tracker.service import PRIVATE, awaited
 from diffsweep.tracker.session import Session
 from diffsweep.tracker.wandb import Wandb
@@ -38,7 +38,7 @@ END = None, None  # the numbers of no cell: what there is of all, then the page
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "WAIT", 0.05)
+    monkeypatch.setattr(background, "WAIT", 0.05)
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -280,7 +280,7 @@ def test_who_waits_for_another_process_says_so_and_goes_on(
         thread.start()
         said: list[str] = []
         until(lambda: bool(said.append(capfd.readouterr().err) or "".join(said)))
-        assert "".join(said) == "wandb: waiting for another process that tells of this sweep\n"
+        assert "".join(said) == "wandb: waiting for another process that logs this sweep\n"
     thread.join(60)
     assert session.close()
     (run,) = runs(store)
@@ -328,7 +328,7 @@ def test_one_that_must_wait_too_long_says_who_tells_the_rest(
     with locked(report.folder / "wandb"):
         assert OFFLINE.log(store, swept, report) is None
     assert not runs(store)
-    assert "another process tells of this sweep; diffsweep-results sync scales" in capfd.readouterr().err
+    assert "another process logs this sweep; diffsweep-results sync scales" in capfd.readouterr().err
 
 
 def test_pictures_that_a_cell_is_about_to_have_are_not_told_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,12 +337,12 @@ def test_pictures_that_a_cell_is_about_to_have_are_not_told_of_before(monkeypatc
     told: list[tuple[str, bool]] = []
     cells = Session.cells
 
-    def telling(session: Session, document: Any, cell_ids: Any) -> None:
+    def slow(session: Session, document: Any, cell_ids: Any) -> None:
         records = {cell_id: Store(Path("outputs")).record(cell_id) for cell_id in cell_ids}
         told.extend((cell_id, "trajectory" in record["facts"]) for cell_id, record in records.items())
         cells(session, document, cell_ids)
 
-    monkeypatch.setattr(Session, "cells", telling)
+    monkeypatch.setattr(Session, "cells", slow)
     before_the_last_cell(monkeypatch, 3, lambda: until(lambda: len(told) >= 2))
     assert command(monkeypatch, "seed=0,1,2", "engine.trajectory=2") == 0
     assert told and {cell_id for cell_id, _ in told} <= set(stored)

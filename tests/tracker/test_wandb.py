@@ -15,12 +15,12 @@ import yaml
 
 from diffsweep.core.problems import BadInput
 from diffsweep.paths import shipped
-from diffsweep.report.choice import common
+from diffsweep.report.selection import common
 from diffsweep.runner.parts import build
 from diffsweep.store.cells import Store
-from diffsweep.tracker import said, steps
+from diffsweep.tracker import run_logs, steps
 from diffsweep.tracker.none import NoTracker
-from diffsweep.tracker.said import run_id
+from diffsweep.tracker.run_logs import run_id
 from diffsweep.tracker.wandb import Wandb
 from tests.rewriting import rewrite
 from tests.tracker.runs import (
@@ -215,7 +215,7 @@ def test_many_pictures_are_thinned_evenly_and_the_line_says_so(tmp_path: Path) -
 
 
 def test_there_is_room_for_so_many_rows_and_pictures(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, most in product((steps, said), ("MOST_ROWS", "MOST_PICTURES")):
+    for module, most in product((steps, run_logs), ("MOST_ROWS", "MOST_PICTURES")):
         monkeypatch.setattr(module, most, 2)
     line = OFFLINE.log(*finished)
     assert line is not None and line.endswith(" (2 of 4 rows, 2 of 3 pictures)")
@@ -266,7 +266,10 @@ def test_common_keeps_what_is_equal_at_any_depth() -> None:
     [
         ({"project": "a/b"}, "tracker.project=a/b: must be 1 to 128 characters, none of them"),
         ({"project": ""}, "tracker.project=: must be 1 to 128 characters"),
-        ({"mode": "onlin"}, "tracker.mode=onlin: must be one of online, offline, disabled; did you mean 'online'?"),
+        (
+            {"mode": "onlin"},
+            "tracker.mode=onlin: must be one of auto, online, offline, disabled; did you mean 'online'?",
+        ),
         ({"tags": ["good", "x" * 65]}, "tracker.tags: 'xxx"),
         ({"tags": [""]}, "tracker.tags: '' must be 1 to 64 characters"),
         ({"proyect": "a"}, "tracker.proyect: unknown key of tracker=wandb"),

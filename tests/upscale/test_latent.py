@@ -36,7 +36,12 @@ def cascade(config: Any, checkpoint: Path, enlarging: Path, latent: Path, tmp_pa
         raw["model"]["path"], raw["upscale"]["path"] = str(checkpoint), str(enlarging)
         raw["scheduler"]["steps"], raw["upscale"]["scheduler"]["steps"] = 2, 2
         raw["upscale"]["then"] = config(upscale="x4")["upscale"]
-        then = {"path": str(latent), "variant": None, "dtype": "float32", "text": {"dtype": "float32", "device": None}}
+        then = {
+            "path": str(latent),
+            "variant": None,
+            "dtype": "float32",
+            "text": {"dtype": "float32", "device": "auto"},
+        }
         raw["upscale"]["then"] |= then
         raw["upscale"]["then"]["scheduler"]["steps"] = 3
         for key, value in changes.items():
@@ -90,7 +95,7 @@ def test_a_cascade_of_three_shares_its_first_stages(cascade: Callable[..., Any],
     raw = [
         (
             cascade(seed=seed, upscale__noise_level=second, upscale__then__noise_level=third, guidance__scale=1.0)
-            | {"sweep": {"name": None}},
+            | {"sweep": {"name": "auto"}},
             {"seed": seed, "upscale.noise_level": second, "upscale.then.noise_level": third},
         )
         for seed in (0, 1)
@@ -180,7 +185,7 @@ def test_a_picture_is_named_by_all_that_made_it(cascade: Callable[..., Any]) -> 
         {"upscale__then__noise_level": 3},
         {"upscale__then__scheduler__steps": 4},
         {"upscale__then__dtype": "bfloat16"},
-        {"upscale__then__text": {"dtype": "bfloat16", "device": None}},
+        {"upscale__then__text": {"dtype": "bfloat16", "device": "auto"}},
     ]
     ids = [freeze(cascade(**change), {}).id for change in changes]
     assert len({usual.id, usual.base.id, usual.base.base.id, *ids}) == 3 + len(changes)
@@ -195,7 +200,7 @@ def test_a_picture_is_named_by_all_that_made_it(cascade: Callable[..., Any]) -> 
         ({"upscale__then__scheduler__steps": 2000}, r"^upscale\.then\.scheduler\.steps=2000"),
         ({"upscale__then__dtype": "float16"}, r"^upscale\.then\.dtype=float16: must be one of"),
         (
-            {"upscale__then__text": {"dtype": "float16", "device": None}},
+            {"upscale__then__text": {"dtype": "float16", "device": "auto"}},
             r"^upscale\.then\.text\.dtype=float16: must be",
         ),
     ],

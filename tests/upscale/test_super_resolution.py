@@ -127,7 +127,7 @@ def test_it_is_diffusers_super_resolution_of_the_stored_first_picture(
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The picture side of each model call, as they come."""
     sides: list[int] = []
-    for model in (GaussianMixture, deepfloyd.Loaded):
+    for model in (GaussianMixture, deepfloyd.LoadedDeepFloyd):
         predict = model.predict
 
         def counted(self: Any, x: Any, *rest: Any, predict: Any = predict) -> Estimate:
@@ -276,7 +276,7 @@ def test_an_anagram_of_one_view_and_prompt_and_a_hybrid_of_one_prompt_are_text_t
 
 
 def test_a_hybrids_bands_part_at_the_same_frequencies(settings: Any) -> None:
-    from diffsweep.runner.work import job
+    from diffsweep.runner.ingredients import job
 
     cell = freeze(settings(technique="hybrid", technique__sigma=1.5, technique__kernel=9), {})
     (low, _), (high, _) = cell.technique.guided(job(cell, low=np.zeros((8, 8, 3), np.uint8))).parts

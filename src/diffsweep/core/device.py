@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
+from diffsweep.core.keys import AUTO
 from diffsweep.core.problems import BadInput
 
 
-def known(asked: str) -> str | None:
+def not_a_device(asked: str) -> str | None:
     """A problem unless it names a device."""
     good = re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked)
     return None if good else f"device={asked}: must be auto, cpu, cuda or cuda:N"
@@ -18,7 +19,7 @@ def present(asked: str, key: str = "device", instead: str = "device=cpu runs on 
     import torch
 
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if asked == "auto":
+    if asked == AUTO:
         return "cuda" if there else "cpu"
     if asked.startswith("cuda") and int(asked.partition(":")[2] or 0) >= there:
         found = f"torch finds {there}" if there else "no CUDA device is available to torch"

@@ -1,4 +1,4 @@
-"""What failed, and why: a line for tables and the screen, and the traceback in a file for whoever mends it."""
+"""What failed, and why: a line for tables and the screen, and a traceback in a file."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         write(place, data)
         os.replace(place, path)
     except OSError as error:
-        if error.errno is not None:  # a full disk tells no name
+        if error.errno is not None:  # a full disk gives no name
             error.filename = error.filename or str(path)
         raise
     finally:
@@ -95,7 +95,7 @@ def tidy(folder: Path, *names: str) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder, as far as the system lets."""
+    """Remove a file, a link or a folder, as far as the system allows."""
     try:
         path.unlink()
     except FileNotFoundError:

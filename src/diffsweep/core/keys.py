@@ -1,9 +1,14 @@
-"""Dotted keys: `guidance.scale` in nested mappings."""
+"""Keys of a configuration: dotted ones (`guidance.scale` in nested mappings), and the value `auto`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeVar
+
+Auto = Literal["auto"]
+AUTO: Auto = "auto"  # the checkpoint, the input, the environment, the machine or other keys decide
+
+T = TypeVar("T")
 
 
 def at(config: Any, key: str, default: Any = None) -> Any:
@@ -13,3 +18,8 @@ def at(config: Any, key: str, default: Any = None) -> Any:
             return default
         config = config[word]
     return config
+
+
+def given(value: T | Auto) -> T | None:
+    """The value that a user gives; None where it is auto."""
+    return None if value == AUTO else value

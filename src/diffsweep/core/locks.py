@@ -1,4 +1,4 @@
-"""A folder held against other processes, which can say who holds it.
+"""Locks a folder against other processes, which can say who holds it.
 
 The lock is on a file in the folder, which names its owner: a lock on the folder itself excludes nobody over NFS. The
 system releases it when its process ends, however that ends. While its owner works, it renews what stands there: others
@@ -25,26 +25,26 @@ from diffsweep.core.text import visible
 
 PATIENCE = 300.0  # seconds for a process that holds a folder and is silent
 BEAT = 5.0  # seconds after which a holder says that it works
-SOON = 3.0  # seconds after which a wait is told
+SOON = 3.0  # seconds after which a wait is reported
 PAUSE = 0.05  # seconds between two tries
 
 
 class Busy(RuntimeError):
-    """Another process holds what is wanted; the message says which one."""
+    """Another process holds the lock; the message says which one."""
 
 
-def told(message: str) -> None:
+def report(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def locked(
-    folder: Path, patience: float = PATIENCE, name: str = "", tell: Callable[[str], None] = told
+    folder: Path, patience: float = PATIENCE, name: str = "", tell: Callable[[str], None] = report
 ) -> Iterator[None]:
     """Hold a folder against other processes that do so, where the system can (not on Windows).
 
     Busy where the process that has it is silent for longer than `patience` seconds. name: of one of several locks of a
-    folder. tell: hears of a wait that lasts.
+    folder. tell: called when a wait lasts.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if find_spec("fcntl") is None:

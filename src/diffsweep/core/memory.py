@@ -1,4 +1,4 @@
-"""Whether an error says that memory did not suffice, on a device or on the processor. Imports no torch."""
+"""Whether an error means that memory ran out, on a device or on the processor. Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _UNLOADED = (
 
 
 class Lacking(MemoryError):
-    """Memory did not suffice; the message says for what, and what helps."""
+    """Memory ran out; the message says for what, and what helps."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice."""
+    """Whether memory ran out."""
     torch = sys.modules.get("torch")  # without it, none of its errors
     if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True

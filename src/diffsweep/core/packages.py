@@ -1,4 +1,4 @@
-"""Where parts are looked for: the user's packages, named or declared by an entry point, then diffsweep itself."""
+"""Where diffsweep looks for parts: the user's packages, named or declared by an entry point, then diffsweep itself."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def packages(plugins: tuple[str, ...] = ()) -> tuple[str, ...]:
 
 
 def _wrong(name: str) -> str | None:
-    """What is wrong with a plugin, found without running any of its code: a package's folders tell."""
+    """What is wrong with a plugin, found from its folders, without running any of its code."""
     groups = sorted(folder.name for folder in shipped("conf").iterdir() if folder.is_dir())
     first, *inner = name.split(".")
     try:  # of a dotted name, it would import the package above

@@ -1,10 +1,11 @@
-"""What a user can mend: collected over a whole sweep, told at once, exit code 2."""
+"""Mistakes that a user can mend: collected over a whole sweep, reported together, exit code 2."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from diffsweep.core.keys import Auto
 from diffsweep.core.text import visible
 
 
@@ -31,9 +32,9 @@ def require(*problems: str | None) -> None:
         raise BadInput(found)
 
 
-def within(key: str, value: float | None, low: float, high: float | None = None) -> str | None:
-    """A problem unless low <= value <= high; None (unset) is within."""
-    if value is None or (low <= value and (high is None or value <= high)):
+def within(key: str, value: float | Auto | None, low: float, high: float | None = None) -> str | None:
+    """A problem unless low <= value <= high; None and auto are within."""
+    if value is None or isinstance(value, str) or (low <= value and (high is None or value <= high)):
         return None
     return f"{key}={value}: must be " + (f"at least {low}" if high is None else f"between {low} and {high}")
 

@@ -1,4 +1,4 @@
-"""Texts that may come from anywhere, as they are shown: in a terminal, a table, a message."""
+"""Texts from anywhere, made fit to show in a terminal, a table or a message."""
 
 from __future__ import annotations
 

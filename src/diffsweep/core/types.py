@@ -154,7 +154,7 @@ class Model(Protocol):
     stage: Stage
 
     def encode(self, prompts: Sequence[str]) -> int:
-        """Know these prompts' embeddings, each encoded on its own; returns how many nobody had encoded yet."""
+        """Know these prompts' embeddings, each encoded on its own; returns how many were new."""
         ...
 
     def ready(self) -> int:

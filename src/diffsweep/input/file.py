@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from diffsweep import imagefile
+from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, require, within
 from diffsweep.input.colour import scaled, srgb
 from diffsweep.input.picture import Picture
@@ -21,21 +22,21 @@ SPARE = 4  # a JPEG is decoded at this many times the size asked for, or more
 
 
 @dataclass(frozen=True)
-class File(Picture):
+class PictureFile(Picture):
     """path: the file; transparent parts are shown on white. frame: of an animated file, from 0. white: the value that
-    is white, of 32-bit and floating point files, or of fewer bits in a file of 16; None for 65535 in one of 16 bits.
+    is white, of 32-bit and floating point files, or of fewer bits in a file of 16; auto is 65535 in one of 16 bits.
     max_megapixels: larger ones are refused.
     """
 
     path: str = ""
     frame: int = 0
-    white: float | None = None
+    white: Auto | float = AUTO
     max_megapixels: float = imagefile.MEGAPIXELS
 
     def __post_init__(self) -> None:
         require(
             within("frame", self.frame, 0),
-            f"white={self.white}: must be above 0" if self.white is not None and self.white <= 0 else None,
+            f"white={self.white}: must be above 0" if self.white != AUTO and self.white <= 0 else None,
             within("max_megapixels", self.max_megapixels, 0),
         )
 
@@ -53,7 +54,7 @@ class File(Picture):
 
 
 @lru_cache(maxsize=256)
-def _square(file: File, stamp: object, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
+def _square(file: PictureFile, stamp: object, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """The picture, and what should be known of how it was read. stamp: so that a changed file is read anew."""
     allow = "; input.max_megapixels=N allows more"
     with imagefile.opened(file.path, file.frame, file.max_megapixels, allow) as image:
@@ -64,9 +65,9 @@ def _square(file: File, stamp: object, size: int) -> tuple[np.ndarray, tuple[str
         image.draft(None, (SPARE * size, SPARE * size))
         turned, profile = imagefile.orientation(image), image.info.get("icc_profile")
         if imagefile.is_deep(image):
-            picture, note = scaled(image, size, file.white)
+            picture, note = scaled(image, size, given(file.white))
         else:
-            if file.white is not None:
+            if file.white != AUTO:
                 raise BadInput(
                     f"white={file.white:g}: {file.path} has 8 bits a channel, whose white is 255; leave white out"
                 )

@@ -1,4 +1,4 @@
-"""What every input gives: pixels of the size asked for, and what is known of them. Needs no torch."""
+"""What every input provides: pixels of a given size, a caption, and notes. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Picture(ABC):
         """uint8, size x size x 3."""
 
     def caption(self) -> str | None:
-        """The prompt where none is given."""
+        """The prompt that `auto` stands for."""
         return None
 
     def proportions(self) -> tuple[int, int]:
@@ -23,9 +23,9 @@ class Picture(ABC):
         return 1, 1
 
     def notes(self, size: int) -> tuple[str, ...]:
-        """What a user should know of how it was read."""
+        """Notes on how it was read."""
         return ()
 
     def stamp(self) -> object:
-        """What changes when the file does that it is read from; pixels are kept for each."""
+        """A value that changes with the file; pixels are cached by it."""
         return None

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from diffsweep import imagefile
+from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, within
 from diffsweep.mask.levels import Levels, found
 from diffsweep.mask.mask import HALF
@@ -25,16 +26,20 @@ FACTOR = 0.02  # by which the sides' ratio may differ from the picture's
 
 
 @dataclass(frozen=True)
-class File(Soft):
-    """softness: None for the file's grey values; a number for the region at or above the threshold, its edge feathered
+class MaskFile(Soft):
+    """softness: auto is the file's grey values; a number for the region at or above the threshold, its edge feathered
     by so many pixels, 0 for a hard edge. threshold: a value of the file, 1 to 255, from which on a pixel belongs to the
-    region; None for 128 where a region is needed. frame: of an animated file, from 0.
+    region; auto is 128 where a region is needed. frame: of an animated file, from 0.
     """
 
-    softness: float | None = None  # type: ignore[assignment]  # None is a file's alone
+    softness: Auto | float = AUTO  # type: ignore[assignment]  # auto is a file's alone
     path: str = ""
-    threshold: int | None = None
+    threshold: Auto | int = AUTO
     frame: int = 0
+
+    @property
+    def feather(self) -> float:
+        return given(self.softness) or 0.0
 
     def problems(self) -> list[str | None]:
         return [within("threshold", self.threshold, 1, 255), within("frame", self.frame, 0)]
@@ -56,19 +61,19 @@ class File(Soft):
         return self._read(size)[0] >= HALF
 
     def values(self, size: int) -> np.ndarray:
-        if self.softness is not None or self.threshold is not None:
+        if (self.softness, self.threshold) != (AUTO, AUTO):
             return super().values(size)
         grey = self._read(size)[0]
         return 255 - grey if self.invert else grey
 
     def notes(self, size: int) -> tuple[str, ...]:
         grey, notes = self._read(size)
-        if self.softness is None and ((grey > 0) & (grey < 255)).any():
+        if self.softness == AUTO and ((grey > 0) & (grey < 255)).any():
             return (*notes, f"{Path(self.path).name} {SOFT}")
         return notes
 
     def _read(self, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
-        return _square(self.path, self.stamp(), self.frame, self.threshold, self.invert, size)
+        return _square(self.path, self.stamp(), self.frame, given(self.threshold), self.invert, size)
 
 
 @lru_cache(maxsize=256)
@@ -77,7 +82,7 @@ def _square(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """The centre square's values, not inverted, and what was assumed. stamp: so that a changed file is read anew."""
     with imagefile.opened(path, frame) as image:
-        told = imagefile.frame_note(image, frame, "mask.frame")
+        frame_note = imagefile.frame_note(image, frame, "mask.frame")
         levels, number = found(image), imagefile.frames(image)
         if threshold is None:
             other = f"; mask.frame={int(frame == 0)} reads another of its {number} frames" if number > 1 else ""
@@ -91,4 +96,4 @@ def _square(
     values = np.asarray(imagefile.upright(grey, turned))
     if levels.two:
         values = np.where(values >= HALF, 255, 0).astype(np.uint8)
-    return values, tuple(f"{Path(path).name} {note}" for note in (told, *levels.notes) if note)
+    return values, tuple(f"{Path(path).name} {note}" for note in (frame_note, *levels.notes) if note)

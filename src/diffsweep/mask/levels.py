@@ -1,7 +1,7 @@
-"""What the pixels of a mask's file say: values of 8 bits, and what was assumed to get them.
+"""A mask file's pixels as values of 8 bits, and what was assumed to get them.
 
 A file often holds what only its maker knows to be a mask: a label map of 0 and 1, strokes in the alpha channel, a white
-of 254, the noise of JPEG. What can be told apart is put right, and noted; what cannot is refused with what would help.
+of 254, the noise of JPEG. diffsweep corrects and notes what is clear, and refuses the rest with what would help.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Levels:
         low, high = int(values.min()), int(values.max())
         if high == 1 and low == 0:
             note = "holds the values 0 and 1: read as a label map, where 1 is regenerated"
-            return Levels(values * 255, (*(told for told in notes if not told.startswith(HOLDS)), note))
+            return Levels(values * 255, (*(one for one in notes if not one.startswith(HOLDS)), note))
         if self.labels and high:
             raise BadInput(f"path={path}: {_labelled(values)}")
         if high < DARK and not inverted:

@@ -1,4 +1,4 @@
-"""What every mask gives: values of the size asked for, and what is known of them. Needs no torch."""
+"""What every mask provides: values of a given size, its region, and notes. Needs no torch."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Mask(ABC):
         """BadInput unless it can be a mask of a picture of these proportions, before it is cropped."""
 
     def notes(self, size: int) -> tuple[str, ...]:
-        """What a user should know of how it was read."""
+        """Notes on how it was read."""
         return ()
 
     def stamp(self) -> object:
-        """What changes when the file does that it is read from; values are kept for each."""
+        """A value that changes with the file; values are cached by it."""
         return None

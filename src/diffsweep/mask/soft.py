@@ -38,6 +38,11 @@ class Soft(Mask):
             *self.problems(),
         )
 
+    @property
+    def feather(self) -> float:
+        """The band's width."""
+        return self.softness
+
     def problems(self) -> list[str | None]:
         """What is wrong with the shape's own keys."""
         return []
@@ -51,13 +56,13 @@ class Soft(Mask):
 
     def values(self, size: int) -> np.ndarray:
         region = self.hard(size)
-        if not self.softness or region.all() or not region.any():
+        if not self.feather or region.all() or not region.any():
             return region.astype(np.uint8) * 255
-        u = np.clip(SHIFT[self.side] + signed_distance(region) / self.softness, 0, 1)
+        u = np.clip(SHIFT[self.side] + signed_distance(region) / self.feather, 0, 1)
         return np.rint(255 * rise(u, self.profile)).astype(np.uint8)
 
     def enlarged(self, factor: float) -> Self:
-        return replace(self, softness=self.softness * factor) if self.softness else self
+        return replace(self, softness=self.feather * factor) if self.feather else self
 
 
 def signed_distance(region: np.ndarray) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""Networks that torchvision and torch-fidelity keep in torch's own folder. Nothing is downloaded here: what is not
-there is told with the command that fetches it."""
+"""Networks that torchvision and torch-fidelity keep in torch's own folder. Nothing is downloaded here: a message names
+the command that downloads missing weights."""
 
 from __future__ import annotations
 
@@ -29,21 +29,22 @@ class Backbone:
         return home.expanduser() / "hub" / "checkpoints" / self.file
 
     def missing(self) -> str | None:
-        """What stands in the way, and what mends it; None where nothing does."""
+        """What is missing, and how to get it; None where nothing is."""
         if self.package and find_spec(self.package.replace("-", "_")) is None:
-            return f"the package {self.package} is not installed; `pip install {self.package}` mends it"
+            return f"the package {self.package} is not installed; run `pip install {self.package}`"
         path = str(self.path).replace(str(Path.home()), "~")
         if not self.path.is_file():
-            return f"the weights of {self.name} are not at {path}; `python -c '{self.fetch}'` fetches them"
+            return f"the weights of {self.name} are not at {path}; `python -c '{self.fetch}'` downloads them"
         if not hashed(self.path).startswith(self.path.stem.rpartition("-")[2]):  # torch.hub's files bear their hash
             return (
-                f"the weights of {self.name} at {path} are damaged; without it, `python -c '{self.fetch}'` fetches them"
+                f"the weights of {self.name} at {path} are damaged: remove the file; "
+                f"`python -c '{self.fetch}'` downloads it again"
             )
         return None
 
     def definition(self) -> dict[str, str]:
-        told = {"network": self.name, "weights": hashed(self.path)}
-        return told | ({"features_package": f"{self.package} {version(self.package)}"} if self.package else {})
+        found = {"network": self.name, "weights": hashed(self.path)}
+        return found | ({"features_package": f"{self.package} {version(self.package)}"} if self.package else {})
 
 
 def _torchvision(name: str, file: str) -> Backbone:

@@ -1,4 +1,4 @@
-"""What a metric is given, what it answers, and what it says about itself."""
+"""A metric's input (`Batch`), its answer (`Score`), and its definition."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Batch:
 @dataclass(frozen=True)
 class Score:
     """One number, of any library's type; None with `exact` (equal to the reference, where no finite number says so) or
-    a reason. note: of a set's number, what its reader must know. TypeError where the value is no number."""
+    a reason. note: a caveat on a set's number. TypeError where the value is no number."""
 
     value: float | None
     exact: bool = False
@@ -88,13 +88,13 @@ class Score:
 
     @classmethod
     def of(cls, given: Any) -> Score:
-        """What a metric gave: a score, or a bare number."""
+        """A metric's answer as a score; it may be a bare number."""
         if isinstance(given, Score):
             return given
         return cls(given, reason=f"{GAVE}None" if given is None else None)
 
     def entry(self, definition: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What is stored of it."""
+        """The score as it is stored."""
         entry: dict[str, Any] = {"value": self.value} | ({"definition": definition} if definition else {})
         texts = {key: str(text) for key, text in (("reason", self.reason), ("note", self.note)) if text}
         return entry | ({"exact": True} if self.exact else {}) | texts
@@ -112,10 +112,10 @@ Direction = Literal["higher", "lower"]
 
 
 class Described(Protocol):
-    """needs: which of `NEEDS` a cell must have; definition: everything that two numbers must agree
-    in to be compared, the direction and the package's version among it, and as `bounds` the least and the greatest
-    number there can be (null: there is none); missing: what stands in the way of measuring, and what mends it. BadInput
-    where a network's weights are not what they should be."""
+    """needs: which of `NEEDS` a cell must have; definition: everything that two numbers must agree in to be compared,
+    the direction and the package's version among it, and as `bounds` the least and the greatest number there can be
+    (null: there is none); missing: what is missing for measuring, and how to get it. BadInput where a network's weights
+    are damaged."""
 
     @property
     def name(self) -> str: ...
@@ -139,8 +139,8 @@ class SetMetric(Described, Protocol):
 
 
 def in_calls(call: Callable[..., Tensor], *stacks: np.ndarray) -> Tensor:
-    """What `call` makes of B H W 3, in calls of one shape, the last padded: a row's bits owe nothing to its neighbours,
-    nor to their number. Fewer rows a call where pictures are large."""
+    """What `call` makes of B H W 3, in calls of one shape, the last padded: a row's bits do not depend on its
+    neighbours, nor on their number. Fewer rows a call where pictures are large."""
     import torch
 
     number, height, width = stacks[0].shape[:3]
@@ -162,7 +162,7 @@ def named(name: str, region: str | None) -> str:
 
 
 def described(region: str | None) -> str:
-    """A region as a definition tells it."""
+    """A region, in a definition's words."""
     return "the whole picture" if region is None else f"{region} ({(REGIONS | HARD)[region]})"
 
 

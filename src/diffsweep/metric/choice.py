@@ -1,4 +1,4 @@
-"""Which metrics there are, those that a sweep chose, and what each says of itself."""
+"""The metrics that there are, those that a sweep chose, and their definitions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ MISSING = ("refuse", "skip")
 
 @dataclass(frozen=True)
 class Options:
-    """What metrics are made with: every field that a metric has of these is set. missing: what becomes of a metric
-    whose weights or packages are not there, one of `MISSING`."""
+    """The keys that fill metrics' fields of the same names. missing: what to do about a metric whose weights or
+    packages are missing, one of `MISSING`."""
 
     missing: str = "refuse"
-    clip: str = Clip.path
+    judge: str = Clip.path
     features: str = "clip"
     references: str = "inputs"
     plugins: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Options:
         require(one_of("metric.missing", self.missing, MISSING), one_of("metric.features", self.features, FEATURES))
 
     def on(self, metric: Any) -> Any:
-        own = {"clip": Clip(self.clip, "metric.clip"), "features": self.features, "references": self.references}
+        own = {"judge": Clip(self.judge, "metric.judge"), "features": self.features, "references": self.references}
         there = {f.name for f in dataclasses.fields(metric)} if dataclasses.is_dataclass(metric) else set()
         return dataclasses.replace(metric, **{key: value for key, value in own.items() if key in there})
 
@@ -52,10 +52,10 @@ class Chosen:
         return [metric.name for metric in (*self.metrics, *self.of_sets)]
 
     def ready(self) -> None:
-        """Download what is not there yet, so that nothing is wanting when the pictures are."""
+        """Download missing weights before the pictures are sampled."""
         for metric in (*self.metrics, *self.of_sets):
-            if clip := getattr(metric, "clip", None):
-                clip.fetch()
+            if judge := getattr(metric, "judge", None):
+                judge.fetch()
 
 
 @lru_cache
@@ -79,7 +79,7 @@ def known(plugins: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _wrong(metric: Any) -> str | None:
-    """What keeps an object from being a metric."""
+    """Why an object is no metric."""
     if isinstance(metric, type):
         return "is a class; METRICS holds instances of it"
     for what in ("name", "needs", "direction", "definition"):
@@ -135,11 +135,11 @@ def choose(names: Iterable[str], options: Options = Options()) -> Chosen:
 
 
 def _missing_from(metric: Described) -> str | None:
-    """What stands in the way of measuring."""
+    """Why a metric cannot be measured."""
     try:
         reason: str | None = getattr(metric, "missing", lambda: None)()
         if reason is None and not _bounds_hold(definition := defined(metric)):
-            return f"bounds={definition['bounds']}: must be [low, high] in its definition, null for one there is not"
+            return f"bounds={definition['bounds']}: must be [low, high] in its definition, null for none"
         if reason is None and definition["direction"] != metric.direction:
             return f"direction={definition['direction']!r:.80}: must be {metric.direction} in its definition too"
         return reason
@@ -158,7 +158,7 @@ def _bounds_hold(definition: Mapping[str, Any]) -> bool:
 
 
 def defined(metric: Described) -> dict[str, Any]:
-    """A metric's definition as JSON holds it. A user's own has the hash of its file in it, so that an edited metric is
-    another one; a shipped one's is written by hand, and changes with what it measures."""
+    """A metric's definition as JSON holds it. A user's own includes the hash of its file, so that an edited metric is
+    another one; a shipped metric's definition is written by hand."""
     own = {"source": found} if (found := source(metric)) else {}
     return json.loads(json.dumps({"direction": metric.direction, **metric.definition(), **own}, allow_nan=False))

@@ -1,9 +1,9 @@
-"""How well a picture shows what it was asked for, by a CLIP (Radford et al. 2021).
+"""How well a picture shows its prompt, by a CLIP (Radford et al. 2021).
 
 clip_score           100 x cosine of picture and prompt, at least 0 (Hessel et al. 2021)
 clip_low, clip_high  the same for a hybrid's bands, each alone, against their own prompts
 clip_alignment       of an anagram: the worst view's cosine with its prompt (A of Geng et al. 2024)
-clip_concealment     of an anagram: how surely each view is told from the others by its prompt (C of Geng et al. 2024)
+clip_concealment     of an anagram: how surely its prompt tells each view from the others (C of Geng et al. 2024)
 
 The embedded CLIP knows the drawn world and nothing else: its scores compare pictures of the embedded model, and mean
 nothing beside those of a CLIP trained on photographs.
@@ -27,11 +27,11 @@ BANDS = {
 
 @dataclass(frozen=True)
 class ClipScore:
-    """clip: the network that judges. band: None (the whole picture), or one of `BANDS`."""
+    """judge: the CLIP that compares pictures and prompts. band: None (the whole picture), or one of `BANDS`."""
 
     direction: ClassVar[Direction] = "higher"
     band: Literal["low", "high"] | None = None
-    clip: Clip = field(default_factory=Clip)
+    judge: Clip = field(default_factory=Clip)
 
     @property
     def name(self) -> str:
@@ -45,11 +45,11 @@ class ClipScore:
         seen = BANDS[self.band] if self.band else "the picture and its prompt; of several, the first"
         score = "CLIP score: 100 x cosine of picture and prompt, at least 0"
         said = {"metric": score, "direction": self.direction, "bounds": [0, 100], "seen": seen}
-        return said | self.clip.definition()
+        return said | self.judge.definition()
 
     def __call__(self, batch: Batch) -> list[Score]:
         pictures, prompts = self._seen(batch)
-        network = self.clip.network(batch.device)
+        network = self.judge.network(batch.device)
         cosines = (in_calls(network.of_pictures, pictures) * network.of_texts(prompts)).sum(-1)
         return [Score(round(max(100 * cosine, 0.0), 4)) for cosine in cosines.tolist()]
 
@@ -65,7 +65,7 @@ class ClipScore:
 
 
 @dataclass(frozen=True)
-class Anagram:
+class AnagramScore:
     """kind: `alignment`, a cosine, or `concealment`, a probability, 1 / K by chance.
 
     With S the cosines of K views and K prompts and tau the network's temperature,
@@ -75,7 +75,7 @@ class Anagram:
     direction: ClassVar[Direction] = "higher"
     needs: ClassVar[frozenset[str]] = frozenset({"views", "prompt"})
     kind: Literal["alignment", "concealment"] = "alignment"
-    clip: Clip = field(default_factory=Clip)
+    judge: Clip = field(default_factory=Clip)
 
     @property
     def name(self) -> str:
@@ -91,14 +91,14 @@ class Anagram:
             "direction": self.direction,
             "bounds": [-1, 1] if self.kind == "alignment" else [0, 1],
             "seen": "the stored views and their prompts",
-            **self.clip.definition(),
+            **self.judge.definition(),
         }
 
     def __call__(self, batch: Batch) -> list[Score]:
         import torch
 
         assert batch.views is not None and batch.all_prompts is not None
-        network = self.clip.network(batch.device)
+        network = self.judge.network(batch.device)
         number, k = batch.views.shape[:2]
         seen = batch.views.reshape(number * k, *batch.views.shape[2:])
         pictures = in_calls(network.of_pictures, seen).view(number, k, -1)
@@ -112,4 +112,4 @@ class Anagram:
         return [Score(round(value, 6)) for value in values.tolist()]
 
 
-METRICS = (ClipScore(), ClipScore("low"), ClipScore("high"), Anagram(), Anagram("concealment"))
+METRICS = (ClipScore(), ClipScore("low"), ClipScore("high"), AnagramScore(), AnagramScore("concealment"))

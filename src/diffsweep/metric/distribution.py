@@ -38,14 +38,14 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 @dataclass(frozen=True)
 class Distribution:
-    """features: one of `FEATURES`: the embedding of `clip`, or Inception's last pooling. references: `inputs` (the
+    """features: one of `FEATURES`: the embedding of `judge`, or Inception's last pooling. references: `inputs` (the
     cells' own clean inputs), `world` (the drawn world's held-out pictures), or a folder."""
 
     name: Literal["fid", "kid"]
     direction: ClassVar[Direction] = "lower"
     features: str = "clip"
     references: str = "inputs"
-    clip: Clip = field(default_factory=Clip)
+    judge: Clip = field(default_factory=Clip)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -59,7 +59,7 @@ class Distribution:
             "fid": "FID: Frechet distance of two Gaussians",
             "kid": "KID: squared MMD, cubic kernel, unbiased, over all pairs",
         }
-        network = INCEPTION.definition() if self.features == "inception" else self.clip.definition()
+        network = INCEPTION.definition() if self.features == "inception" else self.judge.definition()
         return {
             "metric": formula[self.name],
             "direction": self.direction,
@@ -71,7 +71,7 @@ class Distribution:
 
     @property
     def reference_set(self) -> str:
-        """What it is, in words that are others where it is another."""
+        """A description that changes whenever the reference set does."""
         if self.references == "inputs":
             return "the clean inputs of the same cells, each once"
         if self.references == "world":
@@ -89,7 +89,7 @@ class Distribution:
         return Score(value, note=self.caveat(len(fake), len(real)))
 
     def caveat(self, pictures: int, references: int = FEW) -> str | None:
-        """What a reader must know of the number of so few; None of enough."""
+        """A caveat on numbers of so few pictures; None for enough."""
         if min(pictures, references) >= FEW:
             return None
         against = f" against {references} references" if references < FEW else ""
@@ -104,7 +104,7 @@ class Distribution:
 
     def embedded(self, pictures: np.ndarray, device: str) -> Tensor:
         """B D float64 from uint8 B H W 3."""
-        embed = _inception(device) if self.features == "inception" else self.clip.network(device).of_pictures
+        embed = _inception(device) if self.features == "inception" else self.judge.network(device).of_pictures
         return in_calls(embed, pictures).cpu().double()
 
 
@@ -127,7 +127,7 @@ def _embedded(metric: Distribution, reference_set: str, side: int, device: str) 
 def _files(folder: str) -> list[Path]:
     root = Path(folder).expanduser()
     if not is_folder(root):
-        raise BadInput(f"metric.references={folder}: must be inputs, world or a folder of pictures; there is none such")
+        raise BadInput(f"metric.references={folder}: must be inputs, world or a folder of pictures that exists")
     files = sorted(file for file in root.iterdir() if file.suffix.lower() in PICTURES)
     if len(files) < 2:
         raise BadInput(f"metric.references={folder}: two pictures or more are needed, there are {len(files)}")

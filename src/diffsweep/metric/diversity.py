@@ -31,7 +31,7 @@ class Diversity:
     direction: ClassVar[Direction] = "higher"
     needs: ClassVar[frozenset[str]] = frozenset()
     kind: Literal["pixels", "clip", "lpips"] = "pixels"
-    clip: Clip = field(default_factory=Clip)
+    judge: Clip = field(default_factory=Clip)
 
     @property
     def name(self) -> str:
@@ -41,7 +41,7 @@ class Diversity:
         return LPIPS.missing() if self.kind == "lpips" else None
 
     def definition(self) -> dict[str, Any]:
-        own = {"lpips": LPIPS.definition, "clip": self.clip.definition}.get(self.kind, dict)()
+        own = {"lpips": LPIPS.definition, "clip": self.judge.definition}.get(self.kind, dict)()
         return {
             **own,
             "metric": f"diversity over seeds: {KINDS[self.kind]}",
@@ -62,7 +62,7 @@ class Diversity:
         """Over all pairs; pictures: uint8 B H W 3."""
         pairs = list(combinations(range(len(pictures)), 2))
         if self.kind == "clip":
-            embedded = in_calls(self.clip.network(device).of_pictures, pictures)
+            embedded = in_calls(self.judge.network(device).of_pictures, pictures)
             return 1 - float(np.mean([(embedded[i] @ embedded[j]).item() for i, j in pairs]))
         if self.kind == "pixels":
             return float(np.mean([np.sqrt(np.mean((pictures[i].astype(float) - pictures[j]) ** 2)) for i, j in pairs]))

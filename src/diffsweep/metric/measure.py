@@ -1,4 +1,4 @@
-"""A sweep, measured: its cells, then the sets of them, and all of it written where it belongs."""
+"""Measures a sweep: its cells, then its settings, and writes the numbers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Peak signal-to-noise ratio in dB: 10 log10(255^2 / MSE), each picture for itself, whole or in a region of the mask.
 
-torchmetrics pools the squared error of a batch unless told otherwise, which gives another number than the mean over
+torchmetrics by default pools the squared error of a batch, which gives another number than the mean over
 pictures. Equal pictures have no finite PSNR: their value is None beside `exact`.
 """
 

@@ -1,4 +1,4 @@
-"""The second pass over the store: which numbers a cell or a sweep lacks, computed and written where they belong."""
+"""The second pass over the store: computes the numbers that a cell or a sweep lacks, and writes them there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diffsweep.core.problems import BadInput
 from diffsweep.core.text import counted
 from diffsweep.metric.batch import FILES, NEEDS, Batch, Described, Metric, Score, SetMetric
 from diffsweep.metric.choice import defined
-from diffsweep.metric.sets import current, settings
+from diffsweep.metric.settings import current, settings
 from diffsweep.store.pictures import HARD_MASK, IMAGE, INPUT, LOW, MASK, VIEW
 
 if TYPE_CHECKING:
@@ -49,14 +49,13 @@ def score(
     again: bool = False,
     without: dict[str, str] | None = None,
 ) -> int:
-    """Compute what is missing and write it into the records; the number of cells that changed.
+    """Compute the missing numbers and write them into the records. Answers the number of cells that changed.
 
-    A number of the same definition is kept, unless all are to be measured `again`. A cell that lacks what a metric
-    needs goes without it, and one whose pictures cannot be read is left as it is (`verify` tells). A metric that fails
-    is left out, its error in `failed` by its name; one that no cell has the needs of is in `without`, with what they
-    lack. shows: a progress bar where it takes long. Where nothing is missing, torch is not imported. BadInput for a
-    device that is not there.
-    """
+    A number of the same definition is kept, unless `again` asks to measure all. A metric skips a cell that lacks what
+    it needs, and leaves one whose pictures cannot be read as it is (`verify` reports those). failed: collects the
+    errors of metrics, by name; without: the metrics whose needs no cell meets, with what the cells lack. shows: a
+    progress bar where it takes long. Where nothing is missing, torch is not imported. BadInput for a device that is not
+    there."""
     definitions = {metric: defined(metric) for metric in metrics}
     ids = list(dict.fromkeys(cell_ids))
     changed: set[str] = set()
@@ -66,7 +65,7 @@ def score(
             for own, batch_ids, batch in _batches(store, chunk, present(device)):
                 entries: dict[str, dict[str, Any]] = defaultdict(dict)
                 for metric in own:
-                    with _told(metric, failed):
+                    with _isolated(metric, failed):
                         for cell_id, result in zip(batch_ids, _scores(metric, batch), strict=True):
                             entries[cell_id][metric.name] = result.entry(definitions[metric])
                 for cell_id, new in entries.items():
@@ -101,7 +100,7 @@ def score_sets(
         for setting in there:
             mark = setting.mark
             if setting.cells and mark not in kept:
-                with _told(metric, failed):
+                with _isolated(metric, failed):
                     result = Score.of(_together(store, metric, setting.cells, device)).entry()
                     kept[mark] = cast("SetValue", {"of": mark, "cells": len(setting.cells), **result})
             if mark in kept:
@@ -111,8 +110,8 @@ def score_sets(
 
 
 @contextmanager
-def _told(metric: Described, failed: Failures | None) -> Iterator[None]:
-    """One metric's error is no other's: it is told, not raised; nor is the folder that it works in."""
+def _isolated(metric: Described, failed: Failures | None) -> Iterator[None]:
+    """Keep one metric's error, and a change of folder, from the others: the error is noted in `failed`, not raised."""
     try:
         with chdir("."):
             yield
@@ -170,7 +169,7 @@ def _batch(cells: Sequence[Read], device: str, inputs: tuple[str, ...] | None = 
 
 
 def _bar(number: int, shows: bool) -> Any:
-    """Told of work that takes more than a moment."""
+    """A progress bar for work that takes more than a moment."""
     from tqdm import tqdm
 
     return tqdm(

@@ -35,11 +35,11 @@ class Clip:
         self.source.require((), "a CLIP", "transformers")
         kind = self.source.config(".", "config.json").get("model_type") if self.files() else None
         if kind != "clip":
-            raise BadInput(f"{self.key}={self.path}: not a CLIP; its config.json tells model_type {kind}")
+            raise BadInput(f"{self.key}={self.path}: not a CLIP; its config.json has model_type {kind}")
         return self.source.digest(self.files())
 
     def definition(self) -> dict[str, Any]:
-        """What a number that it gives owes to it: a folder by its name, wherever it lies, and its weights' hash."""
+        """Its part of a metric's definition: a folder by its name, wherever it lies, and its weights' hash."""
         local = self.source.hub is None and self.path not in EMBEDDED
         return {
             "network": Path(self.path).expanduser().resolve().name if local else self.path,
@@ -57,11 +57,11 @@ class Clip:
         """The folder, its files downloaded where they are not there."""
         return self.source.fetch(self.files())
 
-    def network(self, device: str = "cpu") -> Network:
+    def network(self, device: str = "cpu") -> ClipNetwork:
         return _network(self, device)
 
 
-class Network:
+class ClipNetwork:
     """The network in float32, and its processor. Embeddings are of unit length."""
 
     def __init__(self, clip: Clip, device: str) -> None:
@@ -109,8 +109,8 @@ class Network:
 
 
 @lru_cache(maxsize=2)
-def _network(clip: Clip, device: str) -> Network:
-    return Network(clip, device)
+def _network(clip: Clip, device: str) -> ClipNetwork:
+    return ClipNetwork(clip, device)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.core.keys import AUTO
 from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.process import Table
 from diffsweep.core.types import Stage
@@ -59,8 +60,8 @@ class DeepFloyd:
 
     @property
     def text_source(self) -> Source:
-        variant = self.variant if self.text.variant is None else self.text.variant or None
-        return Source(self.text.path or self.path, variant, "path" if self.text.path is None else "text.path")
+        variant = self.variant if self.text.variant == AUTO else self.text.variant
+        return Source(self.path, variant) if self.text.path == AUTO else Source(self.text.path, variant, "text.path")
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -84,18 +85,18 @@ class DeepFloyd:
         return self.text_source.files(t5.PARTS, {t5.PARTS[0]})
 
     def _require(self) -> None:
-        own = () if self.text.path else t5.PARTS
+        own = t5.PARTS if self.text.path == AUTO else ()
         optional = {*CHECKER, WATERMARK}
         kind = ENLARGING if self.enlarges else KIND
         self.source.require((*(part for part in self.parts if part not in optional), *own), kind)
         for key, parts in (("safety_checker", CHECKER), ("watermark", (WATERMARK,))):
             if getattr(self, key):
                 self.source.require(parts, f"a checkpoint with what {key}=true needs")
-        if self.text.path:
+        if self.text.path != AUTO:
             self.text_source.require(t5.PARTS, KIND)
         tokenizer = self.text_source.root / t5.PARTS[1]
         if (tokenizer / "spiece.model").is_file() and not (tokenizer / "tokenizer.json").is_file():
-            require(t5.needs(f"path={self.path}: its tokenizer", {"sentencepiece"}, "deepfloyd"))
+            require(t5.unless_installed(f"path={self.path}: its tokenizer", {"sentencepiece"}, "deepfloyd"))
 
     def fingerprint(self) -> str:
         """SHA-256 over names and contents of weights and configurations; BadInput where they are damaged."""
@@ -118,13 +119,13 @@ class DeepFloyd:
         """The device's memory that the model takes."""
         unet = self.source.config("unet", "config.json")
         weights, row = memory.unet(unet, self.stage(), self.dtype)
-        root, elsewhere = self.text_source.root / t5.PARTS[0], self.text.device not in (None, device.partition(":")[0])
+        root, elsewhere = self.text_source.root / t5.PARTS[0], self.text.device not in (AUTO, device.partition(":")[0])
         text = 0 if elsewhere else memory.encoder(root, self.text.dtype, self.text.load_in_8bit)
         return memory.Needs(text, weights, row, memory.embedding(unet, self.dtype))
 
-    def load(self, device: str, kept: Path | None = None) -> Loaded:
+    def load(self, device: str, kept: Path | None = None) -> LoadedDeepFloyd:
         """kept: where embeddings lie. The networks are loaded when there is something for them to do."""
-        return Loaded(self, device, kept)
+        return LoadedDeepFloyd(self, device, kept)
 
 
 @lru_cache
@@ -139,8 +140,8 @@ def _stage(model: DeepFloyd) -> Stage:
         found = source.config(t5.PARTS[0], "config.json").get("d_model")
         width = unet.get("encoder_hid_dim") or unet["cross_attention_dim"]
         if found != width:
-            told = f"{found}, and {width} is needed" if found else "not told: it is no T5"
-            raise BadInput(f"{source.key}={source.path}: its text encoder's width is {told}")
+            width = f"{found}, and {width} is needed" if found else "missing: it is no T5"
+            raise BadInput(f"{source.key}={source.path}: its text encoder's width is {width}")
         return stage
     except BadInput:
         raise
@@ -186,7 +187,7 @@ def _checker(source: Source, files: Sequence[str], device: str) -> tuple[Any, An
     return checker.to(device).eval().requires_grad_(False), extractor
 
 
-class Loaded(Network):
+class LoadedDeepFloyd(Network):
     """A stage in pixels, in memory."""
 
     def __init__(self, model: DeepFloyd, device: str, kept: Path | None) -> None:
@@ -207,7 +208,7 @@ class Loaded(Network):
         return loads
 
     def finish(self, x: Tensor) -> Tensor:
-        """The picture, black where the safety checker finds it unsafe, with the watermark where that is asked for."""
+        """The picture, black where the safety checker finds it unsafe, with the watermark if the key asks for it."""
         if self._checker is None and self._watermarker is None:
             return x
         import numpy as np

@@ -1,6 +1,6 @@
-"""Repositories of the Hugging Face hub, through its own library; nothing is asked for that its cache holds.
+"""Repositories of the Hugging Face hub, through its own library, and from its cache where that has them.
 
-Every error tells what mends it: a licence to accept, a token, a wrong name, no network.
+Every error says how to mend it: a licence to accept, a token, a wrong name, no network.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Repository:
         try:
             return self._snapshot(small, self.revision, cached=True)
         except LocalEntryNotFoundError:
-            with self._told():
+            with self._problems():
                 return self._snapshot(small, self.revision)
 
     def fetch_small(self) -> None:
@@ -46,7 +46,7 @@ class Repository:
 
     def fetch(self, patterns: Sequence[str]) -> Path:
         """The snapshot with these files in it, of the commit that was looked at before, wherever a branch has gone."""
-        with self._told():
+        with self._problems():
             return self._snapshot(patterns, self.folder.name)
 
     def _snapshot(self, patterns: Sequence[str], revision: str, cached: bool = False) -> Path:
@@ -59,16 +59,16 @@ class Repository:
 
     @cached_property
     def files(self) -> dict[str, tuple[int, str]]:
-        """Size and SHA-256 (empty for small files) of every file, as the hub tells them."""
+        """Size and SHA-256 (empty for small files) of every file, as the hub lists them."""
         from huggingface_hub import HfApi
         from huggingface_hub.hf_api import RepoFile
 
-        with self._told():
+        with self._problems():
             tree = HfApi().list_repo_tree(self.name, recursive=True, revision=self.folder.name)
             return {f.path: (f.size, f.lfs.sha256 if f.lfs else "") for f in tree if isinstance(f, RepoFile)}
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _problems(self) -> Iterator[None]:
         from huggingface_hub import errors, get_token
 
         page = f"https://huggingface.co/{self.name}"
@@ -76,16 +76,16 @@ class Repository:
         try:
             yield
         except errors.GatedRepoError:
-            told = [f"{self.key}={self.path}: its licence is not accepted: accept it at {page}"]
+            problems = [f"{self.key}={self.path}: its licence is not accepted: accept it at {page}"]
             if not get_token():
-                told.append(f"{self.key}={self.path}: no token of the hub is there: {login}")
-            raise BadInput(told) from None
+                problems.append(f"{self.key}={self.path}: you have no token of the hub: {login}")
+            raise BadInput(problems) from None
         except errors.RevisionNotFoundError:
             raise BadInput(
                 f"{self.key}={self.path}: {self.name} has no revision {self.revision}: see {page}/commits"
             ) from None
         except errors.RepositoryNotFoundError:
-            private = "" if get_token() else f" (or a private one, and no token is there: {login})"
+            private = "" if get_token() else f" (or a private one, and you have no token: {login})"
             raise BadInput(
                 f"{self.key}={self.path}: no such folder, and no such repository on the hub{private}"
             ) from None

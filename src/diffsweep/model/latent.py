@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.process import Table
 from diffsweep.core.types import Stage
@@ -34,15 +35,15 @@ MOST_NOISE = 350  # where the checkpoint does not say
 
 @dataclass(frozen=True)
 class ClipText:
-    """CLIP's text encoder. dtype: float32 or bfloat16. device: null for the model's."""
+    """CLIP's text encoder. dtype: float32 or bfloat16. device: auto is the model's."""
 
     dtype: str = "float32"
-    device: str | None = None
+    device: Auto | str = AUTO
 
     def __post_init__(self) -> None:
         require(
             one_of("dtype", self.dtype, ("float32", "bfloat16")),
-            one_of("device", self.device or "cpu", ("cpu", "cuda")),
+            one_of("device", self.device, (AUTO, "cpu", "cuda")),
         )
 
     @property
@@ -71,7 +72,7 @@ class ClipText:
 
 
 class LatentUpscaler(NamedTuple):
-    """No choice of the group `model`: it begins nothing. side: of the picture to enlarge, in pixels."""
+    """No choice of the group `model`: it starts no cascade. side: of the picture to enlarge, in pixels."""
 
     path: str
     variant: str | None
@@ -117,19 +118,19 @@ class LatentUpscaler(NamedTuple):
         unet = self.source.config("unet", "config.json")
         weights, row = memory.unet(unet, self.stage(), self.dtype)
         vae, decoding = memory.decoder(self.source.config("vae", "config.json"), self.side)
-        elsewhere = self.text.device not in (None, device.partition(":")[0])
+        elsewhere = self.text.device not in (AUTO, device.partition(":")[0])
         text = 0 if elsewhere else memory.encoder(self.source.root / TEXT[0], self.text.dtype)
         return memory.Needs(text, weights + vae, max(row, decoding), memory.embedding(unet, self.dtype))
 
-    def load(self, device: str, kept: Path | None = None) -> Loaded:
-        return Loaded(self, device, kept)
+    def load(self, device: str, kept: Path | None = None) -> LoadedUpscaler:
+        return LoadedUpscaler(self, device, kept)
 
 
 @lru_cache
 def _most_noise(model: LatentUpscaler) -> int:
     source = model.source
-    told = source.config(".", "model_index.json") if (source.root / "model_index.json").is_file() else {}
-    return min(told.get("max_noise_level", MOST_NOISE), model.noising().T - 1)
+    index = source.config(".", "model_index.json") if (source.root / "model_index.json").is_file() else {}
+    return min(index.get("max_noise_level", MOST_NOISE), model.noising().T - 1)
 
 
 @lru_cache
@@ -154,7 +155,7 @@ def _stage(model: LatentUpscaler) -> Stage:
         raise BadInput(f"path={model.path}: not {KIND}, its configuration says otherwise ({error})") from error
 
 
-class Loaded(Network):
+class LoadedUpscaler(Network):
     """UNet and autoencoder, in memory."""
 
     def __init__(self, model: LatentUpscaler, device: str, kept: Path | None) -> None:

@@ -32,7 +32,7 @@ def process(config: dict[str, Any]) -> Table:
         named = named_table(kind, T, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
     if config.get("rescale_betas_zero_snr"):
         if config.get("prediction_type", EPSILON) == EPSILON:
-            raise ValueError("rescale_betas_zero_snr=true: noise predicted without any signal tells no clean picture")
+            raise ValueError("rescale_betas_zero_snr=true: noise predicted without any signal gives no clean picture")
         named = zero_snr(named)
     return named if config.get("set_alpha_to_one", True) else replace(named, end=named.alphas_cumprod[0])
 
@@ -102,7 +102,7 @@ class Network:
         from safetensors import SafetensorError
 
         try:
-            network, told = kind.from_pretrained(
+            network, report = kind.from_pretrained(
                 self.source.root / name,
                 use_safetensors=True,
                 variant=self.source.variant,
@@ -111,7 +111,7 @@ class Network:
                 local_files_only=True,
                 output_loading_info=True,
             )
-            if lacking := told["missing_keys"]:  # else they would be random
+            if lacking := report["missing_keys"]:  # else they would be random
                 raise ValueError(f"{counted('weight', len(lacking))} missing in {name}/, as {min(lacking)}")
             return network.to(self.device).eval().requires_grad_(False)
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:

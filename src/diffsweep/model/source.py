@@ -1,10 +1,10 @@
-"""Where weights lie, and whether they are what they should be. Needs no torch.
+"""Where weights lie, and whether they are complete. Needs no torch.
 
 A path names an embedded folder, a folder, or a repository of the Hugging Face hub: `owner/name`, or
 `owner/name@revision`. Weights are read from safetensors alone. Planning needs a repository's small files and its list,
-which tells the weights' hashes: they are downloaded when they are loaded.
+which holds the weights' hashes; the weights are downloaded when they are loaded.
 
-A folder's SHA256SUMS, where it has one (as sha256sum writes it), is held against its files; the embedded ones have.
+If a folder has a SHA256SUMS (as sha256sum writes it), its files are checked against that; the embedded ones have one.
 """
 
 from __future__ import annotations
@@ -125,9 +125,9 @@ class Source:
 
     def digest(self, names: Sequence[str]) -> str:
         """SHA-256 over names and contents; BadInput naming each file that is damaged."""
-        root, told = self.root, self.hub.files if self.hub and self.missing(names) else {}
-        found = {n: hashed(root / n) if (root / n).is_file() else told[n][1] for n in names}
-        damaged = [f"{self.key}={self.path}: {name} cannot be had" for name, sha256 in found.items() if not sha256]
+        root, listed = self.root, self.hub.files if self.hub and self.missing(names) else {}
+        found = {n: hashed(root / n) if (root / n).is_file() else listed[n][1] for n in names}
+        damaged = [f"{self.key}={self.path}: {name} is missing" for name, sha256 in found.items() if not sha256]
         damaged += [
             f"{self.key}={self.path}: {name} is damaged: SHA-256 {sha256} is expected, {found[name]} found"
             for name, sha256 in sums(root).items()
@@ -136,7 +136,10 @@ class Source:
         damaged += [
             f"{self.key}={self.path}: {name} is cut short or damaged"
             for name in names
-            if name.endswith(TENSORS) and (root / name).is_file() and name not in sums(root) and not _whole(root / name)
+            if name.endswith(TENSORS)
+            and (root / name).is_file()
+            and name not in sums(root)
+            and not _is_complete(root / name)
         ]
         if damaged:
             raise BadInput(damaged)
@@ -200,8 +203,8 @@ def sums(root: Path) -> dict[str, str]:
     return {PurePosixPath(name.removeprefix("*")).as_posix(): sha256 for sha256, name in lines}
 
 
-def _whole(file: Path) -> bool:
-    """Whether a safetensors file has the size that its header tells."""
+def _is_complete(file: Path) -> bool:
+    """Whether a safetensors file has the size that its header gives."""
     try:
         with file.open("rb") as data:
             length = int.from_bytes(data.read(8), "little")

@@ -1,10 +1,10 @@
 """DeepFloyd IF's text encoder: T5, as `IFPipeline.encode_prompt` calls it.
 
 A prompt is made lower case and stripped (or cleaned as captions were in training), cut to 77 tokens, and encoded with
-its attention mask; the UNet sees all 77 without one. The encoder is in memory only while there are prompts that nobody
-has encoded yet: embeddings are kept on disk, by the content of encoder and prompt.
+its attention mask; the UNet sees all 77 without one. The encoder is in memory only while there are new prompts to
+encode: embeddings are cached on disk, by the content of encoder and prompt.
 
-T5-XXL overflows in float16, which is therefore not offered.
+T5-XXL overflows in float16, which diffsweep therefore does not offer.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.problems import one_of, require, within
 from diffsweep.model.text import network
 
@@ -28,16 +29,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class T5:
-    """path: another checkpoint's text encoder, null for the model's own. variant: its weights', null as the model's, an
-    empty text for those without a variant. dtype: float32 or bfloat16. device: null for
-    the model's; cpu where the card is small. load_in_8bit: through bitsandbytes, on a CUDA device. clean_caption: as
-    IF's training captions were, by beautifulsoup4 and ftfy. max_length: tokens, 77 in training.
+    """path: another checkpoint's text encoder. variant: its weights', None for those without one. device: cpu where
+    the card is small. Of these three, auto is the model's. dtype: float32 or bfloat16. load_in_8bit: through
+    bitsandbytes, on a CUDA device. clean_caption: as IF's training captions were, by beautifulsoup4 and ftfy.
+    max_length: tokens, 77 in training.
     """
 
-    path: str | None = None
-    variant: str | None = None
+    path: Auto | str = AUTO
+    variant: Auto | str | None = AUTO
     dtype: str = "float32"
-    device: str | None = None
+    device: Auto | str = AUTO
     load_in_8bit: bool = False
     clean_caption: bool = False
     max_length: int = 77
@@ -45,10 +46,12 @@ class T5:
     def __post_init__(self) -> None:
         require(
             one_of("dtype", self.dtype, ("float32", "bfloat16")),
-            one_of("device", self.device or "cpu", ("cpu", "cuda")),
+            one_of("device", self.device, (AUTO, "cpu", "cuda")),
             within("max_length", self.max_length, 1, 512),
-            needs("clean_caption=true:", {"bs4", "ftfy"}, "deepfloyd") if self.clean_caption else None,
-            needs("load_in_8bit=true:", {"bitsandbytes", "accelerate"}, "int8") if self.load_in_8bit else None,
+            unless_installed("clean_caption=true:", {"bs4", "ftfy"}, "deepfloyd") if self.clean_caption else None,
+            unless_installed("load_in_8bit=true:", {"bitsandbytes", "accelerate"}, "int8")
+            if self.load_in_8bit
+            else None,
         )
 
     @property
@@ -85,7 +88,7 @@ class T5:
         return encode
 
 
-def needs(what: str, modules: Set[str], extra: str) -> str | None:
+def unless_installed(what: str, modules: Set[str], extra: str) -> str | None:
     """A problem unless these can be imported, with the extra of this project that brings them."""
     lacking = sorted(module for module in modules if find_spec(module) is None)
     return f"{what} needs {', '.join(lacking)}: pip install 'diffsweep[{extra}]'" if lacking else None

@@ -1,7 +1,6 @@
-"""Prompts' embeddings: each made once for a whole sweep, kept on disk by the content of encoder and prompt.
+"""Prompts' embeddings: each made once, and cached on disk by the content of encoder and prompt.
 
-A text encoder is in memory only while there are prompts that nobody has encoded yet, and leaves it before the first
-call of a UNet.
+A text encoder is in memory only while there are new prompts to encode. It is unloaded before the first call of a UNet.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from diffsweep.core.files import write_atomic
+from diffsweep.core.keys import given
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import counted
 from diffsweep.model.source import Source
@@ -26,8 +26,8 @@ class Text(Protocol):
     """A text encoder, as it is configured."""
 
     @property
-    def device(self) -> str | None:
-        """Where it runs; None for the model's device."""
+    def device(self) -> str:
+        """Where it runs; auto is the model's device."""
         ...
 
     def cleaned(self, prompt: str) -> str:
@@ -49,7 +49,7 @@ class Embeddings:
 
     def __init__(self, text: Text, source: Source, files: Sequence[str], device: str, kept: Path | None) -> None:
         self.text, self.source, self.files, self.kept = text, source, files, kept
-        self.device = text.device or device
+        self.device = given(text.device) or device
         self._encoder = json.dumps([source.digest(files), *text.decides])
         self._known: dict[str, Tensor] = {}
 
@@ -109,8 +109,8 @@ def network(kind: Any, root: Path, variant: str | None, dtype: str, **more: Any)
     more |= {"use_safetensors": True, "variant": variant, "dtype": getattr(torch, dtype), "local_files_only": True}
     try:
         tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
-        encoder, told = kind.from_pretrained(root / "text_encoder", output_loading_info=True, **more)
-        if lacking := told["missing_keys"]:  # else they would be random
+        encoder, report = kind.from_pretrained(root / "text_encoder", output_loading_info=True, **more)
+        if lacking := report["missing_keys"]:  # else they would be random
             raise ValueError(f"{counted('weight', len(lacking))} missing in text_encoder/, as {min(lacking)}")
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise BadInput(f"path={root}: the text encoder cannot be loaded: {error}") from error

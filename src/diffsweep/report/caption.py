@@ -1,4 +1,4 @@
-"""What a table's numbers are, in words."""
+"""What a table's numbers mean, in words."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from diffsweep.core.text import counted, percent
-from diffsweep.report.choice import common
+from diffsweep.report.selection import common
 from diffsweep.report.statistics import FEW_INPUTS, Stat
 from diffsweep.report.table import Table, called
 from diffsweep.report.text import short, shown
 
-SHARED = ("model.name", "technique.name", "guidance.scale", "scheduler.steps", "prompt")  # what a subtitle tells
+SHARED = ("model.name", "technique.name", "guidance.scale", "scheduler.steps", "prompt")  # what a subtitle shows
 
 
 def caption(table: Table) -> str:
     """What the numbers are, in a few sentences: which statistic, of how many seeds and inputs, with which interval."""
     stats = [row.stats[name] for row in table.rows for name in table.directions]
-    text = [_sentence(table, stats), *filter(None, (_told(stat) for stat in table.stats if stat != "mean"))]
+    text = [_sentence(table, stats), *filter(None, (_meaning(stat) for stat in table.stats if stat != "mean"))]
     failed, cells = sum(row.failed for row in table.rows), sum(row.failed + row.done for row in table.rows)
     if failed:
         text.append(f"Failed cells, {share(failed, cells)} of {cells}, are in no number.")
@@ -34,7 +34,7 @@ def caption(table: Table) -> str:
     if few := [_drawn_from(stat) for stat in stats if _few(stat)]:
         text.append(f"An interval of {min(few)} repeats is wide.")
     if any(_cut(row.stats[name], table.definitions.get(name, {})) for row in table.rows for name in table.directions):
-        text.append("Intervals are cut at what a metric can be.")
+        text.append("Intervals end at the metric's bounds.")
     return " ".join([*text, *(f"{note}." for note in table.notes)])
 
 
@@ -97,7 +97,7 @@ def _drawn(stat: Stat) -> str:
     return "seeds, for these inputs" if stat.inputs < FEW_INPUTS else "seeds and inputs"
 
 
-def _told(stat: str) -> str:
+def _meaning(stat: str) -> str:
     """What a statistic's short name means."""
     if stat.startswith("best"):
         k = called(stat).removeprefix("best of ")
@@ -124,7 +124,7 @@ def share(number: int, of: int) -> str:
 
 
 def subtitle(configs: Sequence[Mapping[str, Any]], axes: Collection[str] = ()) -> str:
-    """What all cells share and no axis tells, in short: `model tiny, technique inpaint, guidance.scale 4, ...`."""
+    """What all cells share and no axis shows, in short: `model tiny, technique inpaint, guidance.scale 4, ...`."""
     shared = common(configs)
     parts = []
     for key in SHARED:

@@ -17,12 +17,12 @@ import pandas as pd
 
 from diffsweep.core.problems import BadInput, did_you_mean, one_of
 from diffsweep.core.text import counted
-from diffsweep.report.choice import bounds, levels, measured, plain, split_axes, units
+from diffsweep.report.selection import bounds, levels, measured, plain, split_axes, units
 from diffsweep.report.statistics import FEW_INPUTS, FEWEST, TESTS, averaged, holm, intervals, p_value
 from diffsweep.report.text import digits, evaluations, fixed, no_axis, short, shown
 
 if TYPE_CHECKING:
-    from diffsweep.report.choice import Codes
+    from diffsweep.report.selection import Codes
     from diffsweep.report.statistics import Bounds, Floats
 
 

@@ -1,4 +1,4 @@
-"""What a picture file was drawn from, as a mark within it: nothing is drawn again that shows the same already."""
+"""A mark in a picture file of what it was drawn from, so that nothing is drawn twice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = "diffsweep"  # the mark's name among a PNG's texts
 
 
 def fingerprint(*parts: Any) -> str:
-    """A hash of this version, of all that is shown, and of the fonts that it needs."""
+    """A hash of this version, of all that is shown, and of the fonts it needs."""
     text = str(parts)
     return hashlib.sha256(f"{version('diffsweep')} {text} {families(text)}".encode(errors="replace")).hexdigest()
 

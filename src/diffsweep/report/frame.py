@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from diffsweep.metric.sets import current, settings
-from diffsweep.report.choice import flat
+from diffsweep.metric.settings import current, settings
+from diffsweep.report.selection import flat
 from diffsweep.report.text import shown
 from diffsweep.store.cells import Store
 from diffsweep.store.schema import CellEntry, Definition, Document, Record
@@ -85,9 +85,9 @@ def _settings(
 ) -> dict[str, list[Any]]:
     """The prompt, and what else of the cells' configurations, as far as they are known, differs and is no axis."""
     found = [flat(config) for config in configs(cells, records)]
-    told = {name for axis in axes for name in (axis, f"{axis}.name")}
-    keys = dict.fromkeys(key for config in found for key in config if key not in told)
-    values = {key: [config.get(key) for config in found] for key in ("prompt", *keys) if key not in told}
+    of_axes = {name for axis in axes for name in (axis, f"{axis}.name")}
+    keys = dict.fromkeys(key for config in found for key in config if key not in of_axes)
+    values = {key: [config.get(key) for config in found] for key in ("prompt", *keys) if key not in of_axes}
     known = [place for place, config in enumerate(found) if config]
 
     def differs(key: str) -> bool:

@@ -283,15 +283,15 @@ def write_grid(
     found = arranged(sweep, records, rows, cols, blocks, below)
     if names != [IMAGE]:
         found = [side_by_side(block, names, records) for block in found]
-    told = "" if title == "" else subtitle([record["config"] for record in records.values() if record], sweep["axes"])
+    shared = "" if title == "" else subtitle([record["config"] for record in records.values() if record], sweep["axes"])
     title = _title(store, sweep, records) if title is None else title
     drawn = {tile: None for block in found for tile in block.tiles()}
     states = sorted({_state(store.file(tile.cell_id, name)) for tile in drawn for name in tile.names})
-    mark = fingerprint(title, told, size, found, states)
+    mark = fingerprint(title, shared, size, found, states)
     if path.suffix.lower() == ".pdf":
-        return [_write_pdf(path, lambda: Sheets(store, title, found, told, size), mark)]
+        return [_write_pdf(path, lambda: Sheets(store, title, found, shared, size), mark)]
     own = path.resolve() == (store.root / "sweeps" / sweep["name"] / SHEET).resolve()
-    return _write_png(path, lambda: Sheets(store, title, found, told, size), mark, own)
+    return _write_png(path, lambda: Sheets(store, title, found, shared, size), mark, own)
 
 
 def _write_png(path: Path, sheets: Callable[[], Sheets], mark: str, own: bool) -> list[Path]:
@@ -346,7 +346,7 @@ def _require_free(paths: Iterable[Path], own: bool = False) -> None:
     there = [path for path in paths if (path.is_dir() if own else os.path.lexists(path))]
     wrong = {path: "a folder" if path.is_dir() else "exists already, and is not this sheet" for path in there}
     if wrong:
-        raise InTheWay(f"{path}: {told}; remove it or rename it" for path, told in wrong.items())
+        raise InTheWay(f"{path}: {why}; remove it or rename it" for path, why in wrong.items())
 
 
 def _state(file: Path) -> tuple[str, int, int]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from diffsweep.report.caption import caption, defined, marked
-from diffsweep.report.layout import costs, counts, fitting
 from diffsweep.report.table import Column, Table
+from diffsweep.report.tabular import costs, counts, fitting
 from diffsweep.report.text import fixed, shown
 
 LINE, PAGE = 72, 40  # what a page of an article holds: characters a line, lines, about
@@ -75,7 +75,7 @@ def to_latex(table: Table, name: str = "results") -> str:
     extra = [
         Part("r", latex(title), "", [latex(text) for text in texts], len(title))
         for title, texts in [*counts(table), *costs(table)[:1]]
-        if len(set(texts)) > 1 or not table.directions  # the caption tells what is the same in every line
+        if len(set(texts)) > 1 or not table.directions  # the caption gives what is the same in every line
     ]
     parts = [*axes, *extra, *(_column(table, column) for column in table.columns)]
     text = " ".join(filter(None, [caption(table), marked(table), *(f"{text}." for text in defined(table))]))

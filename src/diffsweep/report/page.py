@@ -21,14 +21,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from diffsweep.core.text import level
 from diffsweep.report.caption import full_caption, subtitle
-from diffsweep.report.choice import common, flat
 from diffsweep.report.command import added, around, override
 from diffsweep.report.comparison import Comparison, explained
 from diffsweep.report.embed import Embedded
 from diffsweep.report.frame import configs
 from diffsweep.report.grid import REFERENCES, layout
-from diffsweep.report.layout import cells
+from diffsweep.report.selection import common, flat
 from diffsweep.report.table import Table
+from diffsweep.report.tabular import cells
 from diffsweep.report.text import digits, short, shown
 from diffsweep.report.variance import Split, variance_split
 from diffsweep.store.cells import Store
@@ -85,7 +85,7 @@ def page(
         unavailable=frame.attrs.get("unavailable", {}),
         runs=[_counted(run) for run in sweep["runs"]],
         images=embedded.sheets if embedded else {name: name for name in images},
-        whole=embedded is not None,
+        standalone=embedded is not None,
     )
 
 

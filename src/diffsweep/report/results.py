@@ -18,7 +18,7 @@ from PIL import Image
 from diffsweep.core.files import is_file
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.core.text import counted
-from diffsweep.report import comparison, layout
+from diffsweep.report import comparison, tabular
 from diffsweep.report.caption import defined, full_caption
 from diffsweep.report.figure import write_figures
 from diffsweep.report.frame import results
@@ -45,10 +45,10 @@ class Summary:
     def frame(self) -> pd.DataFrame:
         """The numbers, unrounded: a row for each setting, with each metric's mean, interval (`low`, `high`), `std`, `n`
         and so on."""
-        return layout.to_frame(self.table)
+        return tabular.to_frame(self.table)
 
     def to_markdown(self) -> str:
-        return layout.to_markdown(self.table)
+        return tabular.to_markdown(self.table)
 
     def to_latex(self) -> str:
         return to_latex(self.table, self.name)
@@ -57,7 +57,7 @@ class Summary:
         return self.to_markdown()
 
     def _repr_html_(self) -> str:
-        header, lines = layout.cells(self.table, html.escape)
+        header, lines = tabular.cells(self.table, html.escape)
         body = ["".join(f"<td>{'<b>' * best}{text}{'</b>' * best}</td>" for text, best in line) for line in lines]
         rows = "".join(f"<tr>{line}</tr>" for line in body)
         notes = [full_caption(self.table, underlines=False), *defined(self.table)]

@@ -1,8 +1,8 @@
 """A sweep in short: each setting's mean over its seeds and inputs with an interval, or another statistic.
 
-A setting is one choice of every axis but those that repeat it (`metric.sets.replicates`, and those named by `over`).
-Nothing is averaged over different settings. Pictures equal to their reference have no finite PSNR: they are left out
-and counted (`2 exact`). Failed cells are counted, and in no number.
+A setting is one choice of every axis but those that repeat it (`metric.settings.replicates`, and those named by
+`over`). Nothing is averaged over different settings. Pictures equal to their reference have no finite PSNR: they are
+left out and counted (`2 exact`). Failed cells are counted, and in no number.
 
 The best of a metric is that of all comparable settings, however they are laid out as lines and columns: of those that
 share seed and input, where these are laid out too, since one picture is easier than another.
@@ -23,8 +23,8 @@ import pandas as pd
 
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.core.text import level
-from diffsweep.metric.sets import replicates
-from diffsweep.report.choice import bounds, levels, measured, plain, split_axes, units
+from diffsweep.metric.settings import replicates
+from diffsweep.report.selection import bounds, levels, measured, plain, split_axes, units
 from diffsweep.report.statistics import FEWEST, Stat, averaged, intervals
 from diffsweep.report.text import ARROWS, digits, fixed, no_axis, shown
 
@@ -363,7 +363,7 @@ def _notes(frame: pd.DataFrame) -> Iterator[str]:
     if stages[-1:] > [1]:
         yield f"Pictures of stage {' and '.join('I' * int(stage) for stage in stages)}"
     for name in frame.attrs.get("refused", ()):
-        mend = f"`diffsweep-results score SWEEP metric={name}` mends it"
+        mend = f"`diffsweep-results score SWEEP metric={name}` measures them again"
         yield f"{name}: measured by two definitions, so not compared; {mend}"
 
 
@@ -387,5 +387,5 @@ def _mean(values: Any) -> float:
 
 
 def _place(setting: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """A setting by its values, whole: numbers as they are, all else as the frame tells it."""
+    """A setting by its values, whole: numbers as they are, all else as the frame has it."""
     return tuple(sorted((k, level(v) if type(v) in (int, float) else shown(v)) for k, v in setting.items()))

@@ -53,7 +53,7 @@ def in_line(text: str) -> str:
 
 def labels(values: Iterable[Any], limit: int) -> list[str]:
     """A label of at most `limit` characters (8 or more) for each distinct value, no two alike: long texts with equal
-    ends show where they differ, and what cannot be told apart so is numbered."""
+    ends show where they differ, and labels that still look alike are numbered."""
     texts = [in_line(shown(value)) for value in values]
     found = [short(text, limit) for text in texts]
     for _ in range(ROUNDS):

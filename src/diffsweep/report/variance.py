@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from diffsweep.core.text import counted
-from diffsweep.report.choice import levels, split_axes, units
+from diffsweep.report.selection import levels, split_axes, units
 
 if TYPE_CHECKING:
-    from diffsweep.report.choice import Codes
+    from diffsweep.report.selection import Codes
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Split:
     def sentence(self) -> str:
         """`psnr varies by setting 64 %, seed 23 %, the rest 13 % (36 cells)`."""
         shares = {"setting": self.setting, self.repeat: self.input, "seed": self.seed, "the rest": self.rest}
-        told = ", ".join(f"{name} {share:.0%}".replace("%", " %") for name, share in shares.items() if share)
+        listed = ", ".join(f"{name} {share:.0%}".replace("%", " %") for name, share in shares.items() if share)
         below = f"; {' and '.join(self.clipped)} estimated below 0, taken as 0" if self.clipped else ""
-        return f"{self.metric} varies by {told} ({counted('cell', self.n)}{below})"
+        return f"{self.metric} varies by {listed} ({counted('cell', self.n)}{below})"
 
 
 def variance_split(frame: pd.DataFrame, metric: str, over: Sequence[str] = ()) -> Split | None:

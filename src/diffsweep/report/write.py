@@ -16,7 +16,6 @@ from diffsweep.core.files import write_atomic
 from diffsweep.core.problems import BadInput
 from diffsweep.metric.batch import GAVE
 from diffsweep.report import fonts
-from diffsweep.report.choice import measured
 from diffsweep.report.comparison import Comparison, overview
 from diffsweep.report.embed import embedded
 from diffsweep.report.figure import USES, write_figures
@@ -24,14 +23,15 @@ from diffsweep.report.figure.trajectory import write_trajectory
 from diffsweep.report.frame import results
 from diffsweep.report.grid import SHEET, InTheWay, write_grid
 from diffsweep.report.latex import to_latex
-from diffsweep.report.layout import to_csv, to_markdown
 from diffsweep.report.page import page
+from diffsweep.report.selection import measured
 from diffsweep.report.table import Table, summarise
+from diffsweep.report.tabular import to_csv, to_markdown
 from diffsweep.report.text import shown
 from diffsweep.store.cells import Store
 from diffsweep.store.schema import Document
 
-WHOLE = "report_whole.html"
+STANDALONE = "report_whole.html"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +52,9 @@ class Report:
     traceback: Path | None = None
 
 
-def write_all(store: Store, sweep: Document, whole: bool = False) -> Report:
-    """Write every file of a sweep (sweep: what sweep.json holds), each of them atomically. whole: `report_whole.html`
-    too, which is written again wherever it is."""
+def write_all(store: Store, sweep: Document, standalone: bool = False) -> Report:
+    """Write every file of a sweep (sweep: what sweep.json holds), each of them atomically. standalone: also
+    `report_whole.html`, which is written again wherever it is."""
     folder, store = store.root / "sweeps" / sweep["name"], store.looking_once()
     frame = results(store, sweep)
     table, comparisons = summarise(frame), overview(frame)
@@ -78,13 +78,13 @@ def write_all(store: Store, sweep: Document, whole: bool = False) -> Report:
     report = Report(frame, table, comparisons, folder, files, tuple(notes), drawn.failures, traceback)
     text = page(store, sweep, frame, table, comparisons, _images(report))
     write_atomic(folder / "report.html", text.encode())
-    if whole or (folder / WHOLE).exists():
-        write_atomic(folder / WHOLE, whole_page(store, sweep, report).encode())
+    if standalone or (folder / STANDALONE).exists():
+        write_atomic(folder / STANDALONE, standalone_page(store, sweep, report).encode())
     return report
 
 
 def _no_numbers(frame: pd.DataFrame) -> Iterator[str]:
-    """The metrics that were asked, and answered with no finite number throughout."""
+    """The metrics that gave no finite number in any cell."""
     there = measured(frame)
     reasons = {name: why for name, why in frame.attrs["reasons"].items() if name not in there}
     for name, one in frame.attrs["sets"].items():
@@ -155,7 +155,7 @@ def write_chosen(
     return write_figures(folder, sweep, frame, None, **request)
 
 
-def whole_page(store: Store, sweep: Document, report: Report) -> str:
+def standalone_page(store: Store, sweep: Document, report: Report) -> str:
     """The report's page with its pictures in it: one file, to send or to show elsewhere."""
     images = _images(report)
     pictures = embedded(store, sweep, report.folder, images)

@@ -1,4 +1,4 @@
-"""A cell: one picture asked for, frozen and named by all that decides its pixels. Needs no torch.
+"""A cell: one picture to make, frozen, and named by everything that decides its pixels. Needs no torch.
 
 The id is a hash of the recipe's version, the seed, the model's weights, the technique and those parts that the
 technique uses, in their settled form: input and mask by content, spacing and steps as the timesteps they come to. A
@@ -17,44 +17,44 @@ from typing import Any
 
 import numpy as np
 
+from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.loop import rounds
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.core.types import BASE, Level, Stage
 from diffsweep.runner import prompts
-from diffsweep.runner.parts import as_mapping, build, coerced, plain, shown, sources, undecided, used_by
-from diffsweep.scheduler.spacing import CHECKPOINT
+from diffsweep.runner.parts import as_mapping, build, coerced, plain, printed, sources, undecided, used_by
 
 RECIPE = 2  # raised when the same configuration would give another picture
 GROUPS = ("model", "scheduler", "guidance", "technique", "view", "mask", "input", "upscale")
 # the blocks of conf/config.yaml: their keys' types
 BLOCKS: dict[str, dict[str, Any]] = {
-    "sweep": {"name": str | None, "replace": bool},
+    "sweep": {"name": Auto | str, "replace": bool},
     "metric": {
         "name": str,
         "names": tuple[str, ...],
         "missing": str,
-        "clip": str,
+        "judge": str,
         "features": str,
         "references": str,
     },
-    "engine": {"rows": int | str | None, "threads": int | None, "trajectory": int},
+    "engine": {"rows": Auto | int, "threads": Auto | int, "trajectory": int},
     "grid": {
-        "rows": str | None,
-        "cols": str | None,
-        "blocks": tuple[str, ...] | None,
+        "rows": Auto | str,
+        "cols": Auto | str,
+        "blocks": Auto | tuple[str, ...],
         "metric": tuple[str, ...] | None,
-        "pictures": tuple[str, ...] | None,
-        "size": int | None,
+        "pictures": Auto | tuple[str, ...],
+        "size": Auto | int,
     },
 }
 AROUND = ("metric", "tracker", "sweep", "engine", "grid")  # groups and blocks that do not touch the pixels
 VALUES = {
     "seed": int,
-    "prompt": str | None,
+    "prompt": Auto | str,
     "device": str,
     "output_dir": str,
     "plugins": tuple[str, ...],
-    "confirm": bool | None,
+    "confirm": bool,
 }
 ROOT = (*VALUES, "vars", *GROUPS, *AROUND)  # vars: texts that others name, so they decide nothing themselves
 MAX_SEED = 2**63 - 1
@@ -64,7 +64,7 @@ CONTENT = ("sha256", "fingerprint", "timesteps", "plugins")  # hashes in a cell'
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One picture asked for. config: what decides it, plain; axes: what its sweep varies; the parts, built; notes: what
+    """One picture to make. config: what decides it, plain; axes: what its sweep varies; the parts, built; notes: what
     was assumed, each beginning with its key.
 
     Of a cell that enlarges another's picture, stage, scheduler, guidance and levels are the super-resolution's.
@@ -91,19 +91,19 @@ class Cell:
     notes: tuple[str, ...] = ()
 
     @property
-    def asked(self) -> Any:
-        """The model that answers."""
+    def network(self) -> Any:
+        """The model of this cell's own stage."""
         return self.upscale.model if self.base else self.model
 
     @property
-    def asks(self) -> str:
-        """What the engine calls its stage."""
+    def stage_name(self) -> str:
+        """What the engine calls this stage."""
         return self.upscale.name if self.base else BASE
 
     @property
-    def key(self) -> str:
-        """The configuration's key of the model that answers."""
-        return f"{self.base.key}.then" if self.base and self.base.base else "upscale" if self.base else "model"
+    def config_key(self) -> str:
+        """The key of that model in the configuration: `model`, `upscale`, `upscale.then`."""
+        return f"{self.base.config_key}.then" if self.base and self.base.base else "upscale" if self.base else "model"
 
     @property
     def cascade(self) -> tuple[Cell, ...]:
@@ -115,9 +115,9 @@ class Cell:
         """Every prompt the model is asked about, a step's rows in order."""
         if not self.visited:
             return ()
-        prompts = self.technique.asked(self.prompt)
-        asked = self.upscale.asked(prompts) if self.base else prompts
-        return tuple(row for prompt in asked for row in self.guidance.branches(prompt))
+        prompts = self.technique.prompts_for(self.prompt)
+        prompts = self.upscale.prompts_for(prompts) if self.base else prompts
+        return tuple(row for prompt in prompts for row in self.guidance.branches(prompt))
 
     @cached_property
     def rounds(self) -> int:
@@ -231,13 +231,13 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
             prompt, assumed = prompts.settled(values["prompt"], technique, picture, name, guided)
     problems.settle()
 
-    guidance = _guidance(parts["guidance"], technique.asked(prompt))
+    guidance = _guidance(parts["guidance"], technique.prompts_for(prompt))
     used: dict[str, Any] = {
         "model": {**_plain(parts["model"]), "fingerprint": fingerprint},
         "technique": _plain(technique),
     }
     if "prompt" in uses:
-        asked = technique.asked(prompt)
+        asked = technique.prompts_for(prompt)
         used["prompt"] = asked[0] if len(asked) == 1 else list(asked)
         used["technique"] = {k: v for k, v in used["technique"].items() if k not in undecided(technique)}
     if "scheduler" in uses:
@@ -282,7 +282,7 @@ def _guidance(guidance: Any, prompts: tuple[str, ...]) -> Any:
 
 
 def _notes(read: Iterable[str], parts: Mapping[str, Any], size: int) -> Iterator[str]:
-    """What should be known of how input and mask were read."""
+    """Notes on how input and mask were read."""
     for group in read:
         yield from (f"{group}: {note}" for note in parts[group].notes(size))
 
@@ -306,7 +306,7 @@ def _larger(upscale: Any, model: Any, low: Stage, problems: _Problems) -> Iterat
 def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, parts: Mapping[str, Any]) -> Cell:
     """The cell that enlarges the picture of `base`, towards the same input and under the same mask."""
     levels = upscale.scheduler.levels(stage)
-    guidance = _guidance(upscale.guidance, upscale.asked(base.technique.asked(base.prompt)))
+    guidance = _guidance(upscale.guidance, upscale.prompts_for(base.technique.prompts_for(base.prompt)))
     settled = {key: value for key, value in plain(upscale).items() if key != "then"}
     settled |= {"scheduler": _trajectory(upscale.scheduler, stage, levels), "guidance": _plain(guidance)}
     before = {"of": base.config["upscale"]} if base.base else {}
@@ -344,7 +344,7 @@ def _enlarged(base: Cell, upscale: Any, stage: Stage, fingerprint: str, parts: M
 def _trajectory(scheduler: Any, stage: Stage, levels: tuple[Level, ...]) -> dict[str, Any]:
     """A scheduler's settings as they come out on a stage."""
     own = {"steps": len(levels), "timesteps": _hash(tuple(level.t for level in levels))}
-    if scheduler.spacing == CHECKPOINT:
+    if scheduler.spacing == AUTO:
         own["spacing"] = stage.spacing
     seen = scheduler.on(stage)
     dynamic = seen.threshold == "dynamic"  # else these two decide nothing
@@ -358,12 +358,12 @@ def _values(config: Mapping[str, Any], problems: _Problems) -> dict[str, Any]:
     for key in config:
         if key not in ROOT:
             problems.messages.append(f"{key}: unknown key; there are {', '.join(ROOT)}{did_you_mean(key, ROOT)}")
-    values: dict[str, Any] = dict.fromkeys(VALUES)
+    values: dict[str, Any] = dict.fromkeys(VALUES) | {"prompt": AUTO}
     for key, hint in VALUES.items():
         try:
-            values[key] = coerced(config.get(key), hint) if key in config or key == "seed" else None
+            values[key] = coerced(config.get(key), hint) if key in config or key == "seed" else values[key]
         except TypeError as error:
-            problems.messages.append(f"{key}={shown(config.get(key))}: {error}")
+            problems.messages.append(f"{key}={printed(config.get(key))}: {error}")
     with problems.under():
         require(within("seed", values["seed"], 0, MAX_SEED))
     return values
@@ -375,8 +375,8 @@ def _plain(part: Any) -> dict[str, Any]:
 
 
 def decisive(group: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What of a group's configuration decides pixels: a picture's, a mask's or a trajectory's content stands for how it
-    was made."""
+    """The part of a group's configuration that decides pixels. The content of a picture, mask or trajectory stands for
+    the keys that made it."""
     if group in ("input", "mask"):
         return {"sha256": config["sha256"]}
     place = ("path", "variant")
@@ -394,7 +394,7 @@ def cell_id(config: Mapping[str, Any]) -> str:
 
 
 def as_typed(config: Mapping[str, Any]) -> str:
-    """A cell's configuration without the hashes of what it names: what stays when a file that it reads is edited."""
+    """A cell's configuration without content hashes: it stays the same when a file that it reads is edited."""
 
     def bare(value: Any) -> Any:
         if not isinstance(value, Mapping):
@@ -404,6 +404,6 @@ def as_typed(config: Mapping[str, Any]) -> str:
     return json.dumps(bare(config), sort_keys=True)
 
 
-def settings(config: Mapping[str, Any], group: str) -> Mapping[str, Any]:
+def block_of(config: Mapping[str, Any], group: str) -> Mapping[str, Any]:
     """One of the blocks around the pixels, as a mapping."""
     return as_mapping(group, config.get(group) or {})

@@ -1,4 +1,4 @@
-"""What a user should know before a sweep runs: what was assumed, what masks come to, which settings are the same."""
+"""Notes before a sweep runs: what diffsweep assumed, what masks come to, which settings give the same picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST = 5  # of a kind
 
 
 def notes(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """Each once, and of each kind the first few."""
+    """Each note once, and the first few of each kind."""
     assumed = dict.fromkeys(note for cell in cells for note in cell.notes)
     kinds = {
         "assumptions": list(assumed),
@@ -50,9 +50,12 @@ def shares(mask: np.ndarray) -> str:
 
 
 def _unknown(cells: Sequence[Cell]) -> list[str]:
-    """Which words the models that answer do not know."""
+    """Words of prompts that the models do not know."""
     asked = dict.fromkeys(
-        (stage.asked, stage.key, prompt) for cell in cells for stage in cell.cascade for prompt in stage.prompts
+        (stage.network, stage.config_key, prompt)
+        for cell in cells
+        for stage in cell.cascade
+        for prompt in stage.prompts
     )
     found: dict[str, None] = {}
     for model, key, prompt in asked:

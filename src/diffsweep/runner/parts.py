@@ -1,4 +1,4 @@
-"""From a group's configuration to the object it names: name = path, types and ranges checked. Needs no torch.
+"""From a group's configuration to the object that it names: name = path, types and ranges checked. Needs no torch.
 
 `{name: flip, axis: vertical}` of group `view` is the dataclass of `diffsweep/view/flip.py`, its keys the dataclass's
 fields. A user's own part is a module of the same group in a package of theirs, listed in `plugins` or found by the
@@ -117,7 +117,7 @@ def _incomplete(group: str, cls: Any) -> str | None:
 
 
 def _mixed(group: str, name: str, cls: type, config: Mapping[str, Any], plugins: tuple[str, ...]) -> str | None:
-    """A problem where the choice was changed by its name alone, and the keys are those of another."""
+    """A problem where only the name was set, and the keys are still those of another choice."""
     own = fields_of(cls).keys()
     others = config.keys() - own
     for other in names(group, plugins) if len(others) > 1 else ():
@@ -144,7 +144,7 @@ def _filled(cls: type, config: Mapping[str, Any], plugins: tuple[str, ...], of: 
         except BadInput as error:
             problems += [_under(key, hints[key], message) for message in error.messages]
         except TypeError as error:
-            problems.append(f"{key}={shown(value)}: {error}")
+            problems.append(f"{key}={printed(value)}: {error}")
     required = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
     problems += [f"{key}: must be given, it has no default" for key in required if key not in config]
     try:
@@ -157,7 +157,7 @@ def _filled(cls: type, config: Mapping[str, Any], plugins: tuple[str, ...], of: 
 
 
 def _under(key: str, hint: Any, message: str) -> str:
-    """A message about the value of a key: one about a part begins with the part's group, which the key stands for."""
+    """A message about a key's value. One about a nested part starts with its group: the key replaces that."""
     if hint in NESTED:
         return key + message.removeprefix(NESTED[hint])
     return f"{key}.{message}" if dataclasses.is_dataclass(hint) else f"{key}: {message}"
@@ -170,7 +170,7 @@ def fields_of(cls: type[Any]) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if not f.metadata.get("bound")}
 
 
-def shown(value: Any) -> str:
+def printed(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
@@ -198,7 +198,12 @@ def _of_type(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:
                 return _of_type(value, option, plugins)
             except TypeError as error:
                 needs.append(str(error).removeprefix("must be "))
-        raise TypeError("must be " + " or ".join([*needs, *(["null"] if types.NoneType in arguments else [])]))
+        *most, last = [*needs, *(["null"] if types.NoneType in arguments else [])]
+        raise TypeError(f"must be {', '.join(most)}{' or ' if most else ''}{last}")
+    if origin is typing.Literal:
+        if value in arguments:
+            return value
+        raise TypeError(f"must be {' or '.join(arguments)}")
     if origin is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise TypeError("must be a list")
@@ -237,7 +242,7 @@ def _coerced_list(value: Sequence[Any], hint: Any, plugins: tuple[str, ...]) -> 
 
 
 def used_by(technique: Any, plugins: Sequence[str] | None = None) -> frozenset[str]:
-    """What the technique of a configuration uses, wrong as its keys may be; nothing where it is not known."""
+    """What a configuration's technique uses, even if its keys are wrong; nothing where the technique is unknown."""
     try:
         part: Any = find("technique", technique["name"], tuple(plugins or ()))
     except (BadInput, KeyError, TypeError):
@@ -263,7 +268,7 @@ def plain(part: Any) -> dict[str, Any]:
 
 
 def undecided(part: Any) -> set[str]:
-    """The keys of a part that decide no pixel, as its fields say: something else of the cell stands for them."""
+    """The keys of a part whose fields say that they decide no pixel: something else in the cell stands for them."""
     return {f.name for f in dataclasses.fields(part) if not f.metadata.get("decides", True)}
 
 
@@ -277,5 +282,5 @@ def _plain(value: Any) -> Any:
 
 def as_mapping(key: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise BadInput(f"{key}={shown(value)}: must hold keys, not a value")
+        raise BadInput(f"{key}={printed(value)}: must hold keys, not a value")
     return value

@@ -13,14 +13,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffsweep.core.device import known
+from diffsweep.core.device import not_a_device
 from diffsweep.core.files import root_of
-from diffsweep.core.keys import at
+from diffsweep.core.keys import AUTO, at, given
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
-from diffsweep.runner.cell import AROUND, BLOCKS, Cell, freeze, settings
-from diffsweep.runner.measurable import metric_notes
+from diffsweep.runner.cell import AROUND, BLOCKS, Cell, block_of, freeze
+from diffsweep.runner.metric_notes import metric_notes
 from diffsweep.runner.notes import notes
-from diffsweep.runner.parts import build, coerced, shown
+from diffsweep.runner.parts import build, coerced, printed
 
 if TYPE_CHECKING:
     from diffsweep.metric import Chosen
@@ -89,8 +89,8 @@ def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
     if problems:
         raise BadInput(problems)
     blocks.setdefault("replace", False)
-    told = (*notes(cells), *metric_notes(cells, blocks["metrics"]))
-    return Plan(name=name or automatic_name(cells), cells=tuple(cells), notes=told, **blocks)
+    about = (*notes(cells), *metric_notes(cells, blocks["metrics"]))
+    return Plan(name=name or automatic_name(cells), cells=tuple(cells), notes=about, **blocks)
 
 
 def automatic_name(cells: Sequence[Cell]) -> str:
@@ -105,21 +105,22 @@ def automatic_name(cells: Sequence[Cell]) -> str:
 def _typed(block: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """A block's values, each of its type."""
     hints, problems, values = BLOCKS[block], [], {}
-    for key, value in settings(config, block).items():
+    for key, value in block_of(config, block).items():
         if key not in hints:
             problems.append(f"{block}.{key}: unknown key; it has {', '.join(hints)}{did_you_mean(key, hints)}")
             continue
         try:
             values[key] = coerced(value, hints[key])
         except TypeError as error:
-            problems.append(f"{block}.{key}={shown(value)}: {error}")
+            problems.append(f"{block}.{key}={printed(value)}: {error}")
     if problems:
         raise BadInput(problems)
     return values
 
 
 def _sweep(config: Mapping[str, Any]) -> dict[str, Any]:
-    return _typed("sweep", config)
+    values = _typed("sweep", config)
+    return values | {"name": given(values.get("name", AUTO))}
 
 
 def _root(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,16 +132,14 @@ def _root(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _engine(config: Mapping[str, Any]) -> dict[str, Any]:
     values = _typed("engine", config)
-    if isinstance(rows := values.get("rows"), str):
-        require(None if rows == "auto" else f"engine.rows={rows}: must be auto or a whole number")
-        values["rows"] = None
     require(
         *(
             within(f"engine.{key}", values.get(key), *limits)
             for key, limits in (("rows", (1,)), ("threads", (1, MOST_THREADS)), ("trajectory", (0, MOST_STEPS)))
         ),
     )
-    return {"rows": values.get("rows"), "threads": values.get("threads"), "trajectory": values.get("trajectory", 0)}
+    rows, threads = (given(values.get(key, AUTO)) for key in ("rows", "threads"))
+    return {"rows": rows, "threads": threads, "trajectory": values.get("trajectory", 0)}
 
 
 def _metrics(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,7 +152,7 @@ def _metrics(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plugins(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Empty where something is wrong with them, which freezing tells."""
+    """The plugins; none where they are wrong, which freezing reports."""
     try:
         return tuple(coerced(config.get("plugins") or [], tuple[str, ...]))
     except TypeError:
@@ -161,14 +160,15 @@ def _plugins(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _tracker(config: Mapping[str, Any]) -> dict[str, Any]:
-    tracker = settings(config, "tracker") or {"name": "none"}
+    tracker = block_of(config, "tracker") or {"name": "none"}
     return {"tracker": build("tracker", tracker, _plugins(config))}
 
 
 def _grid(axes: Mapping[str, Sequence[Any]], config: Mapping[str, Any]) -> dict[str, Any]:
     from diffsweep.report.grid import SIDES, layout
 
-    grid, absent = _typed("grid", config), object()
+    grid: dict[str, Any] = {key: given(value) for key, value in _typed("grid", config).items()}
+    absent = object()
 
     def varies(axis: str | None) -> bool:
         """False for an axis that this run holds at one value."""
@@ -194,5 +194,5 @@ def _device(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(device, int):
         device = str(device)
     if isinstance(device, str):
-        require(known(device))
+        require(not_a_device(device))
     return {"device": device}

@@ -1,4 +1,4 @@
-"""Before anything is downloaded or loaded: is the device there, and room on the disk and in its memory?"""
+"""Checks before anything is downloaded or loaded: device, disk space, memory."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ BESIDE = 4e9  # bytes free on a CUDA device: what the metrics' networks may need
 LARGER = "a device with more memory is needed"
 SMALL = 10  # times the size of its files: what a model takes on a processor at the very most, in a usual call
 USUAL = 16  # rows of such a call
-VALUE = 256  # bytes of a call, for each number of a row's picture, of a model that does not tell its needs
+VALUE = 256  # bytes of a call, for each number of a row's picture, of a model that does not state its needs
 PADDED = 1024  # rows of a call that may be padding: a sweep that grows into its shape may begin with so many
 HALF = {"avx512_bf16", "amx_bf16", "bf16"}  # a processor's flags, of which one says that it computes in bfloat16
 
 
 def device(asked: str, cells: Iterable[Cell]) -> str:
-    """The device that `auto` means; BadInput where one that is asked for is not there."""
+    """The device to use; BadInput where the requested one is missing."""
     found = present(asked)
     for cell in cells:
-        text = getattr(cell.asked, "text", None)
+        text = getattr(cell.network, "text", None)
         if text is not None and text.device == "cuda":
-            present("cuda", f"{cell.key}.text.device", "null is the model's device")
+            present("cuda", f"{cell.config_key}.text.device", "auto is the model's device")
     return found
 
 
 def disk(cells: Iterable[Cell]) -> None:
     """BadInput where the weights still to be downloaded do not fit the cache's disk."""
     sizes: dict[str, int] = {}
-    for model in dict.fromkeys(cell.asked for cell in cells):
+    for model in dict.fromkeys(cell.network for cell in cells):
         sizes |= model.missing() if hasattr(model, "missing") else {}
     if not sizes:
         return
@@ -55,20 +55,20 @@ def disk(cells: Iterable[Cell]) -> None:
 
 
 def memory(cells: Iterable[Cell], device: str, rows: Mapping[str, int], chosen: bool) -> dict[str, int]:
-    """The rows a call, by a stage's key, that fit the device, at most `rows`; BadInput where the weights do not fit, or
-    the rows chosen. cells: those whose models are in memory together."""
+    """The rows of a call that fit the device, by a stage's key, at most `rows`; BadInput where the weights or the
+    chosen rows do not fit. cells: those whose models are in memory together."""
     stages: dict[Any, Cell] = {}
     asked: dict[str, set[str]] = {}  # the prompts, by a stage's key
     for cell in cells:
-        stages[cell.asked] = cell
-        asked.setdefault(cell.key, set()).update(cell.prompts)
-    models = {model: cell.key for model, cell in stages.items() if hasattr(model, "needs")}
+        stages[cell.network] = cell
+        asked.setdefault(cell.config_key, set()).update(cell.prompts)
+    models = {model: cell.config_key for model, cell in stages.items() if hasattr(model, "needs")}
     free, calls = available(device), max(1, max(rows.values()) / USUAL)
     small = not device.startswith("cuda") and SMALL * calls * sum(model.size() for model in models) < free
     by_key = {} if small else {key: model for model, key in models.items()}
     needs = [(key, model.needs(device)) for key, model in by_key.items()]
-    if chosen:  # else a call of a model that does not tell has few rows
-        needs += [(cell.key, _guessed(cell)) for model, cell in stages.items() if model not in models]
+    if chosen:  # else a call of a model that does not state its needs has few rows
+        needs += [(cell.config_key, _guessed(cell)) for model, cell in stages.items() if model not in models]
     for key, need in needs:
         if need.text > free:
             elsewhere = device.startswith("cuda") and hasattr(by_key[key], "text")
@@ -96,12 +96,12 @@ def memory(cells: Iterable[Cell], device: str, rows: Mapping[str, int], chosen: 
 
 
 def padding(most: Mapping[str, int], rows: int | None) -> str | None:
-    """A note where the rows chosen are more than there can be, which a shape that is kept may want; BadInput where far
-    more. most: what the whole sweep can ask for at once, by a stage's key."""
+    """A note where the chosen rows are more than the sweep can fill; BadInput where they are far more. most: the rows
+    that the whole sweep can ask for at once, by a stage's key."""
     there, key = min(((n, key) for key, n in most.items() if n), default=(0, ""))
     if rows is None or not there or rows <= there:
         return None
-    told = f"engine.rows={rows}: {rows - there} of them are padding, {there} is all that this sweep asks {key} at once"
+    told = f"engine.rows={rows}: {rows - there} of them are padding, this sweep asks {key} for at most {there} at once"
     if rows - there > PADDED:
         raise BadInput(f"{told}; at most {PADDED} may be, so up to {there + PADDED} rows")
     return told
@@ -109,7 +109,7 @@ def padding(most: Mapping[str, int], rows: int | None) -> str | None:
 
 def slow(cells: Iterable[Cell], device: str, flags: Collection[str] | None = None) -> str | None:
     """A note where a processor computes in bfloat16 without instructions for it. flags: the processor's."""
-    keys = [cell.key for cell in cells if getattr(cell.asked, "dtype", None) == "bfloat16"]
+    keys = [cell.config_key for cell in cells if getattr(cell.network, "dtype", None) == "bfloat16"]
     found = _flags() if flags is None else flags
     if device != "cpu" or not keys or not found or HALF & {*found}:
         return None
@@ -136,7 +136,7 @@ def available(device: str) -> float:
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - SPARE
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError, AttributeError):  # a system that does not tell
+    except (ValueError, OSError, AttributeError):  # a system that does not say
         return float("inf")
 
 
@@ -150,7 +150,8 @@ def beside(device: str) -> bool:
 
 
 def _guessed(cell: Cell) -> Needs:
-    """What a row takes at least of a model that does not tell: a few dozen numbers for each of its picture's."""
+    """The least that a row takes, of a model that does not state its needs: a few dozen numbers for each of its
+    picture's."""
     return Needs(0, 0, VALUE * math.prod(cell.stage.shape))
 
 

@@ -1,4 +1,4 @@
-"""What made a picture, beside its settings."""
+"""What made a picture, beside its settings: versions and the commit."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A sweep, run: what is stored is kept, what is missing is sampled in shared model calls, all of it is measured.
+"""Runs a sweep: keeps stored cells, samples the missing ones in shared model calls, and measures all of them.
 
 The batch shape is chosen once a sweep and kept in its sweep.json, so that a resumed sweep gives the same bits. A run
-that lacks memory goes on with fewer rows a call; the next one begins with the sweep's shape again. A sweep that is
-complete loads no model, and no torch.
+that lacks memory goes on with fewer rows a call; the next one begins with the sweep's shape again. A complete sweep
+loads no model, and no torch.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from diffsweep.core.problems import BadInput
 from diffsweep.core.text import counted
 from diffsweep.metric import measured_sweep, score
 from diffsweep.runner import preflight, shape
+from diffsweep.runner.background import Background
 from diffsweep.runner.cell import Cell, as_typed
-from diffsweep.runner.following import Following
 from diffsweep.runner.listener import Listener
 from diffsweep.runner.plan import Plan, Raw, axes_of, plan
 from diffsweep.runner.sampling import Ended, Run, Sampler
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Outcome:
     """How a sweep ended: each cell's id, in order, whether it is `done` or `failed`, and where the files are. session:
-    what its tracker goes on with where more is to come; to be closed by whoever knows that it is not. unmeasured:
-    metrics that failed, with their errors."""
+    the tracker's, open for later launches of the sweep; the caller closes it after the last one. unmeasured: metrics
+    that failed, with their errors."""
 
     ids: list[str]
     statuses: list[str]
@@ -113,7 +113,7 @@ class Sweep:
         self.session = session
 
     def _earlier(self, tell: Callable[[str], None] = lambda text: None) -> Document:
-        """What sweep.json holds, no cells where it is not there or damaged."""
+        """What sweep.json holds; no cells where it is missing or damaged."""
         try:
             return {**document.read(self.folder), "name": self.plan.name}
         except Absent:
@@ -123,14 +123,14 @@ class Sweep:
         return document.empty(self.plan.name, self.command, self.this.started)
 
     def status(self, cell: Cell) -> str:
-        """As it was found at the beginning, or stored since: its files are not looked at again."""
+        """`done` if the cell was stored at the beginning, or has been since: its files are not read again."""
         wrong = cell.id in self.failures or cell.id in self.store.damaged
         return "done" if cell.id in self.stored and not wrong else "failed"
 
     def _refuse_to_replace(self, others: Collection[str]) -> None:
-        """A sweep shows no fewer cells than before under its name, unless that is asked for: those of which the content
-        alone has changed (an edited input, an edited plugin) are no fewer. One that comes in parts (an optimiser's
-        trials, batches, processes) has its other cells still to come."""
+        """BadInput where the sweep's tables would lose stored cells, without sweep.replace=true. Cells whose content
+        alone changed (an edited input, an edited plugin) are not lost, nor are those still to come of a sweep in parts
+        (an optimiser's trials, batches, processes)."""
         if self.plan.replace or self.in_parts:
             return
         renewed = {as_typed(cell.config) for cell in self.plan.cells}
@@ -163,13 +163,13 @@ class Sweep:
         number = len(self.plan.cells)
         if gone and not self.joins:
             others = counted("other cell", len(gone))
-            self.listener.note(f"note: {self.plan.name} had {others}, still stored, which its files show no more")
+            self.listener.note(f"note: {self.plan.name} had {others}, still stored, which its files no longer show")
         before = {cell.id: cell for one in missing for cell in self._before(one)}
         first = {cell_id: cell for cell_id, cell in before.items() if cell_id not in distinct}
         also = f", and {len(first)} whose pictures they enlarge" if first else ""
         told = f"{counted('cell', number)}, {kept} already stored, {len(missing)} to sample"
         self.listener.note(f"{self.plan.name}: {told}{also}")
-        for line in self.store.told("sampled again, damaged"):
+        for line in self.store.damage_report("sampled again, damaged"):
             self.listener.note(line)
         if self.session is None and hasattr(self.plan.tracker, "begin"):
             self.session = self.plan.tracker.begin(self.store, self.folder)
@@ -178,7 +178,7 @@ class Sweep:
         self._report()
 
     def _kept(self, cell: Cell) -> bool:
-        """Whether all that is asked for is stored."""
+        """Whether the cell is stored with all that this run wants of it."""
         record = self.store.finished(cell.id)
         if record is None:
             return False
@@ -188,7 +188,7 @@ class Sweep:
     def _before(self, cell: Cell) -> Iterator[Cell]:
         """The cells that must be sampled before this one, from the last back."""
         for base in cell.cascade[-2::-1]:
-            if self.store.whole(base.id):
+            if self.store.is_complete(base.id):
                 return
             yield base
 
@@ -202,8 +202,8 @@ class Sweep:
         earlier = [run.get("threads") for run in self.earlier["runs"] if run.get("device") == device == "cpu"]
         if earlier and earlier[-1] != self.this.threads:
             self.listener.note(
-                f"note: {counted('CPU thread', self.this.threads)}, {earlier[-1]} before: bits may differ from those "
-                f"of the cells stored; engine.threads={earlier[-1]} keeps them"
+                f"note: {counted('CPU thread', self.this.threads)}, {earlier[-1]} before: pictures may differ in "
+                f"rounding from those already stored; engine.threads={earlier[-1]} avoids that"
             )
         if note := preflight.slow(missing, device):
             self.listener.note(f"note: {note}")
@@ -225,11 +225,11 @@ class Sweep:
         self.this.note(self.shape.rows)
         written, coming = self._write(), {cell.id for cell in missing}
         try:
-            with self._heard(missing), self._followed(written, coming, device) as following:
-                self._sample_each(by_model.values(), device, following)
+            with self._heard(missing), self._in_background(written, coming, device) as background:
+                self._sample_each(by_model.values(), device, background)
         except KeyboardInterrupt:
             told = f"{self.this.cells} of {counted('cell', len(missing))} stored"
-            self.listener.note(f"stopped: {told}; the same command goes on from there")
+            self.listener.note(f"stopped: {told}; the same command resumes from there")
             raise
         finally:
             self._write()
@@ -243,16 +243,16 @@ class Sweep:
         finally:
             self.listener.ends()
 
-    def _sample_each(self, groups: Iterable[Sequence[Cell]], device: str, following: Following | None) -> None:
-        """Sample the cells of one model after another's."""
+    def _sample_each(self, groups: Iterable[Sequence[Cell]], device: str, background: Background | None) -> None:
+        """Sample the cells, one model after the other."""
         asked = {cell.id for cell in self.plan.cells}
         sampler = Sampler(self.store, device, self.shape.rows, self.plan.trajectory, self.this)
         for cells in groups:
-            with closing(sampler.run(cells, _Heard(self.listener, following))) as ends:
+            with closing(sampler.run(cells, _Heard(self.listener, background))) as ends:
                 for ended in ends:
                     self._note(ended)
-                    if following and ended.error is None and ended.cell.id in asked:
-                        following.add(ended.cell.id)
+                    if background and ended.error is None and ended.cell.id in asked:
+                        background.add(ended.cell.id)
                     self.listener.cell(ended.cell.id, self.failures.get(ended.cell.id))
 
     def _note(self, ended: Ended) -> None:
@@ -266,7 +266,7 @@ class Sweep:
             self.failures.add(cell_id, error)
 
     @contextmanager
-    def _followed(self, sweep: Document, coming: Collection[str], device: str) -> Iterator[Following | None]:
+    def _in_background(self, sweep: Document, coming: Collection[str], device: str) -> Iterator[Background | None]:
         """If a tracker listens, measure and log finished cells in a thread while others are sampled."""
         if not self.session or self.joins:
             yield None
@@ -274,15 +274,15 @@ class Sweep:
         session = self.session
 
         def each(cell_ids: list[str]) -> None:
-            if preflight.beside(device):  # a metric that fails here is told by those who measure the rest
+            if preflight.beside(device):  # a metric that fails here is reported when the rest is measured
                 score(self.store, cell_ids, self.plan.metrics.metrics, device, Failures(), shows=False)
                 session.cells(sweep, cell_ids)
 
-        with Following(each) as following:
+        with Background(each) as background:
             for cell in sweep["cells"]:
                 if cell["status"] == "done" and cell["cell_id"] not in coming:
-                    following.add(cell["cell_id"])
-            yield following
+                    background.add(cell["cell_id"])
+            yield background
 
     def _entry(self, cell: Cell) -> CellEntry:
         entry: CellEntry = {
@@ -344,7 +344,7 @@ class Sweep:
             tracebacks = [failed.write(self.folder / "errors", written) for failed in (self.failures, self.unmeasured)]
             report = write_all(self.store, written)
         self.listener.report(report, {cell.id for cell in self.plan.cells} if self.joins else None)
-        for line in self.store.told(mend=True):
+        for line in self.store.damage_report(mend=True):
             self.listener.note(line)
         for name, error in self.unmeasured.items():
             self.listener.note(
@@ -362,11 +362,11 @@ class Sweep:
 class _Heard:
     """What the sampler reports: to the sweep's listener, and to whoever logs finished cells meanwhile."""
 
-    def __init__(self, listener: Listener, following: Following | None) -> None:
+    def __init__(self, listener: Listener, background: Background | None) -> None:
         self.waits, self.rows = listener.waits, listener.rows
-        self._listener, self._following = listener, following
+        self._listener, self._background = listener, background
 
     def begins(self) -> None:
         self._listener.begins()
-        if self._following:
-            self._following.begin()
+        if self._background:
+            self._background.begin()

@@ -1,7 +1,7 @@
 """Sampling: the cells of a model through one engine, in shared calls, each stored as soon as it ends.
 
-Models stay in memory for the next cells that ask them, in this launch or a later one; those that nobody asks leave it
-before others are loaded.
+Models stay in memory for later cells, in this launch or the next. Models that no stage needs are unloaded before others
+are loaded.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from diffsweep.core.problems import BadInput
 from diffsweep.core.text import in_one_line
 from diffsweep.runner import shape
 from diffsweep.runner.cell import RECIPE, Cell
+from diffsweep.runner.ingredients import Trajectory, to_pixels, work
 from diffsweep.runner.provenance import provenance
-from diffsweep.runner.work import Trajectory, to_pixels, work
 from diffsweep.store.cells import Store
 from diffsweep.store.pictures import HARD_MASK, IMAGE, INPUT, MASK, STEP
 from diffsweep.store.schema import RunEntry, to_json
@@ -73,7 +73,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Ended:
-    """A cell that is stored, or the error that kept it from that."""
+    """A cell that was stored, or that failed with this error."""
 
     cell: Cell
     error: BaseException | str | None = None
@@ -83,10 +83,10 @@ class Heard(Protocol):
     """Hears how sampling goes on."""
 
     def waits(self, what: str) -> None:
-        """What is done before the sampling begins."""
+        """What the run is doing before it samples: loading, encoding."""
 
     def begins(self) -> None:
-        """Models are loaded, and the sampling begins."""
+        """Models are loaded, sampling begins."""
 
     def rows(self, number: int) -> None:
         """So many more model rows are computed."""
@@ -111,8 +111,8 @@ class Sampler:
         for cell in cells:
             base = cell.base
             (later[base.id] if base and base.id in coming else ready).append(cell)
-            by_stage[cell.asks].append(cell)
-        keys = {stage: own[0].key for stage, own in by_stage.items()}
+            by_stage[cell.stage_name].append(cell)
+        keys = {stage: own[0].config_key for stage, own in by_stage.items()}
         began = time.perf_counter()
         engine = Engine(self._stages(by_stage), {stage: self.rows[key] for stage, key in keys.items()})
         self._load(engine, by_stage, listener)
@@ -134,24 +134,24 @@ class Sampler:
             self.counted.note({**self.rows, **{key: engine.rows[stage] for stage, key in keys.items()}})
 
     def _stages(self, by_stage: Mapping[str, Sequence[Cell]]) -> dict[str, Model]:
-        """The model of each stage; those of no stage leave the memory."""
+        """The model of each stage. Models that no stage needs are dropped."""
         firsts = {stage: cells[0] for stage, cells in by_stage.items()}
-        for key in _models.keys() - {(cell.asked, self.device) for cell in firsts.values()}:
+        for key in _models.keys() - {(cell.network, self.device) for cell in firsts.values()}:
             del _models[key]
         for cell in firsts.values():
-            if (cell.asked, self.device) not in _models:
+            if (cell.network, self.device) not in _models:
                 with _of(cell):
-                    _models[cell.asked, self.device] = cell.asked.load(self.device, self.store.root / "embeddings")
-        return {stage: _models[cell.asked, self.device] for stage, cell in firsts.items()}
+                    _models[cell.network, self.device] = cell.network.load(self.device, self.store.root / "embeddings")
+        return {stage: _models[cell.network, self.device] for stage, cell in firsts.items()}
 
     def _load(self, engine: Engine, by_stage: Mapping[str, Sequence[Cell]], listener: Heard) -> None:
-        """Every prompt encoded first, so that no text encoder is in memory beside the networks loaded here."""
+        """Encode every prompt, then load the networks: no text encoder is in memory beside them."""
         for stage, cells in by_stage.items():
-            listener.waits(f"{cells[0].key}: encoding prompts")
+            listener.waits(f"{cells[0].config_key}: encoding prompts")
             with _of(cells[0]):
                 engine.encode((prompt for cell in cells for prompt in cell.prompts), stage)
         for stage, cells in by_stage.items():
-            listener.waits(f"{cells[0].key}: loading")
+            listener.waits(f"{cells[0].config_key}: loading")
             with _of(cells[0]):
                 self.counted.model_loads += engine.models[stage].ready()
 
@@ -160,7 +160,7 @@ class Sampler:
         enlarge another's picture, by the other's id."""
 
         def watch() -> Trajectory:
-            """A new one each time that the engine starts the cell."""
+            """A new watcher each time that the engine starts the cell."""
             self.watched[cell.id] = Trajectory(cell, self.trajectory)
             return self.watched[cell.id]
 
@@ -173,8 +173,8 @@ class Sampler:
         return replace(own, later=following(cell))
 
     def _finish(self, finished: Finished, engine: Engine) -> Ended:
-        """Store what the engine has finished."""
-        cell: Cell = finished.key
+        """Store a finished cell."""
+        cell: Cell = finished.owner
         error: BaseException | None = finished.error
         watched = self.watched.pop(cell.id, None)
         pictures: dict[str, np.ndarray] = {}
@@ -183,14 +183,14 @@ class Sampler:
             try:
                 tensors = {IMAGE: finished.result.image, **finished.result.pictures}
                 tensors |= watched.pictures if watched else {}
-                model = engine.models[cell.asks]
+                model = engine.models[cell.stage_name]
                 pictures = {name: to_pixels(model.finish(tensor)) for name, tensor in tensors.items()}
                 facts = json.loads(to_json(finished.result.facts))
             except (Exception, SystemExit) as found:  # what a technique of the user's own returns may be anything
                 error = found
         if error is not None:
             return Ended(cell, error)
-        if watched and self.store.whole(cell.id):  # stored before, without its trajectory or with another
+        if watched and self.store.is_complete(cell.id):  # stored before, without its trajectory or with another
             steps = {name: picture for name, picture in pictures.items() if name.startswith(STEP)}
             self.store.add(cell.id, steps, STEP, {"trajectory": watched.facts})
             return Ended(cell)
@@ -215,8 +215,8 @@ class Sampler:
                 "provenance": {
                     **provenance(),
                     "device": self.device,
-                    "dtype": getattr(cell.asked, "dtype", "float32"),
-                    "rows": engine.rows[cell.asks],
+                    "dtype": getattr(cell.network, "dtype", "float32"),
+                    "rows": engine.rows[cell.stage_name],
                     "threads": self.counted.threads,
                     "time": datetime.now(UTC).isoformat(timespec="seconds"),
                 },
@@ -234,15 +234,15 @@ def _failed_with(base: Cell, error: BaseException | str, later: dict[str, list[C
 
 @contextmanager
 def _of(cell: Cell) -> Iterator[None]:
-    """What is wrong with a cell's model, or that memory does not suffice for it, is reported under its key."""
+    """Report an error of a cell's model, or a lack of memory for it, under the model's key."""
     try:
         yield
     except BadInput as error:
-        raise BadInput(f"{cell.key}.{message}" for message in error.messages) from error
+        raise BadInput(f"{cell.config_key}.{message}" for message in error.messages) from error
     except Exception as error:
         if not out_of_memory(error):
             raise
         raise Lacking(
-            f"{cell.key}: memory does not suffice to load it ({in_one_line(error)}): end what else takes memory, or "
-            "choose a smaller model; stored cells stay, and the same command goes on from them"
+            f"{cell.config_key}: not enough memory to load it ({in_one_line(error)}): free some, or choose a smaller "
+            "model; stored cells stay, and the same command resumes from them"
         ) from error

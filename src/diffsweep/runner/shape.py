@@ -28,8 +28,8 @@ class Parted(NamedTuple):
 
 @dataclass(frozen=True)
 class Shape:
-    """kept: what sweep.json keeps; rows: what this run begins with, which fits the memory; notes: where they differ, or
-    differ from what was."""
+    """kept: the shape in sweep.json; rows: the shape that this run begins with, which fits the memory; notes: where
+    they differ, or changed."""
 
     kept: Rows
     rows: Rows
@@ -40,19 +40,19 @@ def wanted(cells: Iterable[Cell]) -> dict[str, int]:
     """The rows that these cells can ask each stage for at once."""
     rows: dict[str, int] = defaultdict(int)
     for cell in {cell.id: cell for one in cells for cell in one.cascade}.values():
-        rows[cell.key] += len(cell.prompts)
+        rows[cell.config_key] += len(cell.prompts)
     return rows
 
 
 def fitting(most: Rows, asked: int | None, device: str) -> dict[str, int]:
-    """The rows asked for, or else what a sweep that can ask for so many at most can fill."""
+    """The requested rows; by default as many as the sweep can fill, at most `MOST`."""
     if asked:
         return dict.fromkeys(most, asked)
     return {key: max(1, min(n, MOST[device.partition(":")[0]])) for key, n in most.items()}
 
 
 def as_begun(room: Rows, earlier: Document) -> Shape:
-    """The shape that the sweep began with, as far as it fits the room; that of a lone cell binds nobody."""
+    """The shape that the sweep began with, as far as it fits the memory. A lone cell's shape does not count."""
     if not (began := earlier.get("rows")) or len(earlier["cells"]) == 1:
         return Shape(room, room)
     kept = {**room, "model": began, **earlier.get("later_rows", {})}
@@ -60,16 +60,18 @@ def as_begun(room: Rows, earlier: Document) -> Shape:
     ended = {"model": last["rows"], **last.get("later_rows", {})} if last and last.get("halvings") else {}
     notes = []
     for key, n in room.items():
-        told = f"{key}: {counted('model row', kept[key])} a call, as {earlier['name']} began"
+        text = f"{key}: {earlier['name']} began with {counted('row', kept[key])} a call"
         if (fewer := ended.get(key, n)) < min(n, kept[key]):
             notes.append(
-                f"{told}; the last run lacked memory and ended with {fewer}: bits may differ from those of the cells "
-                f"that it stored; engine.rows={fewer} keeps them"
+                f"{text}; the last run ran out of memory and ended with {fewer}. Pictures may differ in rounding from "
+                f"those that it stored; engine.rows={fewer} avoids that"
             )
         elif kept[key] < n:
-            notes.append(f"{told}; engine.rows={n} would be faster")
+            notes.append(f"{text}; engine.rows={n} would be faster")
         elif kept[key] > n:
-            notes.append(f"{told}, do not fit any more, {n} do: bits may differ from those of the cells stored")
+            notes.append(
+                f"{text}; only {n} fit in memory now. Pictures may differ in rounding from those already stored"
+            )
     return Shape(kept, {key: min(kept[key], n) for key, n in room.items()}, tuple(notes))
 
 

@@ -1,4 +1,4 @@
-"""Which keys hold a text, so that one stays as it is typed: in `sweep.name=2024_01_01` is no number."""
+"""Which keys hold a text, so that it stays as the user types it: `sweep.name=2024_01_01` is no number."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typing
 from functools import lru_cache
 from typing import Any
 
+from diffsweep.core.keys import Auto
 from diffsweep.core.problems import BadInput
 from diffsweep.runner.cell import BLOCKS, VALUES
 from diffsweep.runner.parts import MARKS, NESTED, fields_of, find, names
@@ -28,7 +29,7 @@ def holds_text(key: str, plugins: tuple[str, ...] = ()) -> bool:
 def _in_group(group: str, path: tuple[str, ...], plugins: tuple[str, ...]) -> bool:
     try:
         parts = [find(group, name, plugins) for name in names(group, plugins)]
-    except BadInput:  # about plugins, told when the cells are planned
+    except BadInput:  # about plugins, reported when the cells are planned
         parts = []
     found = {answer for part in parts if (answer := _in_fields(part, path, plugins)) is not None}
     return found == {True}
@@ -50,7 +51,7 @@ def _in_fields(cls: type, path: tuple[str, ...], plugins: tuple[str, ...]) -> bo
 def _is_text(hint: Any) -> bool:
     if typing.get_origin(hint) is tuple:
         return _is_text(typing.get_args(hint)[0])
-    options = [option for option in _options(hint) if option is not types.NoneType]
+    options = [option for option in _options(hint) if option not in (types.NoneType, Auto)]
     return options == [str] or (len(options) == 1 and options != [hint] and _is_text(options[0]))
 
 

@@ -1,7 +1,7 @@
 """Which noise levels are visited: the noise schedule as an axis.
 
 A spacing chooses levels of the model's own noise process; it never swaps the process under a trained model. Of a
-table, levels are training timesteps: spacings in the noise level (karras, logsnr-uniform) are mapped to the nearest
+table, levels are training timesteps: spacings in the noise level (karras, logsnr_uniform) are mapped to the nearest
 one, and where rounding makes two equal, one is dropped, so that a trajectory can be shorter than asked. A flow has a
 level everywhere.
 """
@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
+from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, one_of, require, within
 from diffsweep.core.text import counted
 from diffsweep.core.threshold import KINDS
 from diffsweep.core.types import Level, Process, Stage, Weights
 from diffsweep.scheduler.presets import PRESETS
 
-CHECKPOINT = "checkpoint"
 SIGMA_MAX = 80.0  # Karras et al. 2022, table 1; the cosine schedule itself reaches 20,291
 RHO = 7.0  # ditto
 DEFAULT_STEPS = 50
-FORMULAS = ("leading", "trailing", "linspace", "quadratic", "karras", "logsnr-uniform")
+FORMULAS = ("leading", "trailing", "linspace", "quadratic", "karras", "logsnr_uniform")
 SPACINGS = (*FORMULAS, *PRESETS)
 
 
@@ -33,11 +33,11 @@ def spaced(spacing: str, n: int, process: Process, offset: int = 0) -> tuple[Lev
 
     leading, trailing, linspace: Lin et al. 2023, table 2, as diffusers has them. quadratic: DDIM, appendix D.2, here
     over the whole process, so that sampling begins at full noise. karras: Karras et al. (5), rho 7, sigma clipped at
-    80. logsnr-uniform: equal steps in log(sigma), clipped alike. offset: added to `leading` (diffusers'
+    80. logsnr_uniform: equal steps in log(sigma), clipped alike. offset: added to `leading` (diffusers'
     `steps_offset`).
     """
     T, last = process.T, max(n - 1, 1)
-    if spacing in ("karras", "logsnr-uniform"):
+    if spacing in ("karras", "logsnr_uniform"):
         high, low = min(SIGMA_MAX, process.at(T - 1).ratio), process.at(0).ratio
         found = [process.nearest(_between(spacing, high, low, i / last)) for i in range(n)]
     else:
@@ -74,48 +74,45 @@ def falling(timesteps: tuple[float, ...]) -> str | None:
 class Spaced:
     """What every scheduler has: which levels it visits, and how the clean estimate is thresholded.
 
-    steps: how many, None for the preset's or the list's own number, or 50. spacing: one of SPACINGS, `checkpoint` for
-    the checkpoint's own, or the timesteps themselves, falling. threshold: none, clip, dynamic, or `checkpoint`.
-    threshold_ratio, threshold_max: dynamic thresholding's quantile and highest value, None for the checkpoint's (IF:
-    0.95, and 1.5 or 1 by stage).
+    steps: how many; auto is the preset's or the list's own number, or 50. spacing: one of SPACINGS, or the timesteps
+    themselves, falling. threshold: none, clip or dynamic. threshold_ratio, threshold_max: dynamic thresholding's
+    quantile and highest value (IF: 0.95, and 1.5 or 1 by stage). Of all but steps, auto is the checkpoint's own.
     """
 
-    steps: int | None = None
-    spacing: str | tuple[float, ...] = CHECKPOINT
-    threshold: str = CHECKPOINT
-    threshold_ratio: float | None = None
-    threshold_max: float | None = None
+    steps: Auto | int = AUTO
+    spacing: Auto | str | tuple[float, ...] = AUTO
+    threshold: Auto | str = AUTO
+    threshold_ratio: Auto | float = AUTO
+    threshold_max: Auto | float = AUTO
 
     def __post_init__(self) -> None:
         if isinstance(self.spacing, tuple):
             fixed, name, problem = self.spacing, "the list", falling(self.spacing)
         else:
             fixed, name = PRESETS.get(self.spacing, ()), f"spacing={self.spacing}"
-            problem = one_of("spacing", self.spacing, (CHECKPOINT, *SPACINGS))
+            problem = one_of("spacing", self.spacing, (AUTO, *SPACINGS))
         require(
             within("steps", self.steps, 1),
             problem,
             self._conflict(name, len(fixed)) if fixed else None,
-            one_of("threshold", self.threshold, (CHECKPOINT, *KINDS)),
+            one_of("threshold", self.threshold, (AUTO, *KINDS)),
             within("threshold_ratio", self.threshold_ratio, 0, 1),
             within("threshold_max", self.threshold_max, 1),
         )
 
     def _conflict(self, name: str, number: int) -> str | None:
         """A problem where other steps are asked for than a list or a preset has."""
-        if self.steps in (None, number):
+        if self.steps in (AUTO, number):
             return None
         return (
-            f"steps={self.steps}: {name} fixes {counted('step', number)}; leave steps out, "
-            f"or choose another spacing, as {CHECKPOINT} or leading"
+            f"steps={self.steps}: {name} fixes {counted('step', number)}; set steps={AUTO}, "
+            "or choose another spacing, such as leading"
         )
 
     def on(self, stage: Stage) -> Stage:
         """The stage, its thresholding as it is asked for here."""
-        kind = stage.threshold if self.threshold == CHECKPOINT else self.threshold
-        ratio = stage.threshold_ratio if self.threshold_ratio is None else self.threshold_ratio
-        most = stage.threshold_max if self.threshold_max is None else self.threshold_max
-        return replace(stage, threshold=kind, threshold_ratio=ratio, threshold_max=most)
+        keys = ("threshold", "threshold_ratio", "threshold_max")
+        return replace(stage, **{key: value for key in keys if (value := getattr(self, key)) != AUTO})
 
     def levels(self, stage: Stage) -> tuple[Level, ...]:
         """The levels visited, falling. BadInput where they do not fit the stage's process."""
@@ -125,12 +122,12 @@ class Spaced:
                 return tuple(process.level(t) for t in self.spacing)
             except BadInput as error:
                 raise BadInput(f"spacing: {message}" for message in error.messages) from None
-        spacing = stage.spacing if self.spacing == CHECKPOINT else self.spacing
-        require(one_of(f"spacing={CHECKPOINT}: the checkpoint's timestep_spacing", spacing, SPACINGS))
+        spacing = stage.spacing if self.spacing == AUTO else self.spacing
+        require(one_of(f"spacing={AUTO}: the checkpoint's timestep_spacing", spacing, SPACINGS))
         if spacing in PRESETS:
             require(None if T == 1000 else f"spacing={spacing}: made for 1000 training steps, this model has {T}")
             return tuple(process.at(place) for place in PRESETS[spacing])
-        n = self.steps or min(DEFAULT_STEPS, T)
+        n = given(self.steps) or min(DEFAULT_STEPS, T)
         if n > T:
             raise BadInput(f"steps={n}: this model has {T} training steps")
         return spaced(spacing, n, process, stage.offset)

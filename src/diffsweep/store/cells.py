@@ -4,9 +4,9 @@
 folder beside its place and renamed into it, so that the record's presence means done. Two processes that finish the
 same cell write the same bytes; the first rename wins.
 
-What is stored is not trusted for ever. A cell counts as finished while each of its files has the size, the time and the
-ends of the PNG that was written; one whose time differs is read, and compared with its hash. Whoever reads a picture
-compares it, and makes a wrong one's time differ. So what anybody found damaged is sampled again by the next run.
+A stored cell may be damaged later. It counts as finished while each of its files has the size, the time and the ends of
+the PNG that was written; a file whose time differs is read and compared with its hash. Whoever reads a picture compares
+it, and marks a damaged one by its time. So the next run samples again what anybody found damaged.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ def sha256(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """Cells under `root` (the `output_dir`), read and written by id. damaged: what was found so, by the cell's id;
-    seen: the cells looked at, for a reader that looks once."""
+    """Cells under `root` (the `output_dir`), read and written by id. damaged: the damage found, by the cell's id;
+    seen: the cells checked so far, for a reader that checks each once."""
 
     root: Path
     damaged: dict[str, Damaged] = field(default_factory=dict, compare=False, repr=False)
     seen: dict[str, Record | None] | None = field(default=None, compare=False, repr=False)
 
     def looking_once(self) -> Store:
-        """The same store, for a reader between two changes: it looks at each cell's files once."""
+        """The same store, for a reader between two changes: it checks each cell's files once."""
         return replace(self, seen={})
 
     def folder(self, cell_id: str) -> Path:
@@ -80,7 +80,7 @@ class Store:
             self.seen[cell_id] = self._noted(self.checked, cell_id)
         return self.seen[cell_id]
 
-    def whole(self, cell_id: str) -> bool:
+    def is_complete(self, cell_id: str) -> bool:
         """Whether the cell is finished."""
         return self.finished(cell_id) is not None
 
@@ -158,23 +158,23 @@ class Store:
         """A cell into its place. A damaged one there is moved aside, never removed first, by one process at a time; a
         place that is free is anybody's."""
         place = self.folder(cell_id)
-        if _moved(scratch, place) or self.whole(cell_id):
+        if _moved(scratch, place) or self.is_complete(cell_id):
             return
         with locked(place.parent, name=cell_id):
-            if self.whole(cell_id):
+            if self.is_complete(cell_id):
                 return
             aside = files.scratch(place)
             try:
                 with suppress(FileNotFoundError):
                     os.rename(place, aside)
-                if not _moved(scratch, place) and not self.whole(cell_id):
+                if not _moved(scratch, place) and not self.is_complete(cell_id):
                     raise Damaged(place, "cannot be replaced")
             finally:
                 files.remove(aside)
 
     def add(self, cell_id: str, pictures: Mapping[str, np.ndarray], instead: str, facts: Mapping[str, Any]) -> None:
-        """Further pictures for a finished cell, in place of those whose names begin with `instead`, and what its record
-        tells of them.
+        """Further pictures for a finished cell, in place of those whose names begin with `instead`, and their facts for
+        its record.
 
         A name stands for one picture of the cell: one that is stored already stays. So the files of the record before
         and after lie side by side until it is swapped.
@@ -198,7 +198,7 @@ class Store:
                     files.remove(path)
 
     def merge(self, cell_id: str, entry: str, new: Mapping[str, Any]) -> None:
-        """More within one entry of a record, beside what other processes write there."""
+        """Merge `new` into one entry of a record, beside what other processes write there."""
         with locked(self.folder(cell_id).parent, name=cell_id):
             before: Mapping[str, Any] = self.record(cell_id)
             self._amend(cell_id, {entry: {**before.get(entry, {}), **new}})
@@ -213,9 +213,9 @@ class Store:
                 found.append(f"{cell_id}/{name}: {error.reason}")
         return found
 
-    def told(self, what: str = "damaged", mend: bool = False) -> list[str]:
-        """What was found damaged, in lines for the user: a file of each of the first cells, and how many more. mend:
-        and how to mend it."""
+    def damage_report(self, what: str = "damaged", mend: bool = False) -> list[str]:
+        """The damage found, in lines for the user: a file of each of the first cells, and how many more. mend: how to
+        mend it, too."""
         cells = list(self.damaged.values())
         lines = [f"{what}: {error}" for error in cells[:FEW]]
         lines += [f"{what}: {counted('more cell', len(cells) - FEW)}"] if len(cells) > FEW else []
@@ -231,7 +231,7 @@ class Store:
         (folder / "record.json").write_bytes(dump({**record, **_described(folder, contents)}, Record))
 
     def wrong(self, cell_id: str) -> str | None:
-        """What was found wrong with a cell, in a word or two."""
+        """The damage found in a cell, in a word or two."""
         error = self.damaged.get(cell_id)
         return f"damaged: {error.path.name} {error.reason}" if error else None
 
@@ -334,7 +334,7 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def _described(folder: Path, contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-    """What a record tells of files: the hash of each, its size and its time."""
+    """What a record holds of files: the hash of each, its size and its time."""
     states = {name: (folder / name).stat() for name in contents}
     return {
         "files": {name: sha256(data) for name, data in contents.items()},

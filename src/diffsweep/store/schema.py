@@ -1,8 +1,8 @@
-"""What record.json and sweep.json hold, as types, and the one place where they are read and written.
+"""The contents of record.json and sweep.json as types, and the one place that reads and writes them.
 
-A file is checked against its type when it is read, whoever asks: what is not there, cannot be read or has another shape
-is `Damaged`, one exception with the file and the reason. Keys beyond those of the type are let through, so that a part
-may add some. `schema` counts the shapes: a file of a later one is refused, not guessed at.
+Reading checks a file against its type: one that is missing, unreadable or of another shape raises `Damaged`, with the
+file and the reason. Keys beyond those of the type are let through, so that a part may add some. `schema` numbers the
+shapes: a file of a later one is refused, not guessed at.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Trajectory(TypedDict):
 
 
 class Facts(TypedDict):
-    """What a technique tells of its picture; base: the cell whose picture it enlarges."""
+    """Facts that a technique gives with its picture; base: the cell whose picture it enlarges."""
 
     base: NotRequired[CellId]
     trajectory: NotRequired[Trajectory]

@@ -35,7 +35,7 @@ class Stored:
         done = dict.fromkeys(cell["cell_id"] for cell in self.sweep["cells"] if cell["status"] == "done")
         return [i for i in done if i not in self.store and i not in self.store.damaged]
 
-    def whole(self) -> tuple[list[str], dict[str, str]]:
+    def with_bases(self) -> tuple[list[str], dict[str, str]]:
         """These cells, and before each those of a cascade whose pictures lead to its own; and of the latter those that
         are not in the store, each with the cell that enlarges it."""
         found, lacking = dict[str, None](), dict[str, str]()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import require
 from diffsweep.core.types import View
 from diffsweep.guidance.multiview import Multiview, mean
@@ -21,44 +22,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Anagram(Plain):
-    """prompts: one a view; open places are filled with the cell's prompt and shipped ones.
+    """prompts: one a view; auto, of all or of one, is the cell's prompt for the first and shipped ones for the others.
 
-    views: two or more; None is the identity and the `view` group's. Built from names such as `flip`, or mappings
+    views: two or more; auto is the identity and the `view` group's. Built from names such as `flip`, or mappings
     such as `{name: rotate, angle: 90}`.
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance", "view"})
     stores: ClassVar[frozenset[str]] = frozenset({"views"})
-    prompts: tuple[str | None, ...] | None = field(default=None, metadata={"decides": False})  # `asked` does
-    views: tuple[View, ...] | None = None
+    prompts: Auto | tuple[Auto | str, ...] = field(default=AUTO, metadata={"decides": False})  # `prompts_for` does
+    views: Auto | tuple[View, ...] = AUTO
 
     def __post_init__(self) -> None:
-        n = self.number
+        n, prompts = self.number, given(self.prompts) or ()
         require(
             f"views: {n} given, an anagram needs two or more" if n < 2 else None,
-            f"prompts: {len(self.prompts)} given for {n} views" if self.prompts and len(self.prompts) > n else None,
+            f"prompts: {len(prompts)} given for {n} views" if len(prompts) > n else None,
         )
 
     @property
     def number(self) -> int:
-        return 2 if self.views is None else len(self.views)
+        return 2 if self.views == AUTO else len(self.views)
 
-    def asked(self, prompt: str) -> tuple[str, ...]:
+    def prompts_for(self, prompt: str) -> tuple[str, ...]:
         return filled(self.prompts, prompt, self.number)
 
     def looks(self, view: View) -> tuple[View, ...]:
-        return (Identity(), view) if self.views is None else self.views
+        return (Identity(), view) if self.views == AUTO else self.views
 
     def seen(self, job: Job) -> tuple[View, ...]:
-        if self.views is not None:
+        if self.views != AUTO:
             return self.views
         assert job.view is not None
         return self.looks(job.view)
 
     def guided(self, job: Job) -> Multiview:
-        parts = zip(self.seen(job), self.asked(job.prompt), strict=True)
+        parts = zip(self.seen(job), self.prompts_for(job.prompt), strict=True)
         return Multiview(tuple((view, job.about(prompt, view.apply)) for view, prompt in parts), mean)
 
     def shown(self, image: Tensor, job: Job) -> Outcome:
         views = {f"view_{k}": view.apply(image) for k, view in enumerate(self.seen(job))}
-        return Outcome(image, views, {"prompts": list(self.asked(job.prompt))})
+        return Outcome(image, views, {"prompts": list(self.prompts_for(job.prompt))})

@@ -1,6 +1,6 @@
 """The classical baseline: the noised input, blurred. The model is not asked.
 
-With `sigma` unset, the sigma of least squared error against the clean input is searched, which no real restoration
+With `sigma=auto`, the sigma of least squared error against the clean input is searched, which no real restoration
 could do: a bound on what blurring can reach. The record says which sigma it was.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import require, within
 from diffsweep.core.types import Level, Program, Stage
 from diffsweep.guidance.band import blur
@@ -20,22 +21,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GaussianDenoise(Plain):
-    """t: the noise level. sigma: pixels, None searches. kernel: odd width in pixels, None for 4 sigma to each side.
+    """t: the noise level. sigma: pixels; auto searches. kernel: odd width in pixels; auto is 4 sigma to each side.
 
     rescale: undo the signal's attenuation alpha before blurring (the writeup blurs the noisy picture as it is).
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"input"})
     t: int = 500
-    sigma: float | None = None
-    kernel: int | None = None
+    sigma: Auto | float = AUTO
+    kernel: Auto | int = AUTO
     rescale: bool = False
 
     def __post_init__(self) -> None:
         require(
             within("sigma", self.sigma, 0.01),
             within("kernel", self.kernel, 1),
-            f"kernel={self.kernel}: must be odd" if self.kernel is not None and self.kernel % 2 == 0 else None,
+            f"kernel={self.kernel}: must be odd" if self.kernel != AUTO and self.kernel % 2 == 0 else None,
         )
 
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
@@ -45,7 +46,7 @@ class GaussianDenoise(Plain):
         return ()
 
     def blurred(self, x: Tensor, sigma: float) -> Tensor:
-        return blur(x, sigma, self.kernel or 2 * max(1, round(4 * sigma)) + 1)
+        return blur(x, sigma, given(self.kernel) or 2 * max(1, round(4 * sigma)) + 1)
 
     def best(self, x: Tensor, clean: Tensor) -> float:
         """The sigma of least squared error: a geometric grid over 0.1 pixels to half the side, then a finer one."""
@@ -66,6 +67,8 @@ class GaussianDenoise(Plain):
         level = job.level(self.t)
         noisy = job.noised(level)
         x = noisy / level.alpha if self.rescale else noisy
-        sigma = self.best(x, job.image) if self.sigma is None else self.sigma
-        facts = {"sigma": round(sigma, 4), "sigma_chosen": "given" if self.sigma else "best against the reference"}
+        sigma, chosen = self.sigma, "given"
+        if sigma == AUTO:
+            sigma, chosen = self.best(x, job.image), "best against the reference"
+        facts = {"sigma": round(sigma, 4), "sigma_chosen": chosen}
         return Outcome(self.blurred(x, sigma), {"noisy": noisy}, facts)

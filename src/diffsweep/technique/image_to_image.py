@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
+from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.problems import require, within
 from diffsweep.core.types import Level, Stage
 from diffsweep.technique.job import FromInput
@@ -17,30 +18,30 @@ DEFAULT_STRENGTH = 0.7
 class ImageToImage(FromInput):
     """Where to start, one of: start_index, counted from the noisiest level; strength, the share of steps run.
 
-    strength means int(n strength) of n steps, as in diffusers; with neither key it is 0.7.
+    strength means int(n strength) of n steps, as in diffusers; with both keys auto it is 0.7.
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance", "input"})
-    start_index: int | None = None
-    strength: float | None = None
+    start_index: Auto | int = AUTO
+    strength: Auto | float = AUTO
 
     def __post_init__(self) -> None:
         require(
             within("start_index", self.start_index, 0),
             within("strength", self.strength, 0, 1),
             "start_index and strength say the same thing twice: give one of them"
-            if self.start_index is not None and self.strength is not None
+            if AUTO not in (self.start_index, self.strength)
             else None,
         )
 
     def settled(self, levels: tuple[Level, ...]) -> Self:
-        return replace(self, start_index=self.index(len(levels)), strength=None)
+        return replace(self, start_index=self.index(len(levels)), strength=AUTO)
 
     def index(self, n: int) -> int:
-        if self.start_index is not None:
+        if self.start_index != AUTO:
             check_index(self.start_index, n)
             return self.start_index
-        strength = DEFAULT_STRENGTH if self.strength is None else self.strength
+        strength = DEFAULT_STRENGTH if self.strength == AUTO else self.strength
         return index_of(strength, n)
 
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:

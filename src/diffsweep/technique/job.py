@@ -1,4 +1,4 @@
-"""What a technique is handed, and what it hands back."""
+"""A technique's ingredients (`Job`), its result (`Outcome`), and its contract (`Technique`)."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One cell's ingredients. levels: those that the technique visits; image C H W, mask 1 H W where asked for.
+    """One cell's ingredients. levels: those that the technique visits; image C H W, mask 1 H W, if the technique uses
+    them.
 
     low: the picture that a super-resolution stage enlarges, C h w; scale: how much larger its own is than the first
-    stage's. asks, beside: which of the engine's models is asked, and what it sees beside x, as of a query. watch: as
-    the loop's.
+    stage's. stage_name, beside: which of the engine's models is asked, and what it sees beside x, as of a query.
+    watch: as the loop's.
     """
 
     prompt: str
@@ -44,7 +45,7 @@ class Job:
     view: View | None = None
     low: Tensor | None = None
     scale: float = 1.0
-    asks: str = BASE
+    stage_name: str = BASE
     beside: Mapping[str, Tensor | float] = field(default_factory=dict)
     watch: Watch | None = None
 
@@ -66,7 +67,7 @@ class Job:
         beside = self.beside
         if look is not None:
             beside = {key: value if isinstance(value, int | float) else look(value) for key, value in beside.items()}
-        return About(self.guidance, prompt, self.asks, beside)
+        return About(self.guidance, prompt, self.stage_name, beside)
 
     def denoise(self, x: Tensor, guidance: Guidance, constraint: Constraint | None = None) -> Program[Tensor]:
         """The one loop, with this job's parts."""
@@ -85,8 +86,8 @@ class Technique(Protocol):
     restores: ClassVar[bool]
     stores: ClassVar[frozenset[str]]
 
-    def asked(self, prompt: str) -> tuple[str, ...]:
-        """The prompts that the model is asked about at every step, guidance aside."""
+    def prompts_for(self, prompt: str) -> tuple[str, ...]:
+        """The prompts of every step, guidance aside."""
         ...
 
     def looks(self, view: View) -> tuple[View, ...]:
@@ -103,7 +104,7 @@ class Technique(Protocol):
         ...
 
     def guided(self, job: Job) -> Guidance:
-        """What is asked at every step, of the first stage and of one that enlarges its picture."""
+        """The questions of every step, at the first stage and at one that enlarges its picture."""
         ...
 
     def pinned(self, job: Job) -> Constraint | None:
@@ -132,7 +133,7 @@ class Plain:
     stores: ClassVar[frozenset[str]] = frozenset()
     restores: ClassVar[bool] = False
 
-    def asked(self, prompt: str) -> tuple[str, ...]:
+    def prompts_for(self, prompt: str) -> tuple[str, ...]:
         return (prompt,)
 
     def looks(self, view: View) -> tuple[View, ...]:

@@ -1,8 +1,10 @@
-"""Techniques with several prompts: what fills the places a user leaves open."""
+"""Techniques with several prompts: what `auto` stands for in a place."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from diffsweep.core.keys import AUTO, Auto
 
 SHIPPED = (
     "an oil painting of people around a campfire",
@@ -11,10 +13,10 @@ SHIPPED = (
 )
 
 
-def filled(given: Sequence[str | None] | None, prompt: str, n: int) -> tuple[str, ...]:
-    """n prompts: those given, the cell's own in an open first place, shipped ones in the others."""
+def filled(given: Auto | Sequence[str], prompt: str, n: int) -> tuple[str, ...]:
+    """n prompts: those given; in place of auto the cell's own first, shipped ones elsewhere."""
     shipped = [p for p in SHIPPED if p != prompt]
     defaults = [prompt, *(shipped[i % len(shipped)] for i in range(n - 1))]
-    given = list(given or ())
-    given += [None] * (n - len(given))
-    return tuple(default if own is None else own for own, default in zip(given, defaults, strict=True))
+    given = [] if given == AUTO else list(given)
+    given += [AUTO] * (n - len(given))
+    return tuple(default if own == AUTO else own for own, default in zip(given, defaults, strict=True))

@@ -1,6 +1,6 @@
 """A sweep's artifact: its page with the pictures in it, tables, sheets and figures as files.
 
-What they hold decides the version: a sweep that is told again where it lies, unchanged, makes none. wandb tells its
+What they hold decides the version: logging an unchanged sweep again from the same place makes none. wandb tells its
 server, and notes in a run's folder, where on this machine its copy of each file lies. So the copies of an online run
 lie in a temporary folder (`WANDB_DATA_DIR`); those of an offline run in the run's own, named from the folder around it.
 Such a run can be moved: `wandb sync`, called in the folder around it, finds them.
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def log_artifact(run: Run, sweep: Document, report: Report, page: str) -> str | None:
-    """page: as `report.write.whole_page` gives it. What stood in the way, where something did: the run goes on without
-    it."""
+    """page: as `report.write.standalone_page` gives it. Answers what went wrong, if something did: the run goes on
+    without the artifact."""
     import wandb
 
     try:
@@ -43,7 +43,7 @@ def log_artifact(run: Run, sweep: Document, report: Report, page: str) -> str | 
 
 
 def artifact_name(sweep: str) -> str:
-    """Of letters, digits, dots, dashes and underscores, as all of W&B's pages take it, and no other sweep's."""
+    """A name of letters, digits, dots, dashes and underscores, which all of W&B's pages take; no other sweep has it."""
     plain = re.sub(r"[^\w.-]+", "-", sweep, flags=re.ASCII)[:128]
     return plain if plain == sweep else f"{plain[:119]}-{sha256(sweep.encode())[:8]}"
 

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from diffsweep.core.files import is_folder, write_atomic
+from diffsweep.core.keys import given
 from diffsweep.core.problems import BadInput
-from diffsweep.report.choice import levels, split_axes
 from diffsweep.report.figure.style import COLOURS
+from diffsweep.report.selection import levels, split_axes
 from diffsweep.report.text import shown
 from diffsweep.store.pictures import IMAGE, WATCHED
 from diffsweep.store.schema import CellEntry, Document
 from diffsweep.tracker.logged import read
-from diffsweep.tracker.said import cell_run_id, group_of, media_key, run_id, shown_files, stored
+from diffsweep.tracker.run_logs import cell_run_id, group_of, media_key, run_id, shown_files, stored
 from diffsweep.tracker.service import service
 from diffsweep.tracker.steps import mean_name, step_key
 from diffsweep.tracker.wandb import MOST_RUNS, Wandb
@@ -42,7 +43,7 @@ MOST_COLUMNS = 16  # of the parallel coordinates
 
 
 def dashboard(place: Wandb, store: Store, sweep: Document, to: str | None = None) -> str:
-    """Save a sweep's view, or write it to a file as JSON: one line that says where. BadInput where that cannot be."""
+    """Save a sweep's view, or write it to a file as JSON. Answers one line that says where; BadInput where it fails."""
     if to and is_folder(Path(to).expanduser()):
         raise BadInput(f"to={to}: a folder; the name of a file is needed")
     try:
@@ -54,7 +55,8 @@ def dashboard(place: Wandb, store: Store, sweep: Document, to: str | None = None
     from diffsweep.report.write import write_all
 
     with service() as settings:
-        entity, project = place.entity or settings.entity, place.project or settings.project or "diffsweep"
+        entity = given(place.entity) or settings.entity
+        project = given(place.project) or settings.project or "diffsweep"
         if to:
             spec = view(store, sweep, write_all(store, sweep), entity or "", project).spec
             text = spec.model_dump_json(by_alias=True, exclude_none=True, indent=1)
@@ -71,7 +73,7 @@ def dashboard(place: Wandb, store: Store, sweep: Document, to: str | None = None
 
 @contextmanager
 def _asking() -> Iterator[None]:
-    """Whatever a server says, or its silence, in one line."""
+    """A server's error, or its silence, in one line."""
     try:
         yield
     except Exception as error:

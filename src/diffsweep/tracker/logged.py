@@ -1,6 +1,6 @@
-"""What was logged of a sweep: `wandb/logged.json` in its folder, an entry a run.
+"""What was logged of a sweep: `wandb/logged.json` in its folder, an entry for each run.
 
-An entry holds a hash of all that the run says and of where it belongs, the folder that wandb made for it, and its
+An entry holds a hash of all that the run holds and of where it belongs, the folder that wandb made for it, and its
 address where it is online. `wandb sync` leaves a mark in a folder that it has sent.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from diffsweep.core.files import write_atomic
 from diffsweep.store.schema import to_json
-from diffsweep.tracker.said import Said
+from diffsweep.tracker.run_logs import RunLog
 
 FOLDER = re.compile(r"(?:offline-)?run-\d+_\d+-((.+?)(?:-\d+)?)")  # ends in the run's id; a second one adds a number
 
@@ -34,7 +34,7 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 
 @dataclass
 class Logged:
-    """place: server, entity and project. group: what the runs are filed under there. online: whether a run that lies
+    """place: server, entity and project. group: that of the runs there. online: whether a run that lies
     here alone counts as not logged yet."""
 
     folder: Path
@@ -48,7 +48,7 @@ class Logged:
     @classmethod
     @contextmanager
     def of(cls, folder: Path, place: str, group: str, tags: Sequence[str], online: bool) -> Iterator[Logged]:
-        """As the last time left it; kept again however this time ends. No other process may be at it."""
+        """As the last session left it; saved again however this one ends. No other process may use it meanwhile."""
         entries = read(folder)
         folders = defaultdict(set)
         for path in folder.glob("*run-*"):
@@ -67,19 +67,19 @@ class Logged:
     def keep(self) -> None:
         write_atomic(self.folder / "logged.json", to_json(self.entries))
 
-    def has(self, said: Said) -> bool:
-        """Whether the run says this already."""
-        entry = self.entries.get(said.id, {})
-        if entry.get("said") != self._hash(said):
+    def has(self, log: RunLog) -> bool:
+        """Whether the run holds this already."""
+        entry = self.entries.get(log.id, {})
+        if entry.get("said") != self._hash(log):
             return False
         return self._sent(entry) or (not self.online and (self.folder / entry["folder"]).is_dir())
 
-    def note(self, said: Said, folder: str, url: str | None) -> None:
-        """A run that is finished, in this folder; what earlier times, or a server out of reach, left of it goes."""
-        self.entries[said.id] = {"said": self._hash(said), "folder": folder, "url": url, "group": self.group}
-        for other in self.folders[said.id] - {folder}:
+    def note(self, log: RunLog, folder: str, url: str | None) -> None:
+        """Note a finished run, in this folder. Removes what earlier sessions, or a server out of reach, left of it."""
+        self.entries[log.id] = {"said": self._hash(log), "folder": folder, "url": url, "group": self.group}
+        for other in self.folders[log.id] - {folder}:
             shutil.rmtree(self.folder / other, ignore_errors=True)
-        self.folders[said.id] = {folder}
+        self.folders[log.id] = {folder}
 
     def url(self, run_id: str) -> str | None:
         return self.entries.get(run_id, {}).get("url")
@@ -92,5 +92,5 @@ class Logged:
     def _sent(self, entry: dict[str, Any]) -> bool:
         return bool(entry.get("url")) or any((self.folder / entry.get("folder", "-")).glob("*.wandb.synced"))
 
-    def _hash(self, said: Said) -> str:
-        return hashlib.sha256(f"{self.place} {self.group} {self.tags} {said.name} {said.content}".encode()).hexdigest()
+    def _hash(self, log: RunLog) -> str:
+        return hashlib.sha256(f"{self.place} {self.group} {self.tags} {log.name} {log.content}".encode()).hexdigest()

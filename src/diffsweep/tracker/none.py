@@ -1,4 +1,4 @@
-"""Nobody is told."""
+"""No tracker."""
 
 from __future__ import annotations
 

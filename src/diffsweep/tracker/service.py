@@ -35,7 +35,7 @@ _left = Event()  # whether it was killed while a thread is still at it: to be le
 
 @contextmanager
 def service() -> Iterator[Settings]:
-    """wandb's service as long as it is needed, and the settings it found: silent, so asking for no key, with its own
+    """wandb's service as long as it is needed, and the settings it found: silent, so it asks for no key, with its own
     log and an artifact's copies (which it writes to caches) not kept and its own errors not reported."""
     import wandb
 
@@ -60,13 +60,14 @@ def service() -> Iterator[Settings]:
 
 
 def leave() -> None:
-    """End it while a thread is still at it: neither is waited for."""
+    """End the service while a thread still uses it; waits for neither."""
     _left.set()
     _kill()
 
 
 def _kill() -> None:
-    """Else its end is waited for, and it waits for its server. wandb has no public way."""
+    """Kill the service: otherwise wandb waits for the service, and the service waits for the server. wandb has no
+    public way."""
     import wandb
 
     connection: Any = wandb.setup()._connection
@@ -77,7 +78,7 @@ def _kill() -> None:
 
 
 def start(**arguments: Any) -> Run:
-    """A run, in place of one of its id: not resumed, which would repeat its steps."""
+    """Start a run in place of one of the same id. Resuming that one would repeat its steps."""
     import wandb
 
     settings = {**PRIVATE, **({"stop_fn": _go_on} if under_agent() else {})}
@@ -86,7 +87,7 @@ def start(**arguments: Any) -> Run:
 
 @contextmanager
 def awaited() -> Iterator[None]:
-    """Says what is waited for, where that takes long."""
+    """Says what diffsweep waits for, where that takes long."""
     timer = Timer(SOON, lambda: print("wandb: sending what is left", file=sys.stderr, flush=True))
     timer.daemon = True
     timer.start()
@@ -97,4 +98,4 @@ def awaited() -> Iterator[None]:
 
 
 def _go_on() -> None:
-    """What is done in the run's process where the server stops it: nothing, as its agent ends the process."""
+    """Called when the server stops the run. Does nothing: its agent ends the process."""

@@ -1,11 +1,11 @@
-"""The history of a sweep's run: a step a finished cell, in the order in which they are told."""
+"""The history of a sweep's run: a step for each finished cell, in the order of logging."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from diffsweep.report.choice import plain
+from diffsweep.report.selection import plain
 from diffsweep.report.text import short, shown
 from diffsweep.store.pictures import IMAGE
 from diffsweep.store.schema import CellEntry, Document
@@ -23,17 +23,18 @@ MOST_ROWS = 10_000
 
 
 class Steps:
-    """Each cell has one step, however often it is told of."""
+    """One step for each cell, however often it is logged."""
 
     def __init__(self) -> None:
-        self.told: set[str] = set()
+        self.logged: set[str] = set()
         self.sums: dict[str, tuple[float, int]] = {}
 
     def log(self, run: Run, store: Store, sweep: Document, frame: pd.DataFrame) -> None:
-        """Those of the finished cells that have none yet. frame: `report.frame.results` of them, or of all."""
+        """Log a step for each finished cell that has none yet. frame: `report.frame.results` of them, or of all
+        cells."""
         import wandb
 
-        if not self.told:
+        if not self.logged:
             run.define_metric(step_key("*"), step_metric=step_key("number"), summary="none")
         cells = {cell["cell_id"]: (i, cell) for i, cell in reversed([*enumerate(sweep["cells"])])}
         pictured = thinned(len(sweep["cells"]))
@@ -50,9 +51,9 @@ class Steps:
         names = [*frame.attrs["axes"], *metrics, "nfe", "seconds"]
         columns = {name: [plain(value) for value in frame[name]] for name in names}
         for i, (cell_id, status) in enumerate(zip(frame["cell_id"], frame["status"], strict=True)):
-            if status != "done" or cell_id in self.told:
+            if status != "done" or cell_id in self.logged:
                 continue
-            self.told.add(cell_id)
+            self.logged.add(cell_id)
             numbers = {name: column[i] for name, column in columns.items() if isinstance(column[i], int | float)}
             for name in metrics:
                 total, n = self.sums.get(name, (0.0, 0))
@@ -66,7 +67,8 @@ def step_key(name: str) -> str:
 
 
 def mean_name(metric: str) -> str:
-    """A metric's mean so far. Not the metric's own name: of that, an agent counts and compares every value."""
+    """The name of a metric's mean so far. Not the metric's own name: an agent counts and compares every value of
+    that."""
     return f"{metric}_mean"
 
 

@@ -1,4 +1,4 @@
-"""Weights & Biases: a run a cell, a run a sweep, or both."""
+"""Weights & Biases: a run for each cell, a run for the sweep, or both."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import one_of, require
 from diffsweep.tracker.agent import under_agent
 from diffsweep.tracker.session import Session
@@ -19,38 +20,38 @@ if TYPE_CHECKING:
 
 MODES = ("online", "offline", "disabled")
 GRANULARITIES = ("cell", "sweep", "both")
-MOST_RUNS = 100  # cells that have runs of their own where nothing else is asked for
+MOST_RUNS = 100  # cells that get runs of their own under granularity=auto
 
 
 @dataclass(frozen=True)
 class Wandb:
-    """project, entity, tags: where the runs belong; null or empty is what WANDB_PROJECT and the others say.
+    """project, entity, tags: where the runs belong; auto, or no tags, is what WANDB_PROJECT and the others say.
 
-    mode: null is WANDB_MODE, else online where there is a key. granularity: null is both for up to `MOST_RUNS` cells,
+    mode: auto is WANDB_MODE, else online where there is a key. granularity: auto is both for up to `MOST_RUNS` cells,
     else sweep. Under `wandb agent` there is one run, the agent's, and it is the sweep's.
     """
 
-    project: str | None = None
-    entity: str | None = None
-    mode: str | None = None
-    granularity: str | None = None
+    project: Auto | str = AUTO
+    entity: Auto | str = AUTO
+    mode: Auto | str = AUTO
+    granularity: Auto | str = AUTO
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        named = self.project is None or re.fullmatch(r"[^/\\#?%:]{1,128}", self.project)
+        named = re.fullmatch(r"[^/\\#?%:]{1,128}", self.project)
         require(
             None if named else f"project={self.project}: must be 1 to 128 characters, none of them / \\ # ? % :",
-            None if self.mode is None else one_of("mode", self.mode, MODES),
-            None if self.granularity is None else one_of("granularity", self.granularity, GRANULARITIES),
+            one_of("mode", self.mode, (AUTO, *MODES)),
+            one_of("granularity", self.granularity, (AUTO, *GRANULARITIES)),
             *(f"tags: {tag!r} must be 1 to 64 characters" for tag in self.tags if not 1 <= len(tag) <= 64),
         )
 
     def begin(self, store: Store, folder: Path) -> Session:
-        """To tell of a sweep while it runs. folder: the sweep's."""
+        """To log a sweep while it runs. folder: the sweep's."""
         return Session(self, store, folder)
 
     def log(self, store: Store, sweep: Document, report: Report) -> str | None:
-        """Log a finished sweep; one line that says where it is, or None where it is nowhere."""
+        """Log a finished sweep. Answers one line that says where it is, or None if it was not logged."""
         session = self.begin(store, report.folder)
         try:
             session.report(sweep, report)
@@ -63,5 +64,5 @@ class Wandb:
         """Whether the sweep has a run of its own, and whether its cells have."""
         if under_agent():
             return True, False
-        chosen = self.granularity or ("both" if len(sweep["cells"]) <= MOST_RUNS else "sweep")
+        chosen = given(self.granularity) or ("both" if len(sweep["cells"]) <= MOST_RUNS else "sweep")
         return chosen != "cell", chosen != "sweep"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Upscale(Protocol):
-    """What is done to a picture of the stage before."""
+    """How to enlarge a picture of the stage before, if at all."""
 
     def on(self, model: Any, low: Stage) -> Upscale:
         """The same, settled for pictures of `low` and a cascade that this model begins; BadInput where it cannot be."""
@@ -24,7 +24,7 @@ class Upscale(Protocol):
 
 
 class Enlargement(Upscale, Protocol):
-    """One that does enlarge. model: who answers; name: what the engine calls the stage; noise_level: the timestep to
+    """One that does enlarge. model: the network; name: what the engine calls the stage; noise_level: the timestep to
     which the picture is noised; then: what follows."""
 
     @property
@@ -45,7 +45,7 @@ class Enlargement(Upscale, Protocol):
     @property
     def name(self) -> str: ...
 
-    def asked(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
+    def prompts_for(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
         """Those of a technique's prompts that are asked about here."""
         ...
 

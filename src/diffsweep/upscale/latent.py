@@ -63,12 +63,12 @@ class Latent:
         reachable(self.scheduler, stage)
         return stage
 
-    def asked(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
+    def prompts_for(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
         return prompts[:1]
 
     def program(self, technique: Technique, job: Job) -> Program[Outcome]:
         assert job.low is not None
-        (prompt,) = self.asked(technique.asked(job.prompt))
+        (prompt,) = self.prompts_for(technique.prompts_for(job.prompt))
         noise = job.streams.normal(MAIN, job.low.shape)
         job = shown_beside(job, self, job.low, noise)
         x = yield from job.denoise(job.noise(), job.about(prompt))

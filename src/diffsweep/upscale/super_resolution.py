@@ -1,7 +1,7 @@
 """Super-resolution in pixels, DeepFloyd IF's stage II (Ho et al. 2021, cascaded diffusion).
 
 The low-resolution picture is enlarged (bilinear, corners aligned), noised to `noise_level` of a schedule of its own,
-and shown to the network beside the picture in the making; the level is told as a class label. The trajectory starts
+and shown to the network beside x; the network gets the noise level as a class label. The trajectory starts
 from noise, with the cell's seed, and draws in the order of diffusers' IFSuperResolutionPipeline.
 
 What the technique does at the first stage holds here too: an anagram's views look at both pictures, a hybrid's bands
@@ -67,7 +67,7 @@ class SuperResolution:
         if not isinstance(model, DeepFloyd):
             raise BadInput(f"text.path={FIRST}: the model has no T5; name a checkpoint that has")
         first = model.text_source
-        return replace(self, text=replace(model.text, path=first.path, variant=first.variant or ""))
+        return replace(self, text=replace(model.text, path=first.path, variant=first.variant))
 
     def larger(self, low: Stage) -> Stage:
         stage = self.model.stage()
@@ -80,7 +80,7 @@ class SuperResolution:
         reachable(self.scheduler, stage)
         return stage
 
-    def asked(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
+    def prompts_for(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
         return prompts
 
     def program(self, technique: Technique, job: Job) -> Program[Outcome]:
@@ -104,4 +104,4 @@ def shown_beside(job: Job, upscale: Enlargement, low: Tensor, noise: Tensor) -> 
     """The job, asking this stage, which sees the low-resolution picture beside x, noised to its `noise_level`."""
     level = upscale.model.noising().level(upscale.noise_level)
     beside = {"low": level.noised(low, noise), "noise_level": level.t}
-    return replace(job, asks=upscale.name, beside=beside)
+    return replace(job, stage_name=upscale.name, beside=beside)

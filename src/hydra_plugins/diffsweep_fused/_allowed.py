@@ -143,7 +143,7 @@ def _interpolated(text: str) -> Iterator[str]:
 
 
 def _parsed(text: str) -> Iterator[ParserRuleContext]:
-    """Every node of OmegaConf's own reading of a text; none where it cannot be read, which OmegaConf tells."""
+    """Every node of OmegaConf's own reading of a text; none where OmegaConf cannot read it, which it reports."""
     try:
         nodes = [parse(text)]
     except GrammarParseError:

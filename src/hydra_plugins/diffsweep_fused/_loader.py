@@ -168,7 +168,7 @@ def _holds_text(words: Sequence[str]) -> Callable[[str], bool]:
         if word.startswith("plugins="):
             try:
                 value = OverridesParser.create().parse_override(word).value()
-            except HydraException:  # told later
+            except HydraException:  # reported later
                 continue
             plugins = tuple(map(str, value)) if isinstance(value, list) else ()
 

@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hydra_plugins.diffsweep_fused._grammar import count
 
 _ABSENT = object()
-_ANYTHING = "*"  # stands for every key: what an interpolation reads where its text does not tell
+_ANYTHING = "*"  # stands for every key: what an interpolation reads where its text does not say
 _KEPT_BASES = 256
 
 

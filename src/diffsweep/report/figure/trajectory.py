@@ -35,7 +35,7 @@ def write_trajectory(folder: Path, store: Store, sweep: Document, cell: str | No
     if chosen is None:
         if cell is None:
             return []
-        raise BadInput(f"cell={cell}: no steps were kept of it; the sweep again with engine.trajectory=8 keeps eight")
+        raise BadInput(f"cell={cell}: no steps are stored; run the sweep again with engine.trajectory=8 to store eight")
     from diffsweep.report.figure.style import save, styled
 
     axes = next(one["axes"] for one in sweep["cells"] if one["cell_id"] == chosen)

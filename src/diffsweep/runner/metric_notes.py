@@ -1,4 +1,4 @@
-"""What a sweep's metrics cannot tell of its cells, known before anything is sampled."""
+"""Notes on metrics, before anything is sampled: which do not apply to which cells, and which have few pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from diffsweep.metric import called
-from diffsweep.metric.sets import replicates
+from diffsweep.metric.settings import replicates
 
 if TYPE_CHECKING:
     from diffsweep.metric import Chosen
@@ -18,7 +18,7 @@ MOST_NAMES = 6
 
 
 def metric_notes(cells: Sequence[Cell], chosen: Chosen) -> Iterator[str]:
-    """Metrics that a technique's cells lack something for, and what is to be known of numbers of so few pictures."""
+    """The metrics that need what a technique's cells lack, and caveats on numbers of few pictures."""
     metrics = (*chosen.metrics, *chosen.of_sets)
     lacks: dict[tuple[str, ...], list[str]] = defaultdict(list)  # metrics: the techniques that they do not fit
     needed: dict[tuple[str, ...], set[str]] = defaultdict(set)
@@ -39,7 +39,7 @@ def metric_notes(cells: Sequence[Cell], chosen: Chosen) -> Iterator[str]:
 
 
 def _there(cell: Cell) -> set[str]:
-    """What a cell will have of what metrics need."""
+    """Which needs of metrics a cell will meet."""
     pictures = {"reference": cell.pixels, "mask": cell.mask, "hard_mask": cell.hard_mask}
     there = {need for need, pixels in pictures.items() if pixels is not None} | ({"prompt"} & cell.config.keys())
     return there | getattr(cell.technique, "stores", frozenset())

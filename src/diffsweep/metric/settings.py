@@ -14,7 +14,7 @@ from diffsweep.store.schema import Document, Record, SetEntry
 
 
 def replicates(axes: Iterable[str]) -> list[str]:
-    """Those axes that repeat a setting rather than make another: the seed, and what the input is."""
+    """The axes that repeat a setting rather than make another: the seed, and those of the input."""
     return [axis for axis in axes if axis in ("seed", "input") or axis.startswith("input.")]
 
 
@@ -29,12 +29,12 @@ class Setting:
 
     @property
     def mark(self) -> str:
-        """Stands for its pictures: another where any of them is another, or came, or is gone."""
+        """A hash of its pictures: it changes when any of them changes, comes or goes."""
         return hashlib.sha256(json.dumps([self.cells, self.pictures]).encode()).hexdigest()
 
 
 def settings(sweep: Document, record: Callable[[str], Record | None]) -> list[Setting]:
-    """A sweep's settings (sweep: what sweep.json holds; record: a finished cell's, by its id), in order."""
+    """A sweep's settings, in order. sweep: what sweep.json holds; record: a finished cell's, by its id."""
     axes, repeated = list(sweep["axes"]), replicates(sweep["axes"])
     found: dict[tuple[str, ...], Setting] = {}
     for cell in sweep["cells"]:
@@ -49,7 +49,7 @@ def settings(sweep: Document, record: Callable[[str], Record | None]) -> list[Se
 
 
 def current(sets: Mapping[str, SetEntry], there: Iterable[Setting]) -> dict[str, SetEntry]:
-    """Of sweep.json's `sets` the numbers that are of the pictures as they are."""
+    """Those of sweep.json's `sets` whose numbers belong to the current pictures."""
     marked = [(setting.mark, setting.axes) for setting in there if setting.cells]
     found: dict[str, SetEntry] = {}
     for name, one in sets.items():

@@ -22,7 +22,7 @@ Cells = list[tuple[str, bool]]  # a line's cells: the text, and whether it is th
 
 
 def counts(table: Table) -> list[tuple[str, list[str]]]:
-    """The columns of counts: their headers and texts. A pivoted table has none, its caption tells them."""
+    """The columns of counts: their headers and texts. A pivoted table has none: its caption gives them."""
     if table.across:
         return []
     rows = table.rows

@@ -7,13 +7,13 @@ from time import monotonic, sleep
 
 import pytest
 
-from diffsweep.runner import following
-from diffsweep.runner.following import Following
+from diffsweep.runner import background
+from diffsweep.runner.background import Background
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "WAIT", 0.05)
+    monkeypatch.setattr(background, "WAIT", 0.05)
 
 
 def waited(event: Event) -> bool:
@@ -34,7 +34,7 @@ def test_all_that_came_meanwhile_is_taken_together_in_order_and_elsewhere() -> N
         if "d" in cell_ids:
             done.set()
 
-    with Following(each) as cells:
+    with Background(each) as cells:
         cells.begin()
         cells.begin()  # once is enough
         cells.add("a")
@@ -58,7 +58,7 @@ def test_the_end_waits_for_what_goes_on_and_leaves_the_rest() -> None:
             sleep(0.05)
         taken.extend(cell_ids)
 
-    with Following(each) as cells:
+    with Background(each) as cells:
         cells.begin()
         cells.add("a")
         assert waited(begun)
@@ -68,7 +68,7 @@ def test_the_end_waits_for_what_goes_on_and_leaves_the_rest() -> None:
 
 
 def test_no_more_than_so_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "MOST", 2)
+    monkeypatch.setattr(background, "MOST", 2)
     taken: list[list[str]] = []
     done = Event()
 
@@ -77,7 +77,7 @@ def test_no_more_than_so_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None
         if "e" in cell_ids:
             done.set()
 
-    with Following(each) as cells:
+    with Background(each) as cells:
         for cell_id in "abcde":
             cells.add(cell_id)
         cells.begin()
@@ -92,7 +92,7 @@ def test_an_error_ends_it_alone() -> None:
         taken.append(cell_ids)
         raise OSError("no space left")
 
-    with Following(each) as cells:
+    with Background(each) as cells:
         cells.begin()
         cells.add("a")
         sleep(0.1)
@@ -101,8 +101,8 @@ def test_an_error_ends_it_alone() -> None:
 
 
 def test_few_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "WAIT", 60.0)
-    monkeypatch.setattr(following, "MOST", 2)
+    monkeypatch.setattr(background, "WAIT", 60.0)
+    monkeypatch.setattr(background, "MOST", 2)
     taken: list[list[str]] = []
     done = Event()
 
@@ -111,7 +111,7 @@ def test_few_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
         if cell_ids:
             done.set()
 
-    with Following(each) as cells:
+    with Background(each) as cells:
         cells.begin()
         cells.add("a")
         sleep(0.1)
@@ -122,17 +122,17 @@ def test_few_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_but_not_for_ever() -> None:
     done = Event()
-    with Following(lambda cell_ids: done.set() if cell_ids == ["a"] else None) as cells:
+    with Background(lambda cell_ids: done.set() if cell_ids == ["a"] else None) as cells:
         cells.begin()
         cells.add("a")
         assert waited(done)
 
 
 def test_the_end_does_not_wait_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "WAIT", 60.0)
+    monkeypatch.setattr(background, "WAIT", 60.0)
     taken: list[list[str]] = []
     at = monotonic()
-    with Following(taken.append) as cells:
+    with Background(taken.append) as cells:
         cells.begin()
         cells.add("a")
         sleep(0.1)
@@ -140,19 +140,19 @@ def test_the_end_does_not_wait_for_more(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_never_began_ends_at_once() -> None:
-    with Following(lambda cell_ids: pytest.fail("called")) as cells:
+    with Background(lambda cell_ids: pytest.fail("called")) as cells:
         cells.add("a")
 
 
 def test_an_interrupt_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "PATIENCE", 0.1)
+    monkeypatch.setattr(background, "PATIENCE", 0.1)
     begun, over = Event(), Event()
 
     def each(cell_ids: list[str]) -> None:
         begun.set()
         waited(over)
 
-    cells, at = Following(each), monotonic()
+    cells, at = Background(each), monotonic()
     with cells:
         cells.begin()
         assert waited(begun)

@@ -1,4 +1,5 @@
-"""What of a sweep's cells (`frame.results`) a command names: metrics, and axes that make a setting or repeat it."""
+"""Selects what a command names of a sweep's cells (`frame.results`): metrics, and axes that make or repeat a
+setting."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from diffsweep.core.problems import BadInput, did_you_mean
-from diffsweep.metric.sets import replicates
+from diffsweep.metric.settings import replicates
 from diffsweep.report.text import no_axis
 
 if TYPE_CHECKING:

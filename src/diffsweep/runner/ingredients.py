@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Trajectory:
-    """What is kept of a cell's way from noise: x and the clean estimate of the step, at `number` of its steps."""
+    """The steps to store of a cell's way from noise: x and the clean estimate, at `number` of its steps."""
 
     def __init__(self, cell: Cell, number: int) -> None:
         last = sum(not rises(t, s) for t, s in steps(cell.visited, cell.stage.process)) - 1
@@ -55,8 +55,8 @@ def work(
     pixels: Callable[[str], np.ndarray] | None = None,
     watch: Callable[[], Watch] | None = None,
 ) -> Work:
-    """A cell as work for the engine; its tensors are made when it starts. pixels: a stored picture by its cell's id.
-    watch: makes what watches the loop, each time that the engine starts the cell."""
+    """A cell as work for the engine, which makes its tensors when it starts. pixels: a stored picture by its cell's id.
+    watch: makes the loop's watcher, each time that the engine starts the cell."""
     from diffsweep.engine import Work
 
     def start() -> Program[Any]:
@@ -66,7 +66,7 @@ def work(
         assert pixels is not None
         return cell.upscale.program(cell.technique, job(cell, device, pixels(cell.base.id), watcher))
 
-    return Work(cell, start, cell.rounds, len(cell.prompts), cell.asks)
+    return Work(cell, start, cell.rounds, len(cell.prompts), cell.stage_name)
 
 
 def job(
@@ -75,7 +75,7 @@ def job(
     low: np.ndarray | None = None,
     watch: Watch | None = None,
 ) -> Job:
-    """What a technique is handed for a cell. low: the picture to enlarge, uint8 h w 3."""
+    """A technique's ingredients for a cell. low: the picture to enlarge, uint8 h w 3."""
     import torch
 
     from diffsweep.technique.job import Job

@@ -1,4 +1,4 @@
-"""What the runs of a sweep say: the sweep's own, and one a cell."""
+"""What W&B's runs of a sweep hold: one run for the sweep, one for each cell."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from diffsweep.report.choice import bounds, common, levels, measured, split_axes
 from diffsweep.report.comparison import to_frame
-from diffsweep.report.layout import to_frame as settings_of
+from diffsweep.report.selection import bounds, common, levels, measured, split_axes
 from diffsweep.report.statistics import averaged, intervals
+from diffsweep.report.tabular import to_frame as settings_of
 from diffsweep.report.text import short, shown
-from diffsweep.report.write import whole_page
+from diffsweep.report.write import standalone_page
 from diffsweep.store.cells import Store
 from diffsweep.store.cells import steps as steps_of
 from diffsweep.store.pictures import WATCHED
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Said:
-    """One run: who it is, a hash of what it says (content; empty where that is still to come), how it says it, what
-    there is no room for (cut), and how it ends."""
+class RunLog:
+    """One run. content: a hash of what it holds, empty while that is still to come; write: logs it; cut: what there is
+    no room for; exit_code: how the run ends."""
 
     id: str
     name: str | None
     job_type: str
     config: dict[str, Any]
     content: str
-    say: Callable[[Run], None]
+    write: Callable[[Run], None]
     cut: str = ""
     exit_code: int = 0
 
@@ -54,21 +54,21 @@ class Said:
 
 
 def run_id(sweep: Document) -> str:
-    """The same for a sweep however often, and wherever, it is told."""
+    """The same however often, and wherever, the sweep is logged."""
     return hashlib.sha256(f"{sweep['name']} {sweep['created']}".encode()).hexdigest()[:16]
 
 
 def cell_run_id(sweep: Document, cell_id: str) -> str:
-    """Two sweeps that share a cell have a run of it each."""
+    """Two sweeps that share a cell each have a run of it."""
     return f"{cell_id}-{run_id(sweep)[:8]}"
 
 
 def group_of(name: str) -> str:
-    """What all runs of the sweep of this name are filed under."""
+    """The group of all runs of the sweep of this name."""
     return os.environ.get("WANDB_RUN_GROUP") or name
 
 
-def of_cell(store: Store, sweep: Document, cell: CellEntry) -> Said:
+def of_cell(store: Store, sweep: Document, cell: CellEntry) -> RunLog:
     """A finished cell: its configuration, numbers and pictures."""
     cell_id, record = cell["cell_id"], store.record(cell["cell_id"])
     files = store.folder(cell_id).relative_to(store.root).as_posix()
@@ -77,46 +77,46 @@ def of_cell(store: Store, sweep: Document, cell: CellEntry) -> Said:
     numbers = {name: entry["value"] for name, entry in asked.items() if entry["value"] is not None}
     numbers |= {f"{name}_exact": True for name, entry in asked.items() if entry.get("exact")}
     numbers |= {"nfe": record["nfe"], "seconds": record["seconds"]}
-    say = partial(_say_cell, store, cell, record, numbers)
-    return _said_of(sweep, cell, config, say, _hash(config, numbers, record["files"]))
+    write = partial(_write_cell, store, cell, record, numbers)
+    return _log_of(sweep, cell, config, write, _hash(config, numbers, record["files"]))
 
 
-def of_failed(store: Store, sweep: Document) -> Iterator[Said]:
+def of_failed(store: Store, sweep: Document) -> Iterator[RunLog]:
     """Each cell that failed: its configuration, and the reason."""
     for cell in sweep["cells"]:
-        if (config := cell.get("config")) and not store.whole(cell["cell_id"]):
-            say = partial(_say_failure, cell["reason"])
+        if (config := cell.get("config")) and not store.is_complete(cell["cell_id"]):
+            write = partial(_write_failure, cell["reason"])
             config = {**config, "sweep": sweep["name"], "cell_id": cell["cell_id"]}
-            yield _said_of(sweep, cell, config, say, _hash(config, cell["reason"]), exit_code=1)
+            yield _log_of(sweep, cell, config, write, _hash(config, cell["reason"]), exit_code=1)
 
 
-def _said_of(
+def _log_of(
     sweep: Document,
     cell: CellEntry,
     config: dict[str, Any],
-    say: Callable[[Run], None],
+    write: Callable[[Run], None],
     content: str,
     exit_code: int = 0,
-) -> Said:
+) -> RunLog:
     technique = config["technique"]["name"]
     axes = {axis.rpartition(".")[2]: value for axis, value in cell["axes"].items()} or {"technique": technique}
     named = " ".join(f"{axis}={short(shown(value), 30)}" for axis, value in {**axes, "seed": cell["seed"]}.items())
     name = short(named, 80)
-    return Said(cell_run_id(sweep, cell["cell_id"]), name, technique, config, content, say, exit_code=exit_code)
+    return RunLog(cell_run_id(sweep, cell["cell_id"]), name, technique, config, content, write, exit_code=exit_code)
 
 
-def _say_failure(reason: str | None, run: Run) -> None:
+def _write_failure(reason: str | None, run: Run) -> None:
     run.summary["reason"] = reason
 
 
-def _say_cell(
+def _write_cell(
     store: Store,
     cell: CellEntry,
     record: Record,
     numbers: Mapping[str, Any],
     run: Run,
 ) -> None:
-    """A step for each that was kept of its way from noise, then its pictures beside each other."""
+    """Log a step for each stored step of the cell, then its pictures beside each other."""
     import wandb
 
     pictures: dict[str, Any] = {}
@@ -135,14 +135,14 @@ def _say_cell(
     run.log({**pictures, **numbers})
 
 
-def of_beginning(sweep: Document, own_id: str | None) -> Said:
-    """A sweep that has just begun. own_id: the id that an agent has given the run, and so W&B a name."""
+def of_beginning(sweep: Document, own_id: str | None) -> RunLog:
+    """A sweep that has just begun. own_id: the id that an agent gave the run; W&B then names it."""
     config = {"sweep": sweep["name"], "axes": dict(sweep["axes"]), "command": sweep["command"]}
-    return Said(own_id or run_id(sweep), None if own_id else sweep["name"], "sweep", config, "", lambda run: None)
+    return RunLog(own_id or run_id(sweep), None if own_id else sweep["name"], "sweep", config, "", lambda run: None)
 
 
-def of_sweep(store: Store, sweep: Document, report: Report, steps: Steps, own_id: str | None) -> Said:
-    """A sweep as a whole. steps: those told while it went on."""
+def of_sweep(store: Store, sweep: Document, report: Report, steps: Steps, own_id: str | None) -> RunLog:
+    """A sweep as a whole. steps: those logged while it ran."""
     begun = of_beginning(sweep, own_id)
     done = [cell["cell_id"] for cell in stored(store, sweep)]
     config = {**shared(store, sweep), **begun.config}
@@ -153,19 +153,20 @@ def of_sweep(store: Store, sweep: Document, report: Report, steps: Steps, own_id
         begun,
         config=config,
         content=_hash(config, report.frame.to_json(), digests),
-        say=partial(_say_sweep, store, sweep, report, steps),
+        write=partial(_write_sweep, store, sweep, report, steps),
         cut=f" ({', '.join(cut)})" if cut else "",
     )
 
 
-def _say_sweep(store: Store, sweep: Document, report: Report, steps: Steps, run: Run) -> None:
-    """A step a cell; then each metric's mean, which an agent is after."""
+def _write_sweep(store: Store, sweep: Document, report: Report, steps: Steps, run: Run) -> None:
+    """Log a step for each cell; then each metric's mean, which an agent optimises."""
     steps.log(run, store, sweep, report.frame)
     run.log(summary(report.frame))
 
 
-def say_last(store: Store, sweep: Document, report: Report, run: Run) -> str | None:
-    """Tables, pictures, sheets, figures, the page with its pictures, and the artifact; what could not be told."""
+def log_last(store: Store, sweep: Document, report: Report, run: Run) -> str | None:
+    """Log tables, pictures, sheets, figures, the page with its pictures, and the artifact. Answers what could not be
+    logged."""
     import wandb
 
     cells = stored(store, sweep)
@@ -175,7 +176,7 @@ def say_last(store: Store, sweep: Document, report: Report, run: Run) -> str | N
         "settings": settings_of(report.table),
         "comparisons": to_frame(report.comparisons),
     }
-    page = whole_page(store, sweep, report)
+    page = standalone_page(store, sweep, report)
     run.log(
         {
             **{name: _table(frame, name, run) for name, frame in tables.items() if len(frame)},
@@ -191,7 +192,7 @@ def stored(store: Store, sweep: Document) -> list[CellEntry]:
     """The sweep's cells that are finished, each once."""
     cells = {cell["cell_id"]: cell for cell in reversed(sweep["cells"])}
     order = dict.fromkeys(cell["cell_id"] for cell in sweep["cells"])
-    return [cells[cell_id] for cell_id in order if store.whole(cell_id)]
+    return [cells[cell_id] for cell_id in order if store.is_complete(cell_id)]
 
 
 def shown_files(report: Report) -> list[Path]:

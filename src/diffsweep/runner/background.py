@@ -1,4 +1,4 @@
-"""What happens to finished cells beside the sampling of others: in a thread, several at a time."""
+"""A background thread that takes finished cells, several at a time, while others are sampled."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from time import monotonic
 from types import TracebackType
 
 MOST = 16  # cells at a time: a call's rows of a metric's network (`metric.batch.ROWS`), where fewer cost the same
-WAIT = 5.0  # seconds for so many to come
-PATIENCE = 5.0  # seconds for what goes on at an interrupt
+WAIT = 5.0  # seconds to wait for so many
+PATIENCE = 5.0  # seconds that an interrupt waits for the thread
 
 
-class Following:
-    """Once begun, `each` is called with no cell, then with the ids of those that were added; cells that have not had
-    their turn at the end are left.
+class Background:
+    """Calls `each([])` once, then `each(ids)` as cells arrive. At the end, cells still queued are skipped.
 
-    An error ends it: whoever does the rest afterwards meets it too.
+    An error ends the thread silently: the work after the sampling meets it again.
     """
 
     def __init__(self, each: Callable[[list[str]], None]) -> None:
@@ -33,7 +32,7 @@ class Following:
         if self._thread.ident is None:
             self._thread.start()
 
-    def __enter__(self) -> Following:
+    def __enter__(self) -> Background:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -54,7 +53,7 @@ class Following:
             return
 
     def _others(self) -> list[str]:
-        """Those that come soon; none once it is over."""
+        """The cells that arrive soon; none once the thread is to end."""
         found: list[str] = []
         end = monotonic() + WAIT
         while len(found) < MOST - 1 and (left := end - monotonic()) > 0:

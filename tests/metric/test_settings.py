@@ -15,7 +15,7 @@ from scipy.linalg import sqrtm
 from diffsweep.core.problems import BadInput
 from diffsweep.metric import Batch, Options, Score, choose, score_sets
 from diffsweep.metric.diversity import Diversity
-from diffsweep.metric.sets import replicates
+from diffsweep.metric.settings import replicates
 from diffsweep.model.clip import Clip
 from diffsweep.store.cells import Store
 from diffsweep.world import SCENES, STYLES, picture
