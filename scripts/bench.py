@@ -114,9 +114,9 @@ def looped(model: Any) -> Callable[[], float]:
 
 def fused(model: Any, work: list[tuple[dict[str, Any], dict[str, Any]]]) -> Callable[[], float]:
     """The same cells through the runner, stored with their records; planning is in, reports are not."""
-    from diffsweep.sweep.plan import plan
-    from diffsweep.sweep.runner import Sweep
-    from diffsweep.sweep.sampling import _models
+    from diffsweep.runner.plan import plan
+    from diffsweep.runner.run import Sweep
+    from diffsweep.runner.sampling import _models
 
     def arm() -> float:
         with tempfile.TemporaryDirectory() as place:
@@ -248,14 +248,14 @@ def bench_plan(args: argparse.Namespace) -> str:
 import resource, sys, time
 began = time.perf_counter()
 from diffsweep import app
-from diffsweep.sweep import runner
-from diffsweep.sweep.plan import plan
+from diffsweep.runner import run
+from diffsweep.runner.plan import plan
 def measured(raw, name=None, command="", before=(), joins=False):
     whole = plan(raw, name)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"planned {len(whole.cells)} {time.perf_counter() - began:.2f} {peak:.0f} {'torch' in sys.modules}")
-    return runner.Outcome([cell.id for cell in whole.cells], ["done"] * len(raw), whole.root)
-runner.run_sweep = measured
+    return run.Outcome([cell.id for cell in whole.cells], ["done"] * len(raw), whole.root)
+run.run_sweep = measured
 sys.argv = ["diffsweep", "-m", "seed=range(0,100)", "guidance.scale=range(0,100)"]
 sys.exit(app.main())
 """
@@ -512,8 +512,8 @@ import torch
 from torch.profiler import profile
 from diffsweep.core.types import Estimate
 from diffsweep.engine import Engine
-from diffsweep.sweep.cell import freeze
-from diffsweep.sweep.work import work
+from diffsweep.runner.cell import freeze
+from diffsweep.runner.work import work
 number, scheduler, scale, steps = int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), 20
 class Echo:
     def predict(self, x, *asked):

@@ -34,8 +34,8 @@ import torch
 import yaml
 
 from diffsweep.engine import Engine
-from diffsweep.sweep.cell import Cell, freeze
-from diffsweep.sweep.work import to_pixels, work
+from diffsweep.runner.cell import Cell, freeze
+from diffsweep.runner.work import to_pixels, work
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = {"m": 192, "l": 320, "xl": 704}  # of the first level; M's and L's are inferred from their sizes

@@ -232,7 +232,7 @@ def sampled() -> Callable[..., list[Any]]:
     from dataclasses import replace
 
     from diffsweep.engine import Engine
-    from diffsweep.sweep.work import work
+    from diffsweep.runner.work import work
 
     def run(cells: list[Any], model: Any, rows: int = 8, errors: bool = False) -> list[Any]:
         engine = Engine({"base": model}, rows)
@@ -250,7 +250,7 @@ def sampled() -> Callable[..., list[Any]]:
 @pytest.fixture
 def picture(sampled: Callable[..., list[Any]]) -> Callable[..., Any]:
     """One cell's picture, C H W, from `model` and a configuration's changes."""
-    from diffsweep.sweep.cell import freeze
+    from diffsweep.runner.cell import freeze
 
     def draw(model: Any, **changes: Any) -> Any:
         return sampled([freeze(composed(**changes), {})], model)[0].result.image

@@ -21,8 +21,8 @@ from omegaconf import ListConfig, OmegaConf
 from diffsweep import app
 from diffsweep.core.problems import BadInput
 from diffsweep.paths import shipped
-from diffsweep.sweep.cell import BLOCKS
-from diffsweep.sweep.plan import _typed
+from diffsweep.runner.cell import BLOCKS
+from diffsweep.runner.plan import _typed
 
 MINE = """# @package _global_
 # What does this ask?
@@ -39,7 +39,7 @@ hydra:
 
 
 class Runner:
-    """Stands in for diffsweep.sweep.runner: remembers what it was asked to run."""
+    """Stands in for diffsweep.runner.run: remembers what it was asked to run."""
 
     def __init__(self) -> None:
         self.cells: list = []
@@ -59,9 +59,9 @@ class Runner:
 
 @pytest.fixture
 def runner(monkeypatch, tmp_path, hydra_restore_singletons) -> Runner:
-    fake, module = Runner(), ModuleType("diffsweep.sweep.runner")
+    fake, module = Runner(), ModuleType("diffsweep.runner.run")
     module.run_sweep = fake.run_sweep
-    monkeypatch.setitem(sys.modules, "diffsweep.sweep.runner", module)
+    monkeypatch.setitem(sys.modules, "diffsweep.runner.run", module)
     monkeypatch.chdir(tmp_path)
     return fake
 

@@ -19,9 +19,9 @@ from diffsweep.core.process import named_table
 from diffsweep.core.types import Estimate, Level, Program, Query
 from diffsweep.engine import Engine, Finished, Work
 from diffsweep.model.analytic import Analytic
-from diffsweep.sweep.cell import Cell, freeze
-from diffsweep.sweep.parts import names
-from diffsweep.sweep.work import work
+from diffsweep.runner.cell import Cell, freeze
+from diffsweep.runner.parts import names
+from diffsweep.runner.work import work
 
 ROWS = 8
 TABLE = named_table("squaredcos_cap_v2")

@@ -13,9 +13,9 @@ import torch
 
 from diffsweep.engine import Engine
 from diffsweep.model.deepfloyd import DeepFloyd
-from diffsweep.sweep import preflight
-from diffsweep.sweep.cell import Cell, freeze
-from diffsweep.sweep.work import to_pixels, work
+from diffsweep.runner import preflight
+from diffsweep.runner.cell import Cell, freeze
+from diffsweep.runner.work import to_pixels, work
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda"

@@ -12,7 +12,7 @@ from hydra.types import RunMode
 
 from diffsweep.core.problems import BadInput
 from diffsweep.paths import shipped
-from diffsweep.sweep.texts import holds_text
+from diffsweep.runner.texts import holds_text
 from hydra_plugins.diffsweep_fused._grammar import count, one_sentence, texts_as_typed
 from hydra_plugins.diffsweep_fused._loader import MOST_CELLS, Loader
 

@@ -19,7 +19,7 @@ MUTANTS = [
     ("diffsweep/input/world.py", "diffsweep.store.cells", DOWN),
     ("diffsweep/engine.py", "diffsweep.scheduler.ddim", "The engine knows the core alone"),
     ("diffsweep/technique/start.py", "diffsweep.model.analytic", "A technique never knows"),
-    ("diffsweep/sweep/plan.py", "omegaconf", "Only the command line knows Hydra"),
+    ("diffsweep/runner/plan.py", "omegaconf", "Only the command line knows Hydra"),
     ("diffsweep/store/cells.py", "hydra", "Only the command line knows Hydra"),
     ("diffsweep/scheduler/ddpm.py", "diffusers", "Only models know diffusers"),
     ("diffsweep/input/file.py", "transformers", "Only models and metrics know transformers"),
@@ -34,8 +34,8 @@ MUTANTS = [
     ("diffsweep/store/pictures.py", "diffsweep.metric.sets", DOWN),
     ("diffsweep/metric/sets.py", "diffsweep.report.text", DOWN),
     ("diffsweep/report/text.py", "diffsweep.tracker.agent", DOWN),
-    ("diffsweep/tracker/agent.py", "diffsweep.sweep.prompts", DOWN),
-    ("diffsweep/sweep/prompts.py", "diffsweep.process", DOWN),
+    ("diffsweep/tracker/agent.py", "diffsweep.runner.prompts", DOWN),
+    ("diffsweep/runner/prompts.py", "diffsweep.process", DOWN),
     ("diffsweep/process.py", "diffsweep.results", DOWN),
     # rooms beside each other
     ("diffsweep/explain.py", "diffsweep.process", DOWN),
@@ -100,8 +100,8 @@ def test_each_rule_bites(broken: dict[str, str], module: str, imported: str | No
     [
         ("diffsweep",),
         ("diffsweep.app",),
-        ("diffsweep.sweep.plan",),
-        ("diffsweep.sweep.runner",),
+        ("diffsweep.runner.plan",),
+        ("diffsweep.runner.run",),
         ("diffsweep.report", "diffsweep.report.write", "diffsweep.results"),
     ],
     ids=lambda names: names[0],
@@ -114,7 +114,7 @@ def test_every_part_is_found_without_heavy_libraries() -> None:
     """Names and their `did you mean` import every module of a group."""
     groups = "model", "scheduler", "guidance", "technique", "view", "mask", "input", "tracker"
     lines = [f"assert names({group!r})" for group in groups]
-    assert loaded_by(("diffsweep.sweep.parts",), "from diffsweep.sweep.parts import names", *lines) == []
+    assert loaded_by(("diffsweep.runner.parts",), "from diffsweep.runner.parts import names", *lines) == []
 
 
 RUNS = """

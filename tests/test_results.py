@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from diffsweep import results
-from diffsweep.sweep.runner import run_sweep
+from diffsweep.runner.run import run_sweep
 
 Run = Callable[..., int]
 

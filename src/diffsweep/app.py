@@ -1,7 +1,7 @@
 """The command `diffsweep`: Hydra in, frozen values out.
 
 Beside `diffsweep.explain` and `hydra_plugins.diffsweep_fused` this is the only importer of Hydra and OmegaConf, and no
-DictConfig leaves it: a cell is a pair (resolved plain config, the axes it varies), and `sweep.runner` does the rest.
+DictConfig leaves it: a cell is a pair (resolved plain config, the axes it varies), and `runner` does the rest.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Task:
 
     def many(self, cells: list[Cell], joins: bool = False) -> list[Status]:
         """Run the cells; their statuses. joins: beside those that other processes run."""
-        from diffsweep.sweep.runner import run_sweep  # heavy: imported once there is something to run
+        from diffsweep.runner.run import run_sweep  # heavy: imported once there is something to run
 
         process.check_stopped()
         for note in () if joins or self.launched else _unused(self.command, cells):
@@ -209,7 +209,7 @@ def act() -> int:
 
 def _misnamed(name: str) -> str | None:
     """A problem where a sweeps file's name cannot be its sweep's."""
-    from diffsweep.sweep.plan import NAME, NAMES
+    from diffsweep.runner.plan import NAME, NAMES
 
     if re.fullmatch(NAME, name):
         return None
@@ -218,7 +218,7 @@ def _misnamed(name: str) -> str | None:
 
 def _unused(command: str, cells: Sequence[Cell]) -> Iterator[str]:
     """What is typed of a group that none of the cells' techniques uses."""
-    from diffsweep.sweep.parts import USES, used_by
+    from diffsweep.runner.parts import USES, used_by
 
     techniques = {json.dumps(config.get("technique"), default=str): config for config, _ in cells}
     used = [used_by(config.get("technique"), config.get("plugins")) for config in techniques.values()]

@@ -386,7 +386,7 @@ def _plain(path: Path) -> bool:
 
 def sync(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.report.write import show_failures, write_all
-    from diffsweep.sweep.parts import build
+    from diffsweep.runner.parts import build
 
     own: dict[str, Any] = {key: value for key, value in keys.items() if key not in COMMON}
     if "tags" in own:

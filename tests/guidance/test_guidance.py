@@ -17,7 +17,7 @@ from diffsweep.guidance.classifier_free import ClassifierFree
 from diffsweep.guidance.multiview import Multiview, mean, total
 from diffsweep.guidance.none import Unguided
 from diffsweep.guidance.rule import About
-from diffsweep.sweep.parts import build, names
+from diffsweep.runner.parts import build, names
 from diffsweep.view.flip import Flip
 from diffsweep.view.identity import Identity
 from diffsweep.view.negate import Negate

@@ -21,8 +21,8 @@ from diffsweep.core.problems import BadInput
 from diffsweep.input.drawing import Drawing
 from diffsweep.input.file import File
 from diffsweep.input.world import World
-from diffsweep.sweep.cell import freeze
-from diffsweep.sweep.parts import build, names
+from diffsweep.runner.cell import freeze
+from diffsweep.runner.parts import build, names
 from diffsweep.world import named
 
 RNG = np.random.default_rng(3)

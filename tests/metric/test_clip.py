@@ -132,7 +132,7 @@ def test_alignment_is_the_worst_views_cosine_and_concealment_how_surely_views_ar
 def test_a_cell_stores_what_its_metrics_need(
     technique: str, names: list[str], config: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    from diffsweep.sweep.runner import run_sweep
+    from diffsweep.runner.run import run_sweep
 
     kept = {"metric__names": [*names, "clip_score"], "output_dir": str(tmp_path), "scheduler__steps": 3}
     outcome = run_sweep([(config(technique=technique, model__size=32, **kept), {})], "judged")

@@ -274,7 +274,7 @@ def test_an_empty_region_has_no_number_and_says_why(kind: Any, level: int, regio
 @pytest.mark.parametrize("name", ["psnr_masked", "psnr_unmasked", "ssim_masked", "drift_unmasked", "seam_masked"])
 def test_on_the_hard_masks_region_softness_changes_no_number(config: Callable[..., Any], name: str, part: str) -> None:
     """The masks of cells that differ in softness alone; one picture and one reference."""
-    from diffsweep.sweep.cell import freeze
+    from diffsweep.runner.cell import freeze
 
     own = {"model": "tiny", "technique": "inpaint", "mask": "ellipse", "mask__side": part}
     cells = [freeze(config(**own, mask__softness=softness), {}) for softness in (0.0, 3.0, 6.0)]
@@ -528,7 +528,7 @@ def test_a_plugin_that_declares_itself_by_an_entry_point_needs_no_naming(
 
 
 def test_a_cell_with_unknown_metrics_is_refused_before_anything_is_sampled(config: Callable[..., Any]) -> None:
-    from diffsweep.sweep.plan import plan
+    from diffsweep.runner.plan import plan
 
     with pytest.raises(BadInput, match=r"^metric\.names: no metric 'snr'; .*did you mean 'psnr'"):
         plan([(config(metric__names=["snr"]), {})])

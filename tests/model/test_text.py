@@ -17,9 +17,9 @@ from transformers import T5EncoderModel
 from diffsweep.core.problems import BadInput
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.model.t5 import T5
+from diffsweep.runner import sampling
+from diffsweep.runner.run import run_sweep
 from diffsweep.store.cells import Store
-from diffsweep.sweep import sampling
-from diffsweep.sweep.runner import run_sweep
 
 
 @pytest.fixture(autouse=True)
@@ -190,7 +190,7 @@ def test_settings_that_cannot_be_are_told(changes: dict[str, Any], told: str, mo
 
 
 def test_a_key_of_the_text_encoder_is_told_by_its_whole_name(config: Callable[..., dict[str, Any]]) -> None:
-    from diffsweep.sweep.cell import freeze
+    from diffsweep.runner.cell import freeze
 
     raw = config(model="tiny", model__text__dtype="half")
     raw["model"]["text"]["lenght"] = 3

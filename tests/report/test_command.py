@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 
 from diffsweep import app
 from diffsweep.report.command import command, override
-from diffsweep.sweep.cell import freeze
-from diffsweep.sweep.plan import Plan, axes_of, plan
+from diffsweep.runner.cell import freeze
+from diffsweep.runner.plan import Plan, axes_of, plan
 
 AWKWARD = [
     "a dog, a cat",
@@ -129,9 +129,9 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hydra_restore_singlet
         ids = [cell.id for cell in found.cells]
         return SimpleNamespace(ids=ids, statuses=["done"] * len(cells), failed=0, folder=folder, session=None)
 
-    module = ModuleType("diffsweep.sweep.runner")
+    module = ModuleType("diffsweep.runner.run")
     module.run_sweep = run_sweep  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "diffsweep.sweep.runner", module)
+    monkeypatch.setitem(sys.modules, "diffsweep.runner.run", module)
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> tuple[dict[str, Any], Plan]:

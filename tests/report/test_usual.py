@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from diffsweep.report.grid import usual
+from diffsweep.runner.run import run_sweep
 from diffsweep.store.cells import Store
-from diffsweep.sweep.runner import run_sweep
 
 SEVERAL = {"anagram": ["image", "view_1"], "hybrid": ["image", "low"]}
 

@@ -13,11 +13,11 @@ from diffusers.pipelines.deepfloyd_if import timesteps as theirs
 from diffsweep.core.problems import BadInput
 from diffsweep.core.process import Flow, Table, named_table
 from diffsweep.core.types import Level, Process, Stage
+from diffsweep.runner.parts import build
 from diffsweep.scheduler.ddpm import Ddpm
 from diffsweep.scheduler.presets import PRESETS
 from diffsweep.scheduler.spacing import FORMULAS
 from diffsweep.scheduler.spacing import spaced as spaced_levels
-from diffsweep.sweep.parts import build
 
 COSINE = named_table("squaredcos_cap_v2")
 STAGE = Stage((3, 8, 8), COSINE)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from diffsweep.core.types import Estimate
-from diffsweep.sweep.cell import freeze
-from diffsweep.sweep.work import to_pixels
+from diffsweep.runner.cell import freeze
+from diffsweep.runner.work import to_pixels
 
 PROMPT = "a photo of a red dog"
 OTHER = "an oil painting of a skull"

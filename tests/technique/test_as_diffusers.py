@@ -40,8 +40,8 @@ from PIL import Image
 
 from diffsweep.model import deepfloyd
 from diffsweep.model.source import Source
-from diffsweep.sweep.cell import Cell, freeze
-from diffsweep.sweep.work import to_pixels
+from diffsweep.runner.cell import Cell, freeze
+from diffsweep.runner.work import to_pixels
 
 PROMPT = "a photo of a dog"
 NEGATIVE = "an oil painting of a skull"

@@ -9,7 +9,7 @@ import pytest
 from diffsweep.core.problems import BadInput
 from diffsweep.core.process import Flow, named_table
 from diffsweep.core.types import Stage
-from diffsweep.sweep.parts import build
+from diffsweep.runner.parts import build
 from diffsweep.technique.start import jumping
 
 STAGE = Stage((3, 8, 8), named_table("linear"))

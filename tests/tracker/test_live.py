@@ -19,8 +19,8 @@ import wandb
 from diffsweep import app
 from diffsweep.metric.psnr import Psnr
 from diffsweep.report.frame import results
+from diffsweep.runner import following, preflight, sampling
 from diffsweep.store.cells import Store, locked
-from diffsweep.sweep import following, preflight, sampling
 from diffsweep.tracker.said import run_id
 from diffsweep.tracker.service import PRIVATE, awaited
 from diffsweep.tracker.session import Session

@@ -16,8 +16,8 @@ import yaml
 from diffsweep.core.problems import BadInput
 from diffsweep.paths import shipped
 from diffsweep.report.choice import common
+from diffsweep.runner.parts import build
 from diffsweep.store.cells import Store
-from diffsweep.sweep.parts import build
 from diffsweep.tracker import said, steps
 from diffsweep.tracker.none import NoTracker
 from diffsweep.tracker.said import run_id

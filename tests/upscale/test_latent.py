@@ -15,10 +15,10 @@ from PIL import Image
 
 from diffsweep.core.problems import BadInput
 from diffsweep.engine import Engine, Work
+from diffsweep.runner import sampling
+from diffsweep.runner.cell import freeze
+from diffsweep.runner.run import run_sweep
 from diffsweep.store.cells import Store
-from diffsweep.sweep import sampling
-from diffsweep.sweep.cell import freeze
-from diffsweep.sweep.runner import run_sweep
 
 
 @pytest.fixture(autouse=True)

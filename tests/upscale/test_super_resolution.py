@@ -21,11 +21,11 @@ from diffsweep.guidance.classifier_free import ClassifierFree
 from diffsweep.model import deepfloyd
 from diffsweep.model.analytic import GaussianMixture
 from diffsweep.model.source import Source
+from diffsweep.runner import sampling
+from diffsweep.runner.cell import freeze
+from diffsweep.runner.run import Outcome, run_sweep
 from diffsweep.scheduler.ddpm import Ddpm
 from diffsweep.store.cells import Store
-from diffsweep.sweep import sampling
-from diffsweep.sweep.cell import freeze
-from diffsweep.sweep.runner import Outcome, run_sweep
 from diffsweep.technique.anagram import Anagram
 from diffsweep.technique.job import Job
 from diffsweep.upscale.super_resolution import SuperResolution, shown_beside
@@ -275,7 +275,7 @@ def test_an_anagram_of_one_view_and_prompt_and_a_hybrid_of_one_prompt_are_text_t
 
 
 def test_a_hybrids_bands_part_at_the_same_frequencies(settings: Any) -> None:
-    from diffsweep.sweep.work import job
+    from diffsweep.runner.work import job
 
     cell = freeze(settings(technique="hybrid", technique__sigma=1.5, technique__kernel=9), {})
     (low, _), (high, _) = cell.technique.guided(job(cell, low=np.zeros((8, 8, 3), np.uint8))).parts

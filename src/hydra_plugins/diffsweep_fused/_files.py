@@ -128,7 +128,7 @@ def _as_written(node: yaml.Node, place: tuple[str, ...]) -> yaml.Node:
     elif place[:-1] == PARAMS and node.tag in (*_READ, _TEXT):  # another node: an alias may stand elsewhere too
         return yaml.ScalarNode(_TEXT, _per_job(node.value), node.start_mark, node.end_mark, node.style)
     elif node.style is None and node.tag in _READ:
-        from diffsweep.sweep.texts import holds_text  # Hydra imports this module in every application
+        from diffsweep.runner.texts import holds_text  # Hydra imports this module in every application
 
         node.tag = _TEXT if holds_text(".".join(place)) else node.tag
     return node

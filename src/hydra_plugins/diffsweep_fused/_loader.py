@@ -173,7 +173,7 @@ def _holds_text(words: Sequence[str]) -> Callable[[str], bool]:
             plugins = tuple(map(str, value)) if isinstance(value, list) else ()
 
     def holds_text(key: str) -> bool:
-        from diffsweep.sweep import texts  # not before a word asks: --help needs none of it
+        from diffsweep.runner import texts  # not before a word asks: --help needs none of it
 
         return texts.holds_text(key, plugins)
 

@@ -16,9 +16,9 @@ import torch
 from diffsweep.core.problems import BadInput
 from diffsweep.model import memory
 from diffsweep.model.deepfloyd import DeepFloyd
-from diffsweep.sweep import preflight, runner, sampling
-from diffsweep.sweep.cell import Cell, freeze
-from diffsweep.sweep.runner import run_sweep
+from diffsweep.runner import preflight, run, sampling
+from diffsweep.runner.cell import Cell, freeze
+from diffsweep.runner.run import run_sweep
 
 MB = 10**6
 
@@ -259,7 +259,7 @@ def test_numbers_that_no_machine_bears_are_refused(
     config: Callable[..., dict[str, Any]], key: str, value: int, most: int
 ) -> None:
     with pytest.raises(BadInput, match=rf"^engine\.{key}={value}: must be between \d and {most}$"):
-        runner.plan([(config(**{f"engine__{key}": value}), {})])
+        run.plan([(config(**{f"engine__{key}": value}), {})])
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 from diffsweep.core.problems import BadInput
-from diffsweep.sweep.cell import BLOCKS, VALUES
-from diffsweep.sweep.parts import MARKS, NESTED, fields_of, find, names
+from diffsweep.runner.cell import BLOCKS, VALUES
+from diffsweep.runner.parts import MARKS, NESTED, fields_of, find, names
 
 
 def holds_text(key: str, plugins: tuple[str, ...] = ()) -> bool:

@@ -20,9 +20,9 @@ import numpy as np
 from diffsweep.core.loop import rounds
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.core.types import BASE, Level, Stage
+from diffsweep.runner import prompts
+from diffsweep.runner.parts import as_mapping, build, coerced, plain, shown, sources, undecided, used_by
 from diffsweep.scheduler.spacing import CHECKPOINT
-from diffsweep.sweep import prompts
-from diffsweep.sweep.parts import as_mapping, build, coerced, plain, shown, sources, undecided, used_by
 
 RECIPE = 2  # raised when the same configuration would give another picture
 GROUPS = ("model", "scheduler", "guidance", "technique", "view", "mask", "input", "upscale")

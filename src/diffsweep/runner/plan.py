@@ -17,10 +17,10 @@ from diffsweep.core.device import known
 from diffsweep.core.files import root_of
 from diffsweep.core.keys import at
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
-from diffsweep.sweep.cell import AROUND, BLOCKS, Cell, freeze, settings
-from diffsweep.sweep.measurable import metric_notes
-from diffsweep.sweep.notes import notes
-from diffsweep.sweep.parts import build, coerced, shown
+from diffsweep.runner.cell import AROUND, BLOCKS, Cell, freeze, settings
+from diffsweep.runner.measurable import metric_notes
+from diffsweep.runner.notes import notes
+from diffsweep.runner.parts import build, coerced, shown
 
 if TYPE_CHECKING:
     from diffsweep.metric import Chosen

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from diffsweep.core.text import counted
+from diffsweep.runner.cell import Cell
 from diffsweep.store.schema import Document
-from diffsweep.sweep.cell import Cell
 
 Rows = Mapping[str, int]
 MOST = {"cpu": 16, "cuda": 32}  # a row's cost hardly falls beyond

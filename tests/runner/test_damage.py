@@ -16,9 +16,9 @@ from diffsweep import results
 from diffsweep.core import locks
 from diffsweep.core.locks import Busy, locked
 from diffsweep.core.problems import BadInput
+from diffsweep.runner.run import Outcome, run_sweep
 from diffsweep.store.cells import Store
 from diffsweep.store.schema import Damaged
-from diffsweep.sweep.runner import Outcome, run_sweep
 
 
 def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:

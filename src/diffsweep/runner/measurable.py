@@ -12,7 +12,7 @@ from diffsweep.metric.sets import replicates
 
 if TYPE_CHECKING:
     from diffsweep.metric import Chosen
-    from diffsweep.sweep.cell import Cell
+    from diffsweep.runner.cell import Cell
 
 MOST_NAMES = 6
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from diffsweep.sweep.cell import freeze
-from diffsweep.sweep.notes import notes, shares
+from diffsweep.runner.cell import freeze
+from diffsweep.runner.notes import notes, shares
 
 Config = Callable[..., dict[str, Any]]
 

@@ -19,7 +19,7 @@ from diffsweep.core.problems import BadInput
 from diffsweep.core.types import Level
 from diffsweep.input.world import World
 from diffsweep.model.analytic import Analytic
-from diffsweep.sweep.cell import MAX_SEED, Cell, cell_id, freeze
+from diffsweep.runner.cell import MAX_SEED, Cell, cell_id, freeze
 
 Config = Callable[..., dict[str, Any]]
 BASE = {"seed": 5, "prompt": "red", "scheduler__steps": 4, "view": "permute", "mask__softness": 3.0}

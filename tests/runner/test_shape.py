@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from diffsweep.runner.sampling import Run
+from diffsweep.runner.shape import Shape, as_begun, fewest, fitting, parted
 from diffsweep.store import document
 from diffsweep.store.schema import CellEntry, Document, RunEntry
-from diffsweep.sweep.sampling import Run
-from diffsweep.sweep.shape import Shape, as_begun, fewest, fitting, parted
 
 CELLS: list[CellEntry] = [{"cell_id": name, "axes": {}, "seed": 0, "status": "done"} for name in "ab"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffsweep.core.text import percent
-from diffsweep.sweep.cell import Cell
+from diffsweep.runner.cell import Cell
 
 MOST = 5  # of a kind
 

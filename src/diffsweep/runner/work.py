@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.loop import rises, steps
 from diffsweep.core.streams import Streams, placed
+from diffsweep.runner.cell import Cell
 from diffsweep.store.pictures import STEP
-from diffsweep.sweep.cell import Cell
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,9 +15,9 @@ import pytest
 from diffsweep.core import packages
 from diffsweep.core.problems import BadInput
 from diffsweep.metric import choice
-from diffsweep.sweep import parts
-from diffsweep.sweep.notes import MOST
-from diffsweep.sweep.plan import Plan, Raw, axes_of, plan
+from diffsweep.runner import parts
+from diffsweep.runner.notes import MOST
+from diffsweep.runner.plan import Plan, Raw, axes_of, plan
 
 INSTALL = "install it, or set PYTHONPATH to the folder it is in"
 Config = Callable[..., dict[str, Any]]
@@ -379,7 +379,7 @@ def test_planning_needs_no_torch() -> None:
     code = """
 import sys, yaml
 from diffsweep.paths import shipped
-from diffsweep.sweep.plan import plan
+from diffsweep.runner.plan import plan
 def group(name, choice): return yaml.safe_load((shipped("conf") / name / f"{choice}.yaml").read_text())
 chosen = dict(scheduler="ddpm", guidance="classifier_free", view="jigsaw", mask="strokes", input="world")
 chosen |= dict(metric="default", tracker="wandb")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffsweep.core.problems import BadInput
 from diffsweep.input.world import World
-from diffsweep.sweep.cell import Cell, freeze
+from diffsweep.runner.cell import Cell, freeze
 
 DEFAULT = "a photo of a dog"
 

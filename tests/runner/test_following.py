@@ -7,8 +7,8 @@ from time import monotonic, sleep
 
 import pytest
 
-from diffsweep.sweep import following
-from diffsweep.sweep.following import Following
+from diffsweep.runner import following
+from diffsweep.runner.following import Following
 
 
 @pytest.fixture(autouse=True)

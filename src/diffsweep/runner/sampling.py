@@ -20,13 +20,13 @@ from diffsweep.core.failures import reason
 from diffsweep.core.memory import Lacking, out_of_memory
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import in_one_line
+from diffsweep.runner import shape
+from diffsweep.runner.cell import RECIPE, Cell
+from diffsweep.runner.provenance import provenance
+from diffsweep.runner.work import Trajectory, to_pixels, work
 from diffsweep.store.cells import Store
 from diffsweep.store.pictures import HARD_MASK, IMAGE, INPUT, MASK, STEP
 from diffsweep.store.schema import RunEntry, to_json
-from diffsweep.sweep import shape
-from diffsweep.sweep.cell import RECIPE, Cell
-from diffsweep.sweep.provenance import provenance
-from diffsweep.sweep.work import Trajectory, to_pixels, work
 
 if TYPE_CHECKING:
     import numpy as np

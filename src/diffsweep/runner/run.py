@@ -21,15 +21,15 @@ from diffsweep.core.locks import Busy
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import counted, visible
 from diffsweep.metric import measured_sweep, score
+from diffsweep.runner import preflight, shape
+from diffsweep.runner.cell import Cell, as_typed
+from diffsweep.runner.following import Following
+from diffsweep.runner.plan import Plan, Raw, axes_of, plan
+from diffsweep.runner.sampling import Ended, Run, Sampler
+from diffsweep.runner.shape import Shape
 from diffsweep.store import document
 from diffsweep.store.cells import Store
 from diffsweep.store.schema import Absent, CellEntry, Damaged, Document
-from diffsweep.sweep import preflight, shape
-from diffsweep.sweep.cell import Cell, as_typed
-from diffsweep.sweep.following import Following
-from diffsweep.sweep.plan import Plan, Raw, axes_of, plan
-from diffsweep.sweep.sampling import Ended, Run, Sampler
-from diffsweep.sweep.shape import Shape
 
 if TYPE_CHECKING:
     from tqdm import tqdm

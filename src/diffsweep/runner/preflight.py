@@ -13,7 +13,7 @@ from diffsweep.core.device import present
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import counted
 from diffsweep.model.memory import HELD, Needs
-from diffsweep.sweep.cell import Cell
+from diffsweep.runner.cell import Cell
 
 GB, MB = 1e9, 1e6
 SPARE = 1.5e9  # bytes of a CUDA device for its context and its libraries' workspaces

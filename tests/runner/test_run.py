@@ -26,13 +26,14 @@ from diffsweep.app import Task
 from diffsweep.core.memory import Lacking
 from diffsweep.core.problems import BadInput
 from diffsweep.model.analytic import GaussianMixture
+from diffsweep.runner import run as runner
+from diffsweep.runner import sampling
+from diffsweep.runner.cell import cell_id
+from diffsweep.runner.plan import Raw, plan
+from diffsweep.runner.provenance import provenance
+from diffsweep.runner.run import Outcome, run_sweep
+from diffsweep.runner.work import to_pixels
 from diffsweep.store.cells import Store
-from diffsweep.sweep import runner, sampling
-from diffsweep.sweep.cell import cell_id
-from diffsweep.sweep.plan import Raw, plan
-from diffsweep.sweep.provenance import provenance
-from diffsweep.sweep.runner import Outcome, run_sweep
-from diffsweep.sweep.work import to_pixels
 
 Config = Callable[..., dict[str, Any]]
 Run = Callable[..., Outcome]
@@ -324,7 +325,7 @@ def test_two_processes_lose_none_of_each_others_runs(swept: Callable[..., list[R
     assert {entry["id"] for entry in document(first.folder)["runs"]} == {first.this.id, second.this.id}
 
 
-RAW = "import json, sys; from diffsweep.sweep.runner import run_sweep; run_sweep(json.load(sys.stdin), 'mine')"
+RAW = "import json, sys; from diffsweep.runner.run import run_sweep; run_sweep(json.load(sys.stdin), 'mine')"
 
 
 @pytest.mark.slow  # torchmetrics alone takes seconds to import
@@ -717,7 +718,7 @@ def test_a_commit_is_the_checkouts_and_not_that_of_a_folder_around_the_installed
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "somebody's own project"], check=True)
     installed = tmp_path / "venv" / "lib" / "site-packages" / "diffsweep" / "sweep"
     installed.mkdir(parents=True)
-    monkeypatch.setattr("diffsweep.sweep.provenance.__file__", str(installed / "provenance.py"))
+    monkeypatch.setattr("diffsweep.runner.provenance.__file__", str(installed / "provenance.py"))
     assert provenance()["git"] is None
 
 

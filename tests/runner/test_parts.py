@@ -15,9 +15,9 @@ from diffsweep.core import packages
 from diffsweep.core.problems import BadInput
 from diffsweep.core.types import View
 from diffsweep.paths import shipped
-from diffsweep.sweep import parts
-from diffsweep.sweep.cell import freeze
-from diffsweep.sweep.parts import MARKS, build, coerced, find, names, plain
+from diffsweep.runner import parts
+from diffsweep.runner.cell import freeze
+from diffsweep.runner.parts import MARKS, build, coerced, find, names, plain
 from diffsweep.view.flip import Flip
 from diffsweep.view.identity import Identity
 from diffsweep.view.rotate import Rotate
