@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,20 @@ import pytest
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "passive"
 )  # before torch: its threads, spinning, would starve their neighbours
+# workers and commands start by the dozen: what Python has compiled, it keeps
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+def pytest_collection_finish() -> None:
+    """What importing and collecting made stays to the end: the garbage collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
+
 
 GROUPS = ("model", "scheduler", "guidance", "technique", "view", "mask", "input", "upscale", "metric", "tracker")
 
@@ -49,6 +65,22 @@ def composed(**changes: Any) -> dict[str, Any]:
             node = node[word]
         node[last] = copy.deepcopy(value)
     return config
+
+
+@pytest.fixture
+def hydra_restore_singletons() -> Iterator[None]:
+    """In the place of Hydra's own fixture, which looks for all plugins anew: every test starts as a process does."""
+    from hydra._internal.sources_registry import SourcesRegistry
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+    from hydra.core.singleton import Singleton
+    from omegaconf.basecontainer import BaseContainer
+
+    found = Plugins, SourcesRegistry, ConfigStore  # what plugins add on import, which a process does once
+    resolvers = dict(BaseContainer._resolvers)
+    yield
+    Singleton._instances = {kind: it for kind, it in Singleton._instances.items() if kind in found}
+    BaseContainer._resolvers = resolvers
 
 
 @pytest.fixture(scope="session")

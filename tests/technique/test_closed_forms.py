@@ -429,15 +429,12 @@ def test_a_hybrid_of_three_bands() -> None:
 
 
 # -- real noise, many samples -----------------------------------------------------------------------------------------
-WIDE = 128  # a picture of WIDE x WIDE / 2 independent pairs of neighbouring pixels
-
-
 class Pairs:
     """A model of one picture that holds many independent samples: pixels 2i and 2i + 1 of a row are a pair."""
 
-    def __init__(self, mixture: GaussianMixture) -> None:
+    def __init__(self, mixture: GaussianMixture, wide: int) -> None:
         self.mixture = mixture
-        self.stage = Stage((1, WIDE, WIDE), mixture.stage.process)
+        self.stage = Stage((1, wide, wide), mixture.stage.process)
 
     def encode(self, prompts: Any) -> int:
         return self.mixture.encode(prompts)
@@ -450,12 +447,13 @@ class Pairs:
         return replace(answer, output=answer.output.reshape(x.shape))
 
 
-def pair_model(means: list[list[float]], covariance: list[list[float]], weights: list[float]) -> Pairs:
+def pair_model(means: list[list[float]], covariance: list[list[float]], weights: list[float], wide: int = 128) -> Pairs:
+    """`wide`: its picture holds wide x wide / 2 pairs."""
     n = len(means)
     covariances = torch.tensor(covariance).expand(n, 2, 2)
     names = [str(i) for i in range(n)]
     process = PROCESSES[NOW["name"]]
-    return Pairs(GaussianMixture(torch.tensor(means).view(n, 1, 1, 2), covariances, weights, names, process))
+    return Pairs(GaussianMixture(torch.tensor(means).view(n, 1, 1, 2), covariances, weights, names, process), wide)
 
 
 def pair_pictures(
@@ -465,7 +463,8 @@ def pair_pictures(
 
     def started(noise: Any) -> Callable[[], Any]:
         stage = pairs.stage
-        given = [None if v is None else torch.tensor(v).repeat(WIDE // 2).expand(1, WIDE, WIDE) for v in (clean, mask)]
+        wide = stage.shape[-1]
+        given = [None if v is None else torch.tensor(v).repeat(wide // 2).expand(1, wide, wide) for v in (clean, mask)]
         levels = technique.visited(scheduler.levels(stage), stage)
         job = Job("", levels, stage, scheduler, Unguided(), noise, *given)
         return lambda: technique.program(job)
@@ -546,7 +545,7 @@ M = [0.3, -0.2]
 
 @pytest.mark.slow
 def test_at_a_thousand_steps_text_to_image_is_the_prior() -> None:
-    mean, covariance = pair_moments(TextToImage(), pair_model([M], S, [1.0]), Ddpm(1000, threshold="none"))
+    mean, covariance = pair_moments(TextToImage(), pair_model([M], S, [1.0], wide=64), Ddpm(1000, threshold="none"))
     np.testing.assert_allclose(mean, M, rtol=0.02)
     np.testing.assert_allclose(covariance, S, rtol=0.02)
 
@@ -556,7 +555,7 @@ def test_at_a_thousand_steps_text_to_image_is_the_prior() -> None:
 def test_at_a_thousand_steps_iterative_denoise_is_the_posterior(t: int) -> None:
     """The input is noised to t, so the samples are the posterior's, averaged over what noise did to the input."""
     clean = [0.5, 0.4]
-    model = pair_model([M], S, [1.0])
+    model = pair_model([M], S, [1.0], wide=64)
     mean, covariance = pair_moments(IterativeDenoise(t), model, Ddpm(1000, threshold="none"), clean)
     prior, a, b = np.array(S), signal(t), spread(t)
     gain = a * prior @ np.linalg.inv(a**2 * prior + b**2 * np.eye(2))
@@ -568,7 +567,7 @@ def test_at_a_thousand_steps_iterative_denoise_is_the_posterior(t: int) -> None:
 @pytest.mark.parametrize("n", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_replacement_inpainting_is_biased_towards_the_mean(n: int) -> None:
     """Correlation 0.9 and a known pixel of 0.6: the true conditional mean is 0.54, replacement gives less."""
-    pairs = pair_model([[0.0, 0.0]], [[1.0, 0.9], [0.9, 1.0]], [1.0])
+    pairs = pair_model([[0.0, 0.0]], [[1.0, 0.9], [0.9, 1.0]], [1.0], wide={100: 32, 1000: 96}[n])
     mean, covariance = pair_moments(Inpaint(), pairs, Ddpm(n, threshold="none"), [0.6, 0.0], [0.0, 1.0])
     assert mean[0] == np.float32(0.6) and covariance[0, 0] == 0
     low, high = {"table": (0.36, 0.38), "flow": (0.30, 0.45)}[NOW["name"]]
@@ -577,11 +576,11 @@ def test_replacement_inpainting_is_biased_towards_the_mean(n: int) -> None:
 
 def test_repaint_brings_the_bias_of_replacement_down() -> None:
     """The new pixel's mean and variance, of which 0.54 and 0.19 are the true posterior's, by resamplings."""
-    pairs = pair_model([[0.0, 0.0]], [[1.0, 0.9], [0.9, 1.0]], [1.0])
+    pairs = pair_model([[0.0, 0.0]], [[1.0, 0.9], [0.9, 1.0]], [1.0], wide=48)
     found = []
     for resamples in (1, 2, 5, 10):
-        technique = Inpaint(jump=5, resamples=resamples)
-        mean, covariance = pair_moments(technique, pairs, Ddpm(50, threshold="none"), [0.6, 0.0], [0.0, 1.0])
+        technique = Inpaint(jump=2, resamples=resamples)
+        mean, covariance = pair_moments(technique, pairs, Ddpm(20, threshold="none"), [0.6, 0.0], [0.0, 1.0])
         found.append((0.54 - mean[1], covariance[1, 1]))
     biases = [bias for bias, _ in found]
     assert all(0 < later < earlier for earlier, later in pairwise(biases)), found
