@@ -100,7 +100,7 @@ AROUND = {
     "metric": "default",
     "metric__names": ["psnr"],
     "metric__missing": "skip",
-    "metric__clip": "another",
+    "metric__judge": "another",
     "metric__features": "inception",
     "metric__references": "world",
     "tracker": "wandb",

@@ -274,7 +274,7 @@ PLAIN = "class Mine(Plain):\n    uses = frozenset({{{!r}, 'prompt'}})\n    def p
     [
         ("input", BARE.format("pixels"), "its class Mine lacks caption, notes, proportions, stamp; build it on {}"),
         ("mask", BARE.format("values"), "its class Mine lacks enlarged, fits, hard, notes, stamp; build it on {}"),
-        ("technique", BARE.format("program"), "its class Mine lacks asked, {}uses, visited; build it on {}"),
+        ("technique", BARE.format("program"), "its class Mine lacks {}prompts_for, {}uses, visited; build it on {}"),
         ("technique", PLAIN.format("inputs"), "its `uses` names 'inputs'; it may name {}; did you mean 'input'?"),
     ],
 )
