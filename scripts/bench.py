@@ -501,7 +501,7 @@ import torch
 from torch.profiler import profile
 from diffsweep.core.types import Estimate
 from diffsweep.engine import Engine
-from diffsweep.runner.cell import freeze
+from diffsweep.runner.freeze import freeze
 from diffsweep.runner.ingredients import work
 number, scheduler, scale, steps = int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), 20
 class Echo:

@@ -34,7 +34,8 @@ import torch
 
 from diffsweep.app import composed
 from diffsweep.engine import Engine
-from diffsweep.runner.cell import Cell, freeze
+from diffsweep.runner.cell import Cell
+from diffsweep.runner.freeze import freeze
 from diffsweep.runner.ingredients import to_pixels, work
 
 ROOT = Path(__file__).resolve().parents[1]

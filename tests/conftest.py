@@ -238,7 +238,7 @@ def sampled() -> Callable[..., list[Any]]:
 @pytest.fixture
 def picture(sampled: Callable[..., list[Any]]) -> Callable[..., Any]:
     """One cell's picture, C H W, from `model` and a configuration's changes."""
-    from diffsweep.runner.cell import freeze
+    from diffsweep.runner.freeze import freeze
 
     def draw(model: Any, **changes: Any) -> Any:
         return sampled([freeze(composed(**changes), {})], model)[0].result.image

@@ -22,7 +22,7 @@ from diffsweep import app
 from diffsweep.core.keys import Auto
 from diffsweep.core.problems import BadInput
 from diffsweep.paths import shipped
-from diffsweep.runner.cell import BLOCKS
+from diffsweep.runner.freeze import BLOCKS
 from diffsweep.runner.plan import _typed
 
 MINE = """# @package _global_

@@ -19,7 +19,8 @@ from diffsweep.core.process import named_table
 from diffsweep.core.types import Estimate, Level, Program, Query
 from diffsweep.engine import Engine, Finished, Work
 from diffsweep.model.analytic import Analytic
-from diffsweep.runner.cell import Cell, freeze
+from diffsweep.runner.cell import Cell
+from diffsweep.runner.freeze import freeze
 from diffsweep.runner.ingredients import work
 from diffsweep.runner.parts import names
 

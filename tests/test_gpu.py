@@ -14,7 +14,8 @@ import torch
 from diffsweep.engine import Engine
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.runner import preflight
-from diffsweep.runner.cell import Cell, freeze
+from diffsweep.runner.cell import Cell
+from diffsweep.runner.freeze import freeze
 from diffsweep.runner.ingredients import to_pixels, work
 
 pytestmark = pytest.mark.gpu

@@ -277,13 +277,14 @@ def _misnamed(name: str) -> str | None:
 
 def _unused(command: str, cells: Sequence[Raw]) -> Iterator[str]:
     """What is typed of a group that none of the cells' techniques uses."""
-    from diffsweep.runner.parts import USES, used_by
+    from diffsweep.runner.parts import usable, used_by
 
     techniques = {json.dumps(config.get("technique"), default=str): config for config, _ in cells}
     used = [used_by(config.get("technique"), config.get("plugins")) for config in techniques.values()]
     for word in shlex.split(command) if all(used) else ():  # none of one that is not known
         group = re.split(r"[.=]", word)[0]
-        if group in USES and group != "prompt" and not any(group in groups for groups in used):  # metrics ask about it
+        unused = group in usable() and not any(group in groups for groups in used)
+        if unused and group != "prompt":  # metrics ask about it
             names = dict.fromkeys(str(config["technique"]["name"]) for config in techniques.values())
             yield f"{word}: not used by technique={','.join(names)}"
 

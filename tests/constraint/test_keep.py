@@ -221,7 +221,7 @@ def test_a_change_map_holds_a_level_alike_however_often_it_is_visited() -> None:
 def test_an_inpainted_cell_keeps_its_known_region_from_either_start(
     config: Callable[..., Any], sampled: Callable[..., Any], blend: str
 ) -> None:
-    from diffsweep.runner.cell import freeze
+    from diffsweep.runner.freeze import freeze
 
     cells = [
         freeze(

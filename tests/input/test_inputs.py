@@ -21,7 +21,7 @@ from diffsweep.core.problems import BadInput
 from diffsweep.input.drawing import Drawing
 from diffsweep.input.file import PictureFile
 from diffsweep.input.world import World
-from diffsweep.runner.cell import freeze
+from diffsweep.runner.freeze import freeze
 from diffsweep.runner.parts import build, names
 from diffsweep.world import named
 

@@ -301,7 +301,7 @@ def test_a_mask_file_is_turned_upright(tmp_path: Path) -> None:
 def test_a_mask_file_that_cannot_be_read_is_refused_by_its_key(
     config: Callable[..., Any], tmp_path: Path, content: bytes | None, message: str
 ) -> None:
-    from diffsweep.runner.cell import freeze
+    from diffsweep.runner.freeze import freeze
 
     path = tmp_path / "mask.png"
     if content is not None:
@@ -311,7 +311,7 @@ def test_a_mask_file_that_cannot_be_read_is_refused_by_its_key(
 
 
 def test_a_mask_file_without_a_path_says_that_one_is_needed(config: Callable[..., Any]) -> None:
-    from diffsweep.runner.cell import freeze
+    from diffsweep.runner.freeze import freeze
 
     with pytest.raises(BadInput, match=r"^mask\.path: a file is needed"):
         freeze(config(technique="inpaint", mask="file"), {})
@@ -462,7 +462,7 @@ def test_what_a_refusal_or_a_note_advises_works(
     config: Callable[..., Any], tmp_path: Path, image: Any, inverted: bool
 ) -> None:
     """Each of its keys is given; then each is taken, and at least something is regenerated."""
-    from diffsweep.runner.cell import freeze
+    from diffsweep.runner.freeze import freeze
 
     files = {"technique": "inpaint", "mask": "file", "mask__path": saved(tmp_path, image), "mask__invert": inverted}
     try:
@@ -515,7 +515,7 @@ def test_a_mask_of_the_photos_own_size_is_cropped_and_resized_with_it(
     config: Callable[..., Any], tmp_path: Path, shape: tuple[int, int]
 ) -> None:
     """A photo that is white where its mask is."""
-    from diffsweep.runner.cell import freeze
+    from diffsweep.runner.freeze import freeze
 
     drawn = np.zeros(shape, np.uint8)
     drawn[12:36, 16:40] = 255
@@ -533,7 +533,7 @@ def test_a_mask_of_the_photos_own_size_is_cropped_and_resized_with_it(
 def test_a_mask_of_other_proportions_than_the_photos_is_refused(
     config: Callable[..., Any], tmp_path: Path, photo: tuple[int, int]
 ) -> None:
-    from diffsweep.runner.cell import freeze
+    from diffsweep.runner.freeze import freeze
 
     Image.new("RGB", photo).save(tmp_path / "photo.png")
     files = {"input": "file", "input__path": str(tmp_path / "photo.png")}

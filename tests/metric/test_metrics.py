@@ -274,7 +274,7 @@ def test_an_empty_region_has_no_number_and_says_why(kind: Any, level: int, regio
 @pytest.mark.parametrize("name", ["psnr_masked", "psnr_unmasked", "ssim_masked", "drift_unmasked", "seam_masked"])
 def test_on_the_hard_masks_region_softness_changes_no_number(config: Callable[..., Any], name: str, part: str) -> None:
     """The masks of cells that differ in softness alone; one picture and one reference."""
-    from diffsweep.runner.cell import freeze
+    from diffsweep.runner.freeze import freeze
 
     own = {"model": "tiny", "technique": "inpaint", "mask": "ellipse", "mask__side": part}
     cells = [freeze(config(**own, mask__softness=softness), {}) for softness in (0.0, 3.0, 6.0)]

@@ -15,7 +15,7 @@ import torch
 from diffsweep.core.problems import BadInput
 from diffsweep.core.types import Estimate
 from diffsweep.model.deepfloyd import DeepFloyd
-from diffsweep.runner.cell import freeze
+from diffsweep.runner.freeze import freeze
 
 
 @pytest.fixture

@@ -190,7 +190,7 @@ def test_settings_that_cannot_be_are_told(changes: dict[str, Any], told: str, mo
 
 
 def test_a_key_of_the_text_encoder_is_told_by_its_whole_name(config: Callable[..., dict[str, Any]]) -> None:
-    from diffsweep.runner.cell import freeze
+    from diffsweep.runner.freeze import freeze
 
     raw = config(model="tiny", model__text__dtype="half")
     raw["model"]["text"]["lenght"] = 3

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from diffsweep import app
 from diffsweep.report.command import command, override
-from diffsweep.runner.cell import freeze
+from diffsweep.runner.freeze import freeze
 from diffsweep.runner.plan import Plan, axes_of, plan
 
 AWKWARD = [

@@ -19,7 +19,9 @@ from diffsweep.core.problems import BadInput
 from diffsweep.core.types import Level
 from diffsweep.input.world import World
 from diffsweep.model.analytic import Analytic
-from diffsweep.runner.cell import MAX_SEED, Cell, cell_id, freeze
+from diffsweep.runner.cell import Cell
+from diffsweep.runner.freeze import MAX_SEED, freeze
+from diffsweep.runner.identity import cell_id
 
 Config = Callable[..., dict[str, Any]]
 BASE = {"seed": 5, "prompt": "red", "scheduler__steps": 4, "view": "permute", "mask__softness": 3.0}

@@ -17,15 +17,15 @@ from diffsweep.core.problems import BadInput
 from diffsweep.core.types import View
 from diffsweep.paths import shipped
 from diffsweep.runner import parts
-from diffsweep.runner.cell import freeze
-from diffsweep.runner.parts import MARKS, build, coerced, find, names, plain
+from diffsweep.runner.freeze import freeze
+from diffsweep.runner.parts import build, coerced, find, groups, names, plain
 from diffsweep.view.flip import Flip
 from diffsweep.view.identity import Identity
 from diffsweep.view.rotate import Rotate
 
 OTHERS = {("model", f"if_{size}") for size in ("m", "l", "xl")} | {("upscale", f"if_{size}") for size in ("m", "l")}
 OTHERS |= {("upscale", "x4"), ("model", "analytic_flow")}  # choices of a part with other settings than its own
-YAMLS = sorted(file for group in MARKS for file in (shipped("conf") / group).glob("*.yaml"))
+YAMLS = sorted(file for group in groups() for file in (shipped("conf") / group).glob("*.yaml"))
 
 ROLL = """
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ def test_a_yaml_holds_every_key_of_its_part_with_its_default(file: Path, config:
 
 
 def test_every_shipped_part_is_found_and_nothing_else() -> None:
-    for group in MARKS:
+    for group in groups():
         chosen = {yaml.safe_load(file.read_text())["name"] for file in YAMLS if file.parent.name == group}
         assert set(names(group)) == chosen
 

@@ -17,7 +17,8 @@ from diffsweep.core.problems import BadInput
 from diffsweep.model import memory
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.runner import preflight, run, sampling
-from diffsweep.runner.cell import Cell, freeze
+from diffsweep.runner.cell import Cell
+from diffsweep.runner.freeze import freeze
 from tests.running import run_sweep
 
 MB = 10**6

@@ -11,7 +11,8 @@ from PIL import Image
 
 from diffsweep.core.problems import BadInput
 from diffsweep.input.world import World
-from diffsweep.runner.cell import Cell, freeze
+from diffsweep.runner.cell import Cell
+from diffsweep.runner.freeze import freeze
 
 DEFAULT = "a photo of a dog"
 

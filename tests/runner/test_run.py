@@ -28,7 +28,7 @@ from diffsweep.core.problems import BadInput
 from diffsweep.model.analytic import GaussianMixture
 from diffsweep.runner import run as runner
 from diffsweep.runner import sampling
-from diffsweep.runner.cell import cell_id
+from diffsweep.runner.identity import cell_id
 from diffsweep.runner.ingredients import to_pixels
 from diffsweep.runner.plan import Raw, plan
 from diffsweep.runner.provenance import provenance

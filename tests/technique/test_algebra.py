@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.core.types import Estimate
-from diffsweep.runner.cell import freeze
+from diffsweep.runner.freeze import freeze
 from diffsweep.runner.ingredients import to_pixels
 
 PROMPT = "a photo of a red dog"

@@ -40,7 +40,8 @@ from PIL import Image
 
 from diffsweep.model import deepfloyd
 from diffsweep.model.source import Source
-from diffsweep.runner.cell import Cell, freeze
+from diffsweep.runner.cell import Cell
+from diffsweep.runner.freeze import freeze
 from diffsweep.runner.ingredients import to_pixels
 
 PROMPT = "a photo of a dog"

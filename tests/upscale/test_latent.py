@@ -16,7 +16,7 @@ from PIL import Image
 from diffsweep.core.problems import BadInput
 from diffsweep.engine import Engine, Work
 from diffsweep.runner import sampling
-from diffsweep.runner.cell import freeze
+from diffsweep.runner.freeze import freeze
 from diffsweep.runner.run import run_sweep
 from diffsweep.store.cells import Store
 

@@ -22,7 +22,7 @@ from diffsweep.model import deepfloyd
 from diffsweep.model.analytic import GaussianMixture
 from diffsweep.model.source import Source
 from diffsweep.runner import sampling
-from diffsweep.runner.cell import freeze
+from diffsweep.runner.freeze import freeze
 from diffsweep.runner.run import Outcome
 from diffsweep.scheduler.ddpm import Ddpm
 from diffsweep.store.cells import Store

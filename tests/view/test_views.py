@@ -174,7 +174,7 @@ def test_a_view_that_does_not_fit_the_picture_says_so(settings: dict[str, Any], 
 def test_a_cell_names_the_key_of_a_view_that_does_not_fit(
     config: Callable[..., Any], size: int, settings: dict[str, Any], key: str
 ) -> None:
-    from diffsweep.runner.cell import freeze
+    from diffsweep.runner.freeze import freeze
 
     with pytest.raises(BadInput, match=f"^{key}"):
         freeze({**config(technique="anagram", model__size=size), "view": settings}, {})

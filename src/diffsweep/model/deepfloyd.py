@@ -42,8 +42,8 @@ class DeepFloyd:
     encoder. safety_checker, watermark: IF's own, where the checkpoint has them in safetensors.
     """
 
-    path: str = "tiny"
-    variant: str | None = None
+    path: str = field(default="tiny", metadata={"decides": False})  # the weights' fingerprint does
+    variant: str | None = field(default=None, metadata={"decides": False})
     dtype: str = "float32"
     compile: bool = False
     text: T5 = field(default_factory=T5)

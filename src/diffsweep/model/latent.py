@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,7 +38,7 @@ class ClipText:
     """CLIP's text encoder. dtype: float32 or bfloat16. device: auto is the model's."""
 
     dtype: str = "float32"
-    device: Auto | str = AUTO
+    device: Auto | str = field(default=AUTO, metadata={"decides": False})
 
     def __post_init__(self) -> None:
         require(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,10 +35,10 @@ class T5:
     max_length: tokens, 77 in training.
     """
 
-    path: Auto | str = AUTO
-    variant: Auto | str | None = AUTO
+    path: Auto | str = field(default=AUTO, metadata={"decides": False})  # the model's fingerprint does
+    variant: Auto | str | None = field(default=AUTO, metadata={"decides": False})
     dtype: str = "float32"
-    device: Auto | str = AUTO
+    device: Auto | str = field(default=AUTO, metadata={"decides": False})
     load_in_8bit: bool = False
     clean_caption: bool = False
     max_length: int = 77

@@ -93,6 +93,7 @@ def job(
         image=None if cell.pixels is None else to_tensor(cell.pixels, device),
         mask=mask,
         view=cell.view,
+        parts=cell.parts,
         low=None if low is None else to_tensor(low, device),
         scale=cell.stage.side / cell.cascade[0].stage.side,
         watch=watch,

@@ -14,43 +14,34 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
+from diffsweep.core.group import Group
 from diffsweep.core.packages import HINT, imported, modules, source
 from diffsweep.core.problems import BadInput, did_you_mean, not_text, require
 from diffsweep.core.text import WORDS
-from diffsweep.core.types import Scheduler, View
-from diffsweep.guidance.rule import Rule
-from diffsweep.input.picture import Picture
-from diffsweep.mask.mask import Mask
-from diffsweep.technique.job import Plain, Technique
-from diffsweep.upscale import Upscale
+from diffsweep.paths import shipped
 
-# what makes a module's dataclass a part of its group
-MARKS = {
-    "model": "load",
-    "scheduler": "weights",
-    "guidance": "branches",
-    "technique": "program",
-    "view": "apply",
-    "mask": "values",
-    "input": "pixels",
-    "tracker": "log",
-    "upscale": "larger",
-}
-# what a group's parts have, and the class that gives them most of it
-CONTRACTS: dict[str, tuple[type, type]] = {
-    "technique": (Technique, Plain),
-    "input": (Picture, Picture),
-    "mask": (Mask, Mask),
-}
-USES = ("prompt", "scheduler", "guidance", "input", "mask", "view")  # what a technique may use
-NESTED = {
-    View: "view",
-    Rule: "guidance",
-    Scheduler: "scheduler",
-    Upscale: "upscale",
-}  # a field of such a type holds a part
+
+@lru_cache
+def groups() -> dict[str, Group]:
+    """The config groups that hold parts: those folders of conf/ whose package has a `GROUP`."""
+    folders = sorted(folder.name for folder in shipped("conf").iterdir() if folder.is_dir())
+    found = ((name, getattr(import_module(f"diffsweep.{name}"), "GROUP", None)) for name in folders)
+    return {name: group for name, group in found if group}
+
+
+@lru_cache
+def usable() -> tuple[str, ...]:
+    """What a technique may use."""
+    return ("prompt", *(name for name, group in groups().items() if group.chosen))
+
+
+@lru_cache
+def group_of(hint: Any) -> str | None:
+    """The group whose part a field of this type holds."""
+    return next((name for name, group in groups().items() if group.kind is hint is not None), None)
 
 
 @lru_cache
@@ -75,7 +66,7 @@ def _part(path: str, group: str) -> type | None:
     """The module's part: its dataclass with the group's mark."""
     for value in vars(imported(path)).values():
         own = isinstance(value, type) and value.__module__ == path and dataclasses.is_dataclass(value)
-        if own and hasattr(value, MARKS[group]) and not getattr(value, "__abstractmethods__", None):
+        if own and hasattr(value, groups()[group].mark) and not getattr(value, "__abstractmethods__", None):
             return value
     return None
 
@@ -103,16 +94,17 @@ def _build(group: str, config_json: str, plugins: tuple[str, ...]) -> Any:
 
 def _incomplete(group: str, cls: Any) -> str | None:
     """A problem where the class of a user's own part lacks what its group asks for."""
-    if group not in CONTRACTS:
+    contract, base = groups()[group].contract, groups()[group].base
+    if contract is None or base is None:
         return None
-    name, (contract, base) = cls.__module__.rpartition(".")[2], CONTRACTS[group]
+    name, uses = cls.__module__.rpartition(".")[2], usable()
     has = sorted(key for key in {*vars(contract), *contract.__annotations__} if not key.startswith("_"))
     if lacking := [key for key in has if not hasattr(cls, key)]:
         known = f"{base.__module__}.{base.__name__}"
         return f"{group}={name}: its class {cls.__name__} lacks {', '.join(lacking)}; build it on {known}"
-    if wrong := sorted(set(cls.uses) - set(USES)) if group == "technique" else ():
+    if wrong := sorted(set(cls.uses) - set(uses)) if group == "technique" else ():
         listed = ", ".join(map(repr, wrong))
-        return f"{group}={name}: its `uses` names {listed}; it may name {', '.join(USES)}{did_you_mean(wrong[0], USES)}"
+        return f"{group}={name}: its `uses` names {listed}; it may name {', '.join(uses)}{did_you_mean(wrong[0], uses)}"
     return None
 
 
@@ -158,8 +150,8 @@ def _filled(cls: type, config: Mapping[str, Any], plugins: tuple[str, ...], of: 
 
 def _under(key: str, hint: Any, message: str) -> str:
     """A message about a key's value. One about a nested part starts with its group: the key replaces that."""
-    if hint in NESTED:
-        return key + message.removeprefix(NESTED[hint])
+    if group := group_of(hint):
+        return key + message.removeprefix(group)
     return f"{key}.{message}" if dataclasses.is_dataclass(hint) else f"{key}: {message}"
 
 
@@ -208,8 +200,8 @@ def _of_type(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise TypeError("must be a list")
         return _coerced_list(value, arguments[0], plugins)
-    if hint in NESTED:
-        return build(NESTED[hint], value, plugins)
+    if group := group_of(hint):
+        return build(group, value, plugins)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise TypeError("must hold keys")
@@ -267,9 +259,17 @@ def plain(part: Any) -> dict[str, Any]:
     return {"name": cls.__module__.rpartition(".")[2], **{key: _plain(getattr(part, key)) for key in fields_of(cls)}}
 
 
-def undecided(part: Any) -> set[str]:
+@lru_cache
+def undecided(cls: Any) -> frozenset[str]:
     """The keys of a part whose fields say that they decide no pixel: something else in the cell stands for them."""
-    return {f.name for f in dataclasses.fields(part) if not f.metadata.get("decides", True)}
+    return frozenset(f.name for f in dataclasses.fields(cls) if not f.metadata.get("decides", True))
+
+
+@lru_cache
+def nested(cls: Any) -> dict[str, Any]:
+    """The fields that hold keys of their own, each with its dataclass, or with the group whose part it holds."""
+    kinds = {key: group_of(hint) or hint for key, hint in fields_of(cls).items()}
+    return {key: kind for key, kind in kinds.items() if isinstance(kind, str) or dataclasses.is_dataclass(kind)}
 
 
 def _plain(value: Any) -> Any:

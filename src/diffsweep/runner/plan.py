@@ -17,7 +17,8 @@ from diffsweep.core.device import not_a_device
 from diffsweep.core.files import root_of
 from diffsweep.core.keys import AUTO, at, given
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
-from diffsweep.runner.cell import AROUND, BLOCKS, Cell, block_of, freeze
+from diffsweep.runner.cell import Cell
+from diffsweep.runner.freeze import AROUND, BLOCKS, block_of, freeze
 from diffsweep.runner.metric_notes import metric_notes
 from diffsweep.runner.notes import notes
 from diffsweep.runner.parts import build, coerced, printed

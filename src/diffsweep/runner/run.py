@@ -22,7 +22,8 @@ from diffsweep.core.text import counted
 from diffsweep.metric import measured_sweep, score
 from diffsweep.runner import preflight, shape
 from diffsweep.runner.background import Background
-from diffsweep.runner.cell import Cell, as_typed
+from diffsweep.runner.cell import Cell
+from diffsweep.runner.identity import as_typed
 from diffsweep.runner.listener import Listener
 from diffsweep.runner.plan import Plan, Raw, axes_of, plan
 from diffsweep.runner.sampling import Ended, Run, Sampler

@@ -21,7 +21,8 @@ from diffsweep.core.memory import Lacking, out_of_memory
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import in_one_line
 from diffsweep.runner import shape
-from diffsweep.runner.cell import RECIPE, Cell
+from diffsweep.runner.cell import Cell
+from diffsweep.runner.identity import RECIPE
 from diffsweep.runner.ingredients import Trajectory, to_pixels, work
 from diffsweep.runner.provenance import provenance
 from diffsweep.store.cells import Store

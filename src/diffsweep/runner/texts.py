@@ -10,8 +10,8 @@ from typing import Any
 
 from diffsweep.core.keys import Auto
 from diffsweep.core.problems import BadInput
-from diffsweep.runner.cell import BLOCKS, VALUES
-from diffsweep.runner.parts import MARKS, NESTED, fields_of, find, names
+from diffsweep.runner.freeze import BLOCKS, VALUES
+from diffsweep.runner.parts import fields_of, find, group_of, groups, names
 
 
 def holds_text(key: str, plugins: tuple[str, ...] = ()) -> bool:
@@ -22,7 +22,7 @@ def holds_text(key: str, plugins: tuple[str, ...] = ()) -> bool:
         return _is_text(VALUES[top])
     if top in BLOCKS:
         return bool(path) and _is_text(BLOCKS[top].get(path[0]))
-    return top == "vars" or (top in MARKS and bool(path) and _in_group(top, tuple(path), plugins))
+    return top == "vars" or (top in groups() and bool(path) and _in_group(top, tuple(path), plugins))
 
 
 @lru_cache
@@ -41,8 +41,8 @@ def _in_fields(cls: type, path: tuple[str, ...], plugins: tuple[str, ...]) -> bo
     if hint is None or len(path) == 1:
         return None if hint is None else _is_text(hint)
     for option in _options(hint):
-        if option in NESTED:
-            return _in_group(NESTED[option], path[1:], plugins)
+        if group := group_of(option):
+            return _in_group(group, path[1:], plugins)
         if isinstance(option, type) and dataclasses.is_dataclass(option):
             return _in_fields(option, path[1:], plugins)
     return False

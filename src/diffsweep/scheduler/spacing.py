@@ -9,7 +9,7 @@ level everywhere.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -79,8 +79,8 @@ class Spaced:
     quantile and highest value (IF: 0.95, and 1.5 or 1 by stage). Of all but steps, auto is the checkpoint's own.
     """
 
-    steps: Auto | int = AUTO
-    spacing: Auto | str | tuple[float, ...] = AUTO
+    steps: Auto | int = field(default=AUTO, metadata={"decides": False})  # the timesteps that they come to do
+    spacing: Auto | str | tuple[float, ...] = field(default=AUTO, metadata={"decides": False})
     threshold: Auto | str = AUTO
     threshold_ratio: Auto | float = AUTO
     threshold_max: Auto | float = AUTO

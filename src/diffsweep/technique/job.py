@@ -29,6 +29,7 @@ class Job:
     """One cell's ingredients. levels: those that the technique visits; image C H W, mask 1 H W, if the technique uses
     them.
 
+    parts: those of further groups that the technique uses, by group, such as an operator.
     low: the picture that a super-resolution stage enlarges, C h w; scale: how much larger its own is than the first
     stage's. stage_name, beside: which of the engine's models is asked, and what it sees beside x, as of a query.
     watch: as the loop's.
@@ -43,6 +44,7 @@ class Job:
     image: Tensor | None = None
     mask: Tensor | None = None
     view: View | None = None
+    parts: Mapping[str, Any] = field(default_factory=dict)
     low: Tensor | None = None
     scale: float = 1.0
     stage_name: str = BASE
@@ -77,7 +79,8 @@ class Job:
 class Technique(Protocol):
     """An algorithm for one image; its dataclass fields are the keys of its YAML.
 
-    uses: the parts of a cell that decide its picture, of prompt, scheduler, guidance, input, mask, view. restores: it
+    uses: what decides its picture: the prompt, and the groups of which it uses the cell's part (scheduler, guidance,
+    input, mask, view; of any other, it finds the part in the job's `parts`). restores: it
     brings the input back as it was, so that without a prompt it asks about none; one that edits needs a prompt. stores:
     what metrics find among its further pictures, of views (`view_0`, ...) and low.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from diffsweep.core.group import Group
 from diffsweep.core.types import Program, Scheduler, Stage
 from diffsweep.guidance.rule import Rule
 
@@ -50,3 +51,6 @@ class Enlargement(Upscale, Protocol):
         ...
 
     def program(self, technique: Technique, job: Job) -> Program[Outcome]: ...
+
+
+GROUP = Group(mark="larger", kind=Upscale, chosen=False)

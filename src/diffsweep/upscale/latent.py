@@ -31,8 +31,8 @@ class Latent:
     noised (0 least). guidance, scheduler: the stage's own.
     """
 
-    path: str = "stabilityai/stable-diffusion-x4-upscaler"
-    variant: str | None = None
+    path: str = field(default="stabilityai/stable-diffusion-x4-upscaler", metadata={"decides": False})
+    variant: str | None = field(default=None, metadata={"decides": False})
     dtype: str = "float32"
     compile: bool = False
     text: ClipText = field(default_factory=ClipText)

@@ -37,8 +37,8 @@ class SuperResolution:
     guidance, scheduler: the stage's own. then: what enlarges this one's picture.
     """
 
-    path: str = "tiny_upscale"
-    variant: str | None = None
+    path: str = field(default="tiny_upscale", metadata={"decides": False})  # the weights' fingerprint does
+    variant: str | None = field(default=None, metadata={"decides": False})
     dtype: str = "float32"
     compile: bool = False
     text: T5 = field(default_factory=T5)

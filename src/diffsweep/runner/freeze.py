@@ -1,0 +1,315 @@
+"""From a composed configuration to a frozen cell, with everything that is wrong with it. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from diffsweep.core.keys import AUTO, Auto
+from diffsweep.core.problems import BadInput, did_you_mean, require, within
+from diffsweep.core.types import Level, Stage
+from diffsweep.runner import prompts
+from diffsweep.runner.cell import Cell
+from diffsweep.runner.identity import cell_id
+from diffsweep.runner.parts import as_mapping, build, coerced, groups, plain, printed, sources, undecided, used_by
+
+# the blocks of conf/config.yaml: their keys' types
+BLOCKS: dict[str, dict[str, Any]] = {
+    "sweep": {"name": Auto | str, "replace": bool},
+    "metric": {
+        "name": str,
+        "names": tuple[str, ...],
+        "missing": str,
+        "judge": str,
+        "features": str,
+        "references": str,
+    },
+    "engine": {"rows": Auto | int, "threads": Auto | int, "trajectory": int},
+    "grid": {
+        "rows": Auto | str,
+        "cols": Auto | str,
+        "blocks": Auto | tuple[str, ...],
+        "metric": tuple[str, ...] | None,
+        "pictures": Auto | tuple[str, ...],
+        "size": Auto | int,
+    },
+}
+AROUND = ("metric", "tracker", "sweep", "engine", "grid")  # groups and blocks that do not touch the pixels
+VALUES = {
+    "seed": int,
+    "prompt": Auto | str,
+    "device": str,
+    "output_dir": str,
+    "plugins": tuple[str, ...],
+    "confirm": bool,
+}
+HANDLED = ("scheduler", "guidance", "input", "mask", "view")  # of the groups that a technique may use
+MAX_SEED = 2**63 - 1
+OPEN: Any = object()  # in the place of a choice, to see whether a technique makes use of it
+
+
+def _array(group: str, part: Any, size: int) -> tuple[np.ndarray, str]:
+    """An input's or a mask's pixels, and their hash; a changed file is read anew."""
+    return _read(group, part, size, part.stamp())
+
+
+@lru_cache(maxsize=4096)
+def _read(group: str, part: Any, size: int, stamp: object) -> tuple[np.ndarray, str]:
+    values = part.pixels(size) if group == "input" else part.values(size)
+    if group == "mask" and not values.any():
+        name = plain(part)["name"]
+        raise BadInput(f"mask={name}: regenerates nothing: it is 0 at each of {size} x {size} pixels")
+    return values, hashlib.sha256(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def _hard(mask: Any, size: int) -> np.ndarray:
+    """A mask before its edge is softened, 0 or 255; a changed file is read anew."""
+    return _hardened(mask, size, mask.stamp())
+
+
+@lru_cache(maxsize=4096)
+def _hardened(mask: Any, size: int, stamp: object) -> np.ndarray:
+    return np.asarray(mask.hard(size), dtype=np.uint8) * 255
+
+
+@lru_cache(maxsize=4096)
+def _hash(timesteps: tuple[float, ...]) -> str:
+    return hashlib.sha256(repr(timesteps).encode()).hexdigest()
+
+
+@lru_cache
+def _model(part: Any) -> tuple[Stage, str]:
+    return part.stage(), part.fingerprint()
+
+
+@dataclass
+class _Problems:
+    """Collects what is wrong, each message under its group."""
+
+    messages: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def under(self, group: str = "") -> Iterator[None]:
+        try:
+            yield
+        except BadInput as error:
+            own = f"{group}="  # what is wrong with the choice itself, not with one of its keys
+            self.messages += [m if not group or m.startswith(own) else f"{group}.{m}" for m in error.messages]
+
+    def settle(self) -> None:
+        if self.messages:
+            raise BadInput(self.messages)
+
+
+def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
+    """Check a composed configuration and freeze it to a cell; BadInput with everything that is wrong with it."""
+    problems = _Problems()
+    values = _values(config, problems)
+    parts: dict[str, Any] = {}
+    for group in groups().keys() - {*AROUND}:
+        with problems.under():
+            parts[group] = build(group, config.get(group), values["plugins"] or ())
+    stage: Stage | None = None
+    if "model" in parts:
+        with problems.under("model"):
+            stage, fingerprint = _model(parts["model"])
+    larger: list[tuple[Any, Stage, str]] = []
+    if stage is not None and "upscale" in parts:
+        larger = list(_larger(parts["upscale"], parts["model"], stage, problems))
+    plugins = values["plugins"] or ()
+    uses = parts["technique"].uses if "technique" in parts else used_by(config.get("technique"), plugins)
+    arrays: dict[str, tuple[np.ndarray, str]] = {}
+    for group in ("input", "mask"):
+        if stage is not None and group in uses and group in parts:
+            with problems.under(group):
+                if group == "mask" and "input" in arrays:
+                    parts["mask"].fits(*parts["input"].proportions())
+                arrays[group] = _array(group, parts[group], stage.shape[-1])
+    if stage is None or "technique" not in parts:
+        raise BadInput(problems.messages)  # what follows depends on both
+
+    technique: Any = parts["technique"]
+    scheduler: Any = parts.get("scheduler")
+    levels: tuple[Level, ...] = ()
+    visited: tuple[Level, ...] = ()
+    if scheduler:
+        with problems.under("scheduler"):
+            levels = scheduler.levels(stage)
+    if levels:
+        with problems.under("technique"):
+            visited = technique.visited(levels, stage)
+            technique = technique.settled(levels)
+    looks: tuple[Any, ...] = technique.looks(parts.get("view")) if "view" in uses else ()
+    for view in looks:
+        fits = getattr(view, "fits", None)
+        if fits is not None:
+            with problems.under("view"):
+                for seen in (stage, *(s for _, s, _ in larger if s.factor == 1)):
+                    fits(seen.side)
+    prompt, assumed = "", None
+    picture = parts.get("input")
+    if picture and ("input" in arrays or "input" not in uses):
+        with problems.under():
+            name, guided = _plain(picture)["name"], parts.get("guidance")
+            prompt, assumed = prompts.settled(values["prompt"], technique, picture, name, guided)
+    problems.settle()
+
+    guidance = _guidance(parts["guidance"], technique.prompts_for(prompt))
+    used: dict[str, Any] = {
+        "model": {**_plain(parts["model"]), "fingerprint": fingerprint},
+        "technique": _plain(technique),
+    }
+    if "prompt" in uses:
+        asked = technique.prompts_for(prompt)
+        used["prompt"] = asked[0] if len(asked) == 1 else list(asked)
+        left = undecided(technique.__class__)
+        used["technique"] = {key: value for key, value in used["technique"].items() if key not in left}
+    if "scheduler" in uses:
+        used["scheduler"] = _trajectory(scheduler, stage, levels)
+    if "guidance" in uses:
+        used["guidance"] = _plain(guidance)
+    if "view" in uses and OPEN in technique.looks(OPEN):  # else it has views of its own
+        used["view"] = _plain(parts["view"])
+    for group, (_, digest) in arrays.items():
+        used[group] = {**_plain(parts[group]), "sha256": digest}
+    others = {group: parts[group] for group in sorted(uses - {"prompt", *HANDLED})}
+    used |= {group: _plain(part) for group, part in others.items()}
+    deciding = uses - {"prompt", "input", "mask"}
+    if own := sources(parts["model"], technique, *(parts[group] for group in sorted(deciding))):
+        used["plugins"] = own  # edited, or of a shipped part's name: another picture
+    decided = {"seed": values["seed"], **used}
+    cell = Cell(
+        id=cell_id(decided, plugins),
+        config=decided,
+        axes=axes,
+        seed=values["seed"],
+        prompt=prompt,
+        model=parts["model"],
+        stage=stage,
+        scheduler=scheduler,
+        guidance=guidance,
+        technique=technique,
+        view=parts["view"],
+        parts=others,
+        levels=levels,
+        visited=visited,
+        pixels=arrays["input"][0] if "input" in arrays else None,
+        mask=arrays["mask"][0] if "mask" in arrays else None,
+        hard_mask=_hard(parts["mask"], stage.shape[-1]) if "mask" in arrays else None,
+        notes=(*_notes(arrays, parts, stage.shape[-1]), *([f"prompt: {assumed}"] if assumed else [])),
+    )
+    for upscale, following, weights in larger:
+        cell = _enlarged(cell, upscale, following, weights, parts, plugins)
+    return cell
+
+
+def _guidance(guidance: Any, prompts: tuple[str, ...]) -> Any:
+    """In its plainest form about these prompts, so that equal pictures have equal ids."""
+    return guidance.settled(prompts) if hasattr(guidance, "settled") else guidance
+
+
+def _notes(read: Iterable[str], parts: Mapping[str, Any], size: int) -> Iterator[str]:
+    """Notes on how input and mask were read."""
+    for group in read:
+        yield from (f"{group}: {note}" for note in parts[group].notes(size))
+
+
+def _larger(upscale: Any, model: Any, low: Stage, problems: _Problems) -> Iterator[tuple[Any, Stage, str]]:
+    """The stages that follow the first: how each enlarges, its stage, its weights' fingerprint."""
+    key = "upscale"
+    while True:
+        following: Stage | None = None
+        with problems.under(key):
+            upscale = upscale.on(model, low)
+            if larger := upscale.larger(low):
+                fingerprint = _model(upscale.model)[1]
+                following = larger
+        if following is None:
+            return
+        yield upscale, following, fingerprint
+        low, upscale, key = following, upscale.then, f"{key}.then"
+
+
+def _enlarged(
+    base: Cell, upscale: Any, stage: Stage, fingerprint: str, parts: Mapping[str, Any], plugins: tuple[str, ...]
+) -> Cell:
+    """The cell that enlarges the picture of `base`, towards the same input and under the same mask."""
+    levels = upscale.scheduler.levels(stage)
+    guidance = _guidance(upscale.guidance, upscale.prompts_for(base.technique.prompts_for(base.prompt)))
+    settled = {key: value for key, value in plain(upscale).items() if key != "then"}
+    settled |= {"scheduler": _trajectory(upscale.scheduler, stage, levels), "guidance": _plain(guidance)}
+    before = {"of": base.config["upscale"]} if base.base else {}
+    decided = {**base.config, "upscale": {**settled, "fingerprint": fingerprint, **before}}
+    if "prompt" not in decided:
+        decided["prompt"] = base.prompt
+    pixels = {"input": base.pixels, "mask": base.mask}
+    hard_mask = base.hard_mask
+    for group in (group for group, array in pixels.items() if array is not None):
+        part = parts[group]
+        if group == "mask":
+            part = part.enlarged(stage.side / base.cascade[0].stage.side)
+            hard_mask = _hard(part, stage.side)
+        pixels[group], digest = _array(group, part, stage.side)
+        decided[group] = {**base.config[group], "sha256": [base.config[group]["sha256"], digest]}
+    if own := sources(base.model, base.technique, upscale):
+        decided["plugins"] = {**base.config.get("plugins", {}), **own}
+    return replace(
+        base,
+        id=cell_id(decided, plugins),
+        config=decided,
+        stage=stage,
+        scheduler=upscale.scheduler,
+        guidance=guidance,
+        levels=levels,
+        visited=levels,
+        pixels=pixels["input"],
+        mask=pixels["mask"],
+        hard_mask=hard_mask,
+        upscale=upscale,
+        base=base,
+    )
+
+
+def _trajectory(scheduler: Any, stage: Stage, levels: tuple[Level, ...]) -> dict[str, Any]:
+    """A scheduler's settings as they come out on a stage."""
+    own = {"steps": len(levels), "timesteps": _hash(tuple(level.t for level in levels))}
+    if scheduler.spacing == AUTO:
+        own["spacing"] = stage.spacing
+    seen = scheduler.on(stage)
+    dynamic = seen.threshold == "dynamic"  # else these two decide nothing
+    own |= {"threshold": seen.threshold, "threshold_ratio": seen.threshold_ratio if dynamic else None}
+    own |= {"threshold_max": seen.threshold_max if dynamic else None}
+    return {**_plain(scheduler), **own}
+
+
+def _values(config: Mapping[str, Any], problems: _Problems) -> dict[str, Any]:
+    """The plain keys at the root, checked; and no others there."""
+    root = dict.fromkeys([*VALUES, "vars", *groups(), *AROUND])  # vars: texts that others name; they decide nothing
+    for key in config:
+        if key not in root:
+            problems.messages.append(f"{key}: unknown key; there are {', '.join(root)}{did_you_mean(key, root)}")
+    values: dict[str, Any] = dict.fromkeys(VALUES) | {"prompt": AUTO}
+    for key, hint in VALUES.items():
+        try:
+            values[key] = coerced(config.get(key), hint) if key in config or key == "seed" else values[key]
+        except TypeError as error:
+            problems.messages.append(f"{key}={printed(config.get(key))}: {error}")
+    with problems.under():
+        require(within("seed", values["seed"], 0, MAX_SEED))
+    return values
+
+
+@lru_cache(maxsize=65536)
+def _plain(part: Any) -> dict[str, Any]:
+    return plain(part)
+
+
+def block_of(config: Mapping[str, Any], group: str) -> Mapping[str, Any]:
+    """One of the blocks around the pixels, as a mapping."""
+    return as_mapping(group, config.get(group) or {})
