@@ -8,6 +8,7 @@
     python scripts/bench.py order       counted alone: calls, when cells end, what an interrupt loses
     python scripts/bench.py tracker     what tracker=wandb adds to a sweep, offline
     python scripts/bench.py core        the engine's and the loop's own work; --against another checkout
+    python scripts/bench.py commands    whole commands, from --help to the quickstart; --against another checkout
 
 Work is counted first (model rows, calls, encodes, loads), then timed. Each prints a page in Markdown; --write keeps it
 in benchmarks/ under today's date.
@@ -501,8 +502,12 @@ import torch
 from torch.profiler import profile
 from diffsweep.core.types import Estimate
 from diffsweep.engine import Engine
-from diffsweep.runner.freeze import freeze
-from diffsweep.runner.ingredients import work
+try:
+    from diffsweep.runner.freeze import freeze
+    from diffsweep.runner.ingredients import work
+except ModuleNotFoundError:  # before 2026-11-29
+    from diffsweep.sweep.cell import freeze
+    from diffsweep.sweep.work import work
 number, scheduler, scale, steps = int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), 20
 class Echo:
     def predict(self, x, *asked):
@@ -555,8 +560,64 @@ text_to_image on 8 x 8 pictures, 20 steps, 16 rows a call; the model answers at 
 """
 
 
+def bench_commands(args: argparse.Namespace) -> str:
+    """Whole commands of one checkout and another, in turn."""
+    arms = {"this checkout": ROOT, **({"the other": args.against.resolve()} if args.against else {})}
+    run = "import sys; from diffsweep.app import main; sys.exit(main())"
+    thousand = ("-m", "model=analytic", "model.size=4", "seed=range(0,1000)", "scheduler.steps=2", "sweep.name=again")
+    planned = (
+        "-m",
+        "seed=range(0,100)",
+        "guidance.scale=range(0,100)",
+        "technique=iterative_denoise",
+        "technique.t=-1",
+    )
+    asked = {  # words, and the exit code
+        "--help": (("--help",), 0),
+        "10,000 cells planned, and refused": (planned, 2),
+        "a finished sweep of 1,000 cells again": (thousand, 0),
+        "the quickstart, from nothing": (("-m", "+sweeps=quickstart"), 0),
+    }
+    with tempfile.TemporaryDirectory() as place:
+
+        def called(arm: str, words: tuple[str, ...], code: int, folder: Path) -> float:
+            folder.mkdir(exist_ok=True)
+            wrapped = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {run!r}, *sys.argv[1:]])"
+            words = (sys.executable, "-c", f"{wrapped}.returncode != {code})", *words)
+            return command(*words, folder=folder, PYTHONPATH=str(arms[arm] / "src"))[0]
+
+        for arm in arms:
+            called(arm, thousand, 0, Path(place, arm))
+        lines, counted = [], []
+        for name, (words, code) in asked.items():
+            fresh = iter(range(args.rounds * len(arms)))
+
+            def timed(arm: str, words: Any = words, code: int = code, name: str = name, fresh: Any = fresh) -> float:
+                own = Path(place, arm if "again" in name else f"{len(name)}-{next(fresh)}-{arm}")
+                return called(arm, words, code, own)
+
+            times = rounds(args.rounds, {arm: lambda arm=arm: timed(arm) for arm in arms})  # type: ignore[misc]
+            base = times[next(reversed(arms))]
+            for arm, seconds in times.items():
+                ratio = statistics.median(mine / other for mine, other in zip(seconds, base, strict=True))
+                lines.append(f"| {name} | {arm} | {statistics.median(seconds):.2f} | {ratio:.2f} |")
+        for arm in arms:
+            file = next(Path(place).glob(f"*-{arm}/outputs/sweeps/quickstart/sweep.json"))
+            (one,) = json.loads(file.read_text())["runs"]
+            counted.append(f"{arm}: {one['model_rows']} rows in {one['model_calls']} calls of {one['rows']}")
+    return f"""# Whole commands
+
+Start and imports included; arms in turn, ratios round by round. The quickstart, counted: {"; ".join(counted)}.
+
+| command | | median s | ratio |
+|---|---|---|---|
+{NEWLINE.join(lines)}
+"""
+
+
 BENCHES = {
     "core": bench_core,
+    "commands": bench_commands,
     "sweep": bench_sweep,
     "overhead": bench_overhead,
     "plan": bench_plan,
@@ -570,7 +631,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=tuple(BENCHES))
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="of `core`: another checkout as a second arm")
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT", help="of `core` and `commands`: another checkout as a second arm"
+    )
     parser.add_argument("--write", action="store_true", help="keep the page in benchmarks/")
     args = parser.parse_args()
     page = BENCHES[args.what](args)

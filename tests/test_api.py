@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -21,7 +22,8 @@ import diffsweep as ds
 from diffsweep import api, app
 
 SMALL = ("model=analytic", "model.size=8", "scheduler.steps=3", "device=cpu")
-NOTEBOOK = Path(__file__).parent.parent / "docs" / "notebook.ipynb"
+ROOT = Path(__file__).parent.parent
+NOTEBOOK, README = ROOT / "docs/notebook.ipynb", ROOT / "README.md"
 
 
 @pytest.fixture(autouse=True)
@@ -379,3 +381,14 @@ def test_the_notebook_runs_as_it_is_shown(tmp_path: Path) -> None:
     assert len(again) == len(shown) and again[-1] == shown[-1]
     assert [text for text in again if text.startswith("<inpaint")] == [text for text in shown if text.startswith("<in")]
     assert "/tmp" not in NOTEBOOK.read_text() and str(Path.home()) not in NOTEBOOK.read_text()
+
+
+@pytest.mark.slow
+def test_the_readme_block_runs_as_it_is_printed() -> None:
+    (block,) = re.findall(
+        r"^```python\n(import diffsweep as ds\n.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE
+    )
+    ds.sweep(*SMALL, "sweep.name=quickstart", "metric=none", listener=ds.Listener())
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert len(names["r"]) == 12 and names["r"].axes == {"seed": [0, 1, 2, 3], "guidance.scale": [1, 3, 7]}
