@@ -29,23 +29,21 @@ FEW = 5  # problems of a kind that verify lists
 
 
 def table(stored: Stored, keys: Mapping[str, str]) -> int:
-    from diffsweep.report.frame import results
-    from diffsweep.report.latex import to_latex
-    from diffsweep.report.table import summarise
-    from diffsweep.report.tabular import to_csv, to_frame, to_markdown
+    from diffsweep.report.results import Results
+    from diffsweep.report.tabular import to_csv
     from diffsweep.terminal import print_table
 
     form = _format(keys, ("terminal", "markdown", "latex", "csv"))
-    frame = results(stored.store, stored.sweep)
+    results = Results(stored)
     stats = _listed(keys, "stat") or ["mean"]
     rows, cols, over = (_listed(keys, name) for name in ("rows", "cols", "over"))
-    summary = summarise(frame, _measured(keys, frame), stats, rows, cols, over, _fewest(keys))
+    summary = results.table(_measured(keys, results.frame), stats, rows, cols, over, _fewest(keys))
     if form == "terminal":
-        print_table(summary)
+        print_table(summary.table)
     elif form == "csv":
-        print(to_csv(to_frame(summary)), end="")
+        print(to_csv(summary.frame), end="")
     else:
-        print(to_markdown(summary) if form == "markdown" else to_latex(summary, stored.sweep["name"]), end="")
+        print(summary.to_markdown() if form == "markdown" else summary.to_latex(), end="")
     return 0
 
 

@@ -58,7 +58,8 @@ class Summary:
 
     def _repr_html_(self) -> str:
         header, lines = tabular.cells(self.table, html.escape)
-        body = ["".join(f"<td>{'<b>' * best}{text}{'</b>' * best}</td>" for text, best in line) for line in lines]
+        cell = '<td style="white-space: nowrap">'
+        body = ["".join(f"{cell}{'<b>' * best}{text}{'</b>' * best}</td>" for text, best in line) for line in lines]
         rows = "".join(f"<tr>{line}</tr>" for line in body)
         notes = [full_caption(self.table, underlines=False), *defined(self.table)]
         return (
@@ -218,7 +219,8 @@ class Results:
         sheet = self.grid()
         sheet.thumbnail((SHOWN, SHOWN))
         table = self.table()._repr_html_()
-        return f"{_tag(sheet)}{table}{failed}<p>{html.escape(_from_here(self.report))}</p>"
+        page = html.escape(_from_here(self.report))
+        return f'{_tag(sheet)}{table}{failed}<p><a href="{page}">{page}</a></p>'
 
     def _one(self, wanted: dict[str, Any]) -> str:
         """The one cell that has these values of its axes."""
