@@ -12,7 +12,7 @@ import pytest
 
 from diffsweep.core.types import Program
 from diffsweep.engine.policy import Backlog, choose
-from diffsweep.engine.values import Asking, Question, Row, Work
+from diffsweep.engine.values import Asking, Question, Work
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class Plan:
 
     def asking(self, order: int, step: int, answered: Collection[int] = ()) -> Asking:
         """It asks for a step's rows, of which some were answered."""
-        questions = tuple(Question(i, self.stage) for i in range(self.rows) if i not in answered)
+        questions = [Question(order, i, self.stage) for i in range(self.rows) if i not in answered]
         return Asking(order, questions, self.steps - step, bool(answered), self.stage, self.rows)
 
 
-def chosen(plans: Sequence[Plan], capacity: Mapping[str, int]) -> Iterator[list[Row]]:
+def chosen(plans: Sequence[Plan], capacity: Mapping[str, int]) -> Iterator[list[Question]]:
     """Each call's rows until all programs ended."""
     running = {i: (0, set[int]()) for i in range(len(plans))}  # the step, and which of its rows were answered
     while running:
         rows = choose([plans[i].asking(i, *at) for i, at in running.items()], Backlog(), capacity)
         yield rows
-        for i, place in rows:
+        for i, place, *_ in rows:
             step, answered = running[i]
             assert place in range(plans[i].rows) and place not in answered
             running[i] = (step, answered | {place}) if len(answered) < plans[i].rows - 1 else (step + 1, set())
@@ -101,7 +101,7 @@ def test_the_rows_ahead_are_those_of_programs_that_wait_and_that_run(seed: int) 
         if order % 2:
             backlog.remove(work)
             opened, chain = rng.randint(1, rows), rng.randint(later + 1, work.chain)
-            questions = tuple(Question(place, stage) for place in range(opened))
+            questions = [Question(order, place, stage) for place in range(opened)]
             running.append(Asking(order, questions, chain, opened < rows, stage, rows, later))
         chains[stage] += [chain] * opened + [length for length in range(later + 1, chain) for _ in range(rows)]
     above = backlog.above(running)

@@ -6,6 +6,7 @@ Every call has the shape that it is asked for; rows that no question fills repea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from typing import TypeVar
 
 import torch
@@ -49,10 +50,11 @@ def predicted(model: Model, queries: list[Query], rows: int) -> list[Estimate]:
         answer = _pulled(model, x, levels, prompts, beside, torch.stack(pulls))
     else:
         answer = model.predict(x, levels, prompts, beside)
-    none = [None] * len(queries)
-    variances = none if answer.variance is None else answer.variance
-    pulled = none if answer.pulled is None else answer.pulled
-    return [Estimate(answer.output[i], variances[i], answer.kind, pulled[i]) for i in range(len(queries))]
+    none = repeat(None)
+    variances = none if answer.variance is None else answer.variance.unbind()
+    pulled = none if answer.pulled is None else answer.pulled.unbind()
+    each = zip(queries, answer.output.unbind(), variances, pulled, strict=False)  # without the rows that were padded
+    return [Estimate(output, variance, answer.kind, pull) for _, output, variance, pull in each]
 
 
 def _stacked(values: Sequence[torch.Tensor | float]) -> torch.Tensor:

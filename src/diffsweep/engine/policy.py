@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
-from diffsweep.engine.values import Asking, Question, Row, Work
+from diffsweep.engine.values import Asking, Question, Work
 
 WINDOW = 4  # running programs hold open questions for about so many calls: slack to even out the tail
 
@@ -44,32 +44,32 @@ class Backlog:
             own[r.later] -= r.rows
         longest = max(length for own in ends.values() for length, number in own.items() if number)
         above = {}
-        for stage, own in ends.items():
-            at = accumulate(own[length] for length in range(longest, 0, -1))  # rows of this length, the longest first
+        for stage, own in ends.items():  # the longest first: rows of this length, then those of this length and above
+            at = accumulate(own.get(length, 0) for length in range(longest, 0, -1))
             above[stage] = [*accumulate(at)][::-1]
         return above
 
 
-def choose(running: Sequence[Asking], backlog: Backlog, capacity: Mapping[str, int]) -> list[Row]:
+def choose(running: Sequence[Asking], backlog: Backlog, capacity: Mapping[str, int]) -> list[Question]:
     """The next call's rows, all of one stage: those that must not wait, half-answered programs, then the oldest.
 
     capacity: rows of a call, by stage.
     """
-    stages: dict[str, list[tuple[Asking, Question]]] = {}
+    stages: dict[str, dict[Question, int]] = {}  # a question's chain
     for r in sorted(running, key=lambda r: (not r.begun, r.order)):
         for question in r.questions:
-            stages.setdefault(question.stage, []).append((r, question))
+            stages.setdefault(question.stage, {})[question] = r.chain
     full = (stage for stage, asked in stages.items() if len(asked) >= capacity[stage])
     stage = next(full, next(iter(stages)))
-    pulls = stages[stage][0][1].pulls
-    chains = {Row(r.order, question.place): r.chain for r, question in stages[stage] if question.pulls == pulls}
-    rows, most = [*chains], capacity[stage]
+    chains, most = stages[stage], capacity[stage]
+    pulls = next(iter(chains)).pulls
+    rows = [question for question in chains if question.pulls == pulls]
     if len(rows) <= most:
         return rows
     above = backlog.above(running)
     if stage not in above:
         return rows[:most]
-    chosen: set[Row] = set()
+    chosen: set[Question] = set()
     for length, number in reversed([*enumerate(needed(above, capacity, stage))]):
         if number > len(chosen):
             pressing = [row for row in rows if chains[row] > length and row not in chosen]

@@ -20,6 +20,7 @@ class Running:
     work: Work
     order: int
     queries: list[Query] = field(default_factory=list)
+    open: list[int] = field(default_factory=list)  # places of the questions without an answer
     answers: dict[int, Estimate] = field(default_factory=dict)
     error: Exception | None = None
     answered_by: set[str] = field(default_factory=set)
@@ -29,10 +30,7 @@ class Running:
     def __post_init__(self) -> None:
         self.program = _lazily(self.work)
         self.steps_left = self.work.steps
-
-    @property
-    def open(self) -> list[int]:
-        return [i for i in range(len(self.queries)) if i not in self.answers]
+        self._asking: Asking | None = None
 
     @property
     def chain(self) -> int:
@@ -42,9 +40,12 @@ class Running:
     @property
     def asking(self) -> Asking:
         """What the policy sees of it."""
-        questions = tuple(Question(i, self.queries[i].stage, self.queries[i].pull is not None) for i in self.open)
-        work = self.work
-        return Asking(self.order, questions, self.chain, bool(self.answers), work.stage, work.rows, work.later)
+        if self._asking is None:
+            asked = [(place, self.queries[place]) for place in self.open]
+            questions = [Question(self.order, place, query.stage, query.pull is not None) for place, query in asked]
+            work, begun = self.work, bool(self.answers)
+            self._asking = Asking(self.order, questions, self.chain, begun, work.stage, work.rows, work.later)
+        return self._asking
 
     def take(self, place: int, answer: Estimate | Exception, seconds: float) -> None:
         """Note the answer to a question, or why there is none, and the seconds it took."""
@@ -55,6 +56,8 @@ class Running:
             self.error = answer
         else:
             self.answers[place] = answer
+            self.open.remove(place)
+            self._asking = None
 
     def advance(self) -> Finished | None:
         """Send the program its answers (none to start it) until it asks again; Finished when it ended or failed."""
@@ -65,8 +68,9 @@ class Running:
         try:
             while not (queries := next(self.program) if answers is None else self.program.send(answers)):
                 answers = []
-            self.queries, self.answers = queries, {}
+            self.queries, self.open, self.answers = queries, [*range(len(queries))], {}
             self.steps_left -= 1
+            self._asking = None
             return None
         except StopIteration as stop:
             ended: tuple[Any, Exception | None] = stop.value, None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -53,11 +53,13 @@ class Counts:
 
 
 class Question(NamedTuple):
-    """An open question: its place among those of its program, the stage that it asks, and whether it asks for a
-    vector-Jacobian product, which a call answers for all of its rows or for none."""
+    """An open question, a row of a call to come: its program's order, its place among the program's questions, the
+    stage that it asks, and whether it asks for a vector-Jacobian product, which a call answers for all of its rows or
+    for none."""
 
+    order: int
     place: int
-    stage: str
+    stage: str = BASE
     pulls: bool = False
 
 
@@ -67,16 +69,9 @@ class Asking:
     the calls that must follow one another from here, the next one among them; stage, rows, later: those of `Work`."""
 
     order: int
-    questions: tuple[Question, ...]
+    questions: Sequence[Question]
     chain: int
     begun: bool = False
     stage: str = BASE
     rows: int = 1
     later: int = 0
-
-
-class Row(NamedTuple):
-    """A row of a call: the question at a place of the program of this order."""
-
-    order: int
-    place: int
