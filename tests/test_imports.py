@@ -17,7 +17,8 @@ MUTANTS = [
     ("diffsweep/core/streams.py", "diffsweep.view.flip", DOWN),
     ("diffsweep/view/flip.py", "diffsweep.technique.job", DOWN),
     ("diffsweep/input/world.py", "diffsweep.store.cells", DOWN),
-    ("diffsweep/engine.py", "diffsweep.scheduler.ddim", "The engine knows the core alone"),
+    ("diffsweep/engine/engine.py", "diffsweep.scheduler.ddim", "The engine knows the core alone"),
+    ("diffsweep/engine/policy.py", "diffsweep.engine.execution", "The engine's parts meet in its step alone"),
     ("diffsweep/technique/start.py", "diffsweep.model.analytic", "A technique never knows"),
     ("diffsweep/runner/plan.py", "omegaconf", "Only the command line knows Hydra"),
     ("diffsweep/store/cells.py", "hydra", "Only the command line knows Hydra"),
@@ -25,7 +26,7 @@ MUTANTS = [
     ("diffsweep/input/file.py", "transformers", "Only models and metrics know transformers"),
     ("diffsweep/report/text.py", "wandb", "Only the tracker knows wandb"),
     ("diffsweep/results.py", "wandb_workspaces", "Only the tracker knows wandb"),
-    ("diffsweep/report/text.py", "torch", "Reports and stored results need no torch"),
+    ("diffsweep/report/text.py", "torch", "Reports, stored results and the engine's policy need no torch"),
     ("diffsweep/newcomer.py", None, DOWN),
     # each floor of the house, and the one above it
     ("diffsweep/paths.py", "diffsweep.core.text", DOWN),

@@ -74,7 +74,7 @@ def test_the_source_distribution_is_a_checkout(built: Path) -> None:
     with tarfile.open(sdist) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"LICENSE", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "pyproject.toml", "scripts/check"}
-    wanted |= {"conf/config.yaml", "sweeps/quickstart.yaml", "tests/conftest.py", "src/diffsweep/engine.py"}
+    wanted |= {"conf/config.yaml", "sweeps/quickstart.yaml", "tests/conftest.py", "src/diffsweep/engine/engine.py"}
     assert wanted | {f"src/{name}" for name in TINY} <= held
     assert not [name for name in held if name.startswith(("outputs", ".venv", ".train")) or "cache" in name]
 

@@ -8,7 +8,7 @@ alone for every w <= 1.)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from diffsweep.core.problems import require, within
 from diffsweep.core.types import Estimate
@@ -35,7 +35,7 @@ class ClassifierFree:
             return answers[0]
         unconditional, conditional = answers
         output = unconditional.output + self.scale * (conditional.output - unconditional.output)
-        return replace(conditional, output=output)
+        return Estimate(output, conditional.variance, conditional.kind, conditional.pulled)
 
     def settled(self, prompts: Sequence[str]) -> Rule:
         """Scale 1 where nothing is pushed apart: there, and where all prompts are the negative one."""

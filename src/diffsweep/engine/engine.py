@@ -1,0 +1,131 @@
+"""The engine: a step chooses rows, has them answered, and lets their programs go on.
+
+Where memory does not suffice, the engine halves a stage's rows, and programs that this stage has answered already start
+again: every picture is sampled in one shape.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import torch
+
+from diffsweep.core.types import BASE, Estimate, Model, Query
+from diffsweep.engine.execution import TooManyRows, answers, predicted
+from diffsweep.engine.policy import WINDOW, Backlog, choose
+from diffsweep.engine.programs import Running
+from diffsweep.engine.values import Counts, Finished, Work
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Answers programs' questions from a model a stage; `counts` says how much work it was.
+
+    rows: of a call; one number, or one for each stage.
+    """
+
+    def __init__(self, models: Mapping[str, Model], rows: int | Mapping[str, int]) -> None:
+        self.models = models
+        self.rows = dict.fromkeys(models, rows) if isinstance(rows, int) else dict(rows)
+        self.counts = Counts()
+        self._waiting: list[Work] = []
+        self._backlog = Backlog()
+        self._running: list[Running] = []
+        self._started = 0
+
+    def encode(self, prompts: Iterable[str], stage: str = BASE) -> None:
+        """Encode each distinct prompt once."""
+        self.counts.encodes += self.models[stage].encode(list(dict.fromkeys(prompts)))
+
+    @property
+    def busy(self) -> bool:
+        """Whether programs wait or run."""
+        return bool(self._waiting or self._running)
+
+    def add(self, work: Work) -> None:
+        """Start this program next, before those that wait."""
+        self._waiting.append(work)
+        self._backlog.add(work)
+
+    def run(self, works: Iterable[Work], on_rows: Callable[[int], None] = lambda rows: None) -> Iterator[Finished]:
+        """Run all programs, and those that are added meanwhile; yields each as it ends, failed ones with their error.
+
+        on_rows is called with the rows answered; where programs start again, with those lost, as a negative number.
+        """
+        for work in sorted(works, key=lambda work: -work.chain)[::-1]:  # the last is started first
+            self.add(work)
+        while self.busy:
+            yield from self.step(on_rows)
+
+    @torch.no_grad()
+    def step(self, on_rows: Callable[[int], None] = lambda rows: None) -> Iterator[Finished]:
+        """Start programs while there is room for their questions, and make one model call; yields each that ends."""
+        yield from self._start()
+        if self._running:
+            yield from self._answer(self._choose(self._running), on_rows)
+
+    def _start(self) -> Iterator[Finished]:
+        window = WINDOW * max(self.rows.values())  # less, once memory lacked
+        while self._waiting and sum(len(r.open) for r in self._running) < window:
+            work = self._waiting.pop()
+            self._backlog.remove(work)
+            self._started += 1
+            self._running.append(Running(work, self._started))
+            yield from self._advance(self._running[-1])
+
+    def _choose(self, running: Sequence[Running]) -> list[tuple[Running, int]]:
+        """The next call's rows: a program and the place of its question, each."""
+        by_order = {r.order: r for r in running}
+        chosen = choose([r.asking for r in running], self._backlog, self.rows)
+        return [(by_order[row.order], row.place) for row in chosen]
+
+    def _answer(self, rows: Sequence[tuple[Running, int]], on_rows: Callable[[int], None]) -> Iterator[Finished]:
+        """Make one call for these rows, and let programs go on whose questions are all answered."""
+        began = time.perf_counter()
+        asked = [(r, r.queries[place]) for r, place in rows]
+        stage = asked[0][1].stage
+        try:
+            estimates = answers(asked, self._predict, self.rows[stage])
+        except TooManyRows:
+            self._halve(stage)
+            yield from self._restart([r for r in self._running if stage in r.answered_by], on_rows)
+            return
+        share = (time.perf_counter() - began) / len(rows)
+        for (r, place), estimate in zip(rows, estimates, strict=True):
+            r.take(place, estimate, share)
+        on_rows(len(rows))
+        for r in dict.fromkeys(r for r, _ in rows):
+            if r.error is not None or not r.open:
+                yield from self._advance(r)
+
+    def _predict(self, queries: list[Query]) -> list[Estimate]:
+        """One call of the model that these queries ask, counted."""
+        stage = queries[0].stage
+        estimates = predicted(self.models[stage], queries, self.rows[stage])
+        self.counts.model_calls += 1
+        self.counts.model_rows += len(queries)
+        self.counts.padded_rows += self.rows[stage] - len(queries)
+        return estimates
+
+    def _halve(self, stage: str) -> None:
+        self.rows[stage] = (self.rows[stage] + 1) // 2
+        self.counts.halvings += 1
+        log.warning("out of memory: going on with %d rows a call", self.rows[stage])
+
+    def _restart(self, begun: Sequence[Running], on_rows: Callable[[int], None]) -> Iterator[Finished]:
+        """Programs that were answered in a shape that is given up start again: a picture's bits are of one shape."""
+        for r in begun:
+            on_rows(-r.nfe)
+            r.program.close()
+            fresh = Running(r.work, r.order)
+            self._running[self._running.index(r)] = fresh
+            yield from self._advance(fresh)
+
+    def _advance(self, r: Running) -> Iterator[Finished]:
+        """Let a running program go on; yields it where it ends."""
+        if finished := r.advance():
+            self._running.remove(r)
+            yield finished

@@ -1,0 +1,77 @@
+"""What goes into the engine, what comes out, and what its parts hand to one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from diffsweep.core.types import BASE, Program
+
+
+@dataclass(frozen=True)
+class Work:
+    """A program not yet started, or to be started again. owner: whose it is, such as a cell.
+
+    steps: how often it will ask, as planned; rows: of a step; stage: which model it asks; later: the steps of what
+    follows once it has ended. Only the order depends on these four.
+    """
+
+    owner: Any
+    start: Callable[[], Program[Any]]
+    steps: int
+    rows: int = 1
+    stage: str = BASE
+    later: int = 0
+
+    @property
+    def chain(self) -> int:
+        """The calls that must follow one another, this program's and those of what follows."""
+        return self.steps + self.later
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program's end. nfe: model evaluations (rows) it used; seconds: its share of the time."""
+
+    owner: Any
+    result: Any
+    error: Exception | None
+    nfe: int
+    seconds: float
+
+
+@dataclass
+class Counts:
+    """Work done: calls of the model, rows asked for, rows padded, prompts encoded, halvings for lack of memory."""
+
+    model_calls: int = 0
+    model_rows: int = 0
+    padded_rows: int = 0
+    encodes: int = 0
+    halvings: int = 0
+
+
+class Question(NamedTuple):
+    """An open question, a row of a call to come: its program's order, its place among the program's questions, the
+    stage that it asks, and whether it asks for a vector-Jacobian product, which a call answers for all of its rows or
+    for none."""
+
+    order: int
+    place: int
+    stage: str = BASE
+    pulls: bool = False
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A running program with open questions. order: when it started; begun: whether some were answered already; chain:
+    the calls that must follow one another from here, the next one among them; stage, rows, later: those of `Work`."""
+
+    order: int
+    questions: Sequence[Question]
+    chain: int
+    begun: bool = False
+    stage: str = BASE
+    rows: int = 1
+    later: int = 0
