@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,18 @@ def test_nothing_waits_for_the_device_within_the_loop(
         sampled(model, own, 8)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_cells_seconds_are_the_devices(model: Any, cells: Callable[..., list[Cell]]) -> None:
+    """They sum up to the time that a process takes that waits for each run to be done; launches alone take less."""
+    works = [work(cell, DEVICE) for cell in cells(8)]
+    for _ in range(2):  # the first run warms up
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        ends = list(Engine({"base": model}, 8).run(works))
+        torch.cuda.synchronize()
+        whole = time.perf_counter() - began
+    assert sum(end.seconds for end in ends) == pytest.approx(whole, rel=0.25)
 
 
 def test_the_memory_counted_is_the_devices(model: Any) -> None:

@@ -7,18 +7,20 @@ again: every picture is sampled in one shape.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 
 from diffsweep.core.types import BASE, Estimate, Model, Query
+from diffsweep.engine.clock import begun
 from diffsweep.engine.execution import TooManyRows, answers, predicted
 from diffsweep.engine.policy import WINDOW, Backlog, choose
 from diffsweep.engine.programs import Running
 from diffsweep.engine.values import Counts, Finished, Work
 
 log = logging.getLogger(__name__)
+CPU = torch.device("cpu")
 
 
 class Engine:
@@ -74,7 +76,7 @@ class Engine:
             self._backlog.remove(work)
             self._started += 1
             self._running.append(Running(work, self._started))
-            yield from self._advance(self._running[-1])
+            yield from self._advance([self._running[-1]])
 
     def _choose(self, running: Sequence[Running]) -> list[tuple[Running, int]]:
         """The next call's rows: a program and the place of its question, each."""
@@ -84,22 +86,19 @@ class Engine:
 
     def _answer(self, rows: Sequence[tuple[Running, int]], on_rows: Callable[[int], None]) -> Iterator[Finished]:
         """Make one call for these rows, and let programs go on whose questions are all answered."""
-        began = time.perf_counter()
         asked = [(r, r.queries[place]) for r, place in rows]
-        stage = asked[0][1].stage
+        stage, device = asked[0][1].stage, asked[0][1].image.device
         try:
-            estimates = answers(asked, self._predict, self.rows[stage])
+            with _timed([r for r, _ in rows], device):
+                for (r, place), estimate in zip(rows, answers(asked, self._predict, self.rows[stage]), strict=True):
+                    r.take(place, estimate)
         except TooManyRows:
             self._halve(stage)
             yield from self._restart([r for r in self._running if stage in r.answered_by], on_rows)
             return
-        share = (time.perf_counter() - began) / len(rows)
-        for (r, place), estimate in zip(rows, estimates, strict=True):
-            r.take(place, estimate, share)
         on_rows(len(rows))
-        for r in dict.fromkeys(r for r, _ in rows):
-            if r.error is not None or not r.open:
-                yield from self._advance(r)
+        ready = [r for r in dict.fromkeys(r for r, _ in rows) if r.error is not None or not r.open]
+        yield from self._advance(ready, device)
 
     def _predict(self, queries: list[Query]) -> list[Estimate]:
         """One call of the model that these queries ask, counted."""
@@ -122,10 +121,24 @@ class Engine:
             r.program.close()
             fresh = Running(r.work, r.order)
             self._running[self._running.index(r)] = fresh
-            yield from self._advance(fresh)
+            yield from self._advance([fresh])
 
-    def _advance(self, r: Running) -> Iterator[Finished]:
-        """Let a running program go on; yields it where it ends."""
-        if finished := r.advance():
-            self._running.remove(r)
-            yield finished
+    def _advance(self, running: Sequence[Running], device: torch.device = CPU) -> Iterator[Finished]:
+        """Let running programs go on; yields those that end."""
+        with _timed(running, device):
+            for r in running:
+                r.advance()
+        for r in running:
+            if r.ended:
+                self._running.remove(r)
+                yield r.finished()
+
+
+@contextmanager
+def _timed(running: Sequence[Running], device: torch.device) -> Iterator[None]:
+    """Within, the device works for these programs: each has an equal share of the seconds."""
+    ended = begun(device)
+    yield
+    seconds = ended()
+    for r in running:
+        r.took.append((seconds, len(running)))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from diffsweep.core.types import Estimate, Program, Query
+from diffsweep.engine.clock import Seconds
 from diffsweep.engine.values import Asking, Finished, Question, Work
 
 
@@ -14,7 +14,8 @@ from diffsweep.engine.values import Asking, Finished, Question, Work
 class Running:
     """A program on its way, with its questions and those of their answers that have come.
 
-    order: when it started; error: what came in place of an answer.
+    order: when it started; error: what came in place of an answer; took: how long work for it took, and among how many
+    that was shared.
     """
 
     work: Work
@@ -25,7 +26,8 @@ class Running:
     error: Exception | None = None
     answered_by: set[str] = field(default_factory=set)
     nfe: int = 0
-    seconds: float = 0.0
+    took: list[tuple[Seconds, int]] = field(default_factory=list)
+    ended: tuple[Any, Exception | None] | None = None
 
     def __post_init__(self) -> None:
         self.program = _lazily(self.work)
@@ -47,9 +49,8 @@ class Running:
             self._asking = Asking(self.order, questions, self.chain, begun, work.stage, work.rows, work.later)
         return self._asking
 
-    def take(self, place: int, answer: Estimate | Exception, seconds: float) -> None:
-        """Note the answer to a question, or why there is none, and the seconds it took."""
-        self.seconds += seconds
+    def take(self, place: int, answer: Estimate | Exception) -> None:
+        """Note the answer to a question, or why there is none."""
         self.nfe += 1
         self.answered_by.add(self.queries[place].stage)
         if isinstance(answer, Exception):
@@ -59,11 +60,11 @@ class Running:
             self.open.remove(place)
             self._asking = None
 
-    def advance(self) -> Finished | None:
-        """Send the program its answers (none to start it) until it asks again; Finished when it ended or failed."""
+    def advance(self) -> None:
+        """Send the program its answers (none to start it) until it asks again, ends or fails."""
         if self.error is not None:
-            return self._end(None, self.error)
-        began = time.perf_counter()
+            self._end(None, self.error)
+            return
         answers = [self.answers[i] for i in range(len(self.queries))] if self.queries else None
         try:
             while not (queries := next(self.program) if answers is None else self.program.send(answers)):
@@ -71,18 +72,19 @@ class Running:
             self.queries, self.open, self.answers = queries, [*range(len(queries))], {}
             self.steps_left -= 1
             self._asking = None
-            return None
         except StopIteration as stop:
-            ended: tuple[Any, Exception | None] = stop.value, None
+            self._end(stop.value, None)
         except Exception as error:
-            ended = None, error
-        finally:
-            self.seconds += time.perf_counter() - began
-        return self._end(*ended)
+            self._end(None, error)
 
-    def _end(self, result: Any, error: Exception | None) -> Finished:
+    def _end(self, result: Any, error: Exception | None) -> None:
         self.program.close()
-        return Finished(self.work.owner, result, error, self.nfe, self.seconds)
+        self.ended = result, error
+
+    def finished(self) -> Finished:
+        """What an ended program comes to."""
+        assert self.ended is not None
+        return Finished(self.work.owner, *self.ended, self.nfe, self.took)
 
 
 def _lazily(work: Work) -> Program[Any]:

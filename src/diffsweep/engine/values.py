@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from diffsweep.core.types import BASE, Program
+from diffsweep.engine.clock import Seconds
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,19 @@ class Work:
 
 @dataclass(frozen=True)
 class Finished:
-    """A program's end. nfe: model evaluations (rows) it used; seconds: its share of the time."""
+    """A program's end. nfe: model evaluations (rows) it used; took: how long work for it and others took, and for how
+    many."""
 
     owner: Any
     result: Any
     error: Exception | None
     nfe: int
-    seconds: float
+    took: Sequence[tuple[Seconds, int]]
+
+    @property
+    def seconds(self) -> float:
+        """Its share of the time. On CUDA, this waits until its work is done."""
+        return sum(seconds() / among for seconds, among in self.took)
 
 
 @dataclass
