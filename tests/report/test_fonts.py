@@ -142,6 +142,7 @@ def test_odd_texts_are_drawn_on_sheets_and_figures(tmp_path: Path, two: None) ->
 def test_a_drawing_that_fails_takes_nothing_with_it(
     made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from diffsweep import terminal
     from diffsweep.report import write
 
     def broken(*arguments: object, **keys: object) -> list[Path]:
@@ -156,7 +157,7 @@ def test_a_drawing_that_fails_takes_nothing_with_it(
     names = {file.name for file in report.files}
     assert {"report.html", "results.csv", "curve_x-guidance.scale.png"} <= names and "grid.png" not in names
     assert all(file.is_file() for file in report.files)
-    write.show(report)
+    terminal.show(report)
     told = capsys.readouterr().err
     assert "grid.png: not drawn: IndexError" in told and f"traceback: {report.traceback}" in told
     monkeypatch.undo()
