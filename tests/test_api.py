@@ -141,6 +141,12 @@ def test_a_mistake_is_the_commands_message_as_an_exception(
     assert list(here.iterdir()) == []
 
 
+def test_words_in_one_string_are_told_apart() -> None:
+    with pytest.raises(ds.BadInput, match="give each key=value as a string of its own") as error:
+        ds.sweep("model=analytic scheduler=ddim")
+    assert error.value.__cause__ is None and error.value.__suppress_context__  # no traceback of Hydra's above it
+
+
 def test_options_and_empty_axes_are_refused() -> None:
     with pytest.raises(ds.BadInput, match="--cfg: an option of the command line"):
         ds.sweep("--cfg")
@@ -350,7 +356,9 @@ def test_draw_is_the_cell_of_the_command() -> None:
     assert json.loads(file.with_name("record.json").read_text())["metrics"] == {}
 
 
-def test_draw_refuses_several_cells_and_raises_where_its_cell_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draw_refuses_several_cells_and_raises_where_its_cell_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ds.BadInput, match="2 cells fit; also give seed"):
         ds.draw("red", *SMALL, seed=[0, 1])
     from diffsweep.technique.text_to_image import TextToImage
@@ -364,6 +372,9 @@ def test_draw_refuses_several_cells_and_raises_where_its_cell_fails(monkeypatch:
     (failed,) = (ds.load(folder.name) for folder in Path("outputs/sweeps").iterdir() if len(ds.load(folder.name)) == 1)
     assert list(failed.failed.values()) == ["ArithmeticError: no picture today"]
     assert "1 cell failed" in failed._repr_html_() and "1 failed" in repr(failed)
+    assert "ArithmeticError: no picture today" in capsys.readouterr().err
+    with pytest.raises(ds.BadInput, match="Nothing to compare: no picture was measured"):
+        failed.compare()
 
 
 # -- the notebook -----------------------------------------------------------------------------------------------------

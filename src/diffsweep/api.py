@@ -9,6 +9,7 @@ Words are the command line's, in its grammar; keywords are Python values. Both g
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from diffsweep.terminal import Progress
 
 if TYPE_CHECKING:
     from PIL import Image
+
+SEVERAL = r"\s[\w.@/+~]+="  # a key after a space: of a string that holds several words, perhaps
 
 
 def sweep(*words: str, listener: Listener | None = None, **axes: Any) -> Results:
@@ -42,9 +45,10 @@ def sweep(*words: str, listener: Listener | None = None, **axes: Any) -> Results
     try:
         folder = app.run(["-m", *typed], listener or Progress())
     except Exception as error:
-        if isinstance(error, BadInput) or (told := app.mistake(error)) is None:
+        if (told := app.mistake(error)) is None:
             raise
-        raise BadInput(told) from error
+        apart = [f"{word!r}: give each key=value as a string of its own" for word in words if re.search(SEVERAL, word)]
+        raise BadInput([*told.splitlines(), *apart]) from None
     assert folder is not None  # of a multirun
     return Results(opened(str(folder.absolute()), ""))
 

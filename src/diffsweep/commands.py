@@ -61,12 +61,12 @@ def compare(stored: Stored, keys: Mapping[str, str]) -> int:
     found = comparison.compare(frame, metrics, **own, over=over, fewest=_fewest(keys))
     if form == "csv":
         if not found:
-            print(_incomparable(frame), file=sys.stderr)
+            print(comparison.nothing_to_compare(frame), file=sys.stderr)
         print(to_csv(comparison.to_frame(found)), end="")
         return 0
     splits = [variance_split(frame, name, over) for name in dict.fromkeys(one.metric for one in found)]
     blocks = [
-        [one.sentence for one in found] or [_incomparable(frame)],
+        [one.sentence for one in found] or [comparison.nothing_to_compare(frame)],
         [comparison.explained(found, own.get("test", "wilcoxon"), _fewest(keys))] if found else [],
         [split.sentence for split in splits if split],
     ]
@@ -108,6 +108,7 @@ def grid(stored: Stored, keys: Mapping[str, str]) -> int:
 
 
 def figure(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.report.comparison import redefined
     from diffsweep.report.figure import TRAJECTORY
     from diffsweep.report.frame import results
     from diffsweep.report.write import write_chosen
@@ -131,28 +132,12 @@ def figure(stored: Stored, keys: Mapping[str, str]) -> int:
         return 0
     files = write_chosen(stored.folder, stored.store, stored.sweep, frame, request)
     if not files:
-        raise BadInput(f"nothing to draw: {_refused(frame) or nothing}")
+        raise BadInput(f"nothing to draw: {redefined(frame) or nothing}")
     for file in files:
         print(file)
     if keep == "true" and any(request.values()):
         _choose(stored, lambda chosen: {"figures": [one for one in chosen["figures"] if one != request] + [request]})
     return 0
-
-
-def _incomparable(frame: Any) -> str:
-    """Why there is no comparison, and what mends it."""
-    from diffsweep.report.selection import measured
-
-    there = measured(frame)
-    if refused := _refused(frame):
-        return refused
-    if not there:
-        sets = " but by metrics of whole settings, which have no pairs" if frame.attrs["sets"] else ""
-        how = "`diffsweep-results score SWEEP metric=NAMES` measures the stored pictures"
-        return f"Nothing to compare: no picture was measured{sets}; {how}"
-    if all(frame[name].nunique() <= 1 for name in there):
-        return f"Nothing to compare: all pictures have the same numbers ({', '.join(there)})"
-    return "No axis of 2 to 10 values; axis=NAME compares one of more"
 
 
 def _flag(keys: Mapping[str, str], name: str, default: bool = False) -> bool:
@@ -192,12 +177,6 @@ def _number(key: str, text: str) -> int:
     if not text.isdecimal():
         raise BadInput(f"{key}={text}: must be a whole number")
     return int(text)
-
-
-def _refused(frame: Any) -> str:
-    """The metrics whose numbers are of two definitions."""
-    again = "measured by two definitions; score SWEEP metric={} measures again"
-    return "; ".join(f"{name}: {again.format(name)}" for name in frame.attrs["refused"])
 
 
 def report(stored: Stored, keys: Mapping[str, str]) -> int:

@@ -20,7 +20,6 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, Interpolation
 from yaml import YAMLError, safe_load  # type: ignore[import-untyped]
 
 from diffsweep.core.files import irregular, is_file, is_folder
-from diffsweep.core.packages import HINT
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.paths import shipped
 from diffsweep.report.command import override as written
@@ -92,6 +91,7 @@ _ADVICE = (
 # what other tools call a key
 _CALLED = {
     "num_inference_steps": "scheduler.steps",
+    "step": "scheduler.steps",
     "cfg": "guidance.scale",
     "cfg_scale": "guidance.scale",
     "sampler": "scheduler",
@@ -145,7 +145,7 @@ def _about_choice(path: str, options: list[str]) -> str:
     if path.startswith("sweeps/"):
         return _about_sweeps_file(path.removeprefix("sweeps/"))
     group, _, choice = path.partition("/")
-    hint = f"; {HINT}"
+    hint = f"; a part of your own needs plugins=[my_package] and, by --config-dir, a {path}.yaml"
     if not is_folder(shipped("conf") / group):
         group, _, choice = path.rpartition("/")
         hint = ""

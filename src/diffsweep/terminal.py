@@ -13,6 +13,7 @@ from diffsweep.core.text import counted, visible
 from diffsweep.runner.listener import Listener
 
 if TYPE_CHECKING:
+    import pandas as pd
     from tqdm import tqdm
 
     from diffsweep.report.table import Table
@@ -22,7 +23,8 @@ MOST_SHOWN = 60  # settings in the terminal, and failures named there
 
 
 class Progress(Listener):
-    """Notes as lines on stderr, and a bar of the model rows that are computed: in a notebook, one of its own."""
+    """Notes as lines on stderr, and a bar of the model rows that are computed (in a notebook, one of its own); at the
+    end, what failed."""
 
     def __init__(self) -> None:
         self._bar: tqdm[None] | None = None
@@ -69,6 +71,9 @@ class Progress(Listener):
         if self._bar is not None:
             self._bar.set_description_str(f"{self._stored}/{self._cells} cells", refresh=False)
 
+    def report(self, report: Report, own: Collection[str] | None) -> None:
+        show_failed(report, own)
+
 
 class Terminal(Progress):
     """Progress, and at the end what the sweep has found."""
@@ -80,12 +85,26 @@ class Terminal(Progress):
 def show(report: Report, own: Collection[str] | None = None) -> None:
     """The table in the terminal, then the cells that failed and why, and where the files are. own: the cells of this
     process, where others make the rest: no table yet, and no failures but theirs."""
+    if own is None:
+        print_table(report.table)
+    show_failed(report, own)
+    frame = _of(report, own)
+    if len(frame) == 1 and frame["status"].iloc[0] == "done":
+        print(report.folder.parents[1] / frame["image"].iloc[0])
+    names = dict.fromkeys(file.relative_to(report.folder).parts[0] for file in report.files)
+    print(f"{report.folder}/: report.html, {', '.join(name for name in names if name != 'report.html')}")
+
+
+def _of(report: Report, own: Collection[str] | None) -> pd.DataFrame:
+    return report.frame if own is None else report.frame[report.frame["cell_id"].isin(own)]
+
+
+def show_failed(report: Report, own: Collection[str] | None = None) -> None:
+    """The cells that failed and why, what else a reader should know, and the sheets and figures that failed."""
     from diffsweep.report.selection import plain
     from diffsweep.report.text import shown
 
-    frame = report.frame if own is None else report.frame[report.frame["cell_id"].isin(own)]
-    if own is None:
-        print_table(report.table)
+    frame = _of(report, own)
     failed = frame[frame["status"] == "failed"]
     for _, cell in failed.head(MOST_SHOWN).iterrows():
         setting = ", ".join(f"{axis}={shown(plain(cell[axis]))}" for axis in report.frame.attrs["axes"])
@@ -97,10 +116,6 @@ def show(report: Report, own: Collection[str] | None = None) -> None:
     for text in report.notes:
         print(f"note: {text}", file=sys.stderr)
     show_failures(report)
-    if len(frame) == 1 and not len(failed):
-        print(report.folder.parents[1] / frame["image"].iloc[0])
-    names = dict.fromkeys(file.relative_to(report.folder).parts[0] for file in report.files)
-    print(f"{report.folder}/: report.html, {', '.join(name for name in names if name != 'report.html')}")
 
 
 def show_stored(folder: Path) -> None:

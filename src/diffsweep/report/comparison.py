@@ -260,6 +260,26 @@ def explained(comparisons: Sequence[Comparison], test: str = "wilcoxon", fewest:
     return f"{text} {number} allow{'s' * (least.independent == 1)} no p below {floor:.3g} before that."
 
 
+def nothing_to_compare(frame: pd.DataFrame) -> str:
+    """Why there is no comparison, and what mends it."""
+    there = measured(frame)
+    if refused := redefined(frame):
+        return refused
+    if not there:
+        sets = " but by metrics of whole settings, which have no pairs" if frame.attrs["sets"] else ""
+        how = "`diffsweep-results score SWEEP metric=NAMES` measures the stored pictures"
+        return f"Nothing to compare: no picture was measured{sets}; {how}"
+    if all(frame[name].nunique() <= 1 for name in there):
+        return f"Nothing to compare: all pictures have the same numbers ({', '.join(there)})"
+    return "No axis of 2 to 10 values; axis=NAME compares one of more"
+
+
+def redefined(frame: pd.DataFrame) -> str:
+    """The metrics whose numbers are of two definitions."""
+    mends = (f"{n}: measured by two definitions (score SWEEP metric={n} mends it)" for n in frame.attrs["refused"])
+    return "; ".join(mends)
+
+
 def to_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """A row a comparison, unrounded."""
     numbers = ("difference", "low", "high", "p", "adjusted", "n", "seeds", "inputs", "units", "dropped")

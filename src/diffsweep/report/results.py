@@ -62,10 +62,11 @@ class Summary:
         body = ["".join(f"{cell}{'<b>' * best}{text}{'</b>' * best}</td>" for text, best in line) for line in lines]
         rows = "".join(f"<tr>{line}</tr>" for line in body)
         notes = [full_caption(self.table, underlines=False), *defined(self.table)]
+        head = "".join(f"<th>{text}</th>" for text in header)
+        more = "".join(f"<li>{html.escape(note)}</li>" for note in notes[1:])
         return (
-            f"<table><thead><tr>{''.join(f'<th>{text}</th>' for text in header)}</tr></thead><tbody>{rows}</tbody>"
-            f"</table><details><summary>{html.escape(notes[0])}</summary>"
-            f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in notes[1:])}</ul></details>"
+            f'<div style="overflow-x: auto"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+            f"<details><summary>{html.escape(notes[0])}</summary><ul>{more}</ul></details>"
         )
 
 
@@ -101,7 +102,8 @@ class Results:
     @cached_property
     def frame(self) -> pd.DataFrame:
         """A row for each cell, in the sweep's order, as in results.parquet: `cell_id`, `status`, a column for each
-        axis, `seed`, `prompt`, a column for each metric, `nfe`, `seconds`, and `image`, its path under output_dir."""
+        axis, `seed`, `prompt`, a column for each metric of a picture (those of whole settings, such as diversity, are
+        in `table().frame`), `nfe` (model evaluations), `seconds`, and `image`, its path under output_dir."""
         return results(self._stored.store, self._stored.sweep)
 
     @property
@@ -141,10 +143,13 @@ class Results:
         `difference`, its interval, `p`, `p` adjusted by Holm, and the `sentence` that says it.
 
         axis: by default every one of 2 to 10 values; baseline: by default its first value; test: wilcoxon or sign.
+        BadInput where there is nothing to compare.
         """
         base = None if baseline is None else shown(baseline)
         names = None if metric is None else _listed(metric)
         found = comparison.compare(self.frame, names, axis, base, test, _listed(over), repeats)
+        if not found:
+            raise BadInput(comparison.nothing_to_compare(self.frame))
         return comparison.to_frame(found)
 
     def image(self, name: str = IMAGE, /, **axes: Any) -> Image.Image:

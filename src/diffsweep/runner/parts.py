@@ -173,7 +173,8 @@ def coerced(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:
     except TypeError as error:
         several = len(value) > 1 if isinstance(value, list | tuple) else isinstance(value, str) and "," in value
         if several and "number" in str(error) and "a list" not in str(error):
-            raise TypeError(f"{error}; a sweep over several stands in a file's hydra.sweeper.params") from None
+            places = "in a file's hydra.sweeper.params, or in Python in a list"
+            raise TypeError(f"{error}; several to sweep over stand {places}") from None
         raise
 
 

@@ -162,8 +162,9 @@ class Sweep:
         missing = [cell for cell in distinct.values() if not self._kept(cell)]
         kept = len(distinct) - len(missing)
         number = len(self.plan.cells)
-        if gone and not self.joins:
-            others = counted("other cell", len(gone))
+        left = sum(self.store.finished(cell_id) is not None for cell_id in gone)
+        if left and not self.joins:
+            others = counted("other cell", left)
             self.listener.note(f"note: {self.plan.name} had {others}, still stored, which its files no longer show")
         before = {cell.id: cell for one in missing for cell in self._before(one)}
         first = {cell_id: cell for cell_id, cell in before.items() if cell_id not in distinct}
