@@ -154,6 +154,7 @@ class Sweep:
     def _run(self) -> None:
         gone = {cell["cell_id"] for cell in self.earlier["cells"]} - {cell.id for cell in self.plan.cells}
         self._refuse_to_replace(gone)
+        left = sum(self.store.finished(cell_id) is not None for cell_id in gone)
         self.store.damaged.clear()  # of those that are left behind
         for note in self.plan.notes:
             self.listener.note(f"note: {note}")
@@ -162,7 +163,6 @@ class Sweep:
         missing = [cell for cell in distinct.values() if not self._kept(cell)]
         kept = len(distinct) - len(missing)
         number = len(self.plan.cells)
-        left = sum(self.store.finished(cell_id) is not None for cell_id in gone)
         if left and not self.joins:
             others = counted("other cell", left)
             self.listener.note(f"note: {self.plan.name} had {others}, still stored, which its files no longer show")
