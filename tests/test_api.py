@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -76,7 +79,7 @@ def test_the_command_line_and_python_make_the_same_cells_once() -> None:
     ("value", "axis"),
     [
         ("a dog, a cat", None),
-        ('it\'s "quoted" \\ ${here}', None),
+        ('it\'s "quoted" \\ $here', None),
         (["a, b", "null", ""], ["a, b", "null", ""]),
         (("one",), None),
         (np.array(["red", "blue"]), ["red", "blue"]),
@@ -115,6 +118,45 @@ def test_numbers_lists_and_settings_arrive_as_they_are(key: str, value: Any, fou
     for part in key.split("."):
         node = [one[part] for one in node]
     assert node == found and [type(one) for one in node] == [type(one) for one in found]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("prompt", b"red", "prompt=b'red': must be text, not bytes"),
+        ("guidance.scale", float("nan"), "guidance.scale=nan: must be text, a finite number"),
+        ("guidance.scale", [1.0, None, float("inf")], "guidance.scale=inf: must be"),
+        ("seed", lambda: 0, "must be text, a finite number"),
+        ("seed", itertools.count(), "more than 100,000 values"),
+    ],
+    ids=["bytes", "nan", "infinite", "function", "endless"],
+)
+def test_a_value_without_a_place_is_refused_with_its_key(key: str, value: Any, told: str) -> None:
+    with pytest.raises(ds.BadInput) as error:
+        api._word(key, value)
+    assert told in str(error.value) and str(error.value).startswith(key)
+
+
+def test_texts_name_other_keys_as_on_the_command_line() -> None:
+    words = [api._word("prompt", "a ${vars.animal}"), api._word("vars.animal", ["dog", "cat"])]
+    assert [config["prompt"] for config, _ in app.composed([*SMALL, *words])] == ["a dog", "a cat"]
+
+
+def test_a_range_is_written_as_one(here: Path) -> None:
+    """A million values are refused before they are written."""
+    assert api._word("seed", range(0, 10**6, 2)) == "seed=range(0,1000000,2)"
+    assert [axes["seed"] for _, axes in app.composed([*SMALL, api._word("seed", range(7, 1, -3))])] == [7, 4]
+    assert api._word("output_dir", here) == f'output_dir="{here}"'
+
+
+def test_a_key_is_given_once() -> None:
+    for given in (lambda: ds.sweep("seed=1", seed=2), lambda: ds.draw("red", "prompt=blue")):
+        with pytest.raises(ds.BadInput, match="given twice"):
+            given()
+    with pytest.raises(ds.BadInput, match=r"scheduler\.steps: given twice"):
+        ds.draw("red", steps=3, **{"scheduler.steps": 5})
+    with pytest.raises(ds.BadInput, match="a string such as"):
+        ds.sweep(["seed=1"])  # type: ignore[arg-type]
 
 
 WRONG = (
@@ -182,6 +224,56 @@ def test_a_hydra_application_of_ones_own_stays_as_it_is(hydra_restore_singletons
         before = GlobalHydra.instance().hydra, HydraConfig.instance().cfg, list(sys.argv)
         ds.draw("red", *SMALL)
         assert (GlobalHydra.instance().hydra, HydraConfig.instance().cfg, list(sys.argv)) == before
+
+
+def test_what_the_program_has_set_stays(hydra_restore_singletons: None) -> None:
+    import torch
+    from hydra import version
+    from hydra.version import VersionBase
+
+    version.setbase("1.2")
+    before, output = torch.get_num_threads(), sys.stdout
+    ds.sweep(*SMALL, "metric=none", listener=ds.Listener(), **{"engine.threads": before + 1})
+    assert torch.get_num_threads() == before and VersionBase.instance().getbase() == version.Version("1.2.0")
+    ds.sweep(*SMALL, "metric=none", "hydra/launcher=basic", listener=ds.Listener(), seed=[1, 2])
+    assert sys.stdout is output
+
+
+PART = """
+from dataclasses import dataclass
+from diffsweep.technique.job import Plain
+
+@dataclass(frozen=True)
+class Tint(Plain):
+    uses = frozenset({{"prompt", "scheduler", "guidance"}})
+
+    def begin(self, job):
+        return {share} * super().begin(job)
+"""
+
+
+def test_a_part_that_was_edited_since_it_was_imported_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the old code's picture would be stored under the new code's id."""
+    file = here / "edited_parts/technique/tint.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(PART.format(share=1.0))
+    monkeypatch.syspath_prepend(here)
+    words = (*SMALL, "metric=none", "technique.name=tint", "plugins=[edited_parts]")
+    ds.sweep(*words, listener=ds.Listener())
+    file.write_text(PART.format(share=0.0))
+    with pytest.raises(ds.BadInput, match=r"edited_parts\.technique\.tint was edited since this process imported it"):
+        ds.sweep(*words, listener=ds.Listener())
+
+
+def test_a_checkpoint_that_changed_since_it_was_read_is_refused(checkpoint: Path, here: Path) -> None:
+    """Else the old weights' pictures would be those of the new ones, or the other way round."""
+    own = shutil.copytree(checkpoint, here / "own")
+    words = (f"model.path={own}", "scheduler.steps=2", "device=cpu", "metric=none", "prompt=red")
+    ds.sweep(*words, listener=ds.Listener())
+    (weights,) = (own / "unet").glob("*.safetensors")
+    os.utime(weights, ns=(0, 0))
+    with pytest.raises(ds.BadInput, match="its files have changed since this process read them"):
+        ds.sweep(*words, listener=ds.Listener())
 
 
 # -- listening --------------------------------------------------------------------------------------------------------
@@ -348,6 +440,36 @@ def test_load_opens_by_name_and_by_path(results: ds.Results) -> None:
 
 
 # -- one picture ------------------------------------------------------------------------------------------------------
+def test_results_stay_those_of_their_cells(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another folder, or a sweep that has grown since, changes nothing of what a program holds."""
+    words = (*SMALL, "metric=none", "sweep.name=grows")
+    few = ds.sweep(*words, listener=ds.Listener(), seed=range(2), **{"scheduler.eta": [0.0, 1.0], "scheduler": "ddim"})
+    loaded, sheet = ds.load("grows"), pixels(few.grid())
+    ds.sweep(*words, listener=ds.Listener(), seed=range(4), **{"scheduler.eta": [0.0, 1.0], "scheduler": "ddim"})
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert (pixels(loaded.grid()) == sheet).all() and (pixels(few.grid()) == sheet).all() and not loaded.failed
+    with pytest.raises(ds.BadInput, match="its cells are others by now"):
+        few.figures()
+
+
+def test_a_picture_is_found_by_the_frames_own_values() -> None:
+    settings: dict[str, Any] = {"mask.invert": [True, False], "scheduler.spacing": [(900, 500, 0), "auto"]}
+    words = ("model=analytic", "device=cpu", "technique=inpaint", "input=drawing", "prompt=red", "metric=none")
+    results = ds.sweep(*words, listener=ds.Listener(), seed=np.arange(2), **settings)
+    for _, row in results.frame.iterrows():
+        stored = Image.open(results.folder.parents[1] / row["image"])
+        assert (pixels(results.image(**{axis: row[axis] for axis in results.axes})) == pixels(stored)).all()
+    assert results.image(seed=np.int64(1), **{"mask.invert": np.bool_(True), "scheduler.spacing": (900, 500, 0)})
+
+
+@pytest.mark.parametrize("repeats", [0, 1, 2.5, "x"])
+def test_repeats_are_two_or_more(results: ds.Results, repeats: Any) -> None:
+    for call in (results.table, results.compare):
+        with pytest.raises(ds.BadInput, match="must be a whole number, 2 or more"):
+            call(repeats=repeats)
+
+
 def test_draw_is_the_cell_of_the_command() -> None:
     image = ds.draw("red", "model=analytic", "device=cpu", steps=3, scale=2.0, seed=5)
     assert command("model=analytic", "device=cpu", "prompt=red", "scheduler.steps=3", "guidance.scale=2", "seed=5") == 0
@@ -359,8 +481,9 @@ def test_draw_is_the_cell_of_the_command() -> None:
 def test_draw_refuses_several_cells_and_raises_where_its_cell_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ds.BadInput, match="2 cells fit; also give seed"):
+    with pytest.raises(ds.BadInput, match="these keys come to 2 cells, and draw makes one"):
         ds.draw("red", *SMALL, seed=[0, 1])
+    assert not Path("outputs").exists()
     from diffsweep.technique.text_to_image import TextToImage
 
     def broken(self: Any, job: Any) -> Any:

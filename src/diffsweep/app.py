@@ -31,6 +31,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 
 from diffsweep import entry, process
@@ -113,7 +114,8 @@ class Task:
 
     def __call__(self, cfg: DictConfig) -> Status | None:
         """One job. Alone, it keeps its error for `main`: Hydra would print it a second time."""
-        process.lasting_outputs()  # where a launcher has begun this process
+        if not _running.locked():  # a launcher has begun this process
+            process.lasting_outputs()
         job = HydraConfig.get()
         if job.mode == RunMode.MULTIRUN:
             return self._one_of_many(cfg, job)
@@ -163,7 +165,7 @@ class Task:
         from diffsweep.terminal import Terminal
 
         process.check_stopped()
-        listener = self.listener or Terminal()
+        listener = Terminal() if self.listener is None else self.listener
         for note in () if joins or self.launched else _unused(self.command, cells):
             listener.note(f"note: {note}")
         name = (
@@ -188,8 +190,12 @@ class Task:
 
         for folder, number in Counter(status.folder for status in statuses).items():
             self.folder = folder
+            told = f"{folder}/: {counted('cell', number)} done"
+            if self.listener is not None:
+                self.listener.note(told)
+                continue
             show_stored(folder)
-            print(f"{folder}/: {counted('cell', number)} done", file=sys.stderr, flush=True)
+            print(told, file=sys.stderr, flush=True)
 
 
 class Composed(Task):
@@ -260,7 +266,10 @@ def _call(task: Task, arguments: Sequence[str]) -> None:
     multirun = [word for word in arguments if word in ("-m", "--multirun")]  # wherever it was typed
     words = [word for word in arguments if word not in multirun]
     for note in _dropped(words):
-        print(f"note: {note}", file=sys.stderr)
+        if task.listener is None:
+            print(f"note: {note}", file=sys.stderr)
+        else:
+            task.listener.note(f"note: {note}")
     typed = [*multirun, *(_of_swept_choices(words) if multirun else words)]
     with _alone(), _errors_raised(), checked_composition(words), patch.object(sys, "argv", [sys.argv[0], *typed]):
         hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name="config")(task)()
@@ -367,13 +376,13 @@ def _typed(job: HydraConf) -> list[str]:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Within, Hydra's globals are diffsweep's: a program that calls it may be a Hydra application itself."""
-    outer, config = GlobalHydra.instance(), HydraConfig.instance()
-    before = outer.hydra, config.cfg
+    outer, config, base = GlobalHydra.instance(), HydraConfig.instance(), VersionBase.instance()
+    before = outer.hydra, config.cfg, base.version_base
     outer.clear()
     try:
         yield
     finally:
-        outer.hydra, config.cfg = before
+        outer.hydra, config.cfg, base.version_base = before
 
 
 @contextmanager

@@ -92,6 +92,7 @@ _ADVICE = (
 _CALLED = {
     "num_inference_steps": "scheduler.steps",
     "step": "scheduler.steps",
+    "metric.clip": "metric.judge",
     "cfg": "guidance.scale",
     "cfg_scale": "guidance.scale",
     "sampler": "scheduler",

@@ -23,6 +23,7 @@ from diffsweep.paths import shipped
 
 HINT = "plugins=[my_package] finds a part of your own"
 _plugins: set[str] = set()  # all of the user's own that were asked for
+_digests: dict[type, str] = {}  # of their files, as they were first read
 
 
 @lru_cache
@@ -90,7 +91,12 @@ def described(error: BaseException) -> str:
 
 
 def source(part: Any) -> str | None:
-    """SHA-256 of the file that defines a user's own part; None for a shipped part."""
-    if type(part).__module__.partition(".")[0] == "diffsweep":
+    """SHA-256 of the file that defines a user's own part; None for a shipped part. BadInput where the file has changed
+    since this process read it: what was imported is not what stands there."""
+    module = type(part).__module__
+    if module.partition(".")[0] == "diffsweep":
         return None
-    return hashlib.sha256(Path(inspect.getfile(type(part))).read_bytes()).hexdigest()
+    digest = hashlib.sha256(Path(inspect.getfile(type(part))).read_bytes()).hexdigest()
+    if _digests.setdefault(type(part), digest) != digest:
+        raise BadInput(f"plugins: {module} was edited since this process imported it: start Python again")
+    return digest

@@ -103,6 +103,10 @@ class DeepFloyd:
         digests = [self.source.digest(self.files()), self.text_source.digest(self.text_files())]
         return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
+    def stamp(self) -> tuple[object, ...]:
+        """Changes when a file does that the fingerprint is of."""
+        return self.source.stamp(self.files()), self.text_source.stamp(self.text_files())
+
     def unknown(self, prompt: str) -> tuple[str, ...]:
         """The prompt's words that the text encoder has no pieces for."""
         return unknown(self.text_source.root / t5.PARTS[1] / "tokenizer.json", prompt)

@@ -105,6 +105,10 @@ class LatentUpscaler(NamedTuple):
         """SHA-256 over names and contents of weights and configurations; BadInput where they are damaged."""
         return hashlib.sha256(f"{self.source.digest([*self.files(), *self.text_files()])}".encode()).hexdigest()
 
+    def stamp(self) -> object:
+        """Changes when a file does that the fingerprint is of."""
+        return self.source.stamp([*self.files(), *self.text_files()])
+
     def missing(self) -> dict[str, int]:
         """Bytes to download, by file, before the model can be loaded."""
         return self.source.missing([*self.files(), *self.text_files()])

@@ -123,6 +123,11 @@ class Source:
         pickles = [PurePosixPath(name).name for name in names if name.endswith((".bin", ".pt", ".ckpt"))]
         return f"; {', '.join(pickles)} is a pickle, which is never loaded" if pickles else ""
 
+    def stamp(self, names: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
+        """Sizes and dates of those files that are there: others, where one is written anew."""
+        states = ((name, (self.root / name).stat()) for name in names if (self.root / name).is_file())
+        return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
+
     def digest(self, names: Sequence[str]) -> str:
         """SHA-256 over names and contents; BadInput naming each file that is damaged."""
         root, listed = self.root, self.hub.files if self.hub and self.missing(names) else {}

@@ -56,17 +56,17 @@ def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+~") if "=" in word else ""
 
 
-def written(value: Any) -> str:
-    """A value as Hydra reads it back."""
+def written(value: Any, literal: bool = True) -> str:
+    """A value as Hydra reads it back. literal: a `${` in a text stands for itself, and names no other key."""
     if isinstance(value, Mapping):
-        return f"{{{_listed(f'{key}:{written(item)}' for key, item in value.items())}}}"
+        return f"{{{_listed(f'{key}:{written(item, literal)}' for key, item in value.items())}}}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"[{_listed(map(written, value))}]"
+        return f"[{_listed(written(item, literal) for item in value)}]"
     if not isinstance(value, str):
         return json.dumps(value, allow_nan=False)
     if re.fullmatch(WORD, value, flags=re.ASCII) and value.lower() not in NOT_TEXT:
         return value
-    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # OmegaConf's: no interpolation
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if literal else value  # OmegaConf's: no interpolation
     text = re.sub(r'(\\*)"', r'\1\1\\"', text)  # a backslash is one, unless a quote or the end follows
     text = re.sub(r"(\\+)\Z", r"\1\1", text)
     return f'"{text}"'

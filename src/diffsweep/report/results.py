@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from diffsweep.report.statistics import FEWEST
 from diffsweep.report.table import Table, summarise
 from diffsweep.report.text import shown
 from diffsweep.report.write import usual_look
+from diffsweep.store import document
 from diffsweep.store.pictures import IMAGE
 from diffsweep.store.stored import Stored
 
@@ -126,6 +128,7 @@ class Results:
         metric: the metrics, by default all. rows, cols: the axes to sort by, and those laid out as columns. over:
         further axes to average over. repeats: the fewest that have an interval. BadInput for a name that is not there.
         """
+        _require_repeats(repeats)
         names = None if metric is None else _listed(metric)
         arranged = (_listed(stat), _listed(rows), _listed(cols), _listed(over))
         return Summary(summarise(self.frame, names, *arranged, fewest=repeats), self.name)
@@ -145,7 +148,8 @@ class Results:
         axis: by default every one of 2 to 10 values; baseline: by default its first value; test: wilcoxon or sign.
         BadInput where there is nothing to compare.
         """
-        base = None if baseline is None else shown(baseline)
+        _require_repeats(repeats)
+        base = None if baseline is None else shown(plain(baseline))
         names = None if metric is None else _listed(metric)
         found = comparison.compare(self.frame, names, axis, base, test, _listed(over), repeats)
         if not found:
@@ -190,7 +194,7 @@ class Results:
             **{k: v for k, v in names.items() if v},
         }
         asked = any(value is not None for value in look.values())
-        if not asked and is_file(self.folder / SHEET):
+        if not (asked or self._has_changed) and is_file(self.folder / SHEET):
             return _opened(self.folder / SHEET)
         store, sweep = self._stored.store, self._stored.sweep
         with TemporaryDirectory() as place:
@@ -204,6 +208,8 @@ class Results:
         kind: curve, heatmap, pareto or tradeoff, by default every one that the numbers allow. axes: which axis is `x`,
         `y`, `hue` or `facet`, and whether the `cost` is nfe or seconds.
         """
+        if self._has_changed:
+            raise BadInput(f"{self.name}: its cells are others by now; diffsweep.load opens it as it is")
         return write_figures(self.folder, self._stored.sweep, self.frame, None, kind, _listed(metric) or None, **axes)
 
     @property
@@ -227,6 +233,11 @@ class Results:
         page = html.escape(_from_here(self.report))
         return f'{_tag(sheet)}{table}{failed}<p><a href="{page}">{page}</a></p>'
 
+    @property
+    def _has_changed(self) -> bool:
+        """Whether the sweep has other cells by now: those that were run since."""
+        return document.read(self.folder)["cells"] != self._stored.sweep["cells"]
+
     def _one(self, wanted: dict[str, Any]) -> str:
         """The one cell that has these values of its axes."""
         axes = self.axes
@@ -248,19 +259,39 @@ class Results:
             return next(iter(found))
         if not found:
             raise BadInput(f"{_setting(wanted)}: no cell of this sweep")
-        open_axes = [
-            axis for axis in axes if axis not in wanted and len({shown(c["axes"].get(axis)) for c in cells}) > 1
-        ]
-        raise BadInput(f"{counted('cell', len(found))} fit; also give {', '.join(open_axes)}")
+        values = {axis: {shown(cell["axes"].get(axis)) for cell in cells} for axis in axes if axis not in wanted}
+        free = [axis for axis in values if len(values[axis]) > 1]
+        raise BadInput(f"{counted('cell', len(found))} fit; also give {', '.join(free)}")
+
+
+def _require_repeats(repeats: Any) -> None:
+    if not isinstance(repeats, int) or repeats < 2:
+        raise BadInput(f"repeats={repeats}: must be a whole number, 2 or more: the repeats that an interval takes")
 
 
 def _listed(names: str | Sequence[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
+def plain(value: Any) -> Any:
+    """A value as Python's own: of numpy, pandas, a path."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, tuple):
+        return tuple(plain(item) for item in value)
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def _same(one: Any, other: Any) -> bool:
-    """1 and 1.0 are one value, true is none of them."""
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+    """Whether a value given is that of an axis: 1 and 1.0 are one, true is none of them; a tuple is a list, what is
+    missing in a frame is null, and a text may be the one that a frame shows."""
+    one = plain(one)
+    one = list(one) if isinstance(one, tuple) else one
+    if pd.api.types.is_scalar(one) and pd.isna(one):
+        one = None
+    if isinstance(one, bool) != isinstance(other, bool):
+        return False
+    return bool(one == other) or (isinstance(one, str) and other is not None and one == shown(other))
 
 
 def _setting(axes: dict[str, Any]) -> str:

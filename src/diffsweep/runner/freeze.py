@@ -285,7 +285,7 @@ def _trajectory(scheduler: Any, stage: Stage, levels: tuple[Level, ...]) -> dict
     dynamic = seen.threshold == "dynamic"  # else these two decide nothing
     own |= {"threshold": seen.threshold, "threshold_ratio": seen.threshold_ratio if dynamic else None}
     own |= {"threshold_max": seen.threshold_max if dynamic else None}
-    return {**_plain(scheduler), **own}
+    return {**_plain(scheduler.settled() if hasattr(scheduler, "settled") else scheduler), **own}
 
 
 def _values(config: Mapping[str, Any], problems: _Problems) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -31,6 +31,7 @@ MOST_THREADS = 1024  # more than any processor computes with; torch takes any nu
 MOST_STEPS = 10_000  # more than any schedule has: all are kept
 NAME = r"[\w,=@+-][\w.,=@+ -]{0,59}"  # of a sweep
 NAMES = "up to 60 letters, digits, space and any of . , = @ + - _ (no dot first)"
+_stamps: dict[Any, object] = {}  # of models' files, by the model's settings, as they were first read
 COMMON = ("device", "output_dir", "plugins", "confirm", *AROUND)
 
 
@@ -89,9 +90,18 @@ def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
         problems[f"sweep.name={name}: {NAMES}"] = None
     if problems:
         raise BadInput(problems)
+    require(*_changed(cells))
     blocks.setdefault("replace", False)
     about = (*notes(cells), *metric_notes(cells, blocks["metrics"]))
     return Plan(name=name or automatic_name(cells), cells=tuple(cells), notes=about, **blocks)
+
+
+def _changed(cells: Iterable[Cell]) -> Iterator[str]:
+    """A problem for each model whose files are others than those that this process has read."""
+    networks = {stage.network: stage.config_key for cell in cells for stage in cell.cascade}
+    for network, key in networks.items():
+        if hasattr(network, "stamp") and _stamps.setdefault(network, stamp := network.stamp()) != stamp:
+            yield f"{key}.path={network.path}: its files have changed since this process read them: start Python again"
 
 
 def automatic_name(cells: Sequence[Cell]) -> str:

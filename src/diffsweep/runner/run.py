@@ -71,7 +71,7 @@ def run_sweep(
     in a process of its own. session: that of the earlier launches. listener: hears how it goes on; without one, nobody
     does. Raises BadInput before a model is loaded.
     """
-    own, listener = plan(raw, name), listener or Listener()
+    own, listener = plan(raw, name), Listener() if listener is None else listener
     whole = plan([*before, *raw], name) if before else own
     sweep = Sweep(whole, command, joins, session, bool(before), listener)
     try:
@@ -98,7 +98,7 @@ class Sweep:
         listener: Listener | None = None,
     ) -> None:
         self.plan = whole
-        self.listener = listener or Listener()
+        self.listener = Listener() if listener is None else listener
         self.command = command
         self.joins = joins
         self.store = Store(whole.root)
@@ -106,6 +106,7 @@ class Sweep:
         self.failures = Failures()
         self.stored: set[str] = set()  # cells that this run has found finished, or has finished
         self.shape = Shape({}, {})
+        self.threads_before: int | None = None
         self.unmeasured = Failures()  # metrics
         self.undrawn = 0
         self.this = Run()
@@ -150,6 +151,11 @@ class Sweep:
             told = f"{stored} of {counted('cell', len(self.plan.cells))} stored"
             later = f"diffsweep-results report {shlex.quote(self.plan.name)} writes their tables and sheets later"
             raise Busy(f"{error}; gave up waiting. {told}; {later}") from None
+        finally:
+            if self.threads_before:  # they are the program's
+                import torch
+
+                torch.set_num_threads(self.threads_before)
 
     def _run(self) -> None:
         gone = {cell["cell_id"] for cell in self.earlier["cells"]} - {cell.id for cell in self.plan.cells}
@@ -199,6 +205,7 @@ class Sweep:
 
         device = preflight.device(self.plan.device, missing)
         if self.plan.threads:
+            self.threads_before = torch.get_num_threads()
             torch.set_num_threads(self.plan.threads)
         self.this.device, self.this.threads = device, torch.get_num_threads()
         earlier = [run.get("threads") for run in self.earlier["runs"] if run.get("device") == device == "cpu"]

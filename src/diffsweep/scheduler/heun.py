@@ -8,7 +8,8 @@ and one from pure noise, where r is infinite, ask once.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from diffsweep.core.problems import require, within
 from diffsweep.core.types import Level, Process, Weights
@@ -31,6 +32,10 @@ class Heun(Spaced):
             within("churn_min", self.churn_min, 0),
             within("churn_max", self.churn_max, self.churn_min),
         )
+
+    def settled(self) -> Self:
+        """Without churn, where it would lie says nothing."""
+        return self if self.churn else replace(self, churn_min=Heun.churn_min, churn_max=Heun.churn_max)
 
     def raised(self, level: Level, steps: int, process: Process) -> Level:
         most = math.inf if self.churn_max is None else self.churn_max

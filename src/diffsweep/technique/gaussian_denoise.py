@@ -6,8 +6,8 @@ could do: a bound on what blurring can reach. The record says which sigma it was
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import require, within
@@ -45,8 +45,14 @@ class GaussianDenoise(Plain):
         require(f"rescale=true: nothing of the input is left at t={self.t}" if lost else None)
         return ()
 
+    def settled(self, levels: tuple[Level, ...]) -> Self:
+        return self if self.sigma == AUTO else replace(self, kernel=self._width(self.sigma))
+
+    def _width(self, sigma: float) -> int:
+        return given(self.kernel) or 2 * max(1, round(4 * sigma)) + 1
+
     def blurred(self, x: Tensor, sigma: float) -> Tensor:
-        return blur(x, sigma, given(self.kernel) or 2 * max(1, round(4 * sigma)) + 1)
+        return blur(x, sigma, self._width(sigma))
 
     def best(self, x: Tensor, clean: Tensor) -> float:
         """The sigma of least squared error: a geometric grid over 0.1 pixels to half the side, then a finer one."""
