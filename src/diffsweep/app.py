@@ -49,18 +49,8 @@ if TYPE_CHECKING:
 
 Raw = tuple[dict[str, Any], dict[str, Any]]
 QUOTES = "''"  # an empty text
-HELD = (  # never axes
-    "sweeps",
-    "sweep",
-    "output_dir",
-    "device",
-    "plugins",
-    "confirm",
-    "engine",
-    "grid",
-    "metric",
-    "tracker",
-)
+# never axes
+HELD = ("sweeps", "sweep", "output_dir", "device", "plugins", "confirm", "engine", "grid", "metric", "tracker")
 
 
 class CellFailed(RuntimeError):
