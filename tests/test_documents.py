@@ -52,7 +52,7 @@ def test_the_sweeps_file_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
-def test_a_technique_and_a_metric_of_ones_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_ones_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "my_package/technique/halfway.py", block("CONTRIBUTING.md", "class Halfway"))
     write(tmp_path / "my_package/metric/mae.py", block("CONTRIBUTING.md", "class Mae"))
     write(tmp_path / "my_conf/technique/halfway.yaml", "name: halfway\nshare: 0.5\n")
@@ -62,3 +62,12 @@ def test_a_technique_and_a_metric_of_ones_own_run(tmp_path: Path, monkeypatch: p
     image, reference = (store.pixels(cell_id, name).astype(float) for name in ("image", "input"))
     value = store.record(cell_id)["metrics"]["mae"]["value"]
     assert value == pytest.approx(np.abs(image - reference).mean()) and value > 0
+    write(tmp_path / "my_package/view/roll.py", block("CONTRIBUTING.md", "class Roll"))
+    views = "technique.views=[identity,{name:roll,by:3}]"
+    own = (*SMALL, "technique=anagram", "plugins=[my_package]", views, "metric=none", "output_dir=rolled")
+    done = subprocess.run([DIFFSWEEP, *own], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rolled = Store(tmp_path / "rolled")
+    (record,) = (tmp_path / "rolled").glob("cells/*/*/record.json")
+    image, view = (rolled.pixels(record.parent.name, name) for name in ("image", "view_1"))
+    assert (view == np.roll(image, 3, axis=1)).all()
