@@ -326,7 +326,10 @@ def test_two_processes_lose_none_of_each_others_runs(swept: Callable[..., list[R
     assert {entry["id"] for entry in document(first.folder)["runs"]} == {first.this.id, second.this.id}
 
 
-RAW = "import json, sys; from diffsweep.runner.run import run_sweep; run_sweep(json.load(sys.stdin), 'mine')"
+RAW = (
+    "import json, sys; from diffsweep.runner.run import run_sweep; from diffsweep.terminal import Terminal; "
+    "run_sweep(json.load(sys.stdin), 'mine', listener=Terminal())"
+)
 
 
 @pytest.mark.slow  # torchmetrics alone takes seconds to import
