@@ -468,3 +468,15 @@ def test_what_would_be_waited_for_is_refused(tmp_path: Path, kind: str) -> None:
             listening.bind(str(path))
     with pytest.raises(BadInput, match=rf"not a readable image \(a {kind}, where a file is needed\)$"):
         PictureFile(str(path)).pixels(16)
+
+
+def test_a_world_pictures_caption_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell of a sweep asks for it."""
+    from diffsweep.input import world
+
+    drawn = []
+    monkeypatch.setattr(world, "named", lambda *asked: drawn.append(asked) or named(*asked))
+    part = world.World(id="owl/photo/41")
+    before = len(drawn)
+    assert {part.caption() for _ in range(5)} == {named("owl/photo/41").caption}
+    assert len(drawn) == before + 1

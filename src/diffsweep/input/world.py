@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -25,4 +26,10 @@ class World(Picture):
         return named(self.id, size).pixels
 
     def caption(self) -> str | None:
-        return named(self.id).caption
+        return _caption(self.id)
+
+
+@lru_cache(maxsize=4096)
+def _caption(id: str) -> str:
+    """Each cell asks for it, and it is drawn with the picture."""
+    return named(id).caption
