@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
+from diffsweep.core import packages
 from diffsweep.core.problems import BadInput
 from diffsweep.core.types import Level
 from diffsweep.input.world import World
@@ -407,6 +408,7 @@ def test_an_edited_plugin_gives_another_id(
     monkeypatch.syspath_prepend(tmp_path)
     ids = []
     for turns in (1, 2):
+        monkeypatch.setattr(packages, "_digests", {})  # as in a process of its own
         (folder / "quarter.py").write_text(QUARTER.format(turns=turns))
         changes = {"technique": "anagram", "technique__views": ["identity", "quarter"], "plugins": ["edited_mine"]}
         ids.append(frozen(**changes).id)
