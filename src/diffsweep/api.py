@@ -22,7 +22,7 @@ from diffsweep import app
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import counted
 from diffsweep.report.command import written
-from diffsweep.report.results import Results, plain
+from diffsweep.report.results import Results, as_python
 from diffsweep.runner.listener import Listener
 from diffsweep.store.cells import Store
 from diffsweep.store.stored import opened
@@ -120,11 +120,11 @@ def _word(key: str, value: Any) -> str:
     held = key.partition(".")[0] in app.HELD
     if isinstance(value, range) and len(value) > 1 and not held:
         return f"{key}=range({value.start},{value.stop},{value.step})"
-    value = plain(value)
+    value = as_python(value)
     one = isinstance(value, str | Path | tuple | Mapping) or not isinstance(value, Iterable)
     if one or held:
         return f"{key}={_text(key, value)}"
-    values = [_text(key, plain(item)) for item in islice(value, MOST_VALUES + 1)]
+    values = [_text(key, as_python(item)) for item in islice(value, MOST_VALUES + 1)]
     if not values or len(values) > MOST_VALUES:
         size = "an empty list has no values" if not values else f"more than {MOST_VALUES:,} values are too many"
         raise BadInput(f"{key}: {size} to sweep over")

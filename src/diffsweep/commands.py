@@ -233,11 +233,11 @@ def _format(keys: Mapping[str, str], allowed: Sequence[str]) -> str:
 
 def _fewest(keys: Mapping[str, str]) -> int:
     """The repeats that an interval takes."""
+    from diffsweep.report.results import require_repeats
     from diffsweep.report.statistics import FEWEST
 
     text = keys.get("repeats", str(FEWEST))
-    if not text.isdecimal() or int(text) < 2:
-        raise BadInput(f"repeats={text}: must be a whole number, 2 or more: the repeats that an interval takes")
+    require_repeats(int(text) if text.isdecimal() else text)
     return int(text)
 
 

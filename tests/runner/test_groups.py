@@ -7,12 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from diffsweep.core.problems import BadInput
+from diffsweep.runner.freeze import freeze
 from diffsweep.runner.parts import groups, usable
 
 ROOT = Path(__file__).parents[2]
@@ -96,3 +100,15 @@ def test_a_new_group_is_a_folder_and_a_line(tmp_path: Path) -> None:
     assert "operator.factor=2: not used by technique=text_to_image" in run(
         "model=analytic", "scheduler.steps=2", "metric=none", "operator.factor=2"
     )
+
+
+def test_mistakes_come_in_one_order(config: Callable[..., dict[str, Any]]) -> None:
+    """Not in that of a set, which is another in each process."""
+    raw = config(technique="inpaint")
+    own = [name for name in groups() if name not in ("tracker", "model", "technique")]
+    for name in own:
+        raw[name]["no_such_key"] = 1
+    with pytest.raises(BadInput) as error:
+        freeze(raw, {})
+    told = [message.partition(".")[0] for message in error.value.messages if "no_such_key" in message]
+    assert told == sorted(own) and len(own) >= 6

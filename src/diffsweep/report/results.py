@@ -128,7 +128,7 @@ class Results:
         metric: the metrics, by default all. rows, cols: the axes to sort by, and those laid out as columns. over:
         further axes to average over. repeats: the fewest that have an interval. BadInput for a name that is not there.
         """
-        _require_repeats(repeats)
+        require_repeats(repeats)
         names = None if metric is None else _listed(metric)
         arranged = (_listed(stat), _listed(rows), _listed(cols), _listed(over))
         return Summary(summarise(self.frame, names, *arranged, fewest=repeats), self.name)
@@ -148,8 +148,8 @@ class Results:
         axis: by default every one of 2 to 10 values; baseline: by default its first value; test: wilcoxon or sign.
         BadInput where there is nothing to compare.
         """
-        _require_repeats(repeats)
-        base = None if baseline is None else shown(plain(baseline))
+        require_repeats(repeats)
+        base = None if baseline is None else shown(as_python(baseline))
         names = None if metric is None else _listed(metric)
         found = comparison.compare(self.frame, names, axis, base, test, _listed(over), repeats)
         if not found:
@@ -264,7 +264,7 @@ class Results:
         raise BadInput(f"{counted('cell', len(found))} fit; also give {', '.join(free)}")
 
 
-def _require_repeats(repeats: Any) -> None:
+def require_repeats(repeats: Any) -> None:
     if not isinstance(repeats, int) or repeats < 2:
         raise BadInput(f"repeats={repeats}: must be a whole number, 2 or more: the repeats that an interval takes")
 
@@ -273,19 +273,19 @@ def _listed(names: str | Sequence[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def plain(value: Any) -> Any:
-    """A value as Python's own: of numpy, pandas, a path."""
+def as_python(value: Any) -> Any:
+    """A value as Python's own: of numpy, pandas, a path; arrays as lists."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, tuple):
-        return tuple(plain(item) for item in value)
+        return tuple(as_python(item) for item in value)
     return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _same(one: Any, other: Any) -> bool:
     """Whether a value given is that of an axis: 1 and 1.0 are one, true is none of them; a tuple is a list, what is
     missing in a frame is null, and a text may be the one that a frame shows."""
-    one = plain(one)
+    one = as_python(one)
     one = list(one) if isinstance(one, tuple) else one
     if pd.api.types.is_scalar(one) and pd.isna(one):
         one = None

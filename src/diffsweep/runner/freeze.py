@@ -112,7 +112,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     problems = _Problems()
     values = _values(config, problems)
     parts: dict[str, Any] = {}
-    for group in groups().keys() - {*AROUND}:
+    for group in (name for name in groups() if name not in AROUND):  # in order, as messages are
         with problems.under():
             parts[group] = build(group, config.get(group), values["plugins"] or ())
     stage: Stage | None = None
