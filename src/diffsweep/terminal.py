@@ -81,6 +81,10 @@ class Terminal(Progress):
     def report(self, report: Report, own: Collection[str] | None) -> None:
         show(report, own)
 
+    def elsewhere(self, folder: Path) -> None:
+        show_stored(folder)
+        print(f"{folder}/: report.html and all other files, written by another worker")
+
 
 def show(report: Report, own: Collection[str] | None = None) -> None:
     """The table in the terminal, then the cells that failed and why, and where the files are. own: the cells of this
