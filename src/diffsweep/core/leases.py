@@ -33,10 +33,14 @@ from typing import Any
 from diffsweep.core import files
 
 GRACE = 60.0  # seconds of silence after which a worker counts as dead
-BEATS = 6  # in this time
+BEATS = 12  # in this time
 STUCK = 900.0  # seconds after which a worker that beats, and says that it works, counts as dead without progress
 POLL = 0.2  # seconds between two looks at what others do
+SOON = 2.0  # seconds for the last that a process tells
 LEFT = "left"  # the state of a worker that has given all its leases back
+
+
+_open: set[Leases] = set()  # of this process
 
 
 class Gone(Exception):
@@ -105,12 +109,14 @@ class Leases:
         for part in ("claims", "done", "workers"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         self.tell()
+        _open.add(self)
         self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._ended.set()
         self.leave()
+        _open.discard(self)
         self._thread.join()
 
     def leave(self) -> None:
@@ -233,6 +239,15 @@ class Leases:
         except FileNotFoundError:
             raise Gone(self.folder) from None
         return (self.folder / part / name for name in names if not name.startswith("."))
+
+
+def leave_all() -> None:
+    """Give back all leases of this process, which is about to end; not for ever where a disk does not answer."""
+    threads = [Thread(target=leases.leave, daemon=True) for leases in [*_open]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SOON)
 
 
 def done_at(folder: Path) -> frozenset[str]:

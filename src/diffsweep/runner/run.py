@@ -351,6 +351,7 @@ class Sweep:
         sampler = Sampler(self.store, device, self.shape.rows, self.plan.trajectory, self.this)
         first = len(shared.leases.workers()) - 1  # each worker begins with another model
         numbers = [(first + number) % len(shared.groups) for number in range(len(shared.groups))]
+        waits = ""
         while True:
             shared.leases.state = SAMPLING
             for number in numbers:
@@ -358,7 +359,8 @@ class Sweep:
             if shared.over:
                 return
             shared.leases.state = WAITING
-            self.listener.waits(shared.waits_for)
+            if shared.waits_for != waits:
+                self.listener.waits(waits := shared.waits_for)
             shared.wait()
 
     def _sample_group(self, shared: Shared, number: int, asked: Mapping[str, Cell], sampler: Sampler) -> None:
