@@ -45,6 +45,7 @@ from hydra_plugins.diffsweep_fused._loader import checked_composition
 
 if TYPE_CHECKING:
     from diffsweep.runner.listener import Listener
+    from diffsweep.runner.run import Start
     from diffsweep.tracker.session import Session
 
 Raw = tuple[dict[str, Any], dict[str, Any]]
@@ -149,8 +150,9 @@ class Task:
             config = config | {"sweep": {**config.get("sweep", {}), "name": name}}
         return config, axes
 
-    def many(self, cells: list[Raw], joins: bool = False) -> list[Status]:
-        """Run the cells; their statuses. joins: beside those that other processes run."""
+    def many(self, cells: list[Raw], joins: bool = False, start: Start | None = None) -> list[Status]:
+        """Run the cells; their statuses. joins: beside those that other processes run; start: starts workers that
+        sample in place of this process."""
         from diffsweep.runner.run import run_sweep  # heavy: imported once there is something to run
         from diffsweep.terminal import Terminal
 
@@ -163,7 +165,7 @@ class Task:
         )
         try:
             before = () if joins else self.launched
-            outcome = run_sweep(cells, name, self.command, before, joins, self.session, listener)
+            outcome = run_sweep(cells, name, self.command, before, joins, self.session, listener, start)
         except SystemExit as stop:  # nothing below may end the process, least of all with 0
             raise RuntimeError(f"SystemExit({stop})") from stop
         self.session = outcome.session
@@ -191,7 +193,7 @@ class Task:
 class Composed(Task):
     """In place of the task: what a command line comes to, which nobody runs."""
 
-    def many(self, cells: list[Raw], joins: bool = False) -> list[Status]:
+    def many(self, cells: list[Raw], joins: bool = False, start: Start | None = None) -> list[Status]:
         self.launched += cells
         return [Status("composed", Path(), "") for _ in cells]
 

@@ -11,20 +11,22 @@ loads no model, and no torch.
 from __future__ import annotations
 
 import shlex
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from diffsweep.core.failures import Failures
-from diffsweep.core.leases import Gone, Leases, clear, done_at
+from diffsweep.core.failures import Failures, reason
+from diffsweep.core.leases import POLL, Gone, Leases, clear, done_at
 from diffsweep.core.locks import Busy
 from diffsweep.core.problems import BadInput, require
 from diffsweep.core.text import counted
 from diffsweep.metric import measured_sweep, score
-from diffsweep.runner import preflight, shape
+from diffsweep.runner import handed, preflight, shape
 from diffsweep.runner.background import Background
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.identity import as_typed
@@ -33,13 +35,16 @@ from diffsweep.runner.lots import lots
 from diffsweep.runner.plan import Plan, Raw, axes_of, plan
 from diffsweep.runner.sampling import Ended, Run, Sampler, without_base
 from diffsweep.runner.shape import Agreed, Shape
-from diffsweep.runner.shared import MEASURING, SAMPLING, SHAPE, WAITING, Shared, workplace
+from diffsweep.runner.shared import LEAD, LOGS, MEASURING, SAMPLING, SHAPE, WAITING, Shared, workplace
 from diffsweep.store import document
 from diffsweep.store.cells import Store
 from diffsweep.store.schema import Absent, CellEntry, Damaged, Document, RunEntry
 
 if TYPE_CHECKING:
     from diffsweep.tracker.session import Session
+
+
+LOOK = 5.0  # seconds between two looks at the processes of workers
 
 
 @dataclass(frozen=True)
@@ -69,17 +74,20 @@ def run_sweep(
     joins: bool = False,
     session: Session | None = None,
     listener: Listener | None = None,
+    start: Start | None = None,
 ) -> Outcome:
     """Plan, sample what is missing, measure, and write a sweep's files.
 
     raw: a composed configuration and its axes for each cell; before: those of earlier launches of the same sweep (an
     optimising sweeper's). joins: the cells that sweep.json lists already stay in it, for launchers that run each cell
     in a process of its own. session: that of the earlier launches. listener: hears how it goes on; without one, nobody
-    does. Raises BadInput before a model is loaded.
+    does. start: starts workers that sample in place of this process. Raises BadInput before a model is loaded.
     """
     own, listener = plan(raw, name), Listener() if listener is None else listener
     whole = plan([*before, *raw], name) if before else own
     sweep = Sweep(whole, command, joins, session, bool(before), listener)
+    if start:
+        sweep.hands_over = Handing([*before, *raw], start)
     try:
         sweep.run()
     except BaseException:
@@ -91,8 +99,39 @@ def run_sweep(
     return Outcome(ids, statuses, sweep.folder, sweep.session, sweep.unmeasured, sweep.undrawn)
 
 
+class Crew(Protocol):
+    """Workers that were started."""
+
+    @property
+    def told(self) -> str:
+        """What they are, in words."""
+        ...
+
+    @property
+    def stop(self) -> str:
+        """How to stop them: a command."""
+        ...
+
+    def alive(self) -> bool:
+        """Whether one of them runs, or is still to."""
+        ...
+
+
+Start = Callable[[Path], Crew]
+"""Starts workers that take part in the work of a folder."""
+
+
+@dataclass(frozen=True)
+class Handing:
+    """What is handed over to workers, and how they are started."""
+
+    raw: Sequence[Raw]
+    start: Start
+
+
 class Sweep:
-    """One sweep's state while it runs."""
+    """One sweep's state while it runs. hands_over: where other processes sample; follows: whether this process is one
+    of these, and leads them only where nobody else does."""
 
     def __init__(
         self,
@@ -122,6 +161,9 @@ class Sweep:
         self.before = done_at(self.workplace)  # before this run looks at the store
         self.shared: Shared | None = None
         self.leads = True
+        self.hands_over: Handing | None = None
+        self.follows = False
+        self.next_look = 0.0  # at the workers that were started
         self.background: Background | None = None
         self.earlier = self._earlier(self.listener.note)
         self.in_parts = joins or in_parts or self.earlier.get("in_parts", False)
@@ -156,6 +198,15 @@ class Sweep:
                 "sheets would not show any more; give another sweep.name, or sweep.replace=true (stored cells stay)"
             )
 
+    def follow(self) -> int:
+        """Take part in a sweep that another process leads; the exit code."""
+        self.follows = True
+        missing = [cell for cell in {cell.id: cell for cell in self.plan.cells}.values() if not self._kept(cell)]
+        if missing:
+            before = {cell.id: cell for one in missing for cell in self._before(one)} | {c.id: c for c in missing}
+            self._share([*before.values()])
+        return 1 if self.failures else 0
+
     def run(self) -> None:
         try:
             self._run()
@@ -182,7 +233,7 @@ class Sweep:
         missing = [cell for cell in distinct.values() if not self._kept(cell)]
         kept = len(distinct) - len(missing)
         number = len(self.plan.cells)
-        if left and not self.joins:
+        if left and not self.joins and not self.follows:
             others = counted("other cell", left)
             self.listener.note(f"note: {self.plan.name} had {others}, still stored, which its files no longer show")
         before = {cell.id: cell for one in missing for cell in self._before(one)}
@@ -200,12 +251,15 @@ class Sweep:
 
     def _share(self, wanted: Sequence[Cell]) -> None:
         """Sample these cells, with whatever other workers are at them."""
-        device, room = self._ready(wanted)
+        ready = None if self.hands_over or self.follows else self._ready(wanted)
         reasons: dict[str, str] = {}
         while wanted:
             try:
-                with Leases(self.workplace, self.plan.grace) as leases:
-                    self._take_part(leases, wanted, device, room)
+                with Leases(self.workplace, self.plan.grace) as leases, _telling(leases):
+                    if self.hands_over:
+                        self._direct(leases, wanted)
+                    else:
+                        self._take_part(leases, wanted, *(ready or self._ready(wanted)))
                 return
             except Gone:  # another worker has finished the sweep, or the work folder was removed
                 reasons = self._reasons()
@@ -246,11 +300,9 @@ class Sweep:
         """Sample what other workers do not, and lead them where nobody else does."""
         self.shape = self._agreed(leases, room, device)
         self.this.note(self.shape.rows)
-        cells = {cell.id: cell for one in self.plan.cells for cell in one.cascade}
-        groups = lots(cells.values(), self.shape.kept)
         asked = {cell.id: cell for cell in wanted}
-        shared = Shared(leases, groups, asked.keys(), self._kept, self.plan.retries, self.before, self._hear)
-        self.shared, self.leads = shared, shared.lead
+        shared = self.shared = self._lots(leases, asked.keys())
+        self.leads = not self.follows and shared.lead
         written = None
         if self.leads:
             self._begin_tracking()
@@ -268,10 +320,75 @@ class Sweep:
                 self._write()
         if not self.leads:
             self._measure_own(device)
-        self._wait_for_the_others()
-        self._learn(shared, asked.values())
+        if self._leads_at_the_end():
+            self._finish(shared, asked.values())
+
+    def _lots(self, leases: Leases, asked: AbstractSet[str]) -> Shared:
+        cells = {cell.id: cell for one in self.plan.cells for cell in one.cascade}
+        groups = lots(cells.values(), self.shape.kept)
+        return Shared(leases, groups, asked, self._kept, self.plan.retries, self.before, self._hear)
+
+    def _finish(self, shared: Shared, asked: Iterable[Cell]) -> None:
+        self._learn(shared, asked)
         self._report()
-        clear(leases.folder)
+        clear(shared.leases.folder)
+
+    def _direct(self, leases: Leases, wanted: Sequence[Cell]) -> None:
+        """Have workers that are started for it sample these cells, and lead them."""
+        assert self.hands_over is not None
+        leases.state = WAITING
+        self.leads = leases.take(LEAD, leases.claims().get(LEAD))
+        if self.leads:
+            self._begin_tracking()
+            written = self._write()
+        handed.write(leases.folder, self.hands_over.raw, self.plan.name, self.command)
+        asked = {cell.id: cell for cell in wanted}
+        crew = self.hands_over.start(leases.folder)
+        self.listener.note(crew.told)
+        try:
+            with self._heard(wanted), self._in_background(written if self.leads else None, asked, None) as background:
+                self.background = background
+                self.listener.waits("waiting for the first worker")
+                while SHAPE not in leases.settled():
+                    self._require_workers(leases, crew)
+                    time.sleep(POLL)
+                there = Agreed.read(leases.text(SHAPE))
+                self.shape = Shape(there.kept, there.rows)
+                shared = self.shared = self._lots(leases, asked.keys())
+                self.listener.begins()
+                while not shared.over:
+                    self._require_workers(leases, crew)
+                    shared.wait()
+        except KeyboardInterrupt:
+            self.listener.note(f"the workers go on, and the last one reports; to stop them: {crew.stop}")
+            self.listener.note(f"to see how far they are: diffsweep-results watch {shlex.quote(self.plan.name)}")
+            raise
+        finally:
+            if self.leads:
+                self._write()
+        if self._leads_at_the_end():
+            self._finish(shared, asked.values())
+
+    def _require_workers(self, leases: Leases, crew: Crew) -> None:
+        """Raise what ended the workers, where none is left. Looks every few seconds: it may cost a command."""
+        if time.monotonic() < self.next_look:
+            return
+        self.next_look = time.monotonic() + LOOK
+        if crew.alive():
+            return
+        if self.shared:
+            self.shared.look()
+            if self.shared.over:
+                return
+        workers = [worker for worker in leases.workers().values() if worker.name != leases.name]
+        if any(leases.alive(worker.name) for worker in workers):
+            return
+        ended = [worker.told["error"] for worker in workers if worker.told.get("error")]
+        mistakes = dict.fromkeys(message for error in ended if error["code"] == 2 for message in error["messages"])
+        if mistakes:
+            raise BadInput(mistakes)
+        reasons = dict.fromkeys(message for error in ended for message in error["messages"])
+        raise Busy("; ".join([f"no worker is left; their logs are in {self.folder / LOGS}", *reasons]))
 
     def _ready(self, wanted: Sequence[Cell]) -> tuple[str, dict[str, int]]:
         """The device, and the rows of a call that fit it; BadInput where something lacks."""
@@ -412,20 +529,21 @@ class Sweep:
 
     @contextmanager
     def _in_background(
-        self, sweep: Document | None, coming: Collection[str], device: str
+        self, sweep: Document | None, coming: Collection[str], device: str | None
     ) -> Iterator[Background | None]:
         """Measure finished cells in a thread while others are sampled: where a tracker logs them, and where another
-        worker leads, who then finds them measured. sweep: what the leader has written."""
+        worker leads, who then finds them measured. sweep: what the leader has written; device: of this worker, None
+        where others measure."""
         session = self.session if self.leads else None
         if self.joins or (self.leads and not session):
             yield None
             return
 
         def each(cell_ids: list[str]) -> None:
-            if preflight.beside(device):  # a metric that fails here is reported when the rest is measured
+            if device is not None and preflight.beside(device):  # a metric that fails is reported at the end
                 score(self.store, cell_ids, self.plan.metrics.metrics, device, Failures(), shows=False)
-                if session and sweep:
-                    session.cells(sweep, cell_ids)
+            if session and sweep and (device is None or preflight.beside(device)):
+                session.cells(sweep, cell_ids)
 
         with Background(each) as background:
             for cell in sweep["cells"] if sweep else ():
@@ -441,18 +559,21 @@ class Sweep:
         own = [cell_id for cell_id in self.stored & self.shared.ended if cell_id in self.planned]
         score(self.store, own, self.plan.metrics.metrics, device, Failures(), shows=False)
 
-    def _wait_for_the_others(self) -> None:
-        """The leader waits for those that still work, the others for the leader, who removes the work folder (Gone);
-        where it is dead, one of them leads."""
+    def _leads_at_the_end(self) -> bool:
+        """Whether this worker is to report, once no other is at work. Who does not lead waits for the leader, who
+        removes the work folder (Gone), and leads where that one is dead; a worker that was started for it just ends."""
         assert self.shared is not None
         leases = self.shared.leases
         leases.state = WAITING
         leases.tell()
         while not (self.leads or self.shared.lead):
+            if self.follows:
+                return False
             self.shared.wait()
         self.leads = True
         while any(worker.state in (SAMPLING, MEASURING) for worker in self.shared.workers()):
             self.shared.wait()
+        return True
 
     def _learn(self, shared: Shared, asked: Iterable[Cell]) -> None:
         """Find what other workers have stored, and why others' cells have failed."""
@@ -553,6 +674,19 @@ class Sweep:
             self.session.report(written, report)
         elif told := self.plan.tracker.log(self.store, written, report):
             self.listener.note(told)
+
+
+@contextmanager
+def _telling(leases: Leases) -> Iterator[None]:
+    """Within, an error is shown to those who wait for this worker."""
+    try:
+        yield
+    except Gone:
+        raise
+    except Exception as error:
+        messages = list(error.messages) if isinstance(error, BadInput) else [reason(error)]
+        leases.more["error"] = {"code": 2 if isinstance(error, BadInput) else 1, "messages": messages}
+        raise
 
 
 class _Heard:

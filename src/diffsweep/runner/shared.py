@@ -30,6 +30,7 @@ from diffsweep.runner.cell import Cell
 from diffsweep.runner.lots import Lot
 
 LEAD, SHAPE = "lead", "shape"  # keys
+LOGS = "logs"  # beside the sweep's files
 SAMPLING, MEASURING, WAITING = "sampling", "measuring", "waiting"  # states of a worker
 LOOK = 1.0  # seconds between two looks at what others do, while this worker works
 SHARE = 0.03  # of its time at most
@@ -124,7 +125,7 @@ class Shared:
 
     def wait(self) -> None:
         """Let a moment pass, and look."""
-        time.sleep(POLL)
+        time.sleep(max(POLL, self._next - LOOK - time.monotonic()))
         self.look()
 
     @property
