@@ -42,7 +42,7 @@ def act(workplace: Path) -> int:
         print(f"{workplace}: nothing is left to do", file=sys.stderr)
         return 0
     os.chdir(given.place)
-    sweep = Sweep(plan(given.raw, given.name), given.command, listener=Log(sys.stderr))
+    sweep = Sweep(plan(given.raw, given.name), given.command, listener=Log(sys.stderr.write))
     if sweep.workplace.resolve() != workplace.resolve():
         raise BadInput(
             f"{workplace}: the plan comes to other cells here than where it was made: another version of diffsweep or "

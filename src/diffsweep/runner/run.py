@@ -31,6 +31,7 @@ from diffsweep.runner.background import Background
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.identity import as_typed
 from diffsweep.runner.listener import Listener
+from diffsweep.runner.log import Log
 from diffsweep.runner.lots import lots
 from diffsweep.runner.plan import Plan, Raw, axes_of, plan
 from diffsweep.runner.sampling import Ended, Run, Sampler, without_base
@@ -252,6 +253,9 @@ class Sweep:
     def _share(self, wanted: Sequence[Cell]) -> None:
         """Sample these cells, with whatever other workers are at them."""
         ready = None if self.hands_over or self.follows else self._ready(wanted)
+        if not self.follows:  # whose own log is what it prints
+            self.listener = log = Log(self._append_to_log, self.listener)
+            log.line(self.command)
         reasons: dict[str, str] = {}
         while wanted:
             try:
@@ -265,6 +269,10 @@ class Sweep:
                 reasons = self._reasons()
                 wanted = [cell for cell in wanted if not self._kept(cell) and cell.id not in reasons]
         self._ended_elsewhere(reasons)
+
+    def _append_to_log(self, line: str) -> None:
+        with suppress(OSError), (self.folder / "sweep.log").open("a", encoding="utf-8") as file:
+            file.write(line)
 
     def _begin_tracking(self) -> None:
         if self.session is None and hasattr(self.plan.tracker, "begin"):

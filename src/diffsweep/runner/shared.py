@@ -158,9 +158,9 @@ class Shared:
             elif self.leases.take(self._key(lot)):
                 cells = self._begun(self._key(lot), lot.cells)
         free += reversed(blocked)
-        return cells or (() if free else self._left(number))
+        return cells or self._left(number) or (() if free else None)
 
-    def _left(self, number: int) -> Sequence[Cell] | None:
+    def _left(self, number: int) -> Sequence[Cell]:
         """What dead workers have left of a model's cells, and what has failed elsewhere."""
         for lot in self.groups[number]:
             key = self._key(lot)
@@ -175,11 +175,12 @@ class Shared:
                 continue
             if self.leases.take(key, self._claims.get(key)) and (cells := self._begun(key, [cell])):
                 return cells
-        return None
+        return ()
 
     def _begun(self, key: str, cells: Sequence[Cell]) -> list[Cell]:
         """Those of the claimed cells that are to be sampled."""
         found = [cell for cell in cells if cell.id in self._asked and not self._kept(cell)]
+        self._claims.setdefault(key, 0)
         self._mine[key] = {cell.id for cell in found}
         self._under |= dict.fromkeys(self._mine[key], key)
         self._settle_if_done(key)
