@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from diffsweep.tracker.session import Session
 
 
+ERRORS = "errors"  # tracebacks, beside the sweep's files
 LOOK = 5.0  # seconds between two looks at the processes of workers
 
 
@@ -326,6 +327,8 @@ class Sweep:
             self._tell_run()
             if self.leads:
                 self._write()
+            else:
+                self.failures.write(self.folder / ERRORS, None)
         if not self.leads:
             self._measure_own(device)
         if self._leads_at_the_end():
@@ -666,7 +669,10 @@ class Sweep:
         self.store.damaged.clear()  # mended by now, or found again
         with measured_sweep(self.store, self.folder, self.document, done, metrics, device) as measured:
             self.unmeasured, written = measured.failed, measured.document
-            tracebacks = [failed.write(self.folder / "errors", written) for failed in (self.failures, self.unmeasured)]
+            errors = self.folder / ERRORS
+            tracebacks = [failed.write(errors, written) for failed in (self.failures, self.unmeasured)]
+            if tracebacks[0] is None and self.failures and errors.is_dir():  # of other workers
+                tracebacks[0] = errors
             report = write_all(self.store, written)
         self.listener.report(report, {cell.id for cell in self.plan.cells} if self.joins else None)
         for line in self.store.damage_report(mend=True):
