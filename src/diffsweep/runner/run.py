@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from diffsweep.core.failures import Failures, reason
+from diffsweep.core.failures import ERRORS, Failures, reason
 from diffsweep.core.leases import POLL, Gone, Leases, clear, done_at
 from diffsweep.core.locks import Busy
 from diffsweep.core.problems import BadInput, require
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from diffsweep.tracker.session import Session
 
 
-ERRORS = "errors"  # tracebacks, beside the sweep's files
 LOOK = 5.0  # seconds between two looks at the processes of workers
 
 
