@@ -8,6 +8,7 @@ import stat
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from os.path import lexists
@@ -337,6 +338,19 @@ def watch(stored: Stored, keys: Mapping[str, str]) -> int:
     return 1
 
 
+def stop(stored: Stored, keys: Mapping[str, str]) -> int:
+    from diffsweep.core.leases import Gone
+    from diffsweep.runner.shared import stop
+
+    number = 0
+    for place in (stored.folder / "work").glob("[!.]*"):
+        with suppress(Gone):
+            number += stop(place)
+    told = "they end within seconds, and what they have stored stays" if number else "nobody is at work"
+    print(f"{stored.folder}/: {counted('worker', number)}: {told}")
+    return 0
+
+
 def export(stored: Stored, keys: Mapping[str, str]) -> int:
     """A folder with an output_dir's layout, so that every command works there, or a zip file of one. What is damaged
     stays behind, and so does what is no file of ours: links, and scratch of processes that were killed."""
@@ -435,6 +449,7 @@ COMMANDS = {
     "report": Command(report, ("embed",)),
     "score": Command(score, ("metric", "judge", "features", "references", "missing", "device", "force", "plugins")),
     "watch": Command(watch, ("every",)),
+    "stop": Command(stop),
     "verify": Command(verify, ("all",)),
     "export": Command(export, ("to",)),
     "sync": Command(sync, ("project", "entity", "mode", "granularity", "tags")),

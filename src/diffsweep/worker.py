@@ -69,7 +69,7 @@ class Job:
         if code == 128 + signal.SIGTERM:  # preempted: a job that ends by itself now is not requeued
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(KILLED)
-        if code:
+        if code not in (0, 128 + signal.SIGINT):  # asked to stop
             raise RuntimeError(f"the worker ended with exit code {code}; its log says why")
         return code
 

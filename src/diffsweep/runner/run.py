@@ -108,11 +108,6 @@ class Crew(Protocol):
         """What they are, in words."""
         ...
 
-    @property
-    def stop(self) -> str:
-        """How to stop them: a command."""
-        ...
-
     def alive(self) -> bool:
         """Whether one of them runs, or is still to."""
         ...
@@ -370,8 +365,9 @@ class Sweep:
                     self._require_workers(leases, crew)
                     shared.wait()
         except KeyboardInterrupt:
-            self.listener.note(f"the workers go on, and the last one reports; to stop them: {crew.stop}")
-            self.listener.note(f"to see how far they are: diffsweep-results watch {shlex.quote(self.plan.name)}")
+            name = shlex.quote(self.plan.name)
+            self.listener.note("the workers go on, and the last one reports")
+            self.listener.note(f"diffsweep-results watch {name} shows how far they are, stop {name} stops them")
             raise
         finally:
             if self.leads:

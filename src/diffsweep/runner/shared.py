@@ -5,6 +5,7 @@
         claims/0-7.0                 who samples a lot of cells, the eighth of the first model's
         done/0-7                     a lot whose cells are all stored, or have failed
         done/<cell>.failed0          why a cell failed the first time, and where
+        done/stop.0                  a request to all workers that were there to end
         done/shape                   the batch shape, the threads and the device that all workers have in common
 
 A worker claims lots while its engine has room for them. While others are at work it leaves them their part of what
@@ -29,7 +30,7 @@ from diffsweep.core.text import counted
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.lots import Lot
 
-LEAD, SHAPE = "lead", "shape"  # keys
+LEAD, SHAPE, STOP = "lead", "shape", "stop."  # keys
 LOGS = "logs"  # beside the sweep's files
 SAMPLING, MEASURING, WAITING = "sampling", "measuring", "waiting"  # states of a worker
 LOOK = 1.0  # seconds between two looks at what others do, while this worker works
@@ -42,6 +43,20 @@ def workplace(folder: Path, *decides: Any) -> Path:
     """Where the workers of a sweep (its folder) meet that do the same."""
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
     return folder / "work" / digest[:12]
+
+
+def stops(settled: AbstractSet[str]) -> int:
+    """How often the workers of this work were asked to stop. settled: what is done of it."""
+    return sum(name.startswith(STOP) for name in settled)
+
+
+def stop(place: Path) -> int:
+    """Ask the workers that meet in this folder to stop; how many are alive."""
+    leases = Leases(place)
+    alive = sum(leases.alive(name) for name in leases.workers())
+    if alive:
+        leases.settle(f"{STOP}{stops(leases.settled())}")
+    return alive
 
 
 class Shared:
@@ -76,6 +91,7 @@ class Shared:
         self._settled: set[str] = set()
         self._stale = {*self._lacking(before)}
         self._next = 0.0  # when it looks at the others again
+        self._stops = stops(self.leases.settled())  # that were meant for workers before it
         self._rows: dict[str, int] = {}  # of the others
         self._live = 1
         self._heard: Heard | None = None
@@ -98,6 +114,8 @@ class Shared:
         """See what the others have done since the last look."""
         began = time.monotonic()
         settled = self.leases.settled()
+        if stops(settled) > self._stops:
+            raise KeyboardInterrupt("diffsweep-results stop")
         new, self._settled = settled - self._settled, settled
         self._claims = self.leases.claims()
         for name in sorted(new):

@@ -1,11 +1,12 @@
-"""The launchers `local` and `slurm`: the fused launcher, with workers that sample in place of the process that plans.
+"""The launchers `local`, `slurm` and `ray`: the fused launcher, with workers that sample in its process's place.
 
 The process that plans leads: it shows one progress bar over all workers, and reports at the end. Where it is stopped,
 the workers go on, and the last one reports.
 """
 
+import ctypes
 import os
-import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from diffsweep.core.problems import BadInput
+from diffsweep.core.text import in_one_line
 from hydra_plugins.diffsweep_fused.fused import FusedLauncher
 
 MODULE = "hydra_plugins.diffsweep_fused.workers"
@@ -55,7 +57,19 @@ class SlurmConf:
     options: dict[str, Any] | None = None
 
 
-for name, node in {"local": LocalConf, "slurm": SlurmConf}.items():
+@dataclass
+class RayConf:
+    """workers: how many, each with so many GPUs (auto: one where Ray has any) and CPUs; address: of a Ray that runs
+    (auto: on this machine); null starts one for this command, which ends with it."""
+
+    _target_: str = f"{MODULE}.RayLauncher"
+    workers: int = 1
+    gpus: Any = "auto"
+    cpus: float = 1
+    address: str | None = None
+
+
+for name, node in {"local": LocalConf, "slurm": SlurmConf, "ray": RayConf}.items():
     ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="diffsweep")
 
 
@@ -119,10 +133,6 @@ class Processes:
         number = len(self.processes)
         return f"{number} worker{'s' * (number > 1)} on this machine; logs: {self.logs}/worker-*.log"
 
-    @property
-    def stop(self) -> str:
-        return shlex.join(["kill", *(str(process.pid) for process in self.processes)])
-
     def alive(self) -> bool:
         return any(process.poll() is None for process in self.processes)
 
@@ -141,9 +151,7 @@ class SlurmLauncher(_Launcher):
 
     def __init__(self, workers: Any, setup: Any, options: Any, **asked: Any) -> None:
         super().__init__()
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-            raise BadInput(f"hydra.launcher.workers={workers}: must be a number of workers of at least 1")
-        self.workers, self.setup_lines, self.options, self.asked = workers, setup, options, asked
+        self.workers, self.setup_lines, self.options, self.asked = _number(workers), setup, options, asked
 
     def _start(self, workplace: Path) -> "Jobs":
         try:
@@ -158,8 +166,11 @@ class SlurmLauncher(_Launcher):
         except RuntimeError as error:
             raise BadInput(f"hydra/launcher=slurm: {error}") from None
         executor.update_parameters(**self._parameters())
-        with executor.batch():
-            jobs = [executor.submit(Job(str(workplace.absolute()))) for _ in range(self.workers)]
+        try:
+            with executor.batch():
+                jobs = [executor.submit(Job(str(workplace.absolute()))) for _ in range(self.workers)]
+        except submitit.core.utils.FailedJobError as error:
+            raise BadInput(f"hydra/launcher=slurm: sbatch refuses: {in_one_line(error)}") from None
         return Jobs(jobs, logs)
 
     def _parameters(self) -> dict[str, Any]:
@@ -193,10 +204,6 @@ class Jobs:
         number = len(self.jobs)
         return f"Slurm job {self._array}: {number} worker{'s' * (number > 1)}; logs: {self.logs}/{self._array}_*"
 
-    @property
-    def stop(self) -> str:
-        return f"scancel {self._array}"
-
     def alive(self) -> bool:
         """Whether Slurm has one queued or running: asked of squeue, which needs no accounting."""
         command = ["squeue", "--noheader", "--jobs", self._array, "--format", "%T"]
@@ -204,3 +211,82 @@ class Jobs:
         if asked.returncode:  # a job that Slurm has forgotten, or a Slurm that does not answer
             return "Invalid job id" not in asked.stderr
         return bool(asked.stdout.split())
+
+
+class RayLauncher(_Launcher):
+    """Workers as actors of Ray, which places them, and starts one again whose node is lost."""
+
+    def __init__(self, workers: Any, gpus: Any, cpus: float, address: str | None) -> None:
+        super().__init__()
+        if gpus != "auto" and not (isinstance(gpus, int | float) and gpus >= 0):
+            raise BadInput(f"hydra.launcher.gpus={gpus}: must be auto, or a number of GPUs of at least 0")
+        self.workers, self.gpus, self.cpus, self.address = _number(workers), gpus, cpus, address
+
+    def _start(self, workplace: Path) -> "Actors":
+        try:
+            import ray
+        except ImportError:
+            raise BadInput("hydra/launcher=ray: needs Ray: pip install 'diffsweep[ray]'") from None
+        if not ray.is_initialized():
+            try:
+                ray.init(self.address, namespace="diffsweep", include_dashboard=False, log_to_driver=False)
+            except ConnectionError as error:
+                raise BadInput(f"hydra.launcher.address={self.address}: {error}") from None
+        logs = _logs(workplace)
+        there: Any = ray
+        gpus = min(1, there.cluster_resources().get("GPU", 0)) if self.gpus == "auto" else self.gpus
+        kind: Any = ray.remote(num_gpus=gpus, num_cpus=self.cpus, max_restarts=-1, max_task_retries=-1)(Actor)
+        lasting = {"lifetime": "detached"} if self.address else {}
+        running = []
+        for k in range(self.workers):
+            actor = kind.options(**lasting).remote()
+            running.append((actor, actor.run.remote(str(workplace.absolute()), str(logs / f"worker-{k}.log"))))
+        return Actors(running, logs)
+
+
+class Actor:
+    """A worker's process, on the node and the cards that Ray chose."""
+
+    def run(self, workplace: str, log: str) -> int:
+        with Path(log).open("a") as file:
+            command = [sys.executable, "-m", "diffsweep.worker", workplace]
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_ends_with_its_parent,
+                check=False,
+            )
+        return done.returncode
+
+
+def _ends_with_its_parent() -> None:
+    """Have Linux send this process SIGTERM when its parent ends (PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class Actors:
+    """Workers that Ray runs."""
+
+    running: Sequence[tuple[Any, Any]]
+    logs: Path
+
+    @property
+    def told(self) -> str:
+        number = len(self.running)
+        return f"Ray: {number} worker{'s' * (number > 1)}; logs: {self.logs}/worker-*.log"
+
+    def alive(self) -> bool:
+        """Whether one of them runs, or waits for its place."""
+        import ray
+
+        return bool(ray.wait([task for _, task in self.running], num_returns=len(self.running), timeout=0)[1])
+
+
+def _number(workers: Any) -> int:
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise BadInput(f"hydra.launcher.workers={workers}: must be a number of workers of at least 1")
+    return workers
