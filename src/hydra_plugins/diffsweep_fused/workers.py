@@ -240,14 +240,16 @@ class RayLauncher(_Launcher):
         running = []
         for k in range(self.workers):
             actor = kind.options(**lasting).remote()
-            running.append((actor, actor.run.remote(str(workplace.absolute()), str(logs / f"worker-{k}.log"))))
+            log = str((logs / f"worker-{k}.log").absolute())
+            running.append((actor, actor.run.remote(str(workplace.absolute()), log, os.environ.get("PYTHONPATH", ""))))
         return Actors(running, logs)
 
 
 class Actor:
     """A worker's process, on the node and the cards that Ray chose."""
 
-    def run(self, workplace: str, log: str) -> int:
+    def run(self, workplace: str, log: str, path: str) -> int:
+        """path: PYTHONPATH of the process that plans, where a user's own parts may lie; Ray sets one of its own."""
         with Path(log).open("a") as file:
             command = [sys.executable, "-m", "diffsweep.worker", workplace]
             done = subprocess.run(
@@ -255,6 +257,7 @@ class Actor:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONPATH": path},
                 preexec_fn=_ends_with_its_parent,
                 check=False,
             )
