@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from diffsweep.report.table import Table
     from diffsweep.report.write import Report
+    from diffsweep.runner.forecast import Forecast
 
 MOST_SHOWN = 60  # settings in the terminal, and failures named there
 
@@ -80,6 +81,9 @@ class Terminal(Progress):
 
     def report(self, report: Report, own: Collection[str] | None) -> None:
         show(report, own)
+
+    def forecast(self, forecast: Forecast) -> None:
+        print(visible(str(forecast)))
 
 
 def show(report: Report, own: Collection[str] | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from diffsweep.report.write import Report
+    from diffsweep.runner.forecast import Forecast
 
 
 class Listener:
@@ -39,3 +40,6 @@ class Listener:
 
     def report(self, report: Report, own: Collection[str] | None) -> None:
         """The sweep's files are written. own: this process's cells, where other processes make the rest."""
+
+    def forecast(self, forecast: Forecast) -> None:
+        """What a sweep with `plan=true` would run and take. Nothing of it has run, and nothing will."""

@@ -32,7 +32,7 @@ MOST_STEPS = 10_000  # more than any schedule has: all are kept
 NAME = r"[\w,=@+-][\w.,=@+ -]{0,59}"  # of a sweep
 NAMES = "up to 60 letters, digits, space and any of . , = @ + - _ (no dot first)"
 _stamps: dict[Any, object] = {}  # of models' files, by the model's settings, as they were first read
-COMMON = ("device", "output_dir", "plugins", "confirm", *AROUND)
+COMMON = ("device", "output_dir", "plugins", "confirm", "plan", *AROUND)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,8 +3,8 @@ of launcher and sweeper is obeyed, texts stay as typed, and a sweep is counted b
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 from unittest.mock import patch
 
@@ -20,12 +20,15 @@ from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from diffsweep.core.problems import BadInput
+from diffsweep.model.hub import from_cache_alone
 from diffsweep.paths import shipped
 from hydra_plugins.diffsweep_fused._allowed import check_placed, check_typed, plain
 from hydra_plugins.diffsweep_fused._files import UserFiles
 from hydra_plugins.diffsweep_fused._grammar import count, one_sentence, texts_as_typed
+from hydra_plugins.diffsweep_fused._large import Large, some_cells
 
 MOST_CELLS = 100_000
 OWN = "config"  # conf/config.yaml
@@ -66,6 +69,7 @@ class Loader(ConfigLoaderImpl):
             except RecursionError:
                 raise BadInput("the configuration files' defaults lists name each other without an end") from None
             if run_mode == RunMode.MULTIRUN and validate_sweep_overrides:
+                self._foreseeable(config)
                 self._count(config)
         return config
 
@@ -90,6 +94,34 @@ class Loader(ConfigLoaderImpl):
             check_placed(plain(placed.config), f"{default.config_path}.yaml")
         return placed
 
+    def _foreseeable(self, config: DictConfig) -> None:
+        """BadInput where `plan=true` is asked of what is not planned as a whole."""
+        if OmegaConf.select(config, "plan") is not True:
+            return
+        chosen = config.hydra.runtime.choices
+        if not _expands(config):
+            raise BadInput(
+                f"plan=true: hydra/sweeper={chosen['hydra/sweeper']} chooses its cells while they run; leave it out, "
+                "and list values"
+            )
+        if _class(config, "launcher") != "FusedLauncher":
+            raise BadInput(
+                f"plan=true: hydra/launcher={chosen['hydra/launcher']} runs each cell on its own; leave it out: the "
+                "cells are the same, in shared model calls"
+            )
+
+    def _too_large(self, config: DictConfig, overrides: Collection[Override], counts: Mapping[str, int]) -> Large:
+        """The refusal of a sweep, which says what it would cost."""
+        from diffsweep.runner.rough import rough
+
+        cells, planned = math.prod(counts.values()), OmegaConf.select(config, "plan") is True
+        by_key = " x ".join(f"{key}: {n:,}" for key, n in counts.items() if n > 1)
+        cost = [f"{cells:,} cells ({by_key})"]
+        wrong = () if planned else (BadInput, HydraException, OmegaConfBaseException)  # told once they are meant
+        with suppress(*wrong), nullcontext() if planned else from_cache_alone():
+            cost += rough([*some_cells(self, config, overrides)], cells)
+        return Large.of(cost, MOST_CELLS, planned)
+
     def _count(self, config: DictConfig) -> None:
         """BadInput for a sweep so large that it was hardly meant; a note where a sentence was taken for a sweep."""
         if not _expands(config):
@@ -101,8 +133,7 @@ class Loader(ConfigLoaderImpl):
         counts = {key: count(override) for key, override in last.items()}
         cells = math.prod(counts.values())
         if cells > MOST_CELLS and OmegaConf.select(config, "confirm") is not True:
-            by_key = " x ".join(f"{key}: {n:,}" for key, n in counts.items() if n > 1)
-            raise BadInput(f"{cells:,} cells ({by_key}): above {MOST_CELLS:,}, say that they are meant: confirm=true")
+            raise self._too_large(config, last.values(), counts)
         holds_text = _holds_text(lines)
         for key, override in last.items():
             if (texts := one_sentence(override)) and holds_text(key.lstrip("+")):
@@ -151,8 +182,12 @@ def _chosen(repository: IConfigRepository, path: str, seen: set[str]) -> Iterato
 
 def _expands(config: DictConfig) -> bool:
     """Does the sweeper make a job of every combination? One that optimises asks for as many as it wants."""
-    name = str(OmegaConf.select(config, "hydra.sweeper._target_")).rpartition(".")[2]
-    return name in (BasicSweeper.__name__, "FusedSweeper")
+    return _class(config, "sweeper") in (BasicSweeper.__name__, "FusedSweeper")
+
+
+def _class(config: DictConfig, group: str) -> str:
+    """The name of the class that `hydra/GROUP` chooses."""
+    return str(OmegaConf.select(config, f"hydra.{group}._target_")).rpartition(".")[2]
 
 
 def _values(override: Override) -> Any:
