@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
@@ -41,7 +40,7 @@ def percent(share: float) -> str:
 
 def rounded(value: float) -> str:
     """A number to two digits: `0.083`, `8.3`, `42`, `1,200`."""
-    digits = 1 - math.floor(math.log10(abs(value))) if value else 0
+    digits = 1 - int(f"{value:.1e}".partition("e")[2]) if value else 0
     return f"{round(value, digits):,.{max(0, digits)}f}"
 
 
