@@ -116,8 +116,14 @@ def looped(model: Any) -> Callable[[], float]:
 def fused(model: Any, work: list[tuple[dict[str, Any], dict[str, Any]]]) -> Callable[[], float]:
     """The same cells through the runner, stored with their records; planning is in, reports are not."""
     from diffsweep.runner.plan import plan
-    from diffsweep.runner.run import Sweep
-    from diffsweep.runner.sampling import _models
+    from diffsweep.runner.sampling import Run, Sampler, _models
+    from diffsweep.runner.shape import fitting, wanted
+    from diffsweep.store.cells import Store
+
+    class Nobody:
+        def waits(self, what: str) -> None: ...
+        def begins(self) -> None: ...
+        def rows(self, number: int) -> None: ...
 
     def arm() -> float:
         with tempfile.TemporaryDirectory() as place:
@@ -126,10 +132,13 @@ def fused(model: Any, work: list[tuple[dict[str, Any], dict[str, Any]]]) -> Call
             began = time.perf_counter()
             whole = plan(work)
             _models[whole.cells[0].model, "cpu"] = model
-            sweep = Sweep(whole, "bench")
-            sweep._sample(whole.cells)
+            given, counted = iter([whole.cells]), Run()
+            rows = fitting(wanted(whole.cells), None, "cpu")
+            sampler = Sampler(Store(Path(place)), "cpu", rows, 0, counted)
+            for ended in sampler.run(whole.cells, lambda: next(given, None), Nobody()):
+                assert ended.error is None
             seconds = time.perf_counter() - began
-            arm.run = sweep.this  # type: ignore[attr-defined]
+            arm.run = counted  # type: ignore[attr-defined]
             return seconds
 
     return arm

@@ -48,7 +48,7 @@ class Runner:
         self.status = "done"
         self.before = lambda: None
 
-    def run_sweep(self, cells, name, command, before, joins, session, listener):
+    def run_sweep(self, cells, name, command, before, joins, session, listener, start):
         self.before()
         self.calls.append(SimpleNamespace(cells=cells, name=name, command=command, before=list(before)))
         self.cells += cells

@@ -56,6 +56,7 @@ Run = Callable[..., tuple[int, str, str]]
         (("prompt=red",), "1 cell: 0 stored, 1 to sample", "3 in at least 3 calls of 1 row"),
         (("-m", "seed=0,1,2"), "3 cells: 0 stored, 3 to sample", "9 in at least 3 calls of 3 rows"),
         (("-m", "seed=0,1,2", "hydra.sweeper.max_batch_size=2"), "3 cells: 0 stored, 3 to sample", "9 in at least 3"),
+        (("-m", "seed=0,1,2", "hydra/launcher=local"), "3 cells: 0 stored, 3 to sample", "9 in at least 3 calls"),
         (("-m", "seed=0,1,2", "hydra/sweeper=basic"), "3 cells: 0 stored, 3 to sample", "9 in at least 3 calls"),
     ],
     ids=lambda value: "_".join(value) if isinstance(value, tuple) else "",
@@ -69,6 +70,8 @@ def test_one_plan_is_shown_and_nothing_runs(
     assert [*here.iterdir()] == ([] if "hydra/sweeper=basic" not in words else [here / "multirun.yaml"])
     batches = "note: 2 batches of hydra.sweeper.max_batch_size, which share no model calls: more calls\n"
     assert (batches in err) == ("hydra.sweeper.max_batch_size=2" in words)
+    elsewhere = "note: the plan is for this machine; workers on others may take another time\n"
+    assert (elsewhere in err) == ("hydra/launcher=local" in words)
 
 
 def test_a_plan_is_called_as_its_run_is(diffsweep: Run, here: Path) -> None:

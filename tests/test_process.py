@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shlex
@@ -103,6 +104,28 @@ def test_a_signal_lets_go_and_has_its_exit_code(shell: Shell, tmp_path: Path, na
     assert done.returncode == 128 + getattr(signal, f"SIG{name}")
     assert done.stderr.decode() == f"it: stopped by SIG{name}\n"
     assert (tmp_path / "let_go").exists() and not (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize(("busy", "signals"), [("hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)", 1), ("let_go()", 2)])
+def test_what_does_not_let_go_is_ended_and_its_leases_are_free(
+    shell: Shell, tmp_path: Path, busy: str, signals: int
+) -> None:
+    """A long call of a library, which no signal interrupts; and cleaning up that takes longer than a second signal."""
+    body = f"""\
+import hashlib, subprocess
+from diffsweep.core.leases import Leases
+process.PATIENCE, process.TWICE = 2, 0.1
+def let_go():
+    try: time.sleep(99)
+    finally: time.sleep(99)
+with Leases(Path('work'), name='me'):
+    line = 'for i in 1 2; do sleep 0.5; kill -TERM {{0}}; [ $i = {signals} ] && break; done'
+    subprocess.Popen(['bash', '-c', line.format(os.getpid())])
+    {busy}
+"""
+    done = shell("$it", body, timeout=20)
+    assert done.returncode == 143 and not (tmp_path / "done").exists()
+    assert json.loads((tmp_path / "work/workers/me.json").read_bytes())["state"] == "left"
 
 
 @pytest.mark.parametrize("swallows", ["except BaseException: pass", "except BaseException as e: raise KeyError('no')"])

@@ -47,6 +47,7 @@ from hydra_plugins.diffsweep_fused._loader import checked_composition
 
 if TYPE_CHECKING:
     from diffsweep.runner.listener import Listener
+    from diffsweep.runner.run import Start
     from diffsweep.tracker.session import Session
 
 Raw = tuple[dict[str, Any], dict[str, Any]]
@@ -100,6 +101,7 @@ class Task:
         self.name: str | None = None
         self.launched: list[Raw] = []
         self.planned: list[list[Raw]] = []  # the batches of `plan=true`, which nobody runs
+        self.hands_over = False  # whether workers elsewhere would run them
         self.session: Session | None = None
 
     def end(self) -> None:
@@ -155,11 +157,12 @@ class Task:
             config = config | {"sweep": {**config.get("sweep", {}), "name": name}}
         return config, axes
 
-    def many(self, cells: list[Raw], joins: bool = False) -> list[Status]:
-        """Run the cells; their statuses. joins: beside those that other processes run. With `plan=true` they wait for
-        `foresee`."""
+    def many(self, cells: list[Raw], joins: bool = False, start: Start | None = None) -> list[Status]:
+        """Run the cells; their statuses. joins: beside those that other processes run; start: starts workers that
+        sample in place of this process. With `plan=true` the cells wait for `foresee`."""
         if cells[0][0].get("plan") is True:
             self.planned.append(cells)
+            self.hands_over = start is not None
             return [Status("planned", Path(), "") for _ in cells]
         from diffsweep.runner.run import run_sweep  # heavy: imported once there is something to run
 
@@ -172,7 +175,7 @@ class Task:
         )
         try:
             before = () if joins else self.launched
-            outcome = run_sweep(cells, name, self.command, before, joins, self.session, listener)
+            outcome = run_sweep(cells, name, self.command, before, joins, self.session, listener, start)
         except SystemExit as stop:  # nothing below may end the process, least of all with 0
             raise RuntimeError(f"SystemExit({stop})") from stop
         self.session = outcome.session
@@ -196,6 +199,8 @@ class Task:
             listener.note(
                 f"note: {number} batches of hydra.sweeper.max_batch_size, which share no model calls: more calls"
             )
+        if self.hands_over:
+            listener.note("note: the plan is for this machine; workers on others may take another time")
         listener.forecast(foresee(cells, given(at(cells[0][0], "sweep.name", AUTO)), self.command, listener))
 
     def _listener(self) -> Listener:
@@ -220,7 +225,7 @@ class Task:
 class Composed(Task):
     """In place of the task: what a command line comes to, which nobody runs."""
 
-    def many(self, cells: list[Raw], joins: bool = False) -> list[Status]:
+    def many(self, cells: list[Raw], joins: bool = False, start: Start | None = None) -> list[Status]:
         self.launched += cells
         return [Status("composed", Path(), "") for _ in cells]
 

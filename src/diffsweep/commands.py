@@ -304,6 +304,38 @@ def _problems(store: Any, ids: Iterable[str]) -> Iterator[str]:
                 line.append(base)
 
 
+def watch(stored: Stored, keys: Mapping[str, str]) -> int:
+    """A bar over all workers of a sweep, until it is finished or nobody is at work."""
+    import time
+
+    from tqdm.auto import tqdm
+
+    from diffsweep.runner.watch import watch
+
+    def done() -> list[str]:
+        return [cell_id for cell_id in ids if stored.store.is_complete(cell_id)]
+
+    every = float(keys.get("every", "1")) if re.fullmatch(r"\d+(\.\d+)?", keys.get("every", "1")) else 0.0
+    if every <= 0:
+        raise BadInput(f"every={keys['every']}: must be a number of seconds above 0")
+    ids = list(dict.fromkeys(cell["cell_id"] for cell in stored.sweep["cells"]))
+    before, first = len(done()), None
+    with tqdm(total=len(ids), initial=before, unit="cell", dynamic_ncols=True) as bar:
+        for seen in watch(stored.folder):
+            first = seen.cells if first is None else first
+            bar.n = min(len(ids), before + seen.cells - first)
+            bar.set_description_str(str(seen))
+            time.sleep(every)
+        bar.n = number = len(done())
+        bar.set_description_str(f"{number}/{len(ids)} cells")
+    if number == len(ids):
+        print(f"{stored.folder}/: all {counted('cell', number)} stored")
+        return 0
+    lacking = counted("cell", len(ids) - number)
+    print(f"{stored.folder}/: nobody is at work; not stored: {lacking}; to go on: {visible(stored.sweep['command'])}")
+    return 1
+
+
 def export(stored: Stored, keys: Mapping[str, str]) -> int:
     """A folder with an output_dir's layout, so that every command works there, or a zip file of one. What is damaged
     stays behind, and so does what is no file of ours: links, and scratch of processes that were killed."""
@@ -401,6 +433,7 @@ COMMANDS = {
     "figure": Command(figure, ("kind", "metric", "x", "y", "hue", "facet", "cost", "over", "cell", "keep")),
     "report": Command(report, ("embed",)),
     "score": Command(score, ("metric", "judge", "features", "references", "missing", "device", "force", "plugins")),
+    "watch": Command(watch, ("every",)),
     "verify": Command(verify, ("all",)),
     "export": Command(export, ("to",)),
     "sync": Command(sync, ("project", "entity", "mode", "granularity", "tags")),

@@ -3,7 +3,8 @@
 Sampling must not end because nobody reads the output: an output whose reader has left, or that was closed before the
 start, is discarded from then on. Characters that a terminal cannot show are replaced. A signal that
 asks the process to end raises `Stopped`; since a library may swallow that, or take it for an error of its own, the
-exit code follows the signal and not the exception.
+exit code follows the signal and not the exception. A process that does not come to raise it within some seconds, as in
+a long call of a library, gives its leases back and ends; at a second signal, at once.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ import shlex
 import signal
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from threading import Thread
 from types import FrameType
 from typing import Any, TextIO
 
+from diffsweep.core.leases import leave_all
 from diffsweep.core.locks import Busy
 from diffsweep.core.memory import Lacking, out_of_memory
 from diffsweep.core.packages import culprit, described
@@ -36,6 +40,9 @@ BUG = 70  # sysexits.h: an internal software error
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PLAIN = {"–": "-", "—": "-", "…": "...", "↑": "^", "↓": "v", "±": "+-", "×": "x", "█": "#", "─": "-", "│": "|"}
+
+PATIENCE = 10.0  # seconds for what runs when a signal comes
+TWICE = 0.5  # seconds within which a second signal is the first one, sent to a group and passed on by a parent too
 
 _received: int | None = None  # the first signal that asked this process to end
 
@@ -139,10 +146,53 @@ def stoppable() -> Iterator[None]:
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
     before = {n: signal.signal(n, _stop) for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)}
     try:
-        yield
+        with _watched({*before}):
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _watched(numbers: Collection[int]) -> Iterator[None]:
+    """Within, a thread hears of these signals too, and ends the process where the main thread does not."""
+    if os.name == "nt":  # there, nothing waits for a pipe
+        yield
+        return
+    hears, told = os.pipe()
+    os.set_blocking(told, False)
+    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    thread = Thread(target=_watch, args=(hears, numbers), name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(told)  # ends the thread
+        thread.join()
+        os.close(hears)
+
+
+def _watch(hears: int, numbers: Collection[int]) -> None:
+    """hears: gets a byte a signal, its number, as soon as it comes; the main thread may be in a call meanwhile."""
+    first, since = 0, 0.0
+    while True:
+        late = first and _received is None  # the main thread has not come to it
+        ready, _, _ = select.select([hears], [], [], PATIENCE if late else None)
+        if not ready:
+            _end_now(first)
+        for number in (received := os.read(hears, 64)):
+            if number in numbers and first and time.monotonic() - since > TWICE:
+                _end_now(first)
+            if number in numbers and not first:
+                first, since = number, time.monotonic()
+        if not received:
+            return
+
+
+def _end_now(number: int) -> None:
+    leave_all()
+    os._exit(128 + number)
 
 
 def check_stopped() -> None:
@@ -153,8 +203,9 @@ def check_stopped() -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     global _received
-    _received = _received or number
-    raise Stopped(number)
+    if _received is None:
+        _received = number
+        raise Stopped(number)
 
 
 # --- Ends

@@ -53,6 +53,7 @@ diffsweep-results: tables, sheets and reports of stored sweeps
                                     measure the stored pictures (default: metric=default), then write the files again.
                                     force: also what has been measured already. plugins: packages with metrics of your
                                     own
+  watch SWEEP [every=SECONDS]       a progress bar over all workers that are at it now, wherever they run
   verify SWEEP [all=true]           compare every stored file with its recorded hash. all: list every problem, not the
                                     first few of each kind
   export SWEEP to=FOLDER|FILE.zip   the sweep and its cells alone, to send or to keep, each file compared with its hash

@@ -82,6 +82,10 @@ class Terminal(Progress):
     def report(self, report: Report, own: Collection[str] | None) -> None:
         show(report, own)
 
+    def elsewhere(self, folder: Path) -> None:
+        show_stored(folder)
+        print(f"{folder}/: report.html and all other files, written by another worker")
+
     def forecast(self, forecast: Forecast) -> None:
         print(visible(str(forecast)))
 

@@ -139,7 +139,11 @@ WRONG = [
     ("engine__rows", "many", ["engine.rows=many: must be auto or a whole number"]),
     ("engine__rows", 2.5, ["engine.rows=2.5: must be auto or a whole number"]),
     ("engine__threads", "two", ["engine.threads=two: must be auto or a whole number"]),
-    ("engine__row", 3, ["engine.row: unknown key; it has rows, threads, trajectory; did you mean 'rows'?"]),
+    (
+        "engine__row",
+        3,
+        ["engine.row: unknown key; it has rows, threads, trajectory, retries, grace, devices; did you mean 'rows'?"],
+    ),
     (
         "grid__row",
         "seed",

@@ -28,11 +28,23 @@ class Failures(dict[str, str]):
             self[name] = reason(error)
             self._tracebacks[name] = "".join(traceback.format_exception(error))
 
-    def write(self, folder: Path, sweep: Mapping[str, Any]) -> Path | None:
+    def forget(self, name: str) -> None:
+        """What failed has succeeded since."""
+        self.pop(name, None)
+        self._tracebacks.pop(name, None)
+
+    def write(self, folder: Path, sweep: Mapping[str, Any] | None) -> Path | None:
         """Write each traceback into the folder, and remove those of what no longer fails in the sweep (what sweep.json
-        holds). The file, where there is one traceback; the folder, where there are several."""
+        holds; None: none of them). The file, where there is one traceback; the folder, where there are several."""
         for name, text in self._tracebacks.items():
             write_atomic(folder / _file(name), text.encode("utf-8", "backslashreplace"))
+        if sweep is not None:
+            self._tidy(folder, sweep)
+        if len(self._tracebacks) == 1:
+            return folder / _file(*self._tracebacks)
+        return folder if self._tracebacks else None
+
+    def _tidy(self, folder: Path, sweep: Mapping[str, Any]) -> None:
         failing = {cell["cell_id"] for cell in sweep["cells"] if cell["status"] == "failed"}
         current = {_file(name) for name in (*failing, *sweep.get("unavailable", ()), *self)}
         for file in folder.glob("*.txt"):
@@ -40,9 +52,6 @@ class Failures(dict[str, str]):
                 file.unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()  # where none is left
-        if len(self._tracebacks) == 1:
-            return folder / _file(*self._tracebacks)
-        return folder if self._tracebacks else None
 
 
 def reason(error: BaseException | str) -> str:

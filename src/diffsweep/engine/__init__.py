@@ -10,6 +10,6 @@ them by one call of a model, `programs` go on with their answers.
 
 from diffsweep.engine.engine import Engine
 from diffsweep.engine.policy import WINDOW
-from diffsweep.engine.values import Counts, Finished, Work
+from diffsweep.engine.values import Counts, Finished, Source, Work
 
-__all__ = ["WINDOW", "Counts", "Engine", "Finished", "Work"]
+__all__ = ["WINDOW", "Counts", "Engine", "Finished", "Source", "Work"]

@@ -17,7 +17,7 @@ from diffsweep.engine.clock import begun
 from diffsweep.engine.execution import TooManyRows, answers, predicted
 from diffsweep.engine.policy import WINDOW, Backlog, choose
 from diffsweep.engine.programs import Running
-from diffsweep.engine.values import Counts, Finished, Work
+from diffsweep.engine.values import Counts, Finished, Source, Work
 
 log = logging.getLogger(__name__)
 CPU = torch.device("cpu")
@@ -36,6 +36,7 @@ class Engine:
         self._waiting: list[Work] = []
         self._backlog = Backlog()
         self._running: list[Running] = []
+        self._source: Source | None = None
         self._started = 0
 
     def encode(self, prompts: Iterable[str], stage: str = BASE) -> None:
@@ -52,14 +53,21 @@ class Engine:
         self._waiting.append(work)
         self._backlog.add(work)
 
-    def run(self, works: Iterable[Work], on_rows: Callable[[int], None] = lambda rows: None) -> Iterator[Finished]:
+    def run(
+        self,
+        works: Iterable[Work],
+        on_rows: Callable[[int], None] = lambda rows: None,
+        source: Source | None = None,
+    ) -> Iterator[Finished]:
         """Run all programs, and those that are added meanwhile; yields each as it ends, failed ones with their error.
 
         on_rows is called with the rows answered; where programs start again, with those lost, as a negative number.
+        source: is asked for further programs while there is room for them, until it has no more.
         """
         for work in sorted(works, key=lambda work: -work.chain)[::-1]:  # the last is started first
             self.add(work)
-        while self.busy:
+        self._source = source
+        while self.busy or self._fetched():
             yield from self.step(on_rows)
 
     @torch.no_grad()
@@ -71,17 +79,26 @@ class Engine:
 
     def _start(self) -> Iterator[Finished]:
         window = WINDOW * max(self.rows.values())  # less, once memory lacked
-        while self._waiting and sum(len(r.open) for r in self._running) < window:
+        while sum(len(r.open) for r in self._running) < window and (self._waiting or self._fetched()):
             work = self._waiting.pop()
             self._backlog.remove(work)
             self._started += 1
             self._running.append(Running(work, self._started))
             yield from self._advance([self._running[-1]])
 
+    def _fetched(self) -> bool:
+        """Whether the source gave further programs."""
+        works = self._source() if self._source else None
+        if works is None:
+            self._source = None
+        for work in reversed(works or ()):
+            self.add(work)
+        return bool(works)
+
     def _choose(self, running: Sequence[Running]) -> list[tuple[Running, int]]:
         """The next call's rows: a program and the place of its question, each."""
         by_order = {r.order: r for r in running}
-        chosen = choose([r.asking for r in running], self._backlog, self.rows)
+        chosen = choose([r.asking for r in running], self._backlog if self._source is None else None, self.rows)
         return [(by_order[row.order], row.place) for row in chosen]
 
     def _answer(self, rows: Sequence[tuple[Running, int]], on_rows: Callable[[int], None]) -> Iterator[Finished]:

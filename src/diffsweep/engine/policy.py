@@ -50,10 +50,10 @@ class Backlog:
         return above
 
 
-def choose(running: Sequence[Asking], backlog: Backlog, capacity: Mapping[str, int]) -> list[Question]:
+def choose(running: Sequence[Asking], backlog: Backlog | None, capacity: Mapping[str, int]) -> list[Question]:
     """The next call's rows, all of one stage: those that must not wait, half-answered programs, then the oldest.
 
-    capacity: rows of a call, by stage.
+    backlog: None while more programs may come, before which none need be preferred. capacity: rows of a call, by stage.
     """
     stages: dict[str, dict[Question, int]] = {}  # a question's chain
     for r in sorted(running, key=lambda r: (not r.begun, r.order)):
@@ -64,8 +64,8 @@ def choose(running: Sequence[Asking], backlog: Backlog, capacity: Mapping[str, i
     chains, most = stages[stage], capacity[stage]
     pulls = next(iter(chains)).pulls
     rows = [question for question in chains if question.pulls == pulls]
-    if len(rows) <= most:
-        return rows
+    if len(rows) <= most or backlog is None:
+        return rows[:most]
     above = backlog.above(running)
     if stage not in above:
         return rows[:most]

@@ -31,6 +31,10 @@ class Work:
         return self.steps + self.later
 
 
+Source = Callable[[], Sequence[Work] | None]
+"""Gives further programs, the first to start first: none where it has none for now, None where no more will come."""
+
+
 @dataclass(frozen=True)
 class Finished:
     """A program's end. nfe: model evaluations (rows) it used; took: how long work for it and others took, and for how

@@ -30,7 +30,14 @@ BLOCKS: dict[str, dict[str, Any]] = {
         "features": str,
         "references": str,
     },
-    "engine": {"rows": Auto | int, "threads": Auto | int, "trajectory": int},
+    "engine": {
+        "rows": Auto | int,
+        "threads": Auto | int,
+        "trajectory": int,
+        "retries": int,
+        "grace": float,
+        "devices": str,
+    },
     "grid": {
         "rows": Auto | str,
         "cols": Auto | str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ class Listener:
 
     def report(self, report: Report, own: Collection[str] | None) -> None:
         """The sweep's files are written. own: this process's cells, where other processes make the rest."""
+
+    def elsewhere(self, folder: Path) -> None:
+        """Another worker has written the sweep's files, in this folder."""
 
     def forecast(self, forecast: Forecast) -> None:
         """What a sweep with `plan=true` would run and take. Nothing of it has run, and nothing will."""

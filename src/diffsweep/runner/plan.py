@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from diffsweep.core.device import not_a_device
 from diffsweep.core.files import root_of
 from diffsweep.core.keys import AUTO, at, given
-from diffsweep.core.problems import BadInput, did_you_mean, require, within
+from diffsweep.core.leases import GRACE
+from diffsweep.core.problems import BadInput, did_you_mean, one_of, require, within
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.freeze import AROUND, BLOCKS, block_of, freeze
 from diffsweep.runner.metric_notes import metric_notes
@@ -32,6 +33,13 @@ MOST_STEPS = 10_000  # more than any schedule has: all are kept
 NAME = r"[\w,=@+-][\w.,=@+ -]{0,59}"  # of a sweep
 NAMES = "up to 60 letters, digits, space and any of . , = @ + - _ (no dot first)"
 _stamps: dict[Any, object] = {}  # of models' files, by the model's settings, as they were first read
+ENGINE: dict[str, tuple[float, ...]] = {  # the limits of its numbers
+    "rows": (1,),
+    "threads": (1, MOST_THREADS),
+    "trajectory": (0, MOST_STEPS),
+    "retries": (0, 100),
+    "grace": (1, 86400),
+}
 COMMON = ("device", "output_dir", "plugins", "confirm", "plan", *AROUND)
 
 
@@ -46,6 +54,9 @@ class Plan:
     rows: int | None
     threads: int | None
     trajectory: int
+    retries: int
+    grace: float
+    devices: str
     metrics: Chosen
     tracker: Any
     grid: Mapping[str, Any]
@@ -144,13 +155,12 @@ def _root(config: Mapping[str, Any]) -> dict[str, Any]:
 def _engine(config: Mapping[str, Any]) -> dict[str, Any]:
     values = _typed("engine", config)
     require(
-        *(
-            within(f"engine.{key}", values.get(key), *limits)
-            for key, limits in (("rows", (1,)), ("threads", (1, MOST_THREADS)), ("trajectory", (0, MOST_STEPS)))
-        ),
+        *(within(f"engine.{key}", values.get(key), *limits) for key, limits in ENGINE.items()),
+        one_of("engine.devices", values.get("devices", "same"), ("same", "any")),
     )
     rows, threads = (given(values.get(key, AUTO)) for key in ("rows", "threads"))
-    return {"rows": rows, "threads": threads, "trajectory": values.get("trajectory", 0)}
+    defaults = {"trajectory": 0, "retries": 1, "grace": GRACE, "devices": "same"}
+    return {**defaults, **values, "rows": rows, "threads": threads}
 
 
 def _metrics(config: Mapping[str, Any]) -> dict[str, Any]:

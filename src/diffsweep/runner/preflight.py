@@ -36,6 +36,15 @@ def device(asked: str, cells: Iterable[Cell]) -> str:
     return found
 
 
+def kind(device: str) -> str:
+    """What a device is, in words: cards of one name round alike."""
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return str(torch.cuda.get_device_name(device))
+
+
 def disk(cells: Iterable[Cell]) -> None:
     """BadInput where the weights still to be downloaded do not fit the cache's disk."""
     sizes: dict[str, int] = {}

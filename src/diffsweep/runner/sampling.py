@@ -6,13 +6,15 @@ are loaded.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from uuid import uuid4
 
@@ -24,6 +26,7 @@ from diffsweep.runner import shape
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.identity import RECIPE
 from diffsweep.runner.ingredients import Trajectory, to_pixels, work
+from diffsweep.runner.lots import chain, enlarged
 from diffsweep.runner.provenance import provenance
 from diffsweep.store.cells import Store
 from diffsweep.store.pictures import HARD_MASK, IMAGE, INPUT, MASK, STEP
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from diffsweep.core.types import Model
     from diffsweep.engine import Counts, Engine, Finished, Work
 
+Once = Callable[[str, Callable[[], Any]], bool]
 _models: dict[tuple[Any, str], Model] = {}  # those in memory, by their settings and their device
 
 
@@ -101,34 +105,54 @@ class Sampler:
         self.store, self.device, self.rows, self.trajectory, self.counted = store, device, rows, trajectory, counted
         self.watched: dict[str, Trajectory] = {}
 
-    def run(self, cells: Sequence[Cell], listener: Heard) -> Generator[Ended, None, None]:
-        """Sample the cells of one model, and those that enlarge their pictures, and yield each as it ends."""
+    def run(
+        self,
+        cells: Sequence[Cell],
+        take: Callable[[], Sequence[Cell] | None],
+        listener: Heard,
+        once: Once = lambda key, act: False,
+    ) -> Generator[Ended, None, None]:
+        """Sample cells of one model, and those that enlarge their pictures, and yield each as it ends.
+
+        cells: all that may come; take: is asked for them while the engine has room, as a `Source` is: a cell comes
+        after or with the one whose picture it enlarges. once: has one of all workers act, before the others do.
+        """
         from diffsweep.engine import Engine
 
-        coming = {cell.id for cell in cells}
-        ready: list[Cell] = []
-        later: dict[str, list[Cell]] = defaultdict(list)  # by the cell whose picture they enlarge
+        larger = enlarged(cells)
+        coming: set[str] = set()  # given, and not ended
+        later: dict[str, list[Cell]] = defaultdict(list)  # those that wait for the cell whose picture they enlarge
         by_stage: dict[str, list[Cell]] = defaultdict(list)
         for cell in cells:
-            base = cell.base
-            (later[base.id] if base and base.id in coming else ready).append(cell)
             by_stage[cell.stage_name].append(cell)
         keys = {stage: own[0].config_key for stage, own in by_stage.items()}
+
+        def source() -> list[Work] | None:
+            if (given := take()) is None:
+                return None
+            coming.update(cell.id for cell in given)
+            waiting = [cell for cell in given if cell.base and cell.base.id in coming]
+            for cell in waiting:
+                later[cell.base.id].append(cell)  # type: ignore[union-attr]
+            return [self._work(cell, larger) for cell in given if cell not in waiting]
+
         began = time.perf_counter()
         engine = Engine(self._stages(by_stage), {stage: self.rows[key] for stage, key in keys.items()})
-        self._load(engine, by_stage, listener)
+        self._load(engine, by_stage, listener, once)
         self.counted.loading_seconds += time.perf_counter() - began
         began = time.perf_counter()
         try:
             listener.begins()
-            works = (self._work(cell, later) for cell in ready)
-            for finished in engine.run(works, listener.rows):
+            for finished in engine.run((), listener.rows, source):
                 ended = self._finish(finished, engine)
+                coming.discard(ended.cell.id)
                 yield ended
                 if ended.error is not None:
-                    yield from _failed_with(ended.cell, ended.error, later)
+                    for lost in failed_with(ended.cell, ended.error, later):
+                        coming.discard(lost.cell.id)
+                        yield lost
                 for cell in later.pop(ended.cell.id, ()):
-                    engine.add(self._work(cell, later))
+                    engine.add(self._work(cell, larger))
         finally:
             self.counted.sampling_seconds += time.perf_counter() - began
             self.counted.add(engine.counts)
@@ -145,19 +169,21 @@ class Sampler:
                     _models[cell.network, self.device] = cell.network.load(self.device, self.store.root / "embeddings")
         return {stage: _models[cell.network, self.device] for stage, cell in firsts.items()}
 
-    def _load(self, engine: Engine, by_stage: Mapping[str, Sequence[Cell]], listener: Heard) -> None:
+    def _load(self, engine: Engine, by_stage: Mapping[str, Sequence[Cell]], listener: Heard, once: Once) -> None:
         """Encode every prompt, then load the networks: no text encoder is in memory beside them."""
         for stage, cells in by_stage.items():
             listener.waits(f"{cells[0].config_key}: encoding prompts")
+            prompts = [prompt for cell in cells for prompt in cell.prompts]
             with _of(cells[0]):
-                engine.encode((prompt for cell in cells for prompt in cell.prompts), stage)
+                if not once(f"encoded-{_digest(cells[0].network, prompts)}", partial(engine.encode, prompts, stage)):
+                    engine.encode(prompts, stage)  # another worker has, and stored them
         for stage, cells in by_stage.items():
             listener.waits(f"{cells[0].config_key}: loading")
             with _of(cells[0]):
                 self.counted.model_loads += engine.models[stage].ready()
 
-    def _work(self, cell: Cell, later: Mapping[str, Sequence[Cell]]) -> Work:
-        """A cell as work for the engine, which reads the picture it enlarges when it starts. later: the cells that
+    def _work(self, cell: Cell, larger: Mapping[str, Sequence[Cell]]) -> Work:
+        """A cell as work for the engine, which reads the picture it enlarges when it starts. larger: the cells that
         enlarge another's picture, by the other's id."""
 
         def watch() -> Trajectory:
@@ -166,12 +192,7 @@ class Sampler:
             return self.watched[cell.id]
 
         own = work(cell, self.device, self.store.pixels, watch if self.trajectory else None)
-
-        def following(cell: Cell) -> int:
-            """The steps of what enlarges a cell's picture, one stage after another."""
-            return max((next.rounds + following(next) for next in later.get(cell.id, ())), default=0)
-
-        return replace(own, later=following(cell))
+        return replace(own, later=chain(cell, larger) - cell.rounds)
 
     def _finish(self, finished: Finished, engine: Engine) -> Ended:
         """Store a finished cell."""
@@ -226,11 +247,20 @@ class Sampler:
         return Ended(cell)
 
 
-def _failed_with(base: Cell, error: BaseException | str, later: dict[str, list[Cell]]) -> Iterator[Ended]:
+def without_base(cell: Cell, error: BaseException | str) -> Ended:
+    """A cell that would have enlarged the picture of one that failed."""
+    return Ended(cell, f"the picture to enlarge failed: {reason(error)}")
+
+
+def failed_with(base: Cell, error: BaseException | str, later: dict[str, list[Cell]]) -> Iterator[Ended]:
     """The cells that would have enlarged a failed one's picture, and those that would have enlarged theirs."""
     for cell in later.pop(base.id, ()):
-        yield Ended(cell, f"the picture to enlarge failed: {reason(error)}")
-        yield from _failed_with(cell, error, later)
+        yield without_base(cell, error)
+        yield from failed_with(cell, error, later)
+
+
+def _digest(network: Any, prompts: Sequence[str]) -> str:
+    return hashlib.sha256(repr((network, sorted(set(prompts)))).encode()).hexdigest()[:12]
 
 
 @contextmanager

@@ -6,9 +6,10 @@ it. sweep.json keeps the shape that the sweep began with, so that a resumed swee
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from diffsweep.core.text import counted
@@ -34,6 +35,39 @@ class Shape:
     kept: Rows
     rows: Rows
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What the workers of a sweep have in common, so that their pictures have the same bits: the rows of a call (kept:
+    in sweep.json), the threads, and the kind of device."""
+
+    kept: Rows
+    rows: Rows
+    threads: int
+    device: str
+
+    @property
+    def text(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, text: str) -> Agreed:
+        return cls(**json.loads(text))
+
+    def problems(self, mine: Agreed, room: Rows, devices: str) -> Iterator[str]:
+        """Why a worker cannot take part. room: the rows that fit it; devices: `same` or `any`."""
+        if mine.device != self.device and devices == "same":
+            yield (
+                f"device: the other workers of this sweep compute on {self.device}, this one on {mine.device}: its "
+                "pictures would differ in rounding; engine.devices=any allows that"
+            )
+        for key, n in self.rows.items():
+            if room.get(key, n) < n:
+                yield (
+                    f"{key}: the other workers of this sweep have {counted('row', n)} a call, and {room[key]} fit in "
+                    f"memory here; engine.rows={room[key]} for all of them"
+                )
 
 
 def wanted(cells: Iterable[Cell]) -> dict[str, int]:

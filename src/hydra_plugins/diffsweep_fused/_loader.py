@@ -31,6 +31,7 @@ from hydra_plugins.diffsweep_fused._grammar import count, one_sentence, texts_as
 from hydra_plugins.diffsweep_fused._large import Large, some_cells
 
 MOST_CELLS = 100_000
+OURS = "hydra_plugins.diffsweep_fused."  # launchers that hand over all cells at once
 OWN = "config"  # conf/config.yaml
 _USERS = ("command-line", "hydra.searchpath in command-line", "hydra.searchpath in main")  # Hydra's names for places
 _OBEYED = ("hydra/launcher", "hydra/sweeper")
@@ -104,7 +105,7 @@ class Loader(ConfigLoaderImpl):
                 f"plan=true: hydra/sweeper={chosen['hydra/sweeper']} chooses its cells while they run; leave it out, "
                 "and list values"
             )
-        if _class(config, "launcher") != "FusedLauncher":
+        if not str(config.hydra.launcher._target_).startswith(OURS):
             raise BadInput(
                 f"plan=true: hydra/launcher={chosen['hydra/launcher']} runs each cell on its own; leave it out: the "
                 "cells are the same, in shared model calls"
@@ -182,12 +183,8 @@ def _chosen(repository: IConfigRepository, path: str, seen: set[str]) -> Iterato
 
 def _expands(config: DictConfig) -> bool:
     """Does the sweeper make a job of every combination? One that optimises asks for as many as it wants."""
-    return _class(config, "sweeper") in (BasicSweeper.__name__, "FusedSweeper")
-
-
-def _class(config: DictConfig, group: str) -> str:
-    """The name of the class that `hydra/GROUP` chooses."""
-    return str(OmegaConf.select(config, f"hydra.{group}._target_")).rpartition(".")[2]
+    name = str(OmegaConf.select(config, "hydra.sweeper._target_")).rpartition(".")[2]
+    return name in (BasicSweeper.__name__, "FusedSweeper")
 
 
 def _values(override: Override) -> Any:

@@ -5,7 +5,8 @@ A task function with a *batch entry* carries two attributes beside being callabl
 * `freeze(config, axes, overrides)` turns one job into whatever the task calls a cell. `config` is the job's resolved
   plain config (its nodes are shared between jobs: read only), `axes` maps the names this multirun varies to the job's
   values, `overrides` are the job's override lines.
-* `many(cells)` runs them all, and returns one value a cell.
+* `many(cells)` runs them all, and returns one value a cell; `many(cells, start=start)` has `start` start workers for it
+  (`workers`).
 
 A third one, `ended(values)`, hears of all jobs that another launcher has run one by one.
 
@@ -78,12 +79,15 @@ class FusedLauncher(BasicLauncher):
         }
         return self.task_function.freeze(config, axes, list(texts))  # type: ignore[union-attr]
 
+    def _run(self, cells: list[Any]) -> Sequence[Any]:
+        return self.task_function.many(cells)  # type: ignore[union-attr]
+
     def _returns(self, job_overrides: Sequence[Sequence[str]], cells: list[Any]) -> list[JobReturn]:
         assert self.hydra_context is not None and self.config is not None and self.task_function is not None
         callbacks = self.hydra_context.callbacks
         for _ in cells:
             callbacks.on_job_start(config=self.config, task_function=self.task_function)
-        values = self.task_function.many(cells)  # type: ignore[attr-defined]
+        values = self._run(cells)
         returns = []
         for lines, value in zip(job_overrides, values, strict=True):
             returned = JobReturn(overrides=list(lines), task_name=JobRuntime.instance().get("name"))
