@@ -68,7 +68,8 @@ def fewest_calls(cells: Iterable[Cell], rows: int) -> int:
 
 def recorded(store: Store, records: Iterable[Record], cell: Cell, on: On | None = None) -> Speed | None:
     """How long a row takes of the model of a cell's own stage, as records of its cells tell; None where there are none.
-    on: where they must have been sampled; without it, anywhere."""
+    on: where they must have been sampled; without it, anywhere. It is the time of calls and techniques; that of storing
+    pictures is not in it, which counts where a model takes no time."""
     seconds = rows = cells = 0.0
     models, kinds = _models(cell.config), set()
     for record in records:

@@ -47,11 +47,11 @@ class Asked:
         return self.speed.seconds * (self.shape if self.speed.per == "row" else 1)
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        yield self.key, f"{self.name}, {self.dtype}: {counted('cell', self.cells)}"
+        yield self.key, f"{self.name}, {self.dtype}: {_many('cell', self.cells)}"
         if not self.rows:
             yield "  rows", "none, no cell asks it"
             return
-        yield "  rows", f"{self.rows:,} in at least {counted('call', self.calls)} of {counted('row', self.shape)}"
+        yield "  rows", f"{self.rows:,} in at least {_many('call', self.calls)} of {counted('row', self.shape)}"
         seconds, speed = self.seconds, self.speed
         if speed is None or seconds is None:
             yield "  time", f"not known: {self.untold}"
@@ -126,9 +126,9 @@ class Forecast:
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Labels and what they are of."""
-        also = f", and {self.bases} whose pictures they enlarge" if self.bases else ""
-        come = f" come to {counted('picture', self.pictures)}" if self.pictures < self.cells else ""
-        cells = f"{counted('cell', self.cells)}{come}: {self.stored} stored, {self.missing} to sample"
+        also = f", and {self.bases:,} whose pictures they enlarge" if self.bases else ""
+        come = f" come to {_many('picture', self.pictures)}" if self.pictures < self.cells else ""
+        cells = f"{_many('cell', self.cells)}{come}: {self.stored:,} stored, {self.missing:,} to sample"
         yield "plan", f"{self.name}, {cells}{also}"
         for place, (text, n) in enumerate([*self.aliases.items()][:FEW]):
             yield "" if place else "same", f"{text}: one picture" + (f", {n} times" if n > 1 else "")
@@ -153,7 +153,7 @@ class Forecast:
             return
         for workers in WORKERS:
             if workers * chain >= alone:
-                told = f"the longest cell's {counted('call', calls)}, one after another"
+                told = f"the longest cell's {_many('call', calls)}, one after another"
                 yield f"{workers} workers or more {duration(chain)}: {told}"
                 return
             yield f"{workers} workers {duration(alone / workers)}"
@@ -162,3 +162,8 @@ class Forecast:
         return labelled(self.lines())
 
     __repr__ = __str__
+
+
+def _many(what: str, number: int) -> str:
+    """`1 cell`, `46,875 calls`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
