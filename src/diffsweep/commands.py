@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsweep.core.device import not_a_device
+from diffsweep.core.failures import ERRORS
 from diffsweep.core.files import is_file, is_folder
 from diffsweep.core.keys import AUTO
 from diffsweep.core.problems import BadInput, one_of, require
@@ -214,7 +215,7 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
         print(f"{measured.changed} of {counted('cell', there)} measured{others}", file=sys.stderr)
         for name, reason in measured.without.items():
             print(f"{name}: {reason}", file=sys.stderr)
-        written = failed.write(stored.folder / "errors", measured.document)
+        written = failed.write(stored.folder / ERRORS, measured.document)
         code = report(replace(stored, sweep={**measured.document, "name": stored.sweep["name"]}), {})
     for name, reason in failed.items():
         print(visible(f"metric {name} failed: {reason}"), file=sys.stderr)

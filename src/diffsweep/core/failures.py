@@ -13,6 +13,7 @@ from diffsweep.core.files import write_atomic
 from diffsweep.core.text import in_one_line
 
 MOST = 320  # characters of a reason
+ERRORS = "errors"  # the folder of tracebacks, beside a sweep's files
 
 
 class Failures(dict[str, str]):

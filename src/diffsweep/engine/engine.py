@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 
 import torch
 
 from diffsweep.core.types import BASE, Estimate, Model, Query
-from diffsweep.engine.clock import begun
+from diffsweep.engine.clock import Seconds, begun
 from diffsweep.engine.execution import TooManyRows, answers, predicted
 from diffsweep.engine.policy import WINDOW, Backlog, choose
 from diffsweep.engine.programs import Running
@@ -105,14 +104,15 @@ class Engine:
         """Make one call for these rows, and let programs go on whose questions are all answered."""
         asked = [(r, r.queries[place]) for r, place in rows]
         stage, device = asked[0][1].stage, asked[0][1].image.device
+        ended = begun(device)
         try:
-            with _timed([r for r, _ in rows], device):
-                for (r, place), estimate in zip(rows, answers(asked, self._predict, self.rows[stage]), strict=True):
-                    r.take(place, estimate)
+            for (r, place), estimate in zip(rows, answers(asked, self._predict, self.rows[stage]), strict=True):
+                r.take(place, estimate)
         except TooManyRows:
             self._halve(stage)
             yield from self._restart([r for r in self._running if stage in r.answered_by], on_rows)
             return
+        _share(ended(), [r for r, _ in rows])
         on_rows(len(rows))
         ready = [r for r in dict.fromkeys(r for r, _ in rows) if r.error is not None or not r.open]
         yield from self._advance(ready, device)
@@ -142,20 +142,17 @@ class Engine:
 
     def _advance(self, running: Sequence[Running], device: torch.device = CPU) -> Iterator[Finished]:
         """Let running programs go on; yields those that end."""
-        with _timed(running, device):
-            for r in running:
-                r.advance()
+        ended = begun(device)
+        for r in running:
+            r.advance()
+        _share(ended(), running)
         for r in running:
             if r.ended:
                 self._running.remove(r)
                 yield r.finished()
 
 
-@contextmanager
-def _timed(running: Sequence[Running], device: torch.device) -> Iterator[None]:
-    """Within, the device works for these programs: each has an equal share of the seconds."""
-    ended = begun(device)
-    yield
-    seconds = ended()
+def _share(seconds: Seconds, running: Sequence[Running]) -> None:
+    """The device has worked for these programs: each has an equal share of the seconds."""
     for r in running:
         r.took.append((seconds, len(running)))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from diffsweep.core.failures import Failures
+from diffsweep.core.failures import ERRORS, Failures
 from diffsweep.core.files import write_atomic
 from diffsweep.core.problems import BadInput
 from diffsweep.metric.batch import GAVE
@@ -74,7 +74,7 @@ def write_all(store: Store, sweep: Document, standalone: bool = False) -> Report
     files = (*(folder / name for name in contents), *dict.fromkeys(drawn.files), folder / "report.html")
     words = [sweep["name"], *(shown(value) for values in sweep["axes"].values() for value in values), *frame["prompt"]]
     notes = filter(None, [*_no_numbers(frame), *drawn.notes, fonts.lacking(str(word) for word in words)])
-    traceback = drawn.failures.write(folder / "errors", sweep)
+    traceback = drawn.failures.write(folder / ERRORS, sweep)
     report = Report(frame, table, comparisons, folder, files, tuple(notes), drawn.failures, traceback)
     text = page(store, sweep, frame, table, comparisons, _images(report))
     write_atomic(folder / "report.html", text.encode())

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from diffsweep.core.failures import Failures, reason
+from diffsweep.core.failures import ERRORS, Failures, reason
 from diffsweep.core.leases import POLL, Gone, Leases, clear, done_at
 from diffsweep.core.locks import Busy
 from diffsweep.core.problems import BadInput, require
@@ -326,6 +326,8 @@ class Sweep:
             self._tell_run()
             if self.leads:
                 self._write()
+            else:
+                self.failures.write(self.folder / ERRORS, None)
         if not self.leads:
             self._measure_own(device)
         if self._leads_at_the_end():
@@ -666,7 +668,10 @@ class Sweep:
         self.store.damaged.clear()  # mended by now, or found again
         with measured_sweep(self.store, self.folder, self.document, done, metrics, device) as measured:
             self.unmeasured, written = measured.failed, measured.document
-            tracebacks = [failed.write(self.folder / "errors", written) for failed in (self.failures, self.unmeasured)]
+            errors = self.folder / ERRORS
+            tracebacks = [failed.write(errors, written) for failed in (self.failures, self.unmeasured)]
+            if tracebacks[0] is None and self.failures and errors.is_dir():  # of other workers
+                tracebacks[0] = errors
             report = write_all(self.store, written)
         self.listener.report(report, {cell.id for cell in self.plan.cells} if self.joins else None)
         for line in self.store.damage_report(mend=True):
