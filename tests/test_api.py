@@ -49,7 +49,7 @@ def command(*words: str) -> int:
 
 
 def test_the_public_names_are_few_and_import_nothing_heavy() -> None:
-    assert ds.__all__ == ["BadInput", "Listener", "Results", "draw", "load", "sweep"]
+    assert ds.__all__ == ["BadInput", "Listener", "Results", "draw", "load", "plan", "sweep"]
     code = "import sys, diffsweep as ds; print(sorted(dir(ds)), {'torch', 'hydra', 'pandas'} & {*sys.modules})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found == f"{sorted([*ds.__all__, '__version__'])} set()\n"

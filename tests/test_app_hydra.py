@@ -443,7 +443,7 @@ REFUSED = {
     "-m technique=glob(nothing*)": r"Nothing to sweep over: .*fits no choice; there are anagram, ",
     "-m input.path=glob(pics/*)": r"input\.path=glob\(pics/\*\): .*not files; list the values: input\.path=a,b$",
     "-m seed=range(3,3)": r"Nothing to sweep over: seed=range\(3,3\) has no values",
-    "-m seed=range(0,10000000)": r"10,000,000 cells \(seed: 10,000,000\): above 100,000, .*confirm=true",
+    "-m seed=range(0,10000000)": r"10,000,000 cells \(seed: 10,000,000\), some .* above 100,000 cells, .*confirm=true",
     "-m confirm=true,false": r"confirm cannot be swept",
     "input={name:file,path:a.png}": r"input=\{\.\.\.\}: .* stand beside it: input=file input\.path=a\.png$",
     "output_dir=~/x": r"\(~: within quotes alone\); .* '?output_dir=\"~/x\"'?$",

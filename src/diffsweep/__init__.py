@@ -1,19 +1,19 @@
 """diffsweep: sweeps over a diffusion model, used as an image prior.
 
-`import diffsweep as ds`, then `ds.sweep`, `ds.draw` and `ds.load`; `help(ds.sweep)` says how. Nothing heavy is imported
-before one of them is used.
+`import diffsweep as ds`, then `ds.sweep`, `ds.plan`, `ds.draw` and `ds.load`; `help(ds.sweep)` says how. Nothing heavy
+is imported before one of them is used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffsweep.api import draw, load, sweep
+    from diffsweep.api import draw, load, plan, sweep
     from diffsweep.core.problems import BadInput
     from diffsweep.report.results import Results
     from diffsweep.runner.listener import Listener
 
-__all__ = ["BadInput", "Listener", "Results", "draw", "load", "sweep"]
+__all__ = ["BadInput", "Listener", "Results", "draw", "load", "plan", "sweep"]
 
 _HOMES = {
     "BadInput": "diffsweep.core.problems",
@@ -21,6 +21,7 @@ _HOMES = {
     "Results": "diffsweep.report.results",
     "draw": "diffsweep.api",
     "load": "diffsweep.api",
+    "plan": "diffsweep.api",
     "sweep": "diffsweep.api",
 }
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsweep import app
-from diffsweep.core.problems import BadInput
+from diffsweep.core.problems import BadInput, require
 from diffsweep.core.text import counted
 from diffsweep.report.command import written
 from diffsweep.report.results import Results, as_python
@@ -30,6 +30,8 @@ from diffsweep.terminal import Progress
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from diffsweep.runner.forecast import Forecast
 
 SEVERAL = r"\s[\w.@/+~]+="  # a key after a space: of a string that holds several words, perhaps
 MOST_VALUES = 100_000  # of an axis
@@ -49,10 +51,44 @@ def sweep(*words: str, listener: Listener | None = None, **axes: Any) -> Results
     `Results.failed` has the reasons. Hydra's other launchers end at it, with an error, and may have sampled by then.
     """
     typed = _typed(words, axes)
+    require("plan=true: runs nothing; ds.plan takes the same keys" if "plan=true" in typed else None)
     with _explained(words):
         folder = app.run(["-m", *typed], Progress() if listener is None else listener)
-    assert folder is not None  # of a multirun
+    require("plan: true in a sweeps file runs nothing; give plan=false to run it" if folder is None else None)
+    assert folder is not None
     return load(str(folder.absolute()))
+
+
+def plan(*words: str, listener: Listener | None = None, **axes: Any) -> Forecast:
+    """What a sweep would run and take: what is stored, the model rows of the rest, time, memory. Nothing runs.
+
+    words, axes: as of `sweep`. listener: hears notes; by default they go to stderr. Where no stored cell tells how long
+    a model call takes, diffsweep loads the model and times a few.
+
+    Raises BadInput for what `sweep` would refuse, and above 100,000 cells, without `confirm=True`, with what they would
+    cost.
+    """
+    typed = [word for word in _typed(words, axes) if word.partition("=")[0] != "plan"]
+    asked = _Planning(Progress() if listener is None else listener)
+    with _explained(words):
+        app.run(["-m", *typed, "plan=true"], asked)
+    assert asked.found is not None
+    return asked.found
+
+
+class _Planning(Listener):
+    """Keeps the forecast of a sweep. told: hears all else that a plan has to say."""
+
+    def __init__(self, told: Listener) -> None:
+        self.found: Forecast | None = None
+        self._told = told
+
+    def note(self, text: str) -> None:
+        self._told.note(text)
+
+    def forecast(self, forecast: Forecast) -> None:
+        self.found = forecast
+        self._told.forecast(forecast)
 
 
 def draw(

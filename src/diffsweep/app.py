@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain, repeat
 from pathlib import Path
 from posixpath import normpath
 from threading import Lock
@@ -38,9 +39,10 @@ from diffsweep import entry, process
 from diffsweep.core.files import is_folder
 from diffsweep.core.keys import AUTO, at, given
 from diffsweep.core.problems import BadInput, not_text, require
-from diffsweep.core.text import counted
+from diffsweep.core.text import counted, labelled
 from diffsweep.explain import explain, mendable, sweeps_files
 from diffsweep.paths import shipped
+from hydra_plugins.diffsweep_fused._large import Large
 from hydra_plugins.diffsweep_fused._loader import checked_composition
 
 if TYPE_CHECKING:
@@ -51,7 +53,10 @@ if TYPE_CHECKING:
 Raw = tuple[dict[str, Any], dict[str, Any]]
 QUOTES = "''"  # an empty text
 # never axes
-HELD = ("sweeps", "sweep", "output_dir", "device", "plugins", "confirm", "engine", "grid", "metric", "tracker")
+HELD = (
+    *("sweeps", "sweep", "output_dir", "device", "plugins", "confirm", "plan"),
+    *("engine", "grid", "metric", "tracker"),
+)
 
 
 class CellFailed(RuntimeError):
@@ -95,6 +100,8 @@ class Task:
         self.error: Exception | None = None
         self.name: str | None = None
         self.launched: list[Raw] = []
+        self.planned: list[list[Raw]] = []  # the batches of `plan=true`, which nobody runs
+        self.hands_over = False  # whether workers elsewhere would run them
         self.session: Session | None = None
 
     def end(self) -> None:
@@ -137,7 +144,7 @@ class Task:
 
     def freeze(self, config: dict[str, Any], axes: dict[str, Any], overrides: Sequence[str]) -> Raw:
         """One job as a cell. A sweep without a name is called after its sweeps file."""
-        for key in ("sweeps", "sweep.name", "output_dir", "confirm"):
+        for key in ("sweeps", "sweep.name", "output_dir", "confirm", "plan"):
             if key in axes:
                 raise BadInput(f"{key} cannot be swept: give it one value, and call diffsweep once for each")
         if "sweeps" in config:
@@ -152,12 +159,15 @@ class Task:
 
     def many(self, cells: list[Raw], joins: bool = False, start: Start | None = None) -> list[Status]:
         """Run the cells; their statuses. joins: beside those that other processes run; start: starts workers that
-        sample in place of this process."""
+        sample in place of this process. With `plan=true` the cells wait for `foresee`."""
+        if cells[0][0].get("plan") is True:
+            self.planned.append(cells)
+            self.hands_over = start is not None
+            return [Status("planned", Path(), "") for _ in cells]
         from diffsweep.runner.run import run_sweep  # heavy: imported once there is something to run
-        from diffsweep.terminal import Terminal
 
         process.check_stopped()
-        listener = Terminal() if self.listener is None else self.listener
+        listener = self._listener()
         for note in () if joins or self.launched else _unused(self.command, cells):
             listener.note(f"note: {note}")
         name = (
@@ -175,6 +185,28 @@ class Task:
         self.failed += outcome.failed
         ends = zip(outcome.statuses, outcome.ids, strict=True)
         return [Status(text, outcome.folder, cell_id) for text, cell_id in ends]
+
+    def foresee(self) -> None:
+        """Show what the cells of `plan=true` would run and take."""
+        if not self.planned:
+            return
+        from diffsweep.runner.foresee import foresee
+
+        cells, listener = [cell for batch in self.planned for cell in batch], self._listener()
+        for note in _unused(self.command, cells):
+            listener.note(f"note: {note}")
+        if (number := len(self.planned)) > 1:
+            listener.note(
+                f"note: {number} batches of hydra.sweeper.max_batch_size, which share no model calls: more calls"
+            )
+        if self.hands_over:
+            listener.note("note: the plan is for this machine; workers on others may take another time")
+        listener.forecast(foresee(cells, given(at(cells[0][0], "sweep.name", AUTO)), self.command, listener))
+
+    def _listener(self) -> Listener:
+        from diffsweep.terminal import Terminal
+
+        return Terminal() if self.listener is None else self.listener
 
     def ended(self, statuses: Sequence[Status]) -> None:
         """Show the results of jobs that ran one by one, in processes that may have printed elsewhere."""
@@ -222,7 +254,7 @@ def act() -> int:
 
 def run(arguments: Sequence[str], listener: Listener | None = None) -> Path | None:
     """Run a command line: the one way in, of the command and of `diffsweep.api`. The sweep's folder, None where there
-    is none, as after --cfg.
+    is none, as after --cfg or with `plan=true`.
 
     listener: hears how it goes on, by default the terminal. Errors are raised as they are; `mistake` explains those
     that the user can mend. RuntimeError where this process runs one already.
@@ -232,7 +264,13 @@ def run(arguments: Sequence[str], listener: Listener | None = None) -> Path | No
     try:
         task.begin(shlex.join(["diffsweep", *arguments]), listener)
         try:
-            _call(task, arguments)
+            try:
+                _call(task, arguments)
+            except Large as large:
+                if listener or not large.planned:
+                    raise
+                print(labelled(zip(chain(["plan"], repeat("")), large.cost, strict=False)))
+            task.foresee()
         finally:
             task.end()
     finally:

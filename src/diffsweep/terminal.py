@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from diffsweep.report.table import Table
     from diffsweep.report.write import Report
+    from diffsweep.runner.forecast import Forecast
 
 MOST_SHOWN = 60  # settings in the terminal, and failures named there
 
@@ -84,6 +85,9 @@ class Terminal(Progress):
     def elsewhere(self, folder: Path) -> None:
         show_stored(folder)
         print(f"{folder}/: report.html and all other files, written by another worker")
+
+    def forecast(self, forecast: Forecast) -> None:
+        print(visible(str(forecast)))
 
 
 def show(report: Report, own: Collection[str] | None = None) -> None:

@@ -89,6 +89,7 @@ AROUND = {
     "output_dir": "elsewhere",
     "plugins": ["diffsweep"],
     "confirm": True,
+    "plan": True,
     "sweep__name": "another",
     "sweep__replace": True,
     "engine__rows": 3,

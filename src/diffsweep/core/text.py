@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 # what values of a type are called
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+LABEL = 10  # columns
+UNITS = {"years": 31557600.0, "days": 86400.0, "h": 3600.0, "min": 60.0}  # in seconds
 # what turns the direction of the text that follows
 _TURNS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
@@ -33,6 +36,30 @@ def level(value: Any) -> str:
 def percent(share: float) -> str:
     """`25 %`; the first and the last are not rounded away."""
     return "under 1 %" if 0 < share < 0.01 else "over 99 %" if 0.99 < share < 1 else f"{100 * share:.0f} %"
+
+
+def rounded(value: float) -> str:
+    """A number to two digits: `0.083`, `8.3`, `42`, `1,200`."""
+    digits = 1 - int(f"{value:.1e}".partition("e")[2]) if value else 0
+    return f"{round(value, digits):,.{max(0, digits)}f}"
+
+
+def duration(seconds: float) -> str:
+    """`8.3 ms`, `42 s`, `12 min`, `39 days`."""
+    for unit, size in UNITS.items():
+        if seconds >= 2 * size:
+            return f"{rounded(seconds / size)} {unit}"
+    return f"{rounded(seconds)} s" if seconds >= 1 or not seconds else f"{rounded(1000 * seconds)} ms"
+
+
+def size(number: float) -> str:
+    """Bytes, as `3.9 MB` or `9.6 GB`."""
+    return f"{rounded(number / 1e9)} GB" if number >= 1e9 else f"{rounded(number / 1e6)} MB"
+
+
+def labelled(lines: Iterable[tuple[str, str]]) -> str:
+    """Lines of text, each behind its label, which has a column of its own."""
+    return "\n".join(f"{label:{LABEL}}{text}" for label, text in lines)
 
 
 def in_one_line(error: BaseException) -> str:

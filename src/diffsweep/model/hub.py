@@ -15,6 +15,18 @@ from pathlib import Path
 from diffsweep.core.problems import BadInput
 
 SMALL = ("json", "model", "txt")  # kinds of file that planning needs: configurations, vocabularies
+_from_cache_alone = False
+
+
+@contextmanager
+def from_cache_alone() -> Iterator[None]:
+    """Within, what the hub would have to be asked for is a BadInput."""
+    global _from_cache_alone
+    before, _from_cache_alone = _from_cache_alone, True
+    try:
+        yield
+    finally:
+        _from_cache_alone = before
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,8 @@ class Repository:
     def _problems(self) -> Iterator[None]:
         from huggingface_hub import errors, get_token
 
+        if _from_cache_alone:
+            raise BadInput(f"{self.key}={self.path}: not in the hub's cache")
         page = f"https://huggingface.co/{self.name}"
         login = "run `hf auth login`, or set HF_TOKEN"
         try:

@@ -55,6 +55,7 @@ VALUES = {
     "output_dir": str,
     "plugins": tuple[str, ...],
     "confirm": bool,
+    "plan": bool,
 }
 HANDLED = ("scheduler", "guidance", "input", "mask", "view")  # of the groups that a technique may use
 MAX_SEED = 2**63 - 1

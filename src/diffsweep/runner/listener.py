@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from diffsweep.report.write import Report
+    from diffsweep.runner.forecast import Forecast
 
 
 class Listener:
@@ -43,3 +44,6 @@ class Listener:
 
     def elsewhere(self, folder: Path) -> None:
         """Another worker has written the sweep's files, in this folder."""
+
+    def forecast(self, forecast: Forecast) -> None:
+        """What a sweep with `plan=true` would run and take. Nothing of it has run, and nothing will."""

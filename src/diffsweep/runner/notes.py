@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from diffsweep.core.text import percent
 from diffsweep.runner.cell import Cell
 
 MOST = 5  # of a kind
+SHARED = "settings that come to the same picture"
 
 
 def notes(cells: Sequence[Cell]) -> tuple[str, ...]:
@@ -21,10 +23,42 @@ def notes(cells: Sequence[Cell]) -> tuple[str, ...]:
         "assumptions": list(assumed),
         "masks": _masks(cells),
         "prompts with unknown words": _unknown(cells),
-        "settings that come to the same picture": _shared(cells),
+        SHARED: _shared(cells),
         "repeats": _repeats(cells),
     }
     return tuple(note for kind, found in kinds.items() for note in _few(found, kind))
+
+
+def about_shared(cells: Sequence[Cell]) -> frozenset[str]:
+    """Of the notes on these cells, those on settings that come to the same picture."""
+    return frozenset(_few(_shared(cells), SHARED))
+
+
+def aliases(cells: Sequence[Cell]) -> dict[str, int]:
+    """All settings that come to the same picture, by what differs among them, and the number of such pictures:
+    `guidance.scale=1, 3` where the technique asks no model."""
+    settings: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
+    for cell in cells:
+        settings[cell.id].setdefault(json.dumps(dict(cell.axes), sort_keys=True, default=str), cell.axes)
+    return dict(Counter(_differing([*own.values()]) for own in settings.values() if len(own) > 1))
+
+
+def _differing(settings: Sequence[Mapping[str, Any]]) -> str:
+    """What differs among settings; of a single axis, its values alone."""
+    axes = dict.fromkeys(axis for setting in settings for axis in setting)
+    values = {axis: [_short(setting[axis]) if axis in setting else "-" for setting in settings] for axis in axes}
+    varied = {axis: own for axis, own in values.items() if len({*own}) > 1}
+    if len(varied) == 1:
+        ((axis, own),) = varied.items()
+        return f"{axis}={_listed(own)}"
+    each = zip(*varied.values(), strict=True)
+    return _listed(" ".join(f"{axis}={value}" for axis, value in zip(varied, one, strict=True)) for one in each)
+
+
+def _listed(texts: Iterable[str]) -> str:
+    """The first few of several."""
+    own = [*texts]
+    return ", ".join(own[:MOST]) + (f" and {len(own) - MOST} more" if len(own) > MOST else "")
 
 
 def _few(found: Sequence[str], kind: str) -> Iterator[str]:

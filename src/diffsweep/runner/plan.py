@@ -40,7 +40,7 @@ ENGINE: dict[str, tuple[float, ...]] = {  # the limits of its numbers
     "retries": (0, 100),
     "grace": (1, 86400),
 }
-COMMON = ("device", "output_dir", "plugins", "confirm", *AROUND)
+COMMON = ("device", "output_dir", "plugins", "confirm", "plan", *AROUND)
 
 
 @dataclass(frozen=True, eq=False)

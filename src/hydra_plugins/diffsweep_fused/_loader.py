@@ -3,8 +3,8 @@ of launcher and sweeper is obeyed, texts stay as typed, and a sweep is counted b
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 from unittest.mock import patch
 
@@ -20,14 +20,18 @@ from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from diffsweep.core.problems import BadInput
+from diffsweep.model.hub import from_cache_alone
 from diffsweep.paths import shipped
 from hydra_plugins.diffsweep_fused._allowed import check_placed, check_typed, plain
 from hydra_plugins.diffsweep_fused._files import UserFiles
 from hydra_plugins.diffsweep_fused._grammar import count, one_sentence, texts_as_typed
+from hydra_plugins.diffsweep_fused._large import Large, some_cells
 
 MOST_CELLS = 100_000
+OURS = "hydra_plugins.diffsweep_fused."  # launchers that hand over all cells at once
 OWN = "config"  # conf/config.yaml
 _USERS = ("command-line", "hydra.searchpath in command-line", "hydra.searchpath in main")  # Hydra's names for places
 _OBEYED = ("hydra/launcher", "hydra/sweeper")
@@ -66,6 +70,7 @@ class Loader(ConfigLoaderImpl):
             except RecursionError:
                 raise BadInput("the configuration files' defaults lists name each other without an end") from None
             if run_mode == RunMode.MULTIRUN and validate_sweep_overrides:
+                self._foreseeable(config)
                 self._count(config)
         return config
 
@@ -90,6 +95,34 @@ class Loader(ConfigLoaderImpl):
             check_placed(plain(placed.config), f"{default.config_path}.yaml")
         return placed
 
+    def _foreseeable(self, config: DictConfig) -> None:
+        """BadInput where `plan=true` is asked of what is not planned as a whole."""
+        if OmegaConf.select(config, "plan") is not True:
+            return
+        chosen = config.hydra.runtime.choices
+        if not _expands(config):
+            raise BadInput(
+                f"plan=true: hydra/sweeper={chosen['hydra/sweeper']} chooses its cells while they run; leave it out, "
+                "and list values"
+            )
+        if not str(config.hydra.launcher._target_).startswith(OURS):
+            raise BadInput(
+                f"plan=true: hydra/launcher={chosen['hydra/launcher']} runs each cell on its own; leave it out: the "
+                "cells are the same, in shared model calls"
+            )
+
+    def _too_large(self, config: DictConfig, overrides: Collection[Override], counts: Mapping[str, int]) -> Large:
+        """The refusal of a sweep, which says what it would cost."""
+        from diffsweep.runner.rough import rough
+
+        cells, planned = math.prod(counts.values()), OmegaConf.select(config, "plan") is True
+        by_key = " x ".join(f"{key}: {n:,}" for key, n in counts.items() if n > 1)
+        cost = [f"{cells:,} cells ({by_key})"]
+        wrong = () if planned else (BadInput, HydraException, OmegaConfBaseException)  # told once they are meant
+        with suppress(*wrong), nullcontext() if planned else from_cache_alone():
+            cost += rough([*some_cells(self, config, overrides)], cells)
+        return Large.of(cost, MOST_CELLS, planned)
+
     def _count(self, config: DictConfig) -> None:
         """BadInput for a sweep so large that it was hardly meant; a note where a sentence was taken for a sweep."""
         if not _expands(config):
@@ -101,8 +134,7 @@ class Loader(ConfigLoaderImpl):
         counts = {key: count(override) for key, override in last.items()}
         cells = math.prod(counts.values())
         if cells > MOST_CELLS and OmegaConf.select(config, "confirm") is not True:
-            by_key = " x ".join(f"{key}: {n:,}" for key, n in counts.items() if n > 1)
-            raise BadInput(f"{cells:,} cells ({by_key}): above {MOST_CELLS:,}, say that they are meant: confirm=true")
+            raise self._too_large(config, last.values(), counts)
         holds_text = _holds_text(lines)
         for key, override in last.items():
             if (texts := one_sentence(override)) and holds_text(key.lstrip("+")):
