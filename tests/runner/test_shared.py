@@ -154,6 +154,15 @@ def test_cells_that_were_removed_since_their_lot_was_done_are_sampled_again(tmp_
     first.dies()
 
 
+def test_who_samples_a_picture_can_have_those_that_enlarge_it(tmp_path: Path) -> None:
+    """Else its calls would be padded while its bases wait behind lots that wait for them."""
+    base = Cell("base", 5, 4)
+    cells: list[Any] = [base, *(Cell(f"l{k}", 5, 4, base) for k in range(3))]
+    first, second = (Hand(tmp_path, name, cells, set()) for name in ("first", "second"))
+    given = [[cell.id for cell in hand.shared.take(0) or ()] for hand in (first, second, first, first)]
+    assert given == [["base", "l0"], [], ["l1"], ["l2"]]
+
+
 def test_others_are_heard_of(tmp_path: Path) -> None:
     cells: list[Any] = [Cell(f"c{k}", 5, 8) for k in range(4)]
     stored: set[str] = set()

@@ -224,8 +224,11 @@ class Shared:
             self.leases.settle(key)
 
     def _ready(self, lot: Lot) -> bool:
-        """Whether the pictures that a lot's cells enlarge are there, or will never be."""
-        return all(need in self.ended or self._key(self._lot[need]) in self._settled for need in lot.needs)
+        """Whether the pictures that a lot's cells enlarge are there, or will never be, or are coming here."""
+        return all(
+            need in self.ended or need in self._under or self._key(self._lot[need]) in self._settled
+            for need in lot.needs
+        )
 
     def _weight(self) -> float:
         """How many calls the cells fill that this worker has at hand."""
