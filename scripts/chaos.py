@@ -50,7 +50,16 @@ ANALYTIC = ("model=analytic", "model.size=4")
 SOON = 10.0  # seconds within which a signal ends a worker
 LONG = 120.0  # seconds after which a run counts as stuck
 PRELOADED = [
-    *("torch", "pandas", "pyarrow.parquet", "matplotlib", "matplotlib.pyplot", "PIL.Image", "rich.progress", "rich.table"),
+    *(
+        "torch",
+        "pandas",
+        "pyarrow.parquet",
+        "matplotlib",
+        "matplotlib.pyplot",
+        "PIL.Image",
+        "rich.progress",
+        "rich.table",
+    ),
     *("diffsweep.app", "diffsweep.terminal", "diffsweep.runner.run", "diffsweep.report.write", "diffsweep.engine"),
     *("diffsweep.model.analytic", "hydra_plugins.diffsweep_fused.fused", "hydra_plugins.diffsweep_fused.workers"),
 ]
@@ -148,7 +157,9 @@ class Listening:
         if not isinstance(path, str | os.PathLike):
             return None
         text = os.path.abspath(path)
-        return f"{event.rpartition('.')[2]} {general(text[len(self.root) + 1 :])}" if text.startswith(self.root) else None
+        return (
+            f"{event.rpartition('.')[2]} {general(text[len(self.root) + 1 :])}" if text.startswith(self.root) else None
+        )
 
 
 def general(path: str) -> str:
@@ -305,7 +316,9 @@ def whole(root: Path) -> tuple[dict[str, dict[str, bytes]], list[str]]:
         try:
             record = json.loads((place / "record.json").read_bytes())
             files = {name: (place / name).read_bytes() for name in record["files"]}
-            wrong += [f"{place}: {name} differs" for name, data in files.items() if digest(data) != record["files"][name]]
+            wrong += [
+                f"{place}: {name} differs" for name, data in files.items() if digest(data) != record["files"][name]
+            ]
             for data in files.values():
                 with Image.open(BytesIO(data)) as image:
                     image.load()
@@ -709,9 +722,12 @@ def statuses(root: Path) -> dict[str, dict[str, int]]:
 def mounted(root: Path) -> Iterator[bool]:
     """Within, a small disk of its own lies there; whether it could be mounted."""
     root.mkdir()
-    can = shutil.which("mount") is not None and not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(root)], capture_output=True, check=False
-    ).returncode
+    can = (
+        shutil.which("mount") is not None
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(root)], capture_output=True, check=False
+        ).returncode
+    )
     try:
         yield can
     finally:

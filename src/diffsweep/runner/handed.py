@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffsweep.core.files import write_atomic
+from diffsweep.core.leases import put
 from diffsweep.core.problems import BadInput
 from diffsweep.runner.plan import Raw
 
@@ -30,7 +30,8 @@ class Handed:
 
 
 def write(workplace: Path, raw: Sequence[Raw], name: str, command: str) -> None:
-    """Hand a plan over to the workers that meet in this folder; BadInput for what JSON would change."""
+    """Hand a plan over to the workers that meet in this folder; BadInput for what JSON would change, Gone where the
+    folder is no more."""
     nodes: list[Any] = []
     places: dict[str, int] = {}
     seen: dict[int, int] = {}  # by identity: jobs share their nodes
@@ -48,12 +49,16 @@ def write(workplace: Path, raw: Sequence[Raw], name: str, command: str) -> None:
 
     cells = [[{key: place(value) for key, value in config.items()}, dict(axes)] for config, axes in raw]
     whole = {"name": name, "command": command, "place": str(Path.cwd()), "nodes": nodes, "cells": cells}
-    write_atomic(workplace / FILE, json.dumps(whole).encode())
+    put(workplace / FILE, json.dumps(whole))
 
 
 def read(workplace: Path) -> Handed:
-    """What was handed over in this folder; OSError where nothing was."""
-    whole = json.loads((workplace / FILE).read_bytes())
-    nodes = whole["nodes"]
-    raw = [({key: nodes[place] for key, place in config.items()}, axes) for config, axes in whole["cells"]]
-    return Handed(raw, whole["name"], whole["command"], whole["place"])
+    """What was handed over in this folder; OSError where nothing was, BadInput where it is damaged."""
+    data = (workplace / FILE).read_bytes()
+    try:
+        whole = json.loads(data)
+        nodes = whole["nodes"]
+        raw = [({key: nodes[place] for key, place in config.items()}, axes) for config, axes in whole["cells"]]
+        return Handed(raw, whole["name"], whole["command"], whole["place"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise BadInput(f"{workplace / FILE}: damaged; the sweep's command, run again, writes it anew") from None

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from diffsweep.core.failures import ERRORS, Failures, reason
-from diffsweep.core.leases import POLL, Gone, Leases, clear, done_at
+from diffsweep.core.leases import POLL, Gone, Leases, clear, done_at, heard, moving, tidy
 from diffsweep.core.locks import Busy
 from diffsweep.core.problems import BadInput, require
 from diffsweep.core.text import counted
@@ -241,9 +241,12 @@ class Sweep:
             self.listener.note(line)
         if missing:
             self._share([*first.values(), *missing])
+        elif self.workplace.is_dir():
+            self._take_over()
         else:
             self._begin_tracking()
             self._report()
+        tidy(self.workplace.parent)
 
     def _share(self, wanted: Sequence[Cell]) -> None:
         """Sample these cells, with whatever other workers are at them."""
@@ -254,7 +257,11 @@ class Sweep:
         reasons: dict[str, str] = {}
         while wanted:
             try:
-                with Leases(self.workplace, self.plan.grace) as leases, _telling(leases):
+                leases = Leases(self.workplace, self.plan.grace)
+                leases.more["in_parts"] = self.in_parts
+                with leases, _telling(leases):
+                    if not self.follows:
+                        self._require_alone()
                     if self.hands_over:
                         self._direct(leases, wanted)
                     else:
@@ -264,6 +271,30 @@ class Sweep:
                 reasons = self._reasons()
                 wanted = [cell for cell in wanted if not self._kept(cell) and cell.id not in reasons]
         self._ended_elsewhere(reasons)
+
+    def _take_over(self) -> None:
+        """Report, where all cells are stored and nobody else is about to."""
+        self.leads = False
+        try:
+            with Leases(self.workplace, self.plan.grace) as leases:
+                shared = self.shared = Shared(leases, (), frozenset(), self._kept)
+                if self._leads_at_the_end():
+                    self._begin_tracking()
+                    self._finish(shared, ())
+        except Gone:
+            self._ended_elsewhere({})
+
+    def _require_alone(self) -> None:
+        """BadInput where workers of other cells are at this sweep: whoever ended last would write its own alone into
+        the sweep's files. Processes that each run a part of one sweep know of one another."""
+        for place in self.workplace.parent.glob("[!.]*"):
+            others = [worker for worker in heard(place) if not worker.left] if place != self.workplace else []
+            in_parts = self.in_parts and all(worker.told.get("in_parts") for worker in others)
+            if others and not in_parts and moving(place, self.plan.grace):
+                raise BadInput(
+                    f"sweep.name={self.plan.name}: another command works on other cells of this sweep now; give "
+                    f"another sweep.name, or run this again once that has ended (diffsweep-results watch {self.plan.name})"
+                )
 
     def _append_to_log(self, line: str) -> None:
         with suppress(OSError), (self.folder / "sweep.log").open("a", encoding="utf-8") as file:
@@ -336,6 +367,7 @@ class Sweep:
     def _finish(self, shared: Shared, asked: Iterable[Cell]) -> None:
         self._learn(shared, asked)
         self._report()
+        self.store.tidy(self.planned)  # after workers that were killed meanwhile
         clear(shared.leases.folder)
 
     def _direct(self, leases: Leases, wanted: Sequence[Cell]) -> None:
@@ -357,7 +389,7 @@ class Sweep:
                 while SHAPE not in leases.settled():
                     self._require_workers(leases, crew)
                     time.sleep(POLL)
-                there = Agreed.read(leases.text(SHAPE))
+                there = _agreed(leases)
                 self.shape = Shape(there.kept, there.rows)
                 shared = self.shared = self._lots(leases, asked.keys())
                 self.listener.begins()
@@ -435,7 +467,7 @@ class Sweep:
             for note in (*own.notes, *self._other_threads(device)):
                 self.listener.note(note if note in own.notes else f"note: {note}")
             return own
-        there = Agreed.read(leases.text(SHAPE))
+        there = _agreed(leases)
         require(*there.problems(mine, room, self.plan.devices))
         if there.threads != self.this.threads:
             self._compute_with(there.threads)
@@ -491,6 +523,8 @@ class Sweep:
         if not (given := [*(self._taken(shared, number) or ())]):
             return
         cells = [asked[cell.id] for lot in shared.groups[number] for cell in lot.cells if cell.id in asked]
+        for model, n in shared.fewer().items():
+            sampler.fewer[model] = min(n, sampler.fewer.get(model, n))
 
         def take() -> Sequence[Cell] | None:
             if not given:
@@ -685,6 +719,15 @@ class Sweep:
             self.listener.note(told)
 
 
+def _agreed(leases: Leases) -> Agreed:
+    """What the first worker has decided. Gone where a disk has lost that: then all begin anew."""
+    try:
+        return Agreed.read(leases.text(SHAPE))
+    except (ValueError, TypeError, LookupError):
+        clear(leases.folder)
+        raise Gone(leases.folder) from None
+
+
 @contextmanager
 def _telling(leases: Leases) -> Iterator[None]:
     """Within, an error is shown to those who wait for this worker."""
@@ -714,3 +757,11 @@ class _Heard:
         assert self._sweep.shared is not None
         self._sweep.shared.leases.rows += number
         self._sweep.listener.rows(number)
+        if note := self._sweep.shared.woken():
+            self._sweep.listener.note(f"note: {note}")
+
+    def fewer(self, rows: Mapping[str, int]) -> None:
+        assert self._sweep.shared is not None
+        self._sweep.shared.leases.more["fewer"] = {**rows}
+        with suppress(OSError, Gone):
+            self._sweep.shared.leases.tell()
