@@ -31,7 +31,7 @@ from diffsweep.core.files import write_atomic
 from diffsweep.core.locks import locked
 from diffsweep.core.text import counted
 from diffsweep.store.pictures import IMAGE, STEP
-from diffsweep.store.schema import Absent, Damaged, Record, dump, load
+from diffsweep.store.schema import Absent, Damaged, Record, Shared, dump, load
 
 BEGINS, ENDS = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"  # as every PNG does
 MEND = "The sweep's command, run again, samples damaged cells again."
@@ -47,15 +47,16 @@ def sha256(data: bytes) -> str:
 @dataclass(frozen=True)
 class Store:
     """Cells under `root` (the `output_dir`), read and written by id. damaged: the damage found, by the cell's id;
-    seen: the cells checked so far, for a reader that checks each once."""
+    seen: the cells checked so far, for a reader that checks each once; shared: what their records have in common."""
 
     root: Path
     damaged: dict[str, Damaged] = field(default_factory=dict, compare=False, repr=False)
     seen: dict[str, Record | None] | None = field(default=None, compare=False, repr=False)
+    shared: Shared | None = field(default=None, compare=False, repr=False)
 
     def looking_once(self) -> Store:
         """The same store, for a reader between two changes: it checks each cell's files once."""
-        return replace(self, seen={})
+        return replace(self, seen={}, shared=Shared())
 
     def folder(self, cell_id: str) -> Path:
         return self.root / f"cells/{cell_id[:2]}/{cell_id}"
@@ -88,7 +89,7 @@ class Store:
         """The record of a cell; Damaged, and Absent where there is no cell."""
         path = self.folder(cell_id) / "record.json"
         try:
-            record = load(path, Record)
+            record = load(path, Record, self.shared)
         except Absent:
             if path.parent.is_dir():
                 raise Damaged(path, "missing") from None
