@@ -116,7 +116,7 @@ class Sweep:
         self.listener = Listener() if listener is None else listener
         self.command = command
         self.joins = joins
-        self.store = Store(whole.root)
+        self.store = Store(whole.root).looking_once()
         self.stock = Stock(whole, self.store)
         self.folder = self.stock.folder
         self.failures = Failures()
