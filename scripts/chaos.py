@@ -9,7 +9,7 @@ Each run is a sweep of 16 cells by the command that users type, in one to eight 
 imported it. After each fault a checker of its own reads the store: every cell that is there has its pictures, whose
 hashes match its record; a sweep's files list no cell that is not there. After the command was typed again, the pictures
 are byte for byte those of an undisturbed run, every exit code is the documented one, and nothing else lies there.
-A named point is a change to a file (open, link, rename, mkdir, remove), before which the worker's process gets a signal.
+A named point is a change to a file (open, link, rename, mkdir, remove), before which the process gets a signal.
 
 Prints a page in Markdown; --write keeps it in benchmarks/ under today's date.
 """
@@ -156,7 +156,7 @@ class Listening:
                 return None
         if not isinstance(path, str | os.PathLike):
             return None
-        text = os.path.abspath(path)
+        text = str(Path.cwd() / os.fsdecode(path))
         return (
             f"{event.rpartition('.')[2]} {general(text[len(self.root) + 1 :])}" if text.startswith(self.root) else None
         )
@@ -344,11 +344,12 @@ def listed(root: Path) -> tuple[set[str], list[str]]:
             ids |= {cell["cell_id"] for cell in sweep["cells"] if cell["status"] == "done"}
         if (folder / "results.csv").exists():
             with (folder / "results.csv").open(newline="") as file:
-                ids |= {row["cell_id"] for row in csv.DictReader(file)}
+                ids |= {row["cell_id"] for row in csv.DictReader(file) if row["status"] == "done"}
         if (folder / "results.parquet").exists():
             import pyarrow.parquet
 
-            ids |= set(pyarrow.parquet.read_table(folder / "results.parquet")["cell_id"].to_pylist())
+            rows = pyarrow.parquet.read_table(folder / "results.parquet").to_pylist()
+            ids |= {row["cell_id"] for row in rows if row["status"] == "done"}
         if (folder / "report.html").exists() and not (folder / "report.html").read_text().rstrip().endswith("</html>"):
             wrong.append("report.html is cut")
     except (OSError, ValueError, KeyError) as error:
@@ -579,7 +580,7 @@ class Chaos:
             runs = json.loads((place.root / "sweeps/it/sweep.json").read_bytes())["runs"]
             place.expect([run["halvings"] for run in runs] == [1] and runs[0]["rows"] == 2, f"runs: {runs}")
             place.expect(runs[0]["cells"] == NUMBER, "a cell twice")
-            check_end(place, {cell: files for cell, files in whole(place.root)[0].items()})
+            check_end(place, whole(place.root)[0])
         row = self.row("out of memory", "at one row: that cell alone fails")
         with self.place(row) as place:
             place.words = (*faulty, "prompt='a red field','a huge field'", "seed=range(0,4)")
@@ -598,7 +599,7 @@ class Chaos:
             runs = json.loads((place.root / "sweeps/it/sweep.json").read_bytes())["runs"]
             place.expect(sorted(run["halvings"] for run in runs) == [0, 1], f"runs: {runs}")
             place.expect({run["rows"] for run in runs} == {2} and len(runs) == 2, f"runs: {runs}")
-            check_end(place, {cell: files for cell, files in whole(place.root)[0].items()})
+            check_end(place, whole(place.root)[0])
 
     def disk(self, times: int) -> None:
         row = self.row("disk full", "files of at most n bytes (RLIMIT_FSIZE); typed again without")
@@ -756,8 +757,8 @@ def page(chaos: Chaos, typed: str) -> str:
     return f"""# What faults cost a sweep
 
 {NUMBER} cells, workers forked from one process. Kept: every stored cell whole, nothing unfinished listed; after the
-command was typed again, all pictures byte for byte those of an undisturbed run, the documented exit codes, no file left.
-Lost: the cells that a worker had begun and not stored, at most in one run; an engine has up to 8 such cells at hand here.
+command was typed again, all pictures byte for byte those of an undisturbed run, the documented exit codes, nothing left.
+Lost: the cells that a worker had begun and not stored, at most in one run; an engine has up to 8 of them at hand here.
 
 | fault | how | runs | kept / broken | cells lost at most |
 |---|---|---|---|---|

@@ -84,6 +84,7 @@ WRITTEN = {
     str: ("1_0", "1_0"),
     bool: ("true", True),
     int: ("64", 64),
+    float: ("64.5", 64.5),
     tuple[str, ...]: ("[1_0,a]", ("1_0", "a")),
 }
 KEYS = {(block, key): hint for block, keys in BLOCKS.items() for key, hint in keys.items()}

@@ -46,8 +46,8 @@ from hydra_plugins.diffsweep_fused._large import Large
 from hydra_plugins.diffsweep_fused._loader import checked_composition
 
 if TYPE_CHECKING:
+    from diffsweep.runner.crew import Start
     from diffsweep.runner.listener import Listener
-    from diffsweep.runner.run import Start
     from diffsweep.tracker.session import Session
 
 Raw = tuple[dict[str, Any], dict[str, Any]]

@@ -7,8 +7,7 @@ tell; where there are none, a few calls are timed. It samples and stores nothing
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,17 +15,18 @@ from typing import Any
 from diffsweep.core.failures import reason
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import size
-from diffsweep.runner import preflight, shape
+from diffsweep.runner import shape
 from diffsweep.runner.calibrate import timed
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.cost import MOST, On, Speed, fewest_calls, recorded, rows_of, some_records
 from diffsweep.runner.forecast import Asked, Forecast, Together
 from diffsweep.runner.listener import Listener
+from diffsweep.runner.machine import Machine
 from diffsweep.runner.notes import about_shared, aliases
-from diffsweep.runner.plan import Plan, Raw, plan
-from diffsweep.runner.run import Sweep
+from diffsweep.runner.plan import Raw, plan
+from diffsweep.runner.stock import Stock
 from diffsweep.store.cells import Store
-from diffsweep.store.schema import Document, Record
+from diffsweep.store.schema import Record
 
 
 def foresee(
@@ -36,17 +36,20 @@ def foresee(
     refuses before it loads a model."""
     listener = Listener() if listener is None else listener
     whole = plan(raw, name)
-    sweep = Sweep(whole, command, listener=listener)
-    store, distinct = sweep.store, {cell.id: cell for cell in whole.cells}
-    sweep._refuse_to_replace({cell["cell_id"] for cell in sweep.earlier["cells"]} - distinct.keys())
+    store = Store(whole.root)
+    stock = Stock(whole, store)
+    earlier = stock.document(command, "", listener.note)
+    if not (whole.replace or earlier.get("in_parts", False)):
+        stock.refuse_to_replace({cell["cell_id"] for cell in earlier["cells"]} - stock.cells.keys())
     store.damaged.clear()  # of other cells
     shared = about_shared(whole.cells)
     for note in (note for note in whole.notes if note not in shared):
         listener.note(f"note: {note}")
-    missing = {i: cell for i, cell in distinct.items() if not _is_kept(store.finished(i), whole.trajectory)}
+    missing = {cell.id: cell for cell in stock.missing()}
     for line in store.damage_report("to sample again, damaged"):
         listener.note(line)
-    bases = {base.id: base for cell in missing.values() for base in _before(cell, store) if base.id not in distinct}
+    bases = {cell.id: cell for cell in stock.bases(missing.values())}
+    distinct = stock.cells
     found = Forecast(
         name=whole.name,
         cells=len(whole.cells),
@@ -58,37 +61,14 @@ def foresee(
     )
     if not missing:
         return found
-    kept = [cell_id for cell_id in distinct if cell_id not in missing]
-    with _threads(whole.threads) as threads:
-        return _with_costs(found, whole, sweep.earlier, {**bases, **missing}, _Known(store, kept, threads), listener)
-
-
-def _is_kept(record: Record | None, trajectory: int) -> bool:
-    """Whether a cell is stored with all that the sweep wants of it."""
-    if record is None:
-        return False
-    return not trajectory or record["facts"].get("trajectory", {}).get("asked") == trajectory
-
-
-def _before(cell: Cell, store: Store) -> Iterator[Cell]:
-    """The cells that must be sampled before this one, from the last back."""
-    for base in cell.cascade[-2::-1]:
-        if store.is_complete(base.id):
-            return
-        yield base
-
-
-@contextmanager
-def _threads(asked: int | None) -> Iterator[int]:
-    """Within, torch computes with so many threads; their number."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(asked or before)
-    try:
-        yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)
+    coming = {**bases, **missing}
+    machine = Machine(whole, [*coming.values()], listener)
+    known = _Known(store, [cell_id for cell_id in distinct if cell_id not in missing], machine.threads)
+    began = machine.shape(earlier, bound=True)
+    for note in began.notes:
+        listener.note(f"note: {note}")
+    with machine.computing():
+        return _with_costs(found, machine.device, began.rows, coming, known, listener)
 
 
 @dataclass
@@ -112,14 +92,13 @@ class _Known:
 
 
 def _with_costs(
-    found: Forecast, whole: Plan, earlier: Document, coming: Mapping[str, Cell], known: _Known, listener: Listener
+    found: Forecast, device: str, rows: shape.Rows, coming: Mapping[str, Cell], known: _Known, listener: Listener
 ) -> Forecast:
-    """The forecast of a sweep of which these cells are to sample, with their costs."""
-    device = preflight.device(whole.device, coming.values())
+    """The forecast of a sweep of which these cells are to sample, with their costs. rows: of a call, as a run would
+    begin with them."""
     by_model: dict[Any, list[Cell]] = defaultdict(list)
     for cell in coming.values():
         by_model[cell.model].append(cell)
-    rows = _rows(whole, earlier, device, [*by_model.values()], listener)
 
     def asked(cells: Sequence[Cell]) -> Asked:
         """Of the cells of one stage."""
@@ -151,24 +130,6 @@ def _with_costs(
         models.append(Together(tuple(stages.values())))
     chain = max((_chain(cell, coming, calls) for cell in coming.values()), key=lambda chain: (chain[1] or 0, chain[0]))
     return replace(found, device=device, models=tuple(models), chain=chain)
-
-
-def _rows(
-    whole: Plan, earlier: Document, device: str, groups: Sequence[Sequence[Cell]], listener: Listener
-) -> shape.Rows:
-    """The rows of a call of each stage, as a run would begin with them, and what it would note or refuse."""
-    cells = [cell for group in groups for cell in group]
-    chosen = whole.rows is not None
-    preflight.disk(cells)
-    most = shape.wanted(whole.cells)
-    room = shape.fitting(most, whole.rows, device)
-    for group in groups:
-        room = preflight.memory(group, device, room, chosen)
-    found = shape.Shape(room, room) if chosen else shape.as_begun(room, earlier)
-    for note in (preflight.slow(cells, device), preflight.padding(most, whole.rows), *found.notes):
-        if note:
-            listener.note(f"note: {note}")
-    return found.rows
 
 
 def _speed(cell: Cell, rows: int, device: str, known: _Known, listener: Listener) -> tuple[Speed | None, str]:

@@ -12,40 +12,39 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from diffsweep.core.failures import ERRORS, Failures, reason
 from diffsweep.core.leases import POLL, Gone, Leases, clear, done_at, heard, moving, tidy
 from diffsweep.core.locks import Busy
-from diffsweep.core.problems import BadInput, require
+from diffsweep.core.problems import BadInput
 from diffsweep.core.text import counted
 from diffsweep.metric import measured_sweep, score
 from diffsweep.runner import handed, preflight, shape
 from diffsweep.runner.background import Background
 from diffsweep.runner.cell import Cell
-from diffsweep.runner.identity import as_typed
+from diffsweep.runner.crew import Handing, Lookout, Start
 from diffsweep.runner.listener import Listener
 from diffsweep.runner.log import Log
 from diffsweep.runner.lots import lots
+from diffsweep.runner.machine import Machine
+from diffsweep.runner.part import Part
 from diffsweep.runner.plan import Plan, Raw, axes_of, plan
-from diffsweep.runner.sampling import Ended, Run, Sampler, without_base
-from diffsweep.runner.shape import Agreed, Shape
-from diffsweep.runner.shared import LEAD, LOGS, MEASURING, SAMPLING, SHAPE, WAITING, Shared, workplace
+from diffsweep.runner.sampling import Run, Sampler
+from diffsweep.runner.shape import Shape
+from diffsweep.runner.shared import LEAD, MEASURING, SAMPLING, SHAPE, WAITING, Shared, agreed, workplace
+from diffsweep.runner.stock import Stock
 from diffsweep.store import document
 from diffsweep.store.cells import Store
-from diffsweep.store.schema import Absent, CellEntry, Damaged, Document, RunEntry
+from diffsweep.store.schema import CellEntry, Document, RunEntry
 
 if TYPE_CHECKING:
     from diffsweep.tracker.session import Session
-
-
-LOOK = 5.0  # seconds between two looks at the processes of workers
 
 
 @dataclass(frozen=True)
@@ -100,31 +99,6 @@ def run_sweep(
     return Outcome(ids, statuses, sweep.folder, sweep.session, sweep.unmeasured, sweep.undrawn)
 
 
-class Crew(Protocol):
-    """Workers that were started."""
-
-    @property
-    def told(self) -> str:
-        """What they are, in words."""
-        ...
-
-    def alive(self) -> bool:
-        """Whether one of them runs, or is still to."""
-        ...
-
-
-Start = Callable[[Path], Crew]
-"""Starts workers that take part in the work of a folder."""
-
-
-@dataclass(frozen=True)
-class Handing:
-    """What is handed over to workers, and how they are started."""
-
-    raw: Sequence[Raw]
-    start: Start
-
-
 class Sweep:
     """One sweep's state while it runs. hands_over: where other processes sample; follows: whether this process is one
     of these, and leads them only where nobody else does."""
@@ -142,16 +116,14 @@ class Sweep:
         self.listener = Listener() if listener is None else listener
         self.command = command
         self.joins = joins
-        self.store = Store(whole.root)
-        self.folder = whole.root / "sweeps" / whole.name
+        self.store = Store(whole.root).looking_once()
+        self.stock = Stock(whole, self.store)
+        self.folder = self.stock.folder
         self.failures = Failures()
-        self.stored: set[str] = set()  # cells that this run has found finished, or has finished
         self.shape = Shape({}, {})
-        self.threads_before: int | None = None
         self.unmeasured = Failures()  # metrics
         self.undrawn = 0
         self.this = Run()
-        self.planned = {cell.id for cell in whole.cells}
         decides = ([cell.id for cell in whole.cells], whole.metrics.names, whole.trajectory, whole.rows, whole.threads)
         self.workplace = workplace(self.folder, *decides)
         self.before = done_at(self.workplace)  # before this run looks at the store
@@ -159,51 +131,29 @@ class Sweep:
         self.leads = True
         self.hands_over: Handing | None = None
         self.follows = False
-        self.next_look = 0.0  # at the workers that were started
         self.background: Background | None = None
         self.earlier = self._earlier(self.listener.note)
         self.in_parts = joins or in_parts or self.earlier.get("in_parts", False)
         self.session = session
 
     def _earlier(self, tell: Callable[[str], None] = lambda text: None) -> Document:
-        """What sweep.json holds; no cells where it is missing or damaged."""
-        try:
-            return {**document.read(self.folder), "name": self.plan.name}
-        except Absent:
-            pass
-        except Damaged as error:
-            tell(f"note: {error}; it is written anew")
-        return document.empty(self.plan.name, self.command, self.this.started)
+        """What sweep.json holds by now."""
+        return self.stock.document(self.command, self.this.started, tell)
 
     def status(self, cell: Cell) -> str:
         """`done` if the cell was stored at the beginning, or has been since: its files are not read again."""
         wrong = cell.id in self.failures or cell.id in self.store.damaged
-        return "done" if cell.id in self.stored and not wrong else "failed"
-
-    def _refuse_to_replace(self, others: Collection[str]) -> None:
-        """BadInput where the sweep's tables would lose stored cells, without sweep.replace=true. Cells whose content
-        alone changed (an edited input, an edited plugin) are not lost, nor are those still to come of a sweep in parts
-        (an optimiser's trials, batches, processes)."""
-        if self.plan.replace or self.in_parts:
-            return
-        renewed = {as_typed(cell.config) for cell in self.plan.cells}
-        records = filter(None, map(self.store.finished, sorted(others)))
-        if finished := sum(as_typed(record["config"]) not in renewed for record in records):
-            raise BadInput(
-                f"sweep.name={self.plan.name}: this sweep has {counted('other cell', finished)}, which its tables and "
-                "sheets would not show any more; give another sweep.name, or sweep.replace=true (stored cells stay)"
-            )
+        return "done" if cell.id in self.stock.stored and not wrong else "failed"
 
     def follow(self) -> int:
         """Take part in a sweep that another process leads; the exit code."""
         self.follows = True
-        missing = [cell for cell in {cell.id: cell for cell in self.plan.cells}.values() if not self._kept(cell)]
-        if missing:
-            before = {cell.id: cell for one in missing for cell in self._before(one)} | {c.id: c for c in missing}
-            self._share([*before.values()])
+        if missing := self.stock.missing():
+            self._share([*self.stock.bases(missing), *missing])
         return 1 if self.failures else 0
 
     def run(self) -> None:
+        """Sample what is missing, measure and report."""
         try:
             self._run()
         except Busy as error:
@@ -211,36 +161,29 @@ class Sweep:
             told = f"{stored} of {counted('cell', len(self.plan.cells))} stored"
             later = f"diffsweep-results report {shlex.quote(self.plan.name)} writes their tables and sheets later"
             raise Busy(f"{error}; gave up waiting. {told}; {later}") from None
-        finally:
-            if self.threads_before:  # they are the program's
-                import torch
-
-                torch.set_num_threads(self.threads_before)
 
     def _run(self) -> None:
-        gone = {cell["cell_id"] for cell in self.earlier["cells"]} - {cell.id for cell in self.plan.cells}
-        self._refuse_to_replace(gone)
+        gone = {cell["cell_id"] for cell in self.earlier["cells"]} - self.stock.cells.keys()
+        if not (self.plan.replace or self.in_parts):
+            self.stock.refuse_to_replace(gone)
         left = sum(self.store.finished(cell_id) is not None for cell_id in gone)
         self.store.damaged.clear()  # of those that are left behind
         for note in self.plan.notes:
             self.listener.note(f"note: {note}")
-        distinct = {cell.id: cell for cell in self.plan.cells}
-        self.store.tidy(distinct)
-        missing = [cell for cell in distinct.values() if not self._kept(cell)]
-        kept = len(distinct) - len(missing)
-        number = len(self.plan.cells)
-        if left and not self.joins and not self.follows:
+        self.store.tidy(self.stock.cells)
+        missing = self.stock.missing()
+        if left and not self.joins:
             others = counted("other cell", left)
             self.listener.note(f"note: {self.plan.name} had {others}, still stored, which its files no longer show")
-        before = {cell.id: cell for one in missing for cell in self._before(one)}
-        first = {cell_id: cell for cell_id, cell in before.items() if cell_id not in distinct}
+        first = self.stock.bases(missing)
+        kept = len(self.stock.cells) - len(missing)
         also = f", and {len(first)} whose pictures they enlarge" if first else ""
-        told = f"{counted('cell', number)}, {kept} already stored, {len(missing)} to sample"
+        told = f"{counted('cell', len(self.plan.cells))}, {kept} already stored, {len(missing)} to sample"
         self.listener.note(f"{self.plan.name}: {told}{also}")
         for line in self.store.damage_report("sampled again, damaged"):
             self.listener.note(line)
         if missing:
-            self._share([*first.values(), *missing])
+            self._share([*first, *missing])
         elif self.workplace.is_dir():
             self._take_over()
         else:
@@ -250,7 +193,7 @@ class Sweep:
 
     def _share(self, wanted: Sequence[Cell]) -> None:
         """Sample these cells, with whatever other workers are at them."""
-        ready = None if self.hands_over or self.follows else self._ready(wanted)
+        machine = None if self.hands_over or self.follows else self._machine(wanted)
         if not self.follows:  # whose own log is what it prints
             self.listener = log = Log(self._append_to_log, self.listener)
             log.line(self.command)
@@ -263,24 +206,31 @@ class Sweep:
                     if not self.follows:
                         self._require_alone()
                     if self.hands_over:
-                        self._direct(leases, wanted)
+                        self._direct(leases, wanted, self.hands_over)
                     else:
-                        self._take_part(leases, wanted, *(ready or self._ready(wanted)))
+                        machine = machine or self._machine(wanted)
+                        self.shape = machine.agree(leases, self.earlier, bound=not self.joins)
+                        with machine.computing():
+                            self._take_part(leases, wanted, machine)
                 return
             except Gone:  # another worker has finished the sweep, or the work folder was removed
                 reasons = self._reasons()
-                wanted = [cell for cell in wanted if not self._kept(cell) and cell.id not in reasons]
+                wanted = [cell for cell in wanted if not self.stock.kept(cell) and cell.id not in reasons]
         self._ended_elsewhere(reasons)
+
+    def _machine(self, wanted: Sequence[Cell]) -> Machine:
+        """What this process computes with, and that the metrics can be measured."""
+        machine = Machine(self.plan, wanted, self.listener, self.in_parts)
+        self.plan.metrics.ready()
+        return machine
 
     def _take_over(self) -> None:
         """Report, where all cells are stored and nobody else is about to."""
         self.leads = False
         try:
             with Leases(self.workplace, self.plan.grace) as leases:
-                shared = self.shared = Shared(leases, (), frozenset(), self._kept)
-                if self._leads_at_the_end():
-                    self._begin_tracking()
-                    self._finish(shared, ())
+                shared = self.shared = Shared(leases, (), frozenset(), self.stock.kept)
+                self._end(shared, ())
         except Gone:
             self._ended_elsewhere({})
 
@@ -291,9 +241,10 @@ class Sweep:
             others = [worker for worker in heard(place) if not worker.left] if place != self.workplace else []
             in_parts = self.in_parts and all(worker.told.get("in_parts") for worker in others)
             if others and not in_parts and moving(place, self.plan.grace):
+                name = self.plan.name
                 raise BadInput(
-                    f"sweep.name={self.plan.name}: another command works on other cells of this sweep now; give "
-                    f"another sweep.name, or run this again once that has ended (diffsweep-results watch {self.plan.name})"
+                    f"sweep.name={name}: another command works on other cells of this sweep now; give another "
+                    f"sweep.name, or run this again once that has ended (diffsweep-results watch {name})"
                 )
 
     def _append_to_log(self, line: str) -> None:
@@ -310,91 +261,61 @@ class Sweep:
 
     def _ended_elsewhere(self, reasons: Mapping[str, str]) -> None:
         """Note what became of the cells, which another worker has reported on."""
-        for cell in {cell.id: cell for cell in self.plan.cells}.values():
-            if not self._kept(cell):
-                self.failures[cell.id] = reasons.get(cell.id, "")
+        for cell in self.stock.missing():
+            self.failures[cell.id] = reasons.get(cell.id, "")
         self.listener.elsewhere(self.folder)
 
-    def _kept(self, cell: Cell) -> bool:
-        """Whether the cell is stored with all that this run wants of it."""
-        record = self.store.finished(cell.id)
-        if record is None:
-            return False
-        self.stored.add(cell.id)
-        return not self.plan.trajectory or record["facts"].get("trajectory", {}).get("asked") == self.plan.trajectory
-
-    def _before(self, cell: Cell) -> Iterator[Cell]:
-        """The cells that must be sampled before this one, from the last back."""
-        for base in cell.cascade[-2::-1]:
-            if self.store.is_complete(base.id):
-                return
-            yield base
-
-    def _take_part(self, leases: Leases, wanted: Sequence[Cell], device: str, room: shape.Rows) -> None:
+    def _take_part(self, leases: Leases, wanted: Sequence[Cell], machine: Machine) -> None:
         """Sample what other workers do not, and lead them where nobody else does."""
-        self.shape = self._agreed(leases, room, device)
+        self.this.device, self.this.threads = machine.device, machine.threads
         self.this.note(self.shape.rows)
         asked = {cell.id: cell for cell in wanted}
         shared = self.shared = self._lots(leases, asked.keys())
         self.leads = not self.follows and shared.lead
-        written = None
-        if self.leads:
-            self._begin_tracking()
-            written = self._write()
+        written = self._begin() if self.leads else None
+        sampler = Sampler(self.store, machine.device, self.shape.rows, self.plan.trajectory, self.this)
         try:
-            with self._heard(wanted), self._in_background(written, asked.keys(), device) as self.background:
-                self._sample_all(shared, asked, device)
+            with (
+                self._heard(wanted),
+                self._in_background(written, asked.keys(), machine.device) as self.background,
+            ):
+                Part(shared, asked, self.stock, sampler, self.failures, self.listener, self.background).sample()
         except KeyboardInterrupt:
             told = f"{self.this.cells} of {counted('cell', len(wanted))} stored"
             self.listener.note(f"stopped: {told}; the same command resumes from there")
             raise
         finally:
-            self._tell_run()
+            self._tell_run(leases)
             if self.leads:
                 self._write()
             else:
                 self.failures.write(self.folder / ERRORS, None)
         if not self.leads:
-            self._measure_own(device)
-        if self._leads_at_the_end():
-            self._finish(shared, asked.values())
+            self._measure_own(shared, machine.device)
+        self._end(shared, asked.values())
 
-    def _lots(self, leases: Leases, asked: AbstractSet[str]) -> Shared:
-        cells = {cell.id: cell for one in self.plan.cells for cell in one.cascade}
-        groups = lots(cells.values(), self.shape.kept)
-        return Shared(leases, groups, asked, self._kept, self.plan.retries, self.before, self._hear)
-
-    def _finish(self, shared: Shared, asked: Iterable[Cell]) -> None:
-        self._learn(shared, asked)
-        self._report()
-        self.store.tidy(self.planned)  # after workers that were killed meanwhile
-        clear(shared.leases.folder)
-
-    def _direct(self, leases: Leases, wanted: Sequence[Cell]) -> None:
+    def _direct(self, leases: Leases, wanted: Sequence[Cell], handing: Handing) -> None:
         """Have workers that are started for it sample these cells, and lead them."""
-        assert self.hands_over is not None
         leases.state = WAITING
         self.leads = leases.take(LEAD, leases.claims().get(LEAD))
-        if self.leads:
-            self._begin_tracking()
-            written = self._write()
-        handed.write(leases.folder, self.hands_over.raw, self.plan.name, self.command)
+        written = self._begin() if self.leads else None
+        handed.write(leases.folder, handing.raw, self.plan.name, self.command)
         asked = {cell.id: cell for cell in wanted}
-        crew = self.hands_over.start(leases.folder)
+        crew = handing.start(leases.folder)
         self.listener.note(crew.told)
+        lookout = Lookout(crew, leases)
         try:
-            with self._heard(wanted), self._in_background(written if self.leads else None, asked, None) as background:
-                self.background = background
+            with self._heard(wanted), self._in_background(written, asked, None) as self.background:
                 self.listener.waits("waiting for the first worker")
                 while SHAPE not in leases.settled():
-                    self._require_workers(leases, crew)
+                    lookout.look(None)
                     time.sleep(POLL)
-                there = _agreed(leases)
+                there = agreed(leases)
                 self.shape = Shape(there.kept, there.rows)
                 shared = self.shared = self._lots(leases, asked.keys())
                 self.listener.begins()
                 while not shared.over:
-                    self._require_workers(leases, crew)
+                    lookout.look(shared)
                     shared.wait()
         except KeyboardInterrupt:
             name = shlex.quote(self.plan.name)
@@ -404,84 +325,41 @@ class Sweep:
         finally:
             if self.leads:
                 self._write()
-        if self._leads_at_the_end():
-            self._finish(shared, asked.values())
+        self._end(shared, asked.values())
 
-    def _require_workers(self, leases: Leases, crew: Crew) -> None:
-        """Raise what ended the workers, where none is left. Looks every few seconds: it may cost a command."""
-        if time.monotonic() < self.next_look:
-            return
-        self.next_look = time.monotonic() + LOOK
-        if crew.alive():
-            return
-        if self.shared:
-            self.shared.look()
-            if self.shared.over:
+    def _begin(self) -> Document:
+        """Begin as the one who leads."""
+        self._begin_tracking()
+        return self._write()
+
+    def _lots(self, leases: Leases, asked: AbstractSet[str]) -> Shared:
+        cells = {cell.id: cell for one in self.plan.cells for cell in one.cascade}
+        groups = lots(cells.values(), self.shape.kept)
+        return Shared(leases, groups, asked, self.stock.kept, self.plan.retries, self.before, self._hear)
+
+    def _end(self, shared: Shared, asked: Iterable[Cell]) -> None:
+        """Report as the one who leads, once no other worker is at work. Who does not lead waits for the leader, who
+        removes the work folder (Gone), and leads where that one is dead; a worker that was started for it just ends."""
+        shared.leases.state = WAITING
+        shared.leases.tell()
+        while not (self.leads or shared.lead):
+            if self.follows:
                 return
-        workers = [worker for worker in leases.workers().values() if worker.name != leases.name]
-        if any(leases.alive(worker.name) for worker in workers):
-            return
-        ended = [worker.told["error"] for worker in workers if worker.told.get("error")]
-        mistakes = dict.fromkeys(message for error in ended if error["code"] == 2 for message in error["messages"])
-        if mistakes:
-            raise BadInput(mistakes)
-        reasons = dict.fromkeys(message for error in ended for message in error["messages"])
-        raise Busy("; ".join([f"no worker is left; their logs are in {self.folder / LOGS}", *reasons]))
-
-    def _ready(self, wanted: Sequence[Cell]) -> tuple[str, dict[str, int]]:
-        """The device, and the rows of a call that fit it; BadInput where something lacks."""
-        import torch
-
-        device = preflight.device(self.plan.device, wanted)
-        if self.plan.threads:
-            self._compute_with(self.plan.threads)
-        self.this.device, self.this.threads = device, torch.get_num_threads()
-        if note := preflight.slow(wanted, device):
-            self.listener.note(f"note: {note}")
-        by_model: dict[Any, list[Cell]] = defaultdict(list)
-        for cell in wanted:
-            by_model[cell.model].append(cell)
-        preflight.disk(wanted)
-        most = shape.wanted(self.plan.cells)
-        room = shape.fitting(most, self.plan.rows, device)
-        for cells in by_model.values():
-            room = preflight.memory(cells, device, room, chosen=self.plan.rows is not None)
-        if (note := preflight.padding(most, self.plan.rows)) and not self.in_parts:
-            self.listener.note(f"note: {note}")
-        self.plan.metrics.ready()
-        return device, room
-
-    def _compute_with(self, threads: int) -> None:
-        import torch
-
-        self.threads_before = self.threads_before or torch.get_num_threads()
-        torch.set_num_threads(threads)
-
-    def _agreed(self, leases: Leases, room: shape.Rows, device: str) -> Shape:
-        """The batch shape of all workers, on which the first one decides, as it does on the threads."""
-        bound = not (self.plan.rows or self.joins)
-        own = shape.as_begun(room, self.earlier) if bound else Shape(room, room)
-        assert self.this.threads is not None
-        mine = Agreed(own.kept, own.rows, self.this.threads, preflight.kind(device))
-        if leases.settle(SHAPE, mine.text):
-            for note in (*own.notes, *self._other_threads(device)):
-                self.listener.note(note if note in own.notes else f"note: {note}")
-            return own
-        there = _agreed(leases)
-        require(*there.problems(mine, room, self.plan.devices))
-        if there.threads != self.this.threads:
-            self._compute_with(there.threads)
-            self.this.threads = there.threads
-        return Shape(there.kept, there.rows)
-
-    def _other_threads(self, device: str) -> Iterator[str]:
-        """A note where this run computes with another number of threads than the one before."""
-        earlier = [run.get("threads") for run in self.earlier["runs"] if run.get("device") == device == "cpu"]
-        if earlier and earlier[-1] != self.this.threads:
-            yield (
-                f"{counted('CPU thread', self.this.threads or 0)}, {earlier[-1]} before: pictures may differ in "
-                f"rounding from those already stored; engine.threads={earlier[-1]} avoids that"
-            )
+            shared.wait()
+        self.leads = True
+        while any(worker.state in (SAMPLING, MEASURING) for worker in shared.workers()):
+            shared.wait()
+        shared.look()
+        reasons = shared.reasons()
+        for cell in asked:  # what became of those of others
+            if cell.id not in shared.ended and self.stock.kept(cell):
+                self.failures.forget(cell.id)
+            elif cell.id not in self.stock.stored:
+                self.failures.setdefault(cell.id, reasons.get(cell.id, ""))
+        self._begin_tracking()
+        self._report()
+        self.store.tidy(self.stock.cells)  # after workers that were killed meanwhile
+        clear(shared.leases.folder)
 
     @contextmanager
     def _heard(self, cells: Collection[Cell]) -> Iterator[None]:
@@ -500,72 +378,6 @@ class Sweep:
             if self.background:
                 self.background.add(cell_id)
             self.listener.cell(cell_id, None)
-
-    def _sample_all(self, shared: Shared, asked: Mapping[str, Cell], device: str) -> None:
-        """Sample with the other workers until nothing is left, one model after the other."""
-        sampler = Sampler(self.store, device, self.shape.rows, self.plan.trajectory, self.this)
-        first = len(shared.leases.workers()) - 1  # each worker begins with another model
-        numbers = [(first + number) % len(shared.groups) for number in range(len(shared.groups))]
-        waits = ""
-        while True:
-            shared.leases.state = SAMPLING
-            for number in numbers:
-                self._sample_group(shared, number, asked, sampler)
-            if shared.over:
-                return
-            shared.leases.state = WAITING
-            if shared.waits_for != waits:
-                self.listener.waits(waits := shared.waits_for)
-            shared.wait()
-
-    def _sample_group(self, shared: Shared, number: int, asked: Mapping[str, Cell], sampler: Sampler) -> None:
-        """Sample what can be had of a model's cells."""
-        if not (given := [*(self._taken(shared, number) or ())]):
-            return
-        cells = [asked[cell.id] for lot in shared.groups[number] for cell in lot.cells if cell.id in asked]
-        for model, n in shared.fewer().items():
-            sampler.fewer[model] = min(n, sampler.fewer.get(model, n))
-
-        def take() -> Sequence[Cell] | None:
-            if not given:
-                return self._taken(shared, number)
-            taken = [*given]
-            given.clear()
-            return taken
-
-        with closing(sampler.run(cells, take, _Heard(self), shared.leases.once)) as ends:
-            for ended in ends:
-                self._note(shared, ended)
-
-    def _taken(self, shared: Shared, number: int) -> Sequence[Cell] | None:
-        """Cells to sample now, but for those whose picture to enlarge has failed."""
-        while cells := shared.take(number):
-            reasons = shared.reasons()
-            lost = [cell for cell in cells if cell.base and cell.base.id in reasons and not self._stored(cell.base)]
-            for cell in lost:
-                self._note(shared, without_base(cell, reasons[cell.base.id]))  # type: ignore[union-attr]
-            if left := [cell for cell in cells if cell not in lost]:
-                return left
-        return cells
-
-    def _stored(self, cell: Cell) -> bool:
-        return cell.id in self.stored or self.store.is_complete(cell.id)
-
-    def _note(self, shared: Shared, ended: Ended) -> None:
-        cell_id, error = ended.cell.id, ended.error
-        if error is None:
-            self.stored.add(cell_id)
-            self.failures.forget(cell_id)
-            self.this.cells += 1
-        elif isinstance(error, str):
-            self.failures[cell_id] = error
-        else:
-            self.failures.add(cell_id, error)
-        shared.leases.cells = self.this.cells
-        shared.end(cell_id, self.failures.get(cell_id))
-        if self.background and error is None and cell_id in self.planned:
-            self.background.add(cell_id)
-        self.listener.cell(cell_id, self.failures.get(cell_id))
 
     @contextmanager
     def _in_background(
@@ -591,47 +403,19 @@ class Sweep:
                     background.add(cell["cell_id"])
             yield background
 
-    def _measure_own(self, device: str) -> None:
+    def _measure_own(self, shared: Shared, device: str) -> None:
         """Measure the cells of this worker that are not yet: its device is at hand."""
-        assert self.shared is not None
-        self.shared.leases.state = MEASURING
-        self.shared.leases.tell()
-        own = [cell_id for cell_id in self.stored & self.shared.ended if cell_id in self.planned]
+        shared.leases.state = MEASURING
+        shared.leases.tell()
+        own = [cell_id for cell_id in self.stock.stored & shared.ended if cell_id in self.stock.cells]
         score(self.store, own, self.plan.metrics.metrics, device, Failures(), shows=False)
 
-    def _leads_at_the_end(self) -> bool:
-        """Whether this worker is to report, once no other is at work. Who does not lead waits for the leader, who
-        removes the work folder (Gone), and leads where that one is dead; a worker that was started for it just ends."""
-        assert self.shared is not None
-        leases = self.shared.leases
-        leases.state = WAITING
-        leases.tell()
-        while not (self.leads or self.shared.lead):
-            if self.follows:
-                return False
-            self.shared.wait()
-        self.leads = True
-        while any(worker.state in (SAMPLING, MEASURING) for worker in self.shared.workers()):
-            self.shared.wait()
-        return True
-
-    def _learn(self, shared: Shared, asked: Iterable[Cell]) -> None:
-        """Find what other workers have stored, and why others' cells have failed."""
-        shared.look()
-        reasons = shared.reasons()
-        for cell in asked:
-            if cell.id not in shared.ended and self._kept(cell):
-                self.failures.forget(cell.id)
-            elif cell.id not in self.stored:
-                self.failures.setdefault(cell.id, reasons.get(cell.id, ""))
-
-    def _tell_run(self) -> None:
+    def _tell_run(self, leases: Leases) -> None:
         """Leave this run's counts for whoever writes sweep.json."""
-        assert self.shared is not None
-        self.shared.leases.more["run"] = self.this.entry
-        self.shared.leases.rows = self.this.model_rows
+        leases.more["run"] = self.this.entry
+        leases.rows = self.this.model_rows
         with suppress(OSError, Gone):
-            self.shared.leases.tell()
+            leases.tell()
 
     def _entry(self, cell: Cell) -> CellEntry:
         entry: CellEntry = {
@@ -719,15 +503,6 @@ class Sweep:
             self.listener.note(told)
 
 
-def _agreed(leases: Leases) -> Agreed:
-    """What the first worker has decided. Gone where a disk has lost that: then all begin anew."""
-    try:
-        return Agreed.read(leases.text(SHAPE))
-    except (ValueError, TypeError, LookupError):
-        clear(leases.folder)
-        raise Gone(leases.folder) from None
-
-
 @contextmanager
 def _telling(leases: Leases) -> Iterator[None]:
     """Within, an error is shown to those who wait for this worker."""
@@ -739,29 +514,3 @@ def _telling(leases: Leases) -> Iterator[None]:
         messages = list(error.messages) if isinstance(error, BadInput) else [reason(error)]
         leases.more["error"] = {"code": 2 if isinstance(error, BadInput) else 1, "messages": messages}
         raise
-
-
-class _Heard:
-    """What the sampler reports: to the sweep's listener, to other workers, and to whoever logs finished cells."""
-
-    def __init__(self, sweep: Sweep) -> None:
-        self._sweep = sweep
-        self.waits = sweep.listener.waits
-
-    def begins(self) -> None:
-        self._sweep.listener.begins()
-        if self._sweep.background:
-            self._sweep.background.begin()
-
-    def rows(self, number: int) -> None:
-        assert self._sweep.shared is not None
-        self._sweep.shared.leases.rows += number
-        self._sweep.listener.rows(number)
-        if note := self._sweep.shared.woken():
-            self._sweep.listener.note(f"note: {note}")
-
-    def fewer(self, rows: Mapping[str, int]) -> None:
-        assert self._sweep.shared is not None
-        self._sweep.shared.leases.more["fewer"] = {**rows}
-        with suppress(OSError, Gone):
-            self._sweep.shared.leases.tell()

@@ -26,10 +26,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from diffsweep.core.leases import POLL, Leases, Worker
+from diffsweep.core.leases import POLL, Gone, Leases, Worker, clear
 from diffsweep.core.text import counted
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.lots import Lot
+from diffsweep.runner.shape import Agreed
 
 LEAD, SHAPE, STOP = "lead", "shape", "stop."  # keys
 LOGS = "logs"  # beside the sweep's files
@@ -45,6 +46,15 @@ def workplace(folder: Path, *decides: Any) -> Path:
     text = json.dumps([version("diffsweep"), *decides], sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()
     return folder / "work" / digest[:12]
+
+
+def agreed(leases: Leases) -> Agreed:
+    """What the first worker has decided. Gone where a disk has lost that: then all begin anew."""
+    try:
+        return Agreed.read(leases.text(SHAPE))
+    except (ValueError, TypeError, LookupError):
+        clear(leases.folder)
+        raise Gone(leases.folder) from None
 
 
 def stops(settled: AbstractSet[str]) -> int:

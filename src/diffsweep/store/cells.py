@@ -31,7 +31,7 @@ from diffsweep.core.files import write_atomic
 from diffsweep.core.locks import locked
 from diffsweep.core.text import counted
 from diffsweep.store.pictures import IMAGE, STEP
-from diffsweep.store.schema import Absent, Damaged, Record, dump, load
+from diffsweep.store.schema import Absent, Damaged, Record, Shared, dump, load
 
 BEGINS, ENDS = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"  # as every PNG does
 MEND = "The sweep's command, run again, samples damaged cells again."
@@ -47,15 +47,17 @@ def sha256(data: bytes) -> str:
 @dataclass(frozen=True)
 class Store:
     """Cells under `root` (the `output_dir`), read and written by id. damaged: the damage found, by the cell's id;
-    seen: the cells checked so far, for a reader that checks each once."""
+    seen: the cells checked so far, for a reader that checks each once; shared: what their records have in common."""
 
     root: Path
     damaged: dict[str, Damaged] = field(default_factory=dict, compare=False, repr=False)
-    seen: dict[str, Record | None] | None = field(default=None, compare=False, repr=False)
+    seen: dict[str, Record] | None = field(default=None, compare=False, repr=False)
+    shared: Shared | None = field(default=None, compare=False, repr=False)
 
     def looking_once(self) -> Store:
-        """The same store, for a reader between two changes: it checks each cell's files once."""
-        return replace(self, seen={})
+        """The same store, for a reader that checks each finished cell's files once, and reads its record again only
+        where it has changed that itself."""
+        return self if self.seen is not None else replace(self, seen={}, shared=Shared())
 
     def folder(self, cell_id: str) -> Path:
         return self.root / f"cells/{cell_id[:2]}/{cell_id}"
@@ -70,15 +72,17 @@ class Store:
 
     def get(self, cell_id: str) -> Record | None:
         """The record of a cell, None if it is not there or unreadable."""
-        return self._noted(self.record, cell_id)
+        there = self.seen.get(cell_id) if self.seen else None
+        return there or self._noted(self.record, cell_id)
 
     def finished(self, cell_id: str) -> Record | None:
         """The record of a cell, None unless every file that it lists is there and seems as it was written."""
-        if self.seen is None:
-            return self._noted(self.checked, cell_id)
-        if cell_id not in self.seen:
-            self.seen[cell_id] = self._noted(self.checked, cell_id)
-        return self.seen[cell_id]
+        if self.seen and cell_id in self.seen:
+            return self.seen[cell_id]
+        record = self._noted(self.checked, cell_id)
+        if self.seen is not None and record is not None:
+            self.seen[cell_id] = record
+        return record
 
     def is_complete(self, cell_id: str) -> bool:
         """Whether the cell is finished."""
@@ -88,7 +92,7 @@ class Store:
         """The record of a cell; Damaged, and Absent where there is no cell."""
         path = self.folder(cell_id) / "record.json"
         try:
-            record = load(path, Record)
+            record = load(path, Record, self.shared)
         except Absent:
             if path.parent.is_dir():
                 raise Damaged(path, "missing") from None
@@ -150,6 +154,7 @@ class Store:
             write_atomic(scratch / "record.json", dump(entries, Record))
             self._put(scratch, cell_id)
             self.damaged.pop(cell_id, None)
+            self._forget(cell_id)
         finally:
             files.remove(scratch)
         files.tidy(place.parent, cell_id)
@@ -243,8 +248,13 @@ class Store:
                 locks.tidy(folder)
 
     # -- within --------------------------------------------------------------------------------------------------------
+    def _forget(self, cell_id: str) -> None:
+        if self.seen is not None:
+            self.seen.pop(cell_id, None)
+
     def _amend(self, cell_id: str, changes: Mapping[str, Any]) -> None:
         write_atomic(self.folder(cell_id) / "record.json", dump({**self.record(cell_id), **changes}, Record))
+        self._forget(cell_id)
 
     def _current(self, cell_id: str, act: Callable[[Record], T]) -> T:
         """What an act makes of a record; once more where another process has replaced that meanwhile."""
@@ -302,6 +312,7 @@ class Store:
             return None
 
     def _note(self, cell_id: str, error: Damaged) -> None:
+        self._forget(cell_id)
         if not isinstance(error, Absent):
             self.damaged[cell_id] = error
 
