@@ -603,7 +603,7 @@ class Chaos:
 
     def disk(self, times: int) -> None:
         row = self.row("disk full", "files of at most n bytes (RLIMIT_FSIZE); typed again without")
-        for largest in (100, 400, 3000, 20000)[:times]:
+        for largest in (700, 2500, 6000, 20000)[:times]:
             with self.place(row) as place:
                 first = place.start(fault=Fault(largest=largest))
                 place.ends(first, 1)
@@ -757,7 +757,7 @@ def page(chaos: Chaos, typed: str) -> str:
     return f"""# What faults cost a sweep
 
 {NUMBER} cells, workers forked from one process. Kept: every stored cell whole, nothing unfinished listed; after the
-command was typed again, all pictures byte for byte those of an undisturbed run, the documented exit codes, nothing left.
+command was typed again, all pictures byte for byte those of an undisturbed run, documented exit codes, nothing left.
 Lost: the cells that a worker had begun and not stored, at most in one run; an engine has up to 8 of them at hand here.
 
 | fault | how | runs | kept / broken | cells lost at most |

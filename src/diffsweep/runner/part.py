@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 
 from diffsweep.core.failures import Failures
+from diffsweep.core.leases import Gone
 from diffsweep.runner.background import Background
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.listener import Listener
@@ -109,3 +110,5 @@ class Part:
 
     def fewer(self, rows: Rows) -> None:
         self.shared.leases.more["fewer"] = {**rows}  # for those that join later
+        with suppress(OSError, Gone):
+            self.shared.leases.tell()

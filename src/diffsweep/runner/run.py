@@ -256,8 +256,9 @@ class Sweep:
             self.session = self.plan.tracker.begin(self.store, self.folder)
 
     def _reasons(self) -> dict[str, str]:
-        """Why cells have failed, as sweep.json has it."""
-        return {c["cell_id"]: c.get("reason") or "" for c in self._earlier()["cells"] if c["status"] == "failed"}
+        """Why cells have failed, as sweep.json has it; those that nobody came to have no reason there."""
+        cells = self._earlier()["cells"]
+        return {c["cell_id"]: c["reason"] for c in cells if c["status"] == "failed" and c.get("reason")}  # type: ignore[misc]
 
     def _ended_elsewhere(self, reasons: Mapping[str, str]) -> None:
         """Note what became of the cells, which another worker has reported on."""
