@@ -297,6 +297,7 @@ class Place:
 
 
 def _context() -> Any:
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")  # killed processes leak semaphores of tqdm's
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context
