@@ -65,7 +65,7 @@ PRELOADED = [
 ]
 PARTS = {  # a user's own: a technique that notes which cells it begins, and models with faults
     "technique/begun.py": """
-import os, time
+import hashlib, os, time
 from dataclasses import dataclass
 from pathlib import Path
 from diffsweep.technique.text_to_image import TextToImage
@@ -75,6 +75,8 @@ class Begun(TextToImage):
     def program(self, job):
         Path(os.environ["BEGUN"], f"{os.getpid()}-{job.streams.seed}-{time.monotonic_ns()}").touch()
         time.sleep(float(os.environ.get("SLOWLY", 0)))
+        if "STUCK" in os.environ:  # in a call that no signal interrupts
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
         return super().program(job)
 """,
     "model/faulty.py": """
@@ -520,6 +522,7 @@ class Chaos:
         row = self.row("SIGSTOP", "beyond its lease, at named points; SIGCONT after the others have ended")
         held = ("sweep.json", ".lock")  # by a lock of the system's, which nobody can take over
         points = [point for point in self.named(signal.SIGSTOP) if not any(word in point.name for word in held)]
+        points.insert(0, Point("rename cells/XX/CELL", 3, signal.SIGSTOP))
         for k in range(times):
             with self.place(row) as place:
                 first = place.start("engine.grace=1", fault=Fault(points[k % len(points)]), SLOWLY=0.02)
@@ -531,6 +534,7 @@ class Chaos:
                 first.send(signal.SIGCONT)
                 place.ends(first, 0)
                 place.expect(nodes(place.root) == before, "it has written a cell again")
+                check_end(place, self.reference)
                 self.resumed(place)
                 if place.wrong:
                     place.wrong.insert(0, str(points[k % len(points)]))
@@ -561,15 +565,19 @@ class Chaos:
                 self.resumed(place)
                 if place.wrong:
                     place.wrong.insert(0, str(point))
-        row = self.row("INT twice", "within a call that does not return")
-        for number in (signal.SIGINT, signal.SIGTERM)[:times]:
+        row = self.row("INT, TERM", "within a call that does not return: once, it ends after 10 s; twice, at once")
+        for number, again in ((signal.SIGINT, 1), (signal.SIGTERM, 0), (signal.SIGTERM, 1))[:times]:
             with self.place(row) as place:
-                first = place.start(SLOWLY=60)
+                first = place.start(STUCK=1)
                 place.until(lambda place=place: bool(place.begun()), "a cell begins")  # type: ignore[misc]
-                first.send(number)
-                time.sleep(0.6)
-                first.send(number)
-                place.ends(first, 128 + number, within=2)
+                for _ in range(1 + again):
+                    first.send(number)
+                    time.sleep(0.6)
+                place.ends(first, 128 + number, within=2 if again else SOON + 2)
+                states = [
+                    json.loads(file.read_bytes())["state"] for file in place.root.glob("sweeps/it/work/*/workers/*")
+                ]
+                place.expect(states == ["left"], f"leases are not given back: {states}")
                 self.resumed(place)
 
     def memory(self, times: int) -> None:

@@ -88,3 +88,15 @@ def test_an_error_of_the_disk_names_the_file(tmp_path: Path, monkeypatch: pytest
         files.write_atomic(file, b"after")
     assert caught.value.filename == str(file)
     assert (file.read_bytes(), os.listdir(tmp_path)) == (b"before", ["kept"])
+
+
+def test_what_a_killed_process_left_goes_before_its_parent_has_waited_for_it(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        left = tmp_path / files.scratch(tmp_path / "it").name.replace(f"-{os.getpid()}-", f"-{process.pid}-")
+        left.touch()
+        files.tidy(tmp_path)
+        assert left.exists()
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
+        files.tidy(tmp_path)
+        assert not left.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -269,3 +270,34 @@ def test_who_moves_is_seen(tmp_path: Path, other: Callable[..., subprocess.Popen
     process.kill()
     process.wait()
     assert not leases.moving(tmp_path, grace=60)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
+def test_a_disk_without_links_has_leases_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def link(source: Path, target: Path) -> None:
+        raise OSError(number, "no links here")
+
+    monkeypatch.setattr(leases.os, "link", link)
+    with Leases(tmp_path, name="a") as a, Leases(tmp_path, name="b") as b:
+        assert a.take("x") and not b.take("x") and not b.take("x", 0)
+        assert a.settle("x", "text") and not b.settle("x", "other") and b.text("x") == "text"
+    assert not [*tmp_path.glob("*/.*")]
+
+
+def test_a_disk_that_is_full_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Leases(tmp_path) as mine:
+        monkeypatch.setattr(leases.os, "link", link)
+        with pytest.raises(OSError, match="No space left"):
+            mine.take("x")
+
+
+def test_who_was_taken_over_from_holds_no_lease(tmp_path: Path) -> None:
+    with Leases(tmp_path, name="a") as a, Leases(tmp_path, name="b") as b:
+        assert a.take("x") and a.holds("x") and not b.holds("x")
+        a.leave()
+        assert b.take("x", 0) and b.holds("x") and not a.holds("x")
+        clear(tmp_path)
+        assert not b.holds("x")

@@ -179,3 +179,23 @@ def test_others_are_heard_of(tmp_path: Path) -> None:
     other.leases.state = WAITING
     other.leases.tell()
     assert watcher.shared.waits_for == "waiting for 0 other workers"
+
+
+def test_who_was_silent_says_what_others_took_over(tmp_path: Path) -> None:
+    cells: list[Any] = [Cell(f"c{k}", 5, 8) for k in range(4)]
+    stored: set[str] = set()
+    sleeper, other = (Hand(tmp_path, name, cells, stored) for name in ("sleeper", "other"))
+    assert [cell.id for cell in sleeper.shared.take(0) or ()] == ["c0"]
+    assert sleeper.shared.woken() is None
+    sleeper.leases.lost = True
+    assert sleeper.shared.woken() is None  # nobody has
+    sleeper.leases.leave()
+    other.shared.look()
+    while other.shared.take(0):
+        pass
+    sleeper.leases.lost = True
+    assert sleeper.shared.woken() == (
+        "this worker was silent for longer than engine.grace=60 seconds: others took over 1 lot of its cells; "
+        "each cell is stored once"
+    )
+    assert sleeper.shared.woken() is None

@@ -122,7 +122,15 @@ def _lives(pid: int) -> bool:
         return False
     except (PermissionError, OverflowError):
         pass
-    return True
+    return state(pid)[:1] not in (["Z"], ["X"])  # of one that has ended, and that nobody has waited for yet
+
+
+def state(pid: int) -> list[str]:
+    """A process of this machine as Linux tells of it, from its state on; nothing where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 @lru_cache

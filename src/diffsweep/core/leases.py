@@ -18,6 +18,7 @@ to remove.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -39,6 +40,7 @@ STUCK = 900.0  # seconds after which a worker that beats, and says that it works
 POLL = 0.2  # seconds between two looks at what others do
 SOON = 2.0  # seconds for the last that a process tells
 OLD = 7 * 24 * 3600.0  # seconds, after which nobody is waited for
+LINKLESS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 LEFT = "left"  # the state of a worker that has given all its leases back
 
 
@@ -52,7 +54,8 @@ class Gone(Exception):
 def create(path: Path, text: str) -> bool:
     """Make a file with its content, exclusively; whether it was made. Gone where its folder is.
 
-    link(2) of a written file is atomic and exclusive on local disks and over NFS, where O_EXCL and flock may not be.
+    link(2) of a written file is atomic and exclusive on local disks and over NFS, where O_EXCL and flock may not be. On
+    a disk without links, such as exFAT, a reader may find the file empty for a moment.
     """
     written = path.with_name(f".{secrets.token_hex(8)}")
     try:
@@ -62,10 +65,23 @@ def create(path: Path, text: str) -> bool:
             return True
         except FileExistsError:
             return written.stat().st_nlink == 2  # NFS: the answer was lost, and the second try met the first one
+        except OSError as error:
+            if error.errno not in LINKLESS:
+                raise
+            return _created(path, text)
         finally:
             written.unlink(missing_ok=True)
     except FileNotFoundError:
         raise Gone(path.parent) from None
+
+
+def _created(path: Path, text: str) -> bool:
+    try:
+        with path.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    return True
 
 
 def put(path: Path, text: str) -> None:
@@ -217,6 +233,12 @@ class Leases:
         self._held[key] = generation
         return True
 
+    def holds(self, key: str) -> bool:
+        """Whether this worker holds a lease still: it has taken it, nobody has taken it over, and the work is there."""
+        with suppress(OSError, Gone):
+            return key in self._held and self.claims().get(key) == self._held[key]
+        return False
+
     def superseded(self) -> list[str]:
         """The keys that others have taken over from this worker."""
         latest = self.claims()
@@ -231,7 +253,10 @@ class Leases:
 
     def text(self, key: str) -> str:
         """What was noted of a key that is done."""
-        if (text := text_of(self.folder / f"done/{key}")) is None:
+        path = self.folder / f"done/{key}"
+        if not text_of(path):
+            time.sleep(POLL)  # while it is written, on a disk without links
+        if (text := text_of(path)) is None:
             raise Gone(self.folder)
         return text
 
@@ -329,12 +354,8 @@ def _machine() -> str | None:
 
 def _born(pid: int) -> str | None:
     """When a process of this machine began, in ticks since the system did; None where there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]  # a process that has ended and is not waited for yet is dead
+    fields = files.state(pid)
+    return fields[19] if fields and fields[0] not in "ZX" else None  # one that has ended is dead, waited for or not
 
 
 def myself() -> dict[str, Any]:

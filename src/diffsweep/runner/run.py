@@ -226,7 +226,6 @@ class Sweep:
 
     def _take_over(self) -> None:
         """Report, where all cells are stored and nobody else is about to."""
-        self.leads = False
         try:
             with Leases(self.workplace, self.plan.grace) as leases:
                 shared = self.shared = Shared(leases, (), frozenset(), self.stock.kept)
@@ -287,7 +286,7 @@ class Sweep:
             raise
         finally:
             self._tell_run(leases)
-            if self.leads:
+            if self.leads and leases.holds(LEAD):
                 self._write()
             else:
                 self.failures.write(self.folder / ERRORS, None)
@@ -324,7 +323,7 @@ class Sweep:
             self.listener.note(f"diffsweep-results watch {name} shows how far they are, stop {name} stops them")
             raise
         finally:
-            if self.leads:
+            if self.leads and leases.holds(LEAD):
                 self._write()
         self._end(shared, asked.values())
 
@@ -343,7 +342,7 @@ class Sweep:
         removes the work folder (Gone), and leads where that one is dead; a worker that was started for it just ends."""
         shared.leases.state = WAITING
         shared.leases.tell()
-        while not (self.leads or shared.lead):
+        while not shared.lead:
             if self.follows:
                 return
             shared.wait()
