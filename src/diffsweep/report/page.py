@@ -63,9 +63,7 @@ def page(
     reasons = dict(zip(frame["cell_id"], frame["reason"], strict=True)) if "reason" in frame else {}
     scripts = [_text(name) for name in SCRIPTS]
     places = sample(sweep)
-    shown = [
-        f"The pictures are those of {len(places):,} of {len(frame):,} cells; tables, curves and figures are of all."
-    ]
+    told = f"Pictures and single points are of {len(places):,} of {len(frame):,} cells; tables and means are of all."
     if len(places) == len(frame):
         data = _data(sweep, frame, table, records)
     else:
