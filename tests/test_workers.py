@@ -192,6 +192,23 @@ def test_local_workers_sample_in_place_of_who_plans(sweep: Start, tmp_path: Path
     assert "hydra/launcher=local" in log and log.rstrip().endswith("report.html and all other files are written")
 
 
+@pytest.mark.parametrize("starts", ["typed", "local"])
+def test_one_of_all_workers_logs_each_cell_once(
+    sweep: Start, tmp_path: Path, reference: dict[str, bytes], starts: str
+) -> None:
+    words = ("tracker=wandb", "tracker.granularity=both", "tracker.mode=offline")
+    if starts == "typed":
+        both = [sweep(*words, SLOWLY=0.1, HOME=tmp_path) for _ in range(2)]
+    else:
+        both = [sweep(*words, "hydra/launcher=local", "hydra.launcher.workers=2", SLOWLY=0.1, HOME=tmp_path)]
+    told = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0] * len(both), told
+    assert_whole(tmp_path / "outputs", reference)
+    runs = [path.name.split("-", 3)[3] for path in (tmp_path / "outputs/sweeps/it/wandb").glob("offline-run-*")]
+    assert len(runs) == len({*runs}) == 1 + 24
+    assert sum(text.count("wandb: 25 offline runs") for text in told) == 1
+
+
 def test_what_stops_every_worker_is_one_message(start: Start, tmp_path: Path) -> None:
     local = ("-m", *SMALL.split(), "sweep.name=it", "seed=0,1", "hydra/launcher=local", "hydra.launcher.workers=2")
     process = start(*local, "device=cuda")
