@@ -33,22 +33,18 @@ def run(workplace: str) -> int:
 def act(workplace: Path) -> int:
     from diffsweep.runner import handed
     from diffsweep.runner.log import Log
-    from diffsweep.runner.plan import plan
     from diffsweep.runner.run import Sweep
 
     try:
+        os.chdir(handed.place(workplace))
         given = handed.read(workplace)
     except FileNotFoundError:
         print(f"{workplace}: nothing is left to do", file=sys.stderr)
         return 0
-    os.chdir(given.place)
-    sweep = Sweep(plan(given.raw, given.name), given.command, listener=Log(sys.stderr.write))
+    sweep = Sweep(given.whole, given.command, listener=Log(sys.stderr.write))
     if sweep.workplace.resolve() != workplace.resolve():
-        raise BadInput(
-            f"{workplace}: the plan comes to other cells here than where it was made: another version of diffsweep or "
-            "of a plugin, other input files, or another output_dir"
-        )
-    return sweep.follow()
+        raise BadInput(f"{workplace}: its plan is not for this folder: another output_dir, or another diffsweep")
+    return sweep.follow(given.wanted)
 
 
 def mistake(error: Exception) -> str | None:
