@@ -6,7 +6,6 @@ and ends when nothing is left. Where the process that started it has ended, the 
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -36,7 +35,6 @@ def act(workplace: Path) -> int:
     from diffsweep.runner.run import Sweep
 
     try:
-        os.chdir(handed.place(workplace))
         given = handed.read(workplace)
     except FileNotFoundError:
         print(f"{workplace}: nothing is left to do", file=sys.stderr)

@@ -215,3 +215,57 @@ def test_a_process_that_ends_gives_all_its_leases_back(tmp_path: Path) -> None:
 
 def test_a_name_stands_for_one_worker(tmp_path: Path) -> None:
     assert len({Leases(tmp_path).name for _ in range(100)}) == 100
+
+
+def test_who_is_asked_to_beat_seldom_is_not_robbed_by_who_waits_less(
+    tmp_path: Path, other: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beats 5 seconds apart, and an observer with a grace of 1: by its own clock, 59 seconds are not silence."""
+    other(grace=60)
+    moments = iter((0.0, 2.0, 59.0, 61.0))
+    with Leases(tmp_path, grace=1) as mine:
+        now = 0.0
+        monkeypatch.setattr(leases.time, "monotonic", lambda: now)
+        looks = []
+        for now in moments:  # noqa: B007, read by the clock
+            looks.append(mine.take("a", 0))
+            told = json.loads((tmp_path / "workers/other.json").read_text())
+            told["beats"] = 1
+            (tmp_path / "workers/other.json").write_text(json.dumps(told))
+    assert looks == [False, False, False, True]
+
+
+def test_work_that_nobody_is_at_is_tidied_up(
+    tmp_path: Path, other: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "work"
+    for name in ("killed", "left", "waits", "waits-long", "elsewhere", "lives"):
+        with Leases(place / name, name="w"):
+            pass
+    lives = Leases(place / "lives", name="lives")
+    with lives:
+        for name in ("killed", "elsewhere"):  # of a process that is no more, or of another machine
+            told = json.loads((place / name / "workers/w.json").read_text())
+            told |= {"state": "sampling", "born": "0"} if name == "killed" else {"state": "sampling", "machine": "m"}
+            (place / name / "workers/w.json").write_text(json.dumps(told))
+        for name in ("waits", "waits-long"):
+            (place / name / "plan.json").touch()
+        for path in (place / "waits-long", *(place / "waits-long").iterdir()):
+            os.utime(path, (0, 0))
+        leases.tidy(place)
+        assert {path.name for path in place.iterdir()} == {"waits", "elsewhere", "lives"}
+    clear(place / "waits")
+    clear(place / "elsewhere")
+    leases.tidy(place)
+    assert not place.exists()
+
+
+def test_who_moves_is_seen(tmp_path: Path, other: Callable[..., subprocess.Popen[str]]) -> None:
+    process = other(grace=2)
+    assert leases.moving(tmp_path, grace=60)
+    process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert not leases.moving(tmp_path, grace=1) and time.monotonic() - began > 1.9
+    process.kill()
+    process.wait()
+    assert not leases.moving(tmp_path, grace=60)

@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 from diffsweep.app import Task
+from diffsweep.core.leases import Leases
 from diffsweep.core.memory import Lacking
 from diffsweep.core.problems import BadInput
 from diffsweep.model.analytic import GaussianMixture
@@ -30,6 +31,7 @@ from diffsweep.runner import run as runner
 from diffsweep.runner import sampling
 from diffsweep.runner.identity import cell_id
 from diffsweep.runner.ingredients import to_pixels
+from diffsweep.runner.part import Part
 from diffsweep.runner.plan import Raw, plan
 from diffsweep.runner.provenance import provenance
 from diffsweep.runner.run import Outcome
@@ -931,3 +933,96 @@ def test_of_joined_cells_the_last_of_the_same_axes_counts(swept: Callable[..., l
             outcome = run_sweep([cell], "joined", joins=True)
     assert [cell["seed"] for cell in document(outcome.folder)["cells"]] == [0, 1]
     assert [len(record["timesteps"]) for record in records(outcome)] == [3, 3]
+
+
+# -- what workers before, or beside, have left -------------------------------------------------------------------------
+def work_of(cells: list[Raw], name: str = "mine") -> Path:
+    """Where the workers of these cells meet."""
+    return runner.Sweep(plan(cells, name), "").workplace
+
+
+def test_work_whose_workers_died_before_the_report_is_ended(run: Run, swept: Callable[..., list[Raw]]) -> None:
+    outcome = run(seed=[0, 1])
+    (first,) = document(outcome.folder)["runs"]
+    with Leases(work_of(swept(seed=[0, 1])), name="before") as before:
+        before.more["run"] = {**first, "id": "before", "cells": 5}
+    (outcome.folder / "report.html").unlink()
+    outcome = run(seed=[0, 1])
+    assert not (outcome.folder / "work").exists() and (outcome.folder / "report.html").exists()
+    assert {one["id"]: one["cells"] for one in document(outcome.folder)["runs"]} == {first["id"]: 2, "before": 5}
+
+
+def test_work_of_a_command_that_was_given_up_goes_with_the_next_one(run: Run, swept: Callable[..., list[Raw]]) -> None:
+    with Leases(work_of(swept(seed=[0, 1]))):
+        pass
+    outcome = run(seed=[0, 1, 2])
+    assert outcome.statuses == ["done"] * 3 and not (outcome.folder / "work").exists()
+
+
+def test_two_commands_cannot_give_one_sweep_other_cells_at_once(run: Run, swept: Callable[..., list[Raw]]) -> None:
+    other = swept(seed=[0, 1])
+    with Leases(work_of(other), grace=1):
+        with pytest.raises(BadInput, match="another command works on other cells of this sweep now; give another"):
+            run(seed=[0, 1, 2])
+        assert run(seed=[0, 1], name="else").statuses == ["done"] * 2
+    assert run(seed=[0, 1, 2]).statuses == ["done"] * 3
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"rows": 3}', "{"])
+def test_what_a_disk_has_lost_of_the_work_is_begun_anew(run: Run, swept: Callable[..., list[Raw]], text: str) -> None:
+    place = work_of(swept(seed=[0, 1]))
+    with Leases(place) as before:
+        before.settle("shape", text)
+        before.settle("0-0")
+        before.settle("nobody.failed0", text)
+    outcome = run(seed=[0, 1])
+    assert outcome.statuses == ["done"] * 2 and not (outcome.folder / "work").exists()
+
+
+def test_who_joins_begins_with_the_fewer_rows_that_fit_the_others(
+    run: Run, swept: Callable[..., list[Raw]], calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first, alone, halves 4 rows to 2; what it tells, and lives to tell, the second begins with."""
+    predict, told = GaussianMixture.predict, []
+    tell = Part.fewer
+
+    def lacking(self: GaussianMixture, x: torch.Tensor, *rest: Any) -> Any:
+        if len(x) > 2:
+            raise MemoryError("out of memory")
+        return predict(self, x, *rest)
+
+    monkeypatch.setattr(GaussianMixture, "predict", lacking)
+    monkeypatch.setattr(Part, "fewer", lambda self, rows: (told.append({**rows}), tell(self, rows)))
+    first = run(seed=[0, 1, 2, 3], name="first", engine__rows=4)
+    (rows,) = told
+    assert [*rows.values()] == [2] and document(first.folder)["runs"][0]["halvings"] == 1
+    monkeypatch.setattr(GaussianMixture, "predict", predict)
+    with Leases(work_of(swept(seed=[4, 5, 6, 7], engine__rows=4), "second"), name="other") as other:
+        other.more["fewer"] = rows
+        other.tell()
+        second = run(seed=[4, 5, 6, 7], name="second", engine__rows=4)
+    counted = document(second.folder)["runs"][0]
+    assert (
+        counted["rows"] == 2
+        and counted["halvings"] == 0
+        and {one["provenance"]["rows"] for one in records(second)} == {2}
+    )
+
+
+def test_a_work_folder_that_is_removed_meanwhile_costs_no_cell(
+    run: Run, swept: Callable[..., list[Raw]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, predict, times = (
+        work_of(swept(seed=[0, 1, 2, 3], engine__rows=1)),
+        GaussianMixture.predict,
+        itertools.count(),
+    )
+
+    def removing(self: GaussianMixture, *arguments: Any) -> Any:
+        if next(times) == 6:
+            shutil.rmtree(place)
+        return predict(self, *arguments)
+
+    monkeypatch.setattr(GaussianMixture, "predict", removing)
+    outcome = run(seed=[0, 1, 2, 3], engine__rows=1)
+    assert outcome.statuses == ["done"] * 4 and next(times) > 16 and not (outcome.folder / "work").exists()

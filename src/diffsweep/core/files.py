@@ -14,7 +14,6 @@ import re
 import secrets
 import shutil
 import stat
-import tempfile
 import time
 from contextlib import suppress
 from functools import lru_cache
@@ -128,8 +127,12 @@ def _lives(pid: int) -> bool:
 
 @lru_cache
 def _host() -> str:
-    """This host in 8 hexadecimal digits."""
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    """This host, and its process numbers' name space, in 8 hexadecimal digits: containers may share a host's name."""
+    try:
+        space = Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        space = Path()
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
 
 
 def root_of(output_dir: str, writes: bool = False) -> Path:
@@ -146,9 +149,11 @@ def root_of(output_dir: str, writes: bool = False) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: of ~nobody, where there is no such user
         raise BadInput(f"output_dir={output_dir}: {getattr(error, 'strerror', None) or error}") from None
     if writes:
+        probe = scratch(there / "diffsweep")
         try:
-            with tempfile.TemporaryDirectory(dir=there, prefix=".diffsweep-"):
-                pass
+            probe.mkdir()
+            probe.rmdir()
+            tidy(there, "diffsweep")
         except OSError as error:
             raise BadInput(f"output_dir={output_dir}: {there} cannot be written to ({error.strerror})") from None
     return root

@@ -5,7 +5,8 @@ hard links.
     done/<key>                  what nobody need do any more
     workers/<name>.json         a worker's beats and what it tells of itself; replaced at each beat
 
-A worker is dead when its beats have stood still for `grace` seconds of its observer's own clock, or at once where the
+A worker is dead when its beats have stood still for `grace` seconds of its observer's own clock (its own grace, where
+that is longer), or at once where the
 observer is on the same machine and sees no such process. Whoever finds the holder of a lease dead makes the next
 generation, and exactly one can. Nothing is removed while work goes on: a late look at a folder (NFS remembers for a
 while that a file was not there) then costs a failed try and never a second holder. Nor is a lease needed for the
@@ -37,6 +38,7 @@ BEATS = 12  # in this time
 STUCK = 900.0  # seconds after which a worker that beats, and says that it works, counts as dead without progress
 POLL = 0.2  # seconds between two looks at what others do
 SOON = 2.0  # seconds for the last that a process tells
+OLD = 7 * 24 * 3600.0  # seconds, after which nobody is waited for
 LEFT = "left"  # the state of a worker that has given all its leases back
 
 
@@ -66,6 +68,19 @@ def create(path: Path, text: str) -> bool:
         raise Gone(path.parent) from None
 
 
+def put(path: Path, text: str) -> None:
+    """Replace a file by this content. Gone where its folder is."""
+    written = path.with_name(f".{secrets.token_hex(8)}")
+    try:
+        written.write_text(text)
+        os.replace(written, path)
+    except FileNotFoundError:
+        raise Gone(path.parent) from None
+    finally:
+        with suppress(OSError):
+            written.unlink(missing_ok=True)
+
+
 def text_of(path: Path) -> str | None:
     """A created file's content; None where there is none."""
     try:
@@ -84,6 +99,11 @@ class Worker:
     rows: int
     cells: int
     told: Mapping[str, Any]
+
+    @property
+    def left(self) -> bool:
+        """Whether it is known to have ended."""
+        return self.state == LEFT or _is_dead(self.told)
 
 
 class Leases:
@@ -106,8 +126,11 @@ class Leases:
         self._thread = Thread(target=self._beat, name="leases", daemon=True)
 
     def __enter__(self) -> Leases:
-        for part in ("claims", "done", "workers"):
-            (self.folder / part).mkdir(parents=True, exist_ok=True)
+        try:
+            for part in ("claims", "done", "workers"):
+                (self.folder / part).mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:  # a folder above it was removed meanwhile
+            raise Gone(self.folder) from None
         self.tell()
         _open.add(self)
         self._thread.start()
@@ -131,17 +154,8 @@ class Leases:
         with self._telling:
             self._beats += 1
             own = {"beats": self._beats, "state": self.state, "rows": self.rows, "cells": self.cells}
-            text = json.dumps({**myself(), **own, **self.more})
-            path = self.folder / f"workers/{self.name}.json"
-            written = path.with_name(f".{secrets.token_hex(8)}")
-            try:
-                written.write_text(text)
-                os.replace(written, path)
-            except FileNotFoundError:
-                raise Gone(path.parent) from None
-            finally:
-                with suppress(OSError):
-                    written.unlink(missing_ok=True)
+            own["grace"] = self.grace
+            put(self.folder / f"workers/{self.name}.json", json.dumps({**myself(), **own, **self.more}))
 
     def _beat(self) -> None:
         while not self._ended.wait(self.grace / BEATS):
@@ -154,11 +168,9 @@ class Leases:
     # -- the others ----------------------------------------------------------------------------------------------------
     def workers(self) -> dict[str, Worker]:
         """All workers that have ever begun, this one too, by their names."""
-        found = {}
-        for path in self._listed("workers"):
-            if path.suffix == ".json" and (worker := _heard(path)):
-                found[worker.name] = worker
-        return found
+        if not (self.folder / "workers").is_dir():
+            raise Gone(self.folder)
+        return {worker.name: worker for worker in heard(self.folder)}
 
     def alive(self, name: str) -> bool:
         """Whether a worker counts as alive: it has not left, and moves."""
@@ -167,14 +179,15 @@ class Leases:
         worker = _heard(self.folder / f"workers/{name}.json")
         if worker is None:
             worker = Worker(name, -1, "", 0, 0, {})
-        if worker.state == LEFT or _is_dead(worker.told):
+        if worker.left:
             return False
+        grace = max(self.grace, float(worker.told.get("grace", 0)))  # who is asked to beat seldom is not silent
         now = time.monotonic()
         beats, since, rows, moved = self._seen.get(name, (None, now, None, now))
         since = since if beats == worker.beats else now
         moved = moved if rows == worker.rows and worker.state == "sampling" else now
         self._seen[name] = worker.beats, since, worker.rows, moved
-        return now - since < self.grace and now - moved < STUCK
+        return now - since < grace and now - moved < STUCK
 
     # -- leases --------------------------------------------------------------------------------------------------------
     def claims(self) -> dict[str, int]:
@@ -265,6 +278,34 @@ def clear(folder: Path) -> None:
         os.rename(folder, aside)
         files.remove(aside)
         folder.parent.rmdir()  # where no other work is
+
+
+def tidy(folder: Path) -> None:
+    """Remove the folders of work in this one that nobody is at any more: whose workers have all ended, or that nobody
+    has touched for days. What was handed over (a file in it) may still wait for its workers."""
+    with suppress(OSError):
+        files.tidy(folder)
+        for place in folder.glob("[!.]*"):
+            waits = any(path.is_file() for path in place.iterdir())
+            touched = max(path.stat().st_mtime for path in (place, *place.iterdir()))
+            if time.time() - touched > OLD or (not waits and all(worker.left for worker in heard(place))):
+                clear(place)
+        folder.rmdir()
+
+
+def heard(folder: Path) -> list[Worker]:
+    """The workers that have ever begun in this folder."""
+    return [worker for path in folder.glob("workers/[!.]*.json") if (worker := _heard(path))]
+
+
+def moving(folder: Path, grace: float) -> bool:
+    """Whether somebody works in this folder: waits until one is seen to beat, or all are silent for `grace`."""
+    leases, first = Leases(folder, grace), {worker.name: worker.beats for worker in heard(folder)}
+    while names := [worker.name for worker in heard(folder) if leases.alive(worker.name)]:
+        if any(worker.beats != first.get(worker.name) for worker in heard(folder) if worker.name in names):
+            return True
+        time.sleep(POLL)
+    return False
 
 
 def _heard(path: Path) -> Worker | None:

@@ -7,12 +7,13 @@ Configurations of one sweep share most of their groups: each distinct one is wri
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from diffsweep.core.files import write_atomic
+from diffsweep.core.leases import put
 from diffsweep.core.problems import BadInput
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.freeze import freeze
@@ -52,8 +53,8 @@ class _Distinct:
 
 
 def write(workplace: Path, raw: Sequence[Raw], whole: Plan, wanted: Collection[Cell], command: str) -> None:
-    """Hand a plan over to the workers that meet in this folder; BadInput for what JSON would change. raw: the cells as
-    they were composed, in the plan's order; wanted: those that are to be sampled."""
+    """Hand a plan over to the workers that meet in this folder; BadInput for what JSON would change, Gone where the
+    folder is no more. raw: the cells as they were composed, in the plan's order; wanted: those to be sampled."""
     nodes, prompts, models = _Distinct(), _Distinct(), {cell.model: None for cell in whole.cells}
     numbers = {model: number for number, model in enumerate(models)}
     asked = [list(cell.prompts) for one in whole.cells for cell in one.cascade]  # alive while numbered
@@ -74,19 +75,27 @@ def write(workplace: Path, raw: Sequence[Raw], whole: Plan, wanted: Collection[C
         "cells": cells,
         "wanted": [cell.id for cell in wanted],
     }
-    write_atomic(workplace / FILE, json.dumps(content, separators=(",", ":")).encode())
-
-
-def place(workplace: Path) -> str:
-    """The folder in which the command was typed."""
-    return str(json.loads((workplace / FILE).read_bytes())["place"])
+    put(workplace / FILE, json.dumps(content, separators=(",", ":")))
 
 
 def read(workplace: Path) -> Handed:
-    """What was handed over in this folder, where the current folder is `place`. OSError where nothing was."""
-    content = json.loads((workplace / FILE).read_bytes())
+    """What was handed over in this folder; the current folder becomes that from which its relative paths begin. OSError
+    where nothing was, BadInput where it is damaged."""
+    data = (workplace / FILE).read_bytes()
+    try:
+        content = json.loads(data)
+        raw, cells, wanted = _cells(content)
+        place, name, command = content["place"], content["name"], content["command"]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise BadInput(f"{workplace / FILE}: damaged; the sweep's command, run again, writes it anew") from None
+    os.chdir(place)
+    return Handed(replace(plan(raw[:1], name), cells=tuple(cells)), wanted, command)
+
+
+def _cells(content: Any) -> tuple[list[Raw], list[Any], list[Any]]:
+    """The cells as they were composed, in the plan's order and to be frozen later, and those that are to be sampled."""
     nodes = content["nodes"]
-    raw = [({key: nodes[k] for key, k in own.items()}, axes) for own, axes, _, _ in content["cells"]]
+    raw: list[Raw] = [({key: nodes[k] for key, k in own.items()}, axes) for own, axes, _, _ in content["cells"]]
     known: dict[str, Later] = {}
     networks: dict[tuple[int, str], Any] = {}
     cells = []
@@ -97,10 +106,9 @@ def read(workplace: Path) -> Handed:
                 values = cell_id, rounds, tuple(content["prompts"][prompts]), key, stage, base
                 known[cell_id] = Later(*values, one, depth, model, networks)
             base = known[cell_id]
-        cells.append(base if base.raw is one else replace(base, raw=one, frozen=[]))  # type: ignore[union-attr, type-var]
-    common = plan(raw[:1], content["name"])
-    whole = replace(common, cells=tuple(cells))  # type: ignore[arg-type]
-    return Handed(whole, [known[cell_id] for cell_id in content["wanted"]], content["command"])  # type: ignore[misc]
+        assert base is not None
+        cells.append(base if base.raw is one else replace(base, raw=one, frozen=[]))
+    return raw, cells, [known[cell_id] for cell_id in content["wanted"]]
 
 
 @dataclass(frozen=True, eq=False)

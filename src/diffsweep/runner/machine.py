@@ -15,7 +15,7 @@ from diffsweep.runner.cell import Cell
 from diffsweep.runner.listener import Listener
 from diffsweep.runner.plan import Plan
 from diffsweep.runner.shape import Agreed, Rows, Shape
-from diffsweep.runner.shared import SHAPE
+from diffsweep.runner.shared import SHAPE, agreed
 from diffsweep.store.schema import Document
 
 
@@ -57,7 +57,7 @@ class Machine:
             for note in (*own.notes, *self._other_threads(earlier)):
                 self.listener.note(f"note: {note}")
             return own
-        there = Agreed.read(leases.text(SHAPE))
+        there = agreed(leases)
         require(*there.problems(mine, self.room, self.plan.devices))
         self.threads = there.threads
         return Shape(there.kept, there.rows)

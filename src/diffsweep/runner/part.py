@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 
 from diffsweep.core.failures import Failures
+from diffsweep.core.leases import Gone
 from diffsweep.runner.background import Background
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.handed import Later
 from diffsweep.runner.listener import Listener
 from diffsweep.runner.sampling import Ended, Sampler, without_base
+from diffsweep.runner.shape import Rows
 from diffsweep.runner.shared import SAMPLING, WAITING, Shared
 from diffsweep.runner.stock import Stock
 
@@ -53,6 +55,8 @@ class Part:
         """Sample what can be had of a model's cells."""
         if not (given := [*(self._taken(number) or ())]):
             return
+        for model, n in self.shared.fewer().items():
+            self.sampler.fewer[model] = min(n, self.sampler.fewer.get(model, n))
         own = [cell for lot in self.shared.groups[number] for cell in lot.cells if cell.id in self.asked]
 
         def take() -> Sequence[Cell] | None:
@@ -104,3 +108,10 @@ class Part:
     def rows(self, number: int) -> None:
         self.shared.leases.rows += number
         self.listener.rows(number)
+        if note := self.shared.woken():
+            self.listener.note(f"note: {note}")
+
+    def fewer(self, rows: Rows) -> None:
+        self.shared.leases.more["fewer"] = {**rows}  # for those that join later
+        with suppress(OSError, Gone):
+            self.shared.leases.tell()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffsweep.core.failures import ERRORS, Failures, reason
-from diffsweep.core.leases import POLL, Gone, Leases, clear, done_at
+from diffsweep.core.leases import POLL, Gone, Leases, clear, done_at, heard, moving, tidy
 from diffsweep.core.locks import Busy
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import counted
@@ -36,8 +36,8 @@ from diffsweep.runner.machine import Machine
 from diffsweep.runner.part import Part
 from diffsweep.runner.plan import Plan, Raw, axes_of, plan
 from diffsweep.runner.sampling import Run, Sampler
-from diffsweep.runner.shape import Agreed, Shape
-from diffsweep.runner.shared import LEAD, MEASURING, SAMPLING, SHAPE, WAITING, Shared, workplace
+from diffsweep.runner.shape import Shape
+from diffsweep.runner.shared import LEAD, MEASURING, SAMPLING, SHAPE, WAITING, Shared, agreed, workplace
 from diffsweep.runner.stock import Stock
 from diffsweep.store import document
 from diffsweep.store.cells import Store
@@ -183,9 +183,12 @@ class Sweep:
             self.listener.note(line)
         if missing:
             self._share([*first, *missing])
+        elif self.workplace.is_dir():
+            self._take_over()
         else:
             self._begin_tracking()
             self._report()
+        tidy(self.workplace.parent)
 
     def _share(self, wanted: Sequence[Cell]) -> None:
         """Sample these cells, with whatever other workers are at them."""
@@ -196,7 +199,11 @@ class Sweep:
         reasons: dict[str, str] = {}
         while wanted:
             try:
-                with Leases(self.workplace, self.plan.grace) as leases, _telling(leases):
+                leases = Leases(self.workplace, self.plan.grace)
+                leases.more["in_parts"] = self.in_parts
+                with leases, _telling(leases):
+                    if not self.follows:
+                        self._require_alone()
                     if self.hands_over:
                         self._direct(leases, wanted, self.hands_over)
                     else:
@@ -216,6 +223,29 @@ class Sweep:
         self.plan.metrics.ready()
         return machine
 
+    def _take_over(self) -> None:
+        """Report, where all cells are stored and nobody else is about to."""
+        self.leads = False
+        try:
+            with Leases(self.workplace, self.plan.grace) as leases:
+                shared = self.shared = Shared(leases, (), frozenset(), self.stock.kept)
+                self._end(shared, ())
+        except Gone:
+            self._ended_elsewhere({})
+
+    def _require_alone(self) -> None:
+        """BadInput where workers of other cells are at this sweep: whoever ended last would write its own alone into
+        the sweep's files. Processes that each run a part of one sweep know of one another."""
+        for place in self.workplace.parent.glob("[!.]*"):
+            others = [worker for worker in heard(place) if not worker.left] if place != self.workplace else []
+            in_parts = self.in_parts and all(worker.told.get("in_parts") for worker in others)
+            if others and not in_parts and moving(place, self.plan.grace):
+                name = self.plan.name
+                raise BadInput(
+                    f"sweep.name={name}: another command works on other cells of this sweep now; give another "
+                    f"sweep.name, or run this again once that has ended (diffsweep-results watch {name})"
+                )
+
     def _append_to_log(self, line: str) -> None:
         with suppress(OSError), (self.folder / "sweep.log").open("a", encoding="utf-8") as file:
             file.write(line)
@@ -225,8 +255,9 @@ class Sweep:
             self.session = self.plan.tracker.begin(self.store, self.folder)
 
     def _reasons(self) -> dict[str, str]:
-        """Why cells have failed, as sweep.json has it."""
-        return {c["cell_id"]: c.get("reason") or "" for c in self._earlier()["cells"] if c["status"] == "failed"}
+        """Why cells have failed, as sweep.json has it; those that nobody came to have no reason there."""
+        cells = self._earlier()["cells"]
+        return {c["cell_id"]: c["reason"] for c in cells if c["status"] == "failed" and c.get("reason")}  # type: ignore[misc]
 
     def _ended_elsewhere(self, reasons: Mapping[str, str]) -> None:
         """Note what became of the cells, which another worker has reported on."""
@@ -279,7 +310,7 @@ class Sweep:
                 while SHAPE not in leases.settled():
                     lookout.look(None)
                     time.sleep(POLL)
-                there = Agreed.read(leases.text(SHAPE))
+                there = agreed(leases)
                 self.shape = Shape(there.kept, there.rows)
                 shared = self.shared = self._lots(leases, asked.keys())
                 self.listener.begins()
@@ -325,7 +356,9 @@ class Sweep:
                 self.failures.forget(cell.id)
             elif cell.id not in self.stock.stored:
                 self.failures.setdefault(cell.id, reasons.get(cell.id, ""))
+        self._begin_tracking()
         self._report()
+        self.store.tidy(self.stock.cells)  # after workers that were killed meanwhile
         clear(shared.leases.folder)
 
     @contextmanager

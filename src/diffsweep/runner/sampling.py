@@ -96,14 +96,19 @@ class Heard(Protocol):
     def rows(self, number: int) -> None:
         """So many more model rows are computed."""
 
+    def fewer(self, rows: shape.Rows) -> None:
+        """Memory lacked: each of these models goes on with so many rows a call."""
+
 
 class Sampler:
     """Samples cells into a store on one device. rows: the batch shape; trajectory: how many steps of each cell are
-    kept; counted: the run whose counts it raises."""
+    kept; counted: the run whose counts it raises. fewer: the rows of models for which memory lacked, here or elsewhere.
+    """
 
     def __init__(self, store: Store, device: str, rows: shape.Rows, trajectory: int, counted: Run) -> None:
         self.store, self.device, self.rows, self.trajectory, self.counted = store, device, rows, trajectory, counted
         self.watched: dict[str, Trajectory] = {}
+        self.fewer: dict[str, int] = {}
 
     def run(
         self,
@@ -137,13 +142,23 @@ class Sampler:
             return [self._work(cell, larger) for cell in given if cell not in waiting]
 
         began = time.perf_counter()
-        engine = Engine(self._stages(by_stage), {stage: self.rows[key] for stage, key in keys.items()})
+        names = {stage: _digest(own[0].network) for stage, own in by_stage.items()}
+        rows = {stage: min(self.rows[key], self.fewer.get(names[stage], self.rows[key])) for stage, key in keys.items()}
+        engine = Engine(self._stages(by_stage), rows)
+
+        def heard(number: int) -> None:
+            fewer = {names[stage]: n for stage, n in engine.rows.items() if n < rows[stage]}
+            if fewer.items() - self.fewer.items():
+                self.fewer |= fewer
+                listener.fewer(self.fewer)
+            listener.rows(number)
+
         self._load(engine, by_stage, listener, once)
         self.counted.loading_seconds += time.perf_counter() - began
         began = time.perf_counter()
         try:
             listener.begins()
-            for finished in engine.run((), listener.rows, source):
+            for finished in engine.run((), heard, source):
                 ended = self._finish(finished, engine)
                 coming.discard(ended.cell.id)
                 yield ended
@@ -259,7 +274,7 @@ def failed_with(base: Cell, error: BaseException | str, later: dict[str, list[Ce
         yield from failed_with(cell, error, later)
 
 
-def _digest(network: Any, prompts: Sequence[str]) -> str:
+def _digest(network: Any, prompts: Sequence[str] = ()) -> str:
     return hashlib.sha256(repr((network, sorted(set(prompts)))).encode()).hexdigest()[:12]
 
 

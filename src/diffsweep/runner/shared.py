@@ -21,14 +21,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from diffsweep.core.leases import POLL, Leases, Worker
+from diffsweep.core.leases import POLL, Gone, Leases, Worker, clear
 from diffsweep.core.text import counted
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.lots import Lot
+from diffsweep.runner.shape import Agreed
 
 LEAD, SHAPE, STOP = "lead", "shape", "stop."  # keys
 LOGS = "logs"  # beside the sweep's files
@@ -40,9 +42,19 @@ FAILED = re.compile(r"(?P<cell>[\w-]+)\.failed(?P<time>\d+)")
 
 
 def workplace(folder: Path, *decides: Any) -> Path:
-    """Where the workers of a sweep (its folder) meet that do the same."""
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+    """Where the workers of a sweep (its folder) meet that do the same, with the same version of diffsweep."""
+    text = json.dumps([version("diffsweep"), *decides], sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()
     return folder / "work" / digest[:12]
+
+
+def agreed(leases: Leases) -> Agreed:
+    """What the first worker has decided. Gone where a disk has lost that: then all begin anew."""
+    try:
+        return Agreed.read(leases.text(SHAPE))
+    except (ValueError, TypeError, LookupError):
+        clear(leases.folder)
+        raise Gone(leases.folder) from None
 
 
 def stops(settled: AbstractSet[str]) -> int:
@@ -120,7 +132,7 @@ class Shared:
         self._claims = self.leases.claims()
         for name in sorted(new):
             if found := FAILED.fullmatch(name):
-                self.failed[found["cell"]].append(json.loads(self.leases.text(name)))
+                self.failed[found["cell"]].append(_entry(self.leases.text(name)))
         cells = [c.id for lot in chain(*self.groups) if self._key(lot) in new for c in lot.cells]
         rows = 0
         others = [worker for worker in self.leases.workers().values() if worker.name != self.leases.name]
@@ -253,8 +265,38 @@ class Shared:
         """Why cells failed that are not stored."""
         return {cell_id: entries[-1].get("reason", "") for cell_id, entries in self.failed.items() if entries}
 
+    def woken(self) -> str | None:
+        """That this worker was silent for so long that others could take its cells over, in words."""
+        if not self.leases.lost:
+            return None
+        self.leases.lost = False
+        told = f"this worker was silent for longer than engine.grace={self.leases.grace:g} seconds"
+        taken = sum(key in self._mine for key in self.leases.superseded())
+        return (
+            f"{told}: others took over {counted('lot', taken)} of its cells; each cell is stored once"
+            if taken
+            else None
+        )
+
+    def fewer(self) -> dict[str, int]:
+        """The fewest rows a call that others have had to go on with, by the model."""
+        rows: dict[str, int] = {}
+        for worker in self.workers():
+            for model, n in worker.told.get("fewer", {}).items():
+                rows[model] = min(n, rows.get(model, n))
+        return rows
+
     @property
     def waits_for(self) -> str:
         """What this worker waits for, in words."""
         at_work = sum(worker.state != WAITING for worker in self.workers())
         return f"waiting for {counted('other worker', at_work)}"
+
+
+def _entry(text: str) -> Mapping[str, str]:
+    """Why a cell failed, as another worker noted it; nothing where a disk has lost that."""
+    try:
+        entry = json.loads(text)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) else {}
