@@ -178,6 +178,15 @@ def test_a_stopped_worker_is_taken_over_from_and_commits_nothing_twice(
     assert {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in root.rglob("*.png")} == before
 
 
+def test_torchrun_starts_workers_that_share_a_sweep(sweep: Start, tmp_path: Path, reference: dict[str, bytes]) -> None:
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--no-python", "--nproc-per-node=2")
+    process = sweep(before=torchrun, SLOWLY=0.1)
+    told = process.communicate()[0]
+    assert process.returncode == 0, told
+    assert_whole(tmp_path / "outputs", reference)
+    assert told.count("written by another worker") == 1
+
+
 def test_local_workers_sample_in_place_of_who_plans(sweep: Start, tmp_path: Path, reference: dict[str, bytes]) -> None:
     process = sweep("hydra/launcher=local", "hydra.launcher.workers=2", SLOWLY=0.1)
     told = process.communicate()[0]
