@@ -178,6 +178,15 @@ def test_a_stopped_worker_is_taken_over_from_and_commits_nothing_twice(
     assert {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in root.rglob("*.png")} == before
 
 
+def test_torchrun_starts_workers_that_share_a_sweep(sweep: Start, tmp_path: Path, reference: dict[str, bytes]) -> None:
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--no-python", "--nproc-per-node=2")
+    process = sweep(before=torchrun, SLOWLY=0.1)
+    told = process.communicate()[0]
+    assert process.returncode == 0, told
+    assert_whole(tmp_path / "outputs", reference)
+    assert told.count("written by another worker") == 1
+
+
 def test_local_workers_sample_in_place_of_who_plans(sweep: Start, tmp_path: Path, reference: dict[str, bytes]) -> None:
     process = sweep("hydra/launcher=local", "hydra.launcher.workers=2", SLOWLY=0.1)
     told = process.communicate()[0]
@@ -190,6 +199,23 @@ def test_local_workers_sample_in_place_of_who_plans(sweep: Start, tmp_path: Path
     assert "2 workers on this machine" in told and "24/24 cells" in told
     log = (tmp_path / "outputs/sweeps/it/sweep.log").read_text()
     assert "hydra/launcher=local" in log and log.rstrip().endswith("report.html and all other files are written")
+
+
+@pytest.mark.parametrize("starts", ["typed", "local"])
+def test_one_of_all_workers_logs_each_cell_once(
+    sweep: Start, tmp_path: Path, reference: dict[str, bytes], starts: str
+) -> None:
+    words = ("tracker=wandb", "tracker.granularity=both", "tracker.mode=offline")
+    if starts == "typed":
+        both = [sweep(*words, SLOWLY=0.1, HOME=tmp_path) for _ in range(2)]
+    else:
+        both = [sweep(*words, "hydra/launcher=local", "hydra.launcher.workers=2", SLOWLY=0.1, HOME=tmp_path)]
+    told = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0] * len(both), told
+    assert_whole(tmp_path / "outputs", reference)
+    runs = [path.name.split("-", 3)[3] for path in (tmp_path / "outputs/sweeps/it/wandb").glob("offline-run-*")]
+    assert len(runs) == len({*runs}) == 1 + 24
+    assert sum(text.count("wandb: 25 offline runs") for text in told) == 1
 
 
 def test_what_stops_every_worker_is_one_message(start: Start, tmp_path: Path) -> None:

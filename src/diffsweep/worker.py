@@ -6,7 +6,6 @@ and ends when nothing is left. Where the process that started it has ended, the 
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -33,7 +32,6 @@ def run(workplace: str) -> int:
 def act(workplace: Path) -> int:
     from diffsweep.runner import handed
     from diffsweep.runner.log import Log
-    from diffsweep.runner.plan import plan
     from diffsweep.runner.run import Sweep
 
     try:
@@ -41,14 +39,10 @@ def act(workplace: Path) -> int:
     except FileNotFoundError:
         print(f"{workplace}: nothing is left to do", file=sys.stderr)
         return 0
-    os.chdir(given.place)
-    sweep = Sweep(plan(given.raw, given.name), given.command, listener=Log(sys.stderr.write))
+    sweep = Sweep(given.whole, given.command, listener=Log(sys.stderr.write))
     if sweep.workplace.resolve() != workplace.resolve():
-        raise BadInput(
-            f"{workplace}: the plan comes to other cells here than where it was made: another version of diffsweep or "
-            "of a plugin, other input files, or another output_dir"
-        )
-    return sweep.follow()
+        raise BadInput(f"{workplace}: its plan is not for this folder: another output_dir, or another diffsweep")
+    return sweep.follow(given.wanted)
 
 
 def mistake(error: Exception) -> str | None:

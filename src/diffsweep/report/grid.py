@@ -25,6 +25,7 @@ from diffsweep.core.text import level
 from diffsweep.report.caption import subtitle
 from diffsweep.report.drawn import KEY, drawn_as, fingerprint
 from diffsweep.report.frame import results, stage
+from diffsweep.report.sample import part, sample
 from diffsweep.report.sheet import HOLE, Block, Line, Sheets, Tile
 from diffsweep.report.text import ARROWS, digits, fixed, labels, no_axis, short, shown
 from diffsweep.store.cells import Store
@@ -265,8 +266,9 @@ def write_grid(
 ) -> list[Path]:
     """Write grid.png, grid_2.png, ... or another file in the folder; a .pdf has a page for each sheet.
 
-    metric: whose values stand below the pictures; pictures: names of those shown for each cell; title: in place of the
-    sweep's name, where empty without the settings below it; size: of a picture, in pixels. BadInput as `layout`, or for
+    Of a large sweep, the sheet shows a sample. metric: whose values stand below the pictures; pictures: names of those
+    shown for each cell; title: in place of the sweep's name, where empty without the settings below it; size: of a
+    picture, in pixels. BadInput as `layout`, or for
     a metric or picture that the sweep has not; InTheWay where something stands in its place that is no earlier state
     of this sheet. frame: `results` of the sweep, read where a metric needs it and it is not given. Sheets that show the
     same already are left as they are.
@@ -278,6 +280,9 @@ def write_grid(
         raise BadInput(f"to={file}: must end with {' or '.join(FORMATS)}")
     layout(sweep["axes"], rows, cols, blocks)
     below = _numbers(results(store, sweep) if frame is None else frame, metric) if metric else None
+    number, places = len(sweep["cells"]), sample(sweep)
+    if len(places) < number:
+        sweep, below = part(sweep, places), below and [below[place] for place in places]
     records = {cell_id: store.get(cell_id) for cell_id in dict.fromkeys(cell["cell_id"] for cell in sweep["cells"])}
     names = _chosen(pictures, records)
     found = arranged(sweep, records, rows, cols, blocks, below)
@@ -285,6 +290,8 @@ def write_grid(
         found = [side_by_side(block, names, records) for block in found]
     shared = "" if title == "" else subtitle([record["config"] for record in records.values() if record], sweep["axes"])
     title = _title(store, sweep, records) if title is None else title
+    if len(places) < number:
+        shared = "; ".join(filter(None, [f"{len(places):,} of {number:,} cells", shared]))
     drawn = {tile: None for block in found for tile in block.tiles()}
     states = sorted({_state(store.file(tile.cell_id, name)) for tile in drawn for name in tile.names})
     mark = fingerprint(title, shared, size, found, states)

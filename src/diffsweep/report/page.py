@@ -26,6 +26,7 @@ from diffsweep.report.comparison import Comparison, explained
 from diffsweep.report.embed import Embedded
 from diffsweep.report.frame import configs
 from diffsweep.report.grid import REFERENCES, layout
+from diffsweep.report.sample import part, sample
 from diffsweep.report.selection import common, flat
 from diffsweep.report.table import Table
 from diffsweep.report.tabular import cells
@@ -61,7 +62,13 @@ def page(
     failed = [cell for cell, record in zip(sweep["cells"], records, strict=True) if record is None]
     reasons = dict(zip(frame["cell_id"], frame["reason"], strict=True)) if "reason" in frame else {}
     scripts = [_text(name) for name in SCRIPTS]
-    data = _data(sweep, frame, table, records)
+    places = sample(sweep)
+    told = f"Pictures and single points are of {len(places):,} of {len(frame):,} cells; tables and means are of all."
+    if len(places) == len(frame):
+        data = _data(sweep, frame, table, records)
+    else:
+        chosen = frame.iloc[places].reset_index(drop=True)
+        data = _data(part(sweep, places), chosen, table, [records[place] for place in places])
     return _template().render(
         data={**data, "embedded": embedded and {"uris": embedded.uris, "at": embedded.at}},
         left_out=_left_out(embedded) if embedded else "",
@@ -72,7 +79,7 @@ def page(
         created=sweep["created"],
         number=len(frame),
         done=len(frame) - len(failed),
-        notes=sweep["notes"],
+        notes=[*([told] if len(places) < len(frame) else []), *sweep["notes"]],
         failed=[(_setting(cell["axes"]), cell["cell_id"], reasons[cell["cell_id"]]) for cell in failed],
         axes={axis: _first(list({level(v): v for v in values}.values())) for axis, values in sweep["axes"].items()},
         shared=data["shared"],

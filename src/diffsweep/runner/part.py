@@ -9,6 +9,7 @@ from diffsweep.core.failures import Failures
 from diffsweep.core.leases import Gone
 from diffsweep.runner.background import Background
 from diffsweep.runner.cell import Cell
+from diffsweep.runner.handed import Later
 from diffsweep.runner.listener import Listener
 from diffsweep.runner.sampling import Ended, Sampler, without_base
 from diffsweep.runner.shape import Rows
@@ -95,6 +96,8 @@ class Part:
         if self.background and error is None and cell_id in self.stock.cells:
             self.background.add(cell_id)
         self.listener.cell(cell_id, self.failures.get(cell_id))
+        if isinstance(ended.cell, Later):
+            ended.cell.let_go()
 
     # -- what the sampler reports --------------------------------------------------------------------------------------
     def begins(self) -> None:

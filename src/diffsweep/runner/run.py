@@ -145,11 +145,10 @@ class Sweep:
         wrong = cell.id in self.failures or cell.id in self.store.damaged
         return "done" if cell.id in self.stock.stored and not wrong else "failed"
 
-    def follow(self) -> int:
-        """Take part in a sweep that another process leads; the exit code."""
+    def follow(self, wanted: Sequence[Cell]) -> int:
+        """Take part in a sweep that another process leads, which lacks these cells; the exit code."""
         self.follows = True
-        if missing := self.stock.missing():
-            self._share([*self.stock.bases(missing), *missing])
+        self._share(wanted)
         return 1 if self.failures else 0
 
     def run(self) -> None:
@@ -299,7 +298,7 @@ class Sweep:
         leases.state = WAITING
         self.leads = leases.take(LEAD, leases.claims().get(LEAD))
         written = self._begin() if self.leads else None
-        handed.write(leases.folder, handing.raw, self.plan.name, self.command)
+        handed.write(leases.folder, handing.raw, self.plan, wanted, self.command)
         asked = {cell.id: cell for cell in wanted}
         crew = handing.start(leases.folder)
         self.listener.note(crew.told)
