@@ -757,11 +757,15 @@ def fill(file: Path) -> None:
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
-def page(chaos: Chaos, typed: str) -> str:
+def head() -> str:
+    """The commit that is tried."""
+    git = ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def page(chaos: Chaos, commit: str, typed: str) -> str:
     from importlib.metadata import version
 
-    git = ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     lines = "\n".join(row.text for row in chaos.rows)
     return f"""# What faults cost a sweep
 
@@ -789,6 +793,7 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := [name for name in args.faults if name not in FAULTS]:
         parser.error(f"{', '.join(unknown)}: must be of {', '.join(FAULTS)}")
+    commit = head()
     base = Path(tempfile.mkdtemp(prefix="chaos-"))
     chaos = Chaos(base, args.seed, args.keep)
     try:
@@ -798,7 +803,7 @@ def main() -> int:
     finally:
         if not (args.keep and chaos.wrong):
             shutil.rmtree(base, ignore_errors=True)
-    text = page(chaos, " ".join(sys.argv[1:]))
+    text = page(chaos, commit, " ".join(sys.argv[1:]))
     print(text)
     if args.write:
         (REPOSITORY / "benchmarks").mkdir(exist_ok=True)
