@@ -79,6 +79,11 @@ class Repository:
             tree = HfApi().list_repo_tree(self.name, recursive=True, revision=self.folder.name)
             return {f.path: (f.size, f.lfs.sha256 if f.lfs else "") for f in tree if isinstance(f, RepoFile)}
 
+    @property
+    def _command(self) -> str:
+        """What downloads it where there is a network."""
+        return f"hf download {self.name} --revision {self.revision} --exclude '*.bin' --local-dir FOLDER"
+
     @contextmanager
     def _problems(self) -> Iterator[None]:
         from huggingface_hub import errors, get_token
@@ -105,8 +110,14 @@ class Repository:
             ) from None
         except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HTTPError) as error:  # type: ignore[attr-defined]
             reason = str(error.__cause__ or error).splitlines()[0]
-            command = f"hf download {self.name} --revision {self.revision} --exclude '*.bin' --local-dir FOLDER"
             raise BadInput(
                 f"{self.key}={self.path}: no such folder; not in the hub's cache, and the hub cannot be reached "
-                f"({reason}): run `{command}` where there is a network, and give FOLDER instead of the name"
+                f"({reason}): run `{self._command}` where there is a network, and give FOLDER instead of the name"
+            ) from None
+        except OSError as error:
+            if error.errno is not None:  # of the disk
+                raise
+            raise BadInput(
+                f"{self.key}={self.path}: what came is not what the hub has ({str(error).splitlines()[0]}): run the "
+                f"same command again, or `{self._command}`, and give FOLDER instead of the name"
             ) from None
