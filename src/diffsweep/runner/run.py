@@ -233,15 +233,20 @@ class Sweep:
             self._ended_elsewhere({})
 
     def _require_alone(self) -> None:
-        """BadInput where workers of other cells are at this sweep: whoever ended last would write its own alone into
-        the sweep's files. Processes that each run a part of one sweep know of one another."""
+        """BadInput where workers with other cells or settings are at this sweep: whoever ended last would write its own
+        alone into the sweep's files. Processes that each run a part of one sweep know of one another."""
         for place in self.workplace.parent.glob("[!.]*"):
             others = [worker for worker in heard(place) if not worker.left] if place != self.workplace else []
             in_parts = self.in_parts and all(worker.told.get("in_parts") for worker in others)
-            if others and not in_parts and moving(place, self.plan.grace):
-                name = self.plan.name
+            if not others or in_parts:
+                continue
+            name, grace = self.plan.name, self.plan.grace
+            self.listener.note(
+                f"note: another command was at {name}; seeing for {grace:g} seconds at most if it still is"
+            )
+            if moving(place, grace):
                 raise BadInput(
-                    f"sweep.name={name}: another command works on other cells of this sweep now; give another "
+                    f"sweep.name={name}: another command is at this sweep now, with other cells or settings; give another "
                     f"sweep.name, or run this again once that has ended (diffsweep-results watch {name})"
                 )
 
