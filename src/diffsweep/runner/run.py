@@ -246,8 +246,8 @@ class Sweep:
             )
             if moving(place, grace):
                 raise BadInput(
-                    f"sweep.name={name}: another command is at this sweep now, with other cells or settings; give another "
-                    f"sweep.name, or run this again once that has ended (diffsweep-results watch {name})"
+                    f"sweep.name={name}: another command is at this sweep now, with other cells or settings; give "
+                    f"another sweep.name, or run this again once that has ended (diffsweep-results watch {name})"
                 )
 
     def _append_to_log(self, line: str) -> None:
