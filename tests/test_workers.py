@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,7 +70,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for process in started:
         if process.poll() is None:
             process.kill()
-            process.communicate()
+        process.wait()
+        process.stdout.close()  # type: ignore[union-attr]
 
 
 @pytest.fixture
@@ -216,6 +218,19 @@ def test_one_of_all_workers_logs_each_cell_once(
     runs = [path.name.split("-", 3)[3] for path in (tmp_path / "outputs/sweeps/it/wandb").glob("offline-run-*")]
     assert len(runs) == len({*runs}) == 1 + 24
     assert sum(text.count("wandb: 25 offline runs") for text in told) == 1
+
+
+def test_local_workers_outlast_a_work_folder_that_is_removed(
+    sweep: Start, tmp_path: Path, reference: dict[str, bytes]
+) -> None:
+    root = tmp_path / "outputs"
+    process = sweep("hydra/launcher=local", "hydra.launcher.workers=2", SLOWLY=0.3)
+    until(lambda: len(pictures(root)) > 2)
+    shutil.rmtree(root / "sweeps/it/work", ignore_errors=True)
+    told = process.communicate()[0]
+    assert process.returncode == 0, told
+    assert_whole(root, reference)
+    assert told.count("2 workers on this machine") == 1  # they go on
 
 
 def test_what_stops_every_worker_is_one_message(start: Start, tmp_path: Path) -> None:

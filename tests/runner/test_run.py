@@ -962,7 +962,9 @@ def test_work_of_a_command_that_was_given_up_goes_with_the_next_one(run: Run, sw
 def test_two_commands_cannot_give_one_sweep_other_cells_at_once(run: Run, swept: Callable[..., list[Raw]]) -> None:
     other = swept(seed=[0, 1])
     with Leases(work_of(other), grace=1):
-        with pytest.raises(BadInput, match="another command is at this sweep now, with other cells or settings; give another"):
+        with pytest.raises(
+            BadInput, match="another command is at this sweep now, with other cells or settings; give another"
+        ):
             run(seed=[0, 1, 2])
         assert run(seed=[0, 1], name="else").statuses == ["done"] * 2
     assert run(seed=[0, 1, 2]).statuses == ["done"] * 3

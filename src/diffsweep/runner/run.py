@@ -28,7 +28,7 @@ from diffsweep.metric import measured_sweep, score
 from diffsweep.runner import handed, preflight, shape
 from diffsweep.runner.background import Background
 from diffsweep.runner.cell import Cell
-from diffsweep.runner.crew import Handing, Lookout, Start
+from diffsweep.runner.crew import Crew, Handing, Lookout, Start
 from diffsweep.runner.listener import Listener
 from diffsweep.runner.log import Log
 from diffsweep.runner.lots import lots
@@ -130,6 +130,7 @@ class Sweep:
         self.shared: Shared | None = None
         self.leads = True
         self.hands_over: Handing | None = None
+        self.crew: Crew | None = None  # that was started
         self.follows = False
         self.background: Background | None = None
         self.earlier = self._earlier(self.listener.note)
@@ -305,9 +306,10 @@ class Sweep:
         written = self._begin() if self.leads else None
         handed.write(leases.folder, handing.raw, self.plan, wanted, self.command)
         asked = {cell.id: cell for cell in wanted}
-        crew = handing.start(leases.folder)
-        self.listener.note(crew.told)
-        lookout = Lookout(crew, leases)
+        if self.crew is None or not self.crew.alive():  # else it goes on, in a work folder that was made anew
+            self.crew = handing.start(leases.folder)
+            self.listener.note(self.crew.told)
+        lookout = Lookout(self.crew, leases)
         try:
             with self._heard(wanted), self._in_background(written, asked, None) as self.background:
                 self.listener.waits("waiting for the first worker")
