@@ -94,7 +94,7 @@ def reference(sweep: Start, tmp_path: Path) -> dict[str, bytes]:
 
 
 def pictures(root: Path) -> dict[str, bytes]:
-    return {file.parent.name: file.read_bytes() for file in root.glob("cells/*/*/image.png")}
+    return {file.parent.name: file.read_bytes() for file in root.glob("cells/*/[!.]*/image.png")}
 
 
 def document(root: Path) -> dict[str, Any]:
