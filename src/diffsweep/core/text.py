@@ -35,6 +35,14 @@ def percent(share: float) -> str:
     return "under 1 %" if 0 < share < 0.01 else "over 99 %" if 0.99 < share < 1 else f"{100 * share:.0f} %"
 
 
+def sized(number: int) -> str:
+    """Bytes as `512 bytes`, `1.2 kB`, `3.4 MB`, `5.6 GB`."""
+    for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= least:
+            return f"{number / least:.1f} {unit}"
+    return counted("byte", number)
+
+
 def in_one_line(error: BaseException) -> str:
     """`ValueError: what it says`."""
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from diffsweep.runner.sampling import Ended, Run, Sampler
 from diffsweep.runner.shape import Shape
 from diffsweep.store import document
 from diffsweep.store.cells import Store
+from diffsweep.store.leftover import unnamed
 from diffsweep.store.schema import Absent, CellEntry, Damaged, Document
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class Sweep:
         self.earlier = self._earlier(self.listener.note)
         self.in_parts = joins or in_parts or self.earlier.get("in_parts", False)
         self.session = session
+        self.unnamed = ExitStack()  # until sweep.json names this run's cells
 
     def _earlier(self, tell: Callable[[str], None] = lambda text: None) -> Document:
         """What sweep.json holds; no cells where it is missing or damaged."""
@@ -145,7 +147,9 @@ class Sweep:
 
     def run(self) -> None:
         try:
-            self._run()
+            with self.unnamed:
+                self.unnamed.enter_context(unnamed(self.store.root))
+                self._run()
         except Busy as error:
             stored = sum(self.status(cell) == "done" for cell in self.plan.cells)
             told = f"{stored} of {counted('cell', len(self.plan.cells))} stored"
@@ -293,6 +297,12 @@ class Sweep:
                     background.add(cell["cell_id"])
             yield background
 
+    @property
+    def _bases(self) -> dict[str, str]:
+        """Each cell's that enlarges another's picture, of all stages."""
+        stages = (stage for cell in self.plan.cells for stage in cell.cascade)
+        return {stage.id: stage.base.id for stage in stages if stage.base}
+
     def _entry(self, cell: Cell) -> CellEntry:
         entry: CellEntry = {
             "cell_id": cell.id,
@@ -335,12 +345,15 @@ class Sweep:
             "unavailable": dict(self.plan.metrics.unavailable),
             "sets": there.get("sets", {}),
             "notes": list(self.plan.notes),
+            "bases": {**(there.get("bases", {}) if self.joins else {}), **self._bases},
             "runs": runs,
             "cells": cells,
         }
 
     def _write(self) -> Document:
-        return document.renew(self.folder, self.document)
+        written = document.renew(self.folder, self.document)
+        self.unnamed.close()
+        return written
 
     def _report(self) -> None:
         from diffsweep.report.write import write_all
