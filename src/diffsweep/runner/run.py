@@ -250,8 +250,10 @@ class Sweep:
                 )
 
     def _append_to_log(self, line: str) -> None:
-        with suppress(OSError), (self.folder / "sweep.log").open("a", encoding="utf-8") as file:
-            file.write(line)
+        with suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "sweep.log").open("a", encoding="utf-8") as file:
+                file.write(line)
 
     def _begin_tracking(self) -> None:
         if self.session is None and hasattr(self.plan.tracker, "begin"):
