@@ -110,6 +110,7 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
             with suppress(subprocess.TimeoutExpired):
                 daemon.wait(10)
             daemon.kill()
+            daemon.wait()
 
 
 def _idle(environment: dict[str, str]) -> bool:

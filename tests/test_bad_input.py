@@ -65,6 +65,9 @@ REFUSED = {
     ],
     "technique=inpaint input.id=dgo/photo/0": ["input.id=dgo/photo/0: no subject 'dgo': …; did you mean 'dog'?"],
     "technique=inpaint input=drawing 'input.shapes=[circel 0.5 0.5 0.1 red]'": ["input.shapes: 'circel …circle, …"],
+    # without a key
+    "=3 +=box ++=owner/name ~=": [f"{word}: write key=value …" for word in ("=3", "+=box", "++=owner/name", "~=")],
+    "\udcff=3": ["\\udcff=3: not UTF-8; …"],
     # unknown keys, added with +
     "tracker=wandb +other=3 +guidance.scal=7 +engine.row=4 +sweep.nam=x +grid.row=seed +metric.nam=x +tracker.tag=": [
         "other: unknown key; there are seed, prompt, …",

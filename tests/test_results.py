@@ -338,11 +338,12 @@ def test_a_report_of_a_stored_sweep_keeps_the_order_of_its_axes(
 def test_help_of_one_command_is_of_that_alone(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
     from diffsweep import results
 
-    for name in results.COMMANDS:
+    for name, found in results.COMMANDS.items():
         text = results._help([name, "--help"])
-        assert text.startswith(f"diffsweep-results {name}\n\n  {name} SWEEP") and "output_dir=FOLDER" in text
+        sweep = " SWEEP" if isinstance(found, results.Command) else " "
+        assert text.startswith(f"diffsweep-results {name}\n\n  {name}{sweep}") and "output_dir=FOLDER" in text
         others = [other for other in results.COMMANDS if other != name]
-        assert not [other for other in others if f"\n  {other} SWEEP" in text]
+        assert not [other for other in others if f"\n  {other} " in text]
     assert results._help(["--help"]) == results.HELP
 
 
@@ -511,6 +512,9 @@ def test_list(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
         ("export inp to=outputs", "to=outputs: exists already"),
         ("export inp to=a/b", "does not exist"),
         ("table inp output_dir=nowhere", "inp: no such sweep; there are none under nowhere"),
+        ("gc inp", "gc: takes no sweep, not inp; output_dir=FOLDER says where it looks"),
+        ("gc output_dir=nowhere", "output_dir=nowhere: no such folder"),
+        ("gc --removed", "removed: no such key; there are all, remove, output_dir; did you mean 'remove'?"),
     ],
 )
 def test_mistakes_are_one_message(command: Run, capsys: pytest.CaptureFixture[str], typed: str, message: str) -> None:

@@ -48,6 +48,7 @@ REFUSED = {
     "logging": "hydra: {job_logging: {formatters: {x: {(): pandas.read_pickle, filepath_or_buffer: evil.pkl}}}}",
     "a log file": "hydra: {hydra_logging: {handlers: {x: {class: logging.FileHandler, filename: victim, mode: w}}}}",
     "a callback": "hydra: {callbacks: {x: {a: b}}}",
+    "a callback without keys": "hydra: {callbacks: {x: {}}}",
     "a hidden callback": "hydra: {callbacks: '${made}'}\nmade: {a: b}",
     "the whole node": "hydra: '${made}'\nmade: {callbacks: {}}",
     "a class": "x: {_target_: os.system}",
@@ -130,6 +131,25 @@ def test_a_file_that_reaches_for_more_is_refused_and_named(compose: Any, content
 def test_no_route_leads_there(compose: Any, typed: str, files: dict[str, str]) -> None:
     with pytest.raises(BadInput, match=r"evil\.yaml: .*(is refused|plain value)"):
         compose(typed, **files)
+
+
+@pytest.mark.parametrize("paths", ["['file:///tmp']", "[]", "{}"])
+def test_a_file_adds_no_folder_that_configurations_are_read_from(compose: Any, paths: str) -> None:
+    """Hydra itself refuses it."""
+    with pytest.raises((BadInput, HydraException), match=r"hydra\.searchpath"):
+        compose("+sweeps=evil", sweeps__evil=f"{GLOBAL}hydra: {{searchpath: {paths}}}")
+
+
+@pytest.mark.parametrize("defaults", ["5", "inpaint", "{override /technique: inpaint}", "true"])
+def test_a_defaults_list_that_is_none_is_refused(compose: Any, defaults: str) -> None:
+    with pytest.raises(BadInput, match=r"^sweeps/odd\.yaml: defaults=.*: must be a list, as in \[override"):
+        compose("+sweeps=odd", sweeps__odd=f"{GLOBAL}defaults: {defaults}")
+
+
+def test_empty_keys_of_what_a_file_may_set_are_none(compose: Any) -> None:
+    config = compose("+sweeps=bare", sweeps__bare=GLOBAL + "hydra: {launcher: {}, sweeper: {params: {}}}\nseed: 4")
+    assert config["seed"] == 4
+    assert compose("+sweeps=none", sweeps__none=GLOBAL + "hydra: {}\nseed: 5")["seed"] == 5
 
 
 def test_nothing_of_a_file_runs(compose: Any, tmp_path: Path) -> None:

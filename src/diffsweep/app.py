@@ -291,7 +291,8 @@ def _call(task: Task, arguments: Sequence[str]) -> None:
     """Have Hydra compose the jobs of a command line, and call the task with them."""
     if any("--experimental-rerun".startswith(word.split("=")[0]) for word in arguments if word.startswith("--e")):
         raise BadInput("--experimental-rerun is not supported: it runs what a pickle file holds; repeat the command")
-    require(*map(not_text, arguments), *map(_long, arguments), *map(_several, arguments), *map(_hydra_help, arguments))
+    checks = (not_text, _long, _keyless, _several, _hydra_help)
+    require(*(check(word) for check in checks for word in arguments))
     OmegaConf.register_new_resolver("diffsweep.sweeps", _sweeps_listed, replace=True)
     multirun = [word for word in arguments if word in ("-m", "--multirun")]  # wherever it was typed
     words = [word for word in arguments if word not in multirun]
@@ -345,7 +346,12 @@ def _hydra_help(word: str) -> str | None:
 def _long(word: str) -> str | None:
     """A problem where a key is longer than any file's name: Hydra looks for a folder that is called so."""
     key, equals, _ = word.partition("=")
-    return f"{key[:40]}...: no such key" if equals and len(key.encode()) > 255 else None
+    return f"{key[:40]}...: no such key" if equals and len(os.fsencode(key)) > 255 else None
+
+
+def _keyless(word: str) -> str | None:
+    """A problem where no key stands before the equals sign: Hydra would take it for a group."""
+    return f"{word}: write key=value (see diffsweep --help)" if re.match(r"[+~]*=", word) else None
 
 
 def mistake(error: Exception) -> str | None:

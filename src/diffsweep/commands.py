@@ -1,4 +1,4 @@
-"""The commands of `diffsweep-results` on a stored sweep: a function each, which answers the exit code."""
+"""The commands of `diffsweep-results`: a function each, which answers the exit code."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 import shutil
 import stat
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from os.path import lexists
 from pathlib import Path
 from typing import Any
 
+from diffsweep import upkeep
 from diffsweep.core.device import not_a_device
 from diffsweep.core.failures import ERRORS
 from diffsweep.core.files import is_file, is_folder
@@ -23,11 +23,10 @@ from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.text import counted, visible
 from diffsweep.paths import shipped
 from diffsweep.store import document
-from diffsweep.store.schema import Absent, Damaged, Document
-from diffsweep.store.stored import Stored
+from diffsweep.store.schema import Damaged, Document
+from diffsweep.store.stored import Stored, names
 
 COMMON = ("output_dir",)
-FEW = 5  # problems of a kind that verify lists
 
 
 def table(stored: Stored, keys: Mapping[str, str]) -> int:
@@ -271,39 +270,7 @@ def _metrics(text: str, there: Iterable[str] = ()) -> list[str]:
 
 
 def verify(stored: Stored, keys: Mapping[str, str]) -> int:
-    everything = _flag(keys, "all")
-    ids = list(dict.fromkeys(cell["cell_id"] for cell in stored.sweep["cells"]))
-    wrong = defaultdict[str, list[str]](list)  # by what it is
-    for problem in _problems(stored.store, ids):
-        wrong[problem.partition(": ")[2].partition(" (")[0]].append(problem)
-    for kind, problems in wrong.items():
-        shown = problems if everything else problems[:FEW]
-        print(*shown, sep="\n", file=sys.stderr)
-        if more := len(problems) - len(shown):
-            print(f"and {more} more: {kind} (all=true lists them)", file=sys.stderr)
-    number = sum(map(len, wrong.values()))
-    print(f"{counted('cell', len(ids))}, {counted('problem', number) if number else 'every file as recorded'}")
-    return 1 if number else 0
-
-
-def _problems(store: Any, ids: Iterable[str]) -> Iterator[str]:
-    """What is wrong with these cells, and with those whose pictures lead to theirs."""
-    asked = dict.fromkeys(ids)
-    line = list(asked)
-    for cell_id in line:
-        try:
-            base = store.record(cell_id)["facts"].get("base")
-            yield from store.verify(cell_id)
-        except Absent:
-            if cell_id in asked:
-                yield f"{cell_id}: not in the store"
-        except Damaged as error:
-            yield f"{cell_id}/record.json: {error.reason}"
-        except BadInput as error:  # a later diffsweep's
-            yield f"{cell_id}/record.json: {' '.join(error.messages).partition(': ')[2]}"
-        else:
-            if base and base not in line:
-                line.append(base)
+    return upkeep.verify(stored, _flag(keys, "all"), _flag(keys, "repair"))
 
 
 def watch(stored: Stored, keys: Mapping[str, str]) -> int:
@@ -435,13 +402,32 @@ def dashboard(stored: Stored, keys: Mapping[str, str]) -> int:
     return 0
 
 
+def listed(root: Path, keys: Mapping[str, str]) -> int:
+    print("\n".join(names(root)) or f"no sweeps under {root}")
+    return 0
+
+
+def gc(root: Path, keys: Mapping[str, str]) -> int:
+    return upkeep.gc(root, _flag(keys, "all"), _flag(keys, "remove"))
+
+
 @dataclass(frozen=True)
 class Command:
+    """A command on a stored sweep, and the keys that it takes."""
+
     run: Callable[[Stored, Mapping[str, str]], int]
-    keys: tuple[str, ...] = field(default=())
+    keys: tuple[str, ...] = ()
 
 
-COMMANDS = {
+@dataclass(frozen=True)
+class OfAll:
+    """A command on all that lies under an output_dir."""
+
+    run: Callable[[Path, Mapping[str, str]], int]
+    keys: tuple[str, ...] = ()
+
+
+COMMANDS: dict[str, Command | OfAll] = {
     "table": Command(table, ("metric", "stat", "rows", "cols", "over", "repeats", "format")),
     "compare": Command(compare, ("metric", "axis", "baseline", "test", "over", "repeats", "format")),
     "grid": Command(grid, ("rows", "cols", "blocks", "metric", "pictures", "title", "size", "to", "keep")),
@@ -450,8 +436,10 @@ COMMANDS = {
     "score": Command(score, ("metric", "judge", "features", "references", "missing", "device", "force", "plugins")),
     "watch": Command(watch, ("every",)),
     "stop": Command(stop),
-    "verify": Command(verify, ("all",)),
+    "verify": Command(verify, ("all", "repair")),
     "export": Command(export, ("to",)),
     "sync": Command(sync, ("project", "entity", "mode", "granularity", "tags")),
     "dashboard": Command(dashboard, ("project", "entity", "to")),
+    "list": OfAll(listed),
+    "gc": OfAll(gc, ("all", "remove")),
 }

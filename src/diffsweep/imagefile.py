@@ -5,6 +5,7 @@ Whoever needs the pixels decodes them, so that a large file is in memory only as
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from PIL.Image import Transpose
 from diffsweep.core.files import require_regular
 from diffsweep.core.problems import BadInput
 
+UNREADABLE = (OSError, RuntimeError, SyntaxError, ValueError, EOFError, MemoryError)  # what is said of damaged files
 MEGAPIXELS = 200.0  # the largest picture that is read without being asked to
 ORIENTATION = 0x0112  # EXIF's tag, and what brings each of its values upright
 UPRIGHT = {
@@ -53,8 +55,16 @@ def opened(path: str, frame: int = 0, most: float = MEGAPIXELS, larger: str = ""
         raise
     except FileNotFoundError:
         raise BadInput(f"path={path}: no such file") from None
-    except (OSError, RuntimeError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        raise BadInput(f"path={path}: not a readable image ({error})") from None
+    except Exception as error:
+        if not isinstance(error, UNREADABLE) and not _of_a_reader(error):
+            raise
+        raise BadInput(f"path={path}: not a readable image ({str(error) or type(error).__name__})") from None
+
+
+def _of_a_reader(error: Exception) -> bool:
+    """Whether a library that reads images raised it: of a damaged file it may say anything."""
+    last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return last.parent.name in ("PIL", "pillow_heif")
 
 
 def frames(image: Image.Image) -> int:

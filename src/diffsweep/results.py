@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
 from diffsweep import entry
-from diffsweep.commands import COMMANDS, COMMON
+from diffsweep.commands import COMMANDS, COMMON, Command
 from diffsweep.core.files import is_folder, root_of
 from diffsweep.core.problems import BadInput, did_you_mean, not_text, require
 from diffsweep.store.stored import names, opened
@@ -55,8 +55,11 @@ diffsweep-results: tables, sheets and reports of stored sweeps
                                     own
   watch SWEEP [every=SECONDS]       a progress bar over all workers that are at it now, wherever they run
   stop SWEEP                        ask all workers that are at it to end; the sweep's command goes on from there
-  verify SWEEP [all=true]           compare every stored file with its recorded hash. all: list every problem, not the
-                                    first few of each kind
+  verify SWEEP [repair=true] [all=true]
+                                    compare every stored file with its recorded hash, and the sweep's tables, sheets and
+                                    page with what the store gives. repair: put damaged cells aside, for the sweep's
+                                    command to sample again, and write the sweep's files anew; nothing that can be read
+                                    is removed. all: list every problem, not the first few of each kind
   export SWEEP to=FOLDER|FILE.zip   the sweep and its cells alone, to send or to keep, each file compared with its hash
   sync SWEEP [project=...] [entity=...] [tags=A,B] [mode=online|offline] [granularity=cell|sweep|both]
                                     log a stored sweep to Weights & Biases, or what is missing there
@@ -65,37 +68,42 @@ diffsweep-results: tables, sheets and reports of stored sweeps
                                     against axes, pictures, runs compared, the sweep's own curves. to: its JSON, unsaved
 
   list                              the sweeps there are
+  gc [remove=true] [all=true]       what nobody needs any more, and its bytes: cells that no sweep names, damaged cells
+                                    that were put aside, scratch and locks of dead processes. remove: remove it. all:
+                                    list everything, not the first few of each kind
 
 SWEEP is the name of a folder under outputs/sweeps, or a path to one. Every command takes output_dir=FOLDER (default:
-outputs).
+outputs). --KEY stands for KEY=true.
 
 NAMES: psnr,ssim,... or a choice of the metric group.
 
-Exit codes: 0 done, 1 verify, export or score found something wrong, a metric, a sheet or a figure failed, or the disk
-or another part of the machine did, 2 bad input, 70 a bug of diffsweep, 128+n signal n.
+Exit codes: 0 done, 1 verify, gc, export or score found something wrong, a metric, a sheet or a figure failed, or the
+disk or another part of the machine did, 2 bad input, 70 a bug of diffsweep, 128+n signal n.
 """
 
 
 def run(words: Sequence[str]) -> int:
     """Run one command line; BadInput says what is wrong with it."""
     name, *rest = words
-    known = ("list", *COMMANDS)
-    if name not in known:
-        raise BadInput(f"{name}: no such command; there are {', '.join(known)}{did_you_mean(name, known)}")
-    own = COMMANDS[name].keys if name in COMMANDS else ()
+    if name not in COMMANDS:
+        raise BadInput(f"{name}: no such command; there are {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}")
+    command = COMMANDS[name]
     pairs = (word.lstrip("-").partition("=") for word in rest)
     output_dir = next((value for key, _, value in pairs if key == "output_dir"), "outputs")
-    there = names(root_of(output_dir))  # a sweep's name may hold a =
-    plain = [word for word in rest if "=" not in word or word in there or is_folder(word)]
-    keys = _keys([word for word in rest if word not in plain], (*own, *COMMON))
-    if name == "list":
-        print("\n".join(there) or f"no sweeps under {output_dir}")
-        return 0
+    root = root_of(output_dir)
+    there = names(root)  # a sweep's name may hold a =
+    typed = [word if word in there or "=" in word or not word.startswith("--") else f"{word}=true" for word in rest]
+    plain = [word for word in typed if "=" not in word or word in there or is_folder(word)]
+    keys = _keys([word for word in typed if word not in plain], (*command.keys, *COMMON))
+    if not isinstance(command, Command):
+        if plain:
+            raise BadInput(f"{name}: takes no sweep, not {' '.join(plain)}; output_dir=FOLDER says where it looks")
+        return command.run(root, keys)
     if len(plain) != 1:
         given = f"not {' '.join(plain)}" if plain else f"as in diffsweep-results {name} quickstart"
         raise BadInput(f"{name}: the name of one sweep is needed, {given}")
     stored = opened(plain[0], output_dir)
-    code = COMMANDS[name].run(stored, keys)
+    code = command.run(stored, keys)
     for line in stored.store.damage_report(mend=True) if name != "verify" else ():
         print(line, file=sys.stderr)
     return code
@@ -112,10 +120,11 @@ def _keys(words: Iterable[str], allowed: Sequence[str]) -> dict[str, str]:
 
 def _help(words: Sequence[str]) -> str:
     """What there is to know of the command that is named, or of all."""
-    _, commands, _, sweep, metrics, _ = HELP.split("\n\n")
+    _, commands, of_all, sweep, metrics, _ = HELP.split("\n\n")
     for name in COMMANDS:
         if name in words:
-            own = re.findall(rf"^  {name} .*\n(?:(?!  \w).*\n?)*", commands + "\n", flags=re.MULTILINE)
+            listed = f"{commands}\n{of_all}\n"
+            own = re.findall(rf"^  {name} .*\n(?:(?!  \w).*\n?)*", listed, flags=re.MULTILINE)
             footer = [sweep, *([metrics] if "metric" in COMMANDS[name].keys else [])]
             return "\n".join([f"diffsweep-results {name}", "", *(text.rstrip() for text in own), "", *footer, ""])
     return HELP

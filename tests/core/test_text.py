@@ -41,7 +41,8 @@ def test_a_number_is_rounded_to_two_digits(value: float, told: str) -> None:
 
 
 def test_bytes_are_told_in_mega_and_giga() -> None:
-    assert [size(n) for n in (0, 39_400_000, 999_000_000, 9.64e9)] == ["0 MB", "39 MB", "1,000 MB", "9.6 GB"]
+    told = {0: "0 bytes", 1: "1 byte", 999: "999 bytes", 1234: "1.2 kB", 39_400_000: "39 MB", 9.64e9: "9.6 GB"}
+    assert {number: size(number) for number in told} == told
 
 
 def test_labels_have_a_column() -> None:

@@ -17,6 +17,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageColor, ImageOps
 
+from diffsweep import imagefile
 from diffsweep.core.problems import BadInput
 from diffsweep.input.drawing import Drawing
 from diffsweep.input.file import PictureFile
@@ -468,6 +469,24 @@ def test_what_would_be_waited_for_is_refused(tmp_path: Path, kind: str) -> None:
             listening.bind(str(path))
     with pytest.raises(BadInput, match=rf"not a readable image \(a {kind}, where a file is needed\)$"):
         PictureFile(str(path)).pixels(16)
+
+
+def test_whatever_pillow_says_of_a_damaged_file_is_told(tmp_path: Path) -> None:
+    """The second frame of this TIFF has no height, and Pillow raises a TypeError."""
+    frame, file = Image.new("L", (4, 4)), io.BytesIO()
+    frame.save(file, "TIFF", save_all=True, append_images=[frame])
+    data, height = file.getvalue(), struct.pack("<H", 257)
+    assert data.count(height) == 2
+    at = data.rindex(height)
+    (tmp_path / "two.tif").write_bytes(data[:at] + struct.pack("<H", 9000) + data[at + 2 :])
+    with pytest.raises(BadInput, match=r"two\.tif: not a readable image \(Missing dimensions\)$"):
+        PictureFile(str(tmp_path / "two.tif"), frame=1).pixels(4)
+
+
+def test_an_error_of_our_own_is_not_taken_for_a_damaged_file(tmp_path: Path) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "whole.png")
+    with pytest.raises(KeyError), imagefile.opened(str(tmp_path / "whole.png")):
+        raise KeyError("ours")
 
 
 def test_a_world_pictures_caption_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -320,10 +320,12 @@ def test_verify_lists_a_few_of_each_kind(run: Callable[..., Outcome], tmp_path: 
         *(f"{cell_id}: not in the store" for cell_id in ids[:5]),
         "and 4 more: not in the store (all=true lists them)",
         f"{ids[9]}/image.png: missing",
+        f"repair=true moves 1 damaged cell to {tmp_path / 'outputs/cells/damaged'}, for the command to sample again",
+        "10 cells to sample again, by: the sweep's command",
     ]
     assert told.out == "12 cells, 10 problems\n"
     assert results.run(["verify", "mine", where, "all=true"]) == 1
-    assert len(capsys.readouterr().err.splitlines()) == 10
+    assert len(capsys.readouterr().err.splitlines()) == 12
 
 
 def test_an_export_holds_no_links_and_no_scratch(run: Callable[..., Outcome], tmp_path: Path, capsys: Any) -> None:

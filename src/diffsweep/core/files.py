@@ -87,10 +87,15 @@ def scratch(path: Path) -> Path:
 
 def tidy(folder: Path, *names: str) -> None:
     """Remove the scratch of writers that are dead, of these names, or of all."""
-    for entry in list(os.scandir(folder)):
-        found = OWNED.fullmatch(entry.name)
-        if found and (not names or found["name"] in names) and _left(found, entry):
-            remove(Path(entry.path))
+    for path in left(folder, *names):
+        remove(path)
+
+
+def left(folder: Path, *names: str) -> list[Path]:
+    """The scratch in a folder whose writers are dead, of these names, or of all."""
+    found = [(entry, OWNED.fullmatch(entry.name)) for entry in os.scandir(folder)]
+    own = ((entry, match) for entry, match in found if match and (not names or match["name"] in names))
+    return [Path(entry.path) for entry, match in own if _left(match, entry)]
 
 
 def remove(path: Path) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +29,7 @@ PATIENCE = 300.0  # seconds for a process that holds a folder and is silent
 BEAT = 5.0  # seconds after which a holder says that it works
 SOON = 3.0  # seconds after which a wait is reported
 PAUSE = 0.05  # seconds between two tries
+NAME = re.compile(r"\.(.+\.)?lock")  # of a lock file
 
 
 class Busy(RuntimeError):
@@ -65,6 +68,27 @@ def locked(
 
 
 @contextmanager
+def shared(folder: Path, name: str, patience: float = PATIENCE, tell: Callable[[str], None] = report) -> Iterator[None]:
+    """Hold a folder together with all who do so, against one that has it `locked` by this name."""
+    if find_spec("fcntl") is None:
+        yield
+        return
+    import fcntl
+
+    path = folder / f".{name}.lock"
+    wait = _Wait(path, patience, tell)
+    while (number := _taken(path, together=True)) is None:
+        wait.go_on()
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # others hold it still, who remove the file
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        os.close(number)
+
+
+@contextmanager
 def _renewed(number: int) -> Iterator[None]:
     """Within, the open lock file names this process, and that it works."""
     myself, ended = _myself(), Event()
@@ -91,20 +115,47 @@ def _renewed(number: int) -> Iterator[None]:
 
 def tidy(folder: Path) -> None:
     """Remove the lock files of processes that are dead."""
-    for path in folder.glob(".*.lock"):
-        with suppress(Busy), locked(folder, patience=0, name=path.name[1 : -len(".lock")]):
+    for path in left(folder):
+        with suppress(Busy), locked(folder, patience=0, name=path.name[1:].rpartition(".")[0]):
             pass
 
 
-def _taken(path: Path) -> int | None:
-    """The open lock file, None where another process has it."""
+def left(folder: Path) -> list[Path]:
+    """The lock files in a folder that nobody holds: those of processes that are dead."""
+    if find_spec("fcntl") is None:
+        return []
+    return [path for path in sorted(folder.iterdir()) if NAME.fullmatch(path.name) and not _held(path)]
+
+
+def _held(path: Path) -> bool:
+    """Whether a process holds a lock file; what cannot be looked at counts as held."""
     import fcntl
 
-    number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
+        number = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return True
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            return True
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(number)
+    return False
+
+
+def _taken(path: Path, together: bool = False) -> int | None:
+    """The open lock file, None where another process has it. together: with all who take it so."""
+    import fcntl
+
+    number = os.open(path, (os.O_RDONLY if together else os.O_RDWR) | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(number, (fcntl.LOCK_SH if together else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(number), path.stat()):  # else its last owner has removed it meanwhile
-            os.ftruncate(number, 0)
+            if not together:
+                os.ftruncate(number, 0)
             return number
     except (BlockingIOError, FileNotFoundError):
         pass

@@ -53,8 +53,11 @@ def duration(seconds: float) -> str:
 
 
 def size(number: float) -> str:
-    """Bytes, as `3.9 MB` or `9.6 GB`."""
-    return f"{rounded(number / 1e9)} GB" if number >= 1e9 else f"{rounded(number / 1e6)} MB"
+    """Bytes, as `512 bytes`, `1.2 kB`, `42 MB` or `9.6 GB`."""
+    for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= least:
+            return f"{rounded(number / least)} {unit}"
+    return counted("byte", int(number))
 
 
 def labelled(lines: Iterable[tuple[str, str]]) -> str:

@@ -58,7 +58,8 @@ class Soft(Mask):
         region = self.hard(size)
         if not self.feather or region.all() or not region.any():
             return region.astype(np.uint8) * 255
-        u = np.clip(SHIFT[self.side] + signed_distance(region) / self.feather, 0, 1)
+        distance = np.clip(signed_distance(region), -self.feather, self.feather)  # else a tiny width overflows
+        u = np.clip(SHIFT[self.side] + distance / self.feather, 0, 1)
         return np.rint(255 * rise(u, self.profile)).astype(np.uint8)
 
     def enlarged(self, factor: float) -> Self:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from PIL import Image
 
@@ -14,6 +15,8 @@ from diffsweep.core.files import read
 from diffsweep.report.fonts import families
 
 KEY = "diffsweep"  # the mark's name among a PNG's texts
+PNG = b"\x89PNG\r\n\x1a\n"  # as every one begins
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
 
 
 def fingerprint(*parts: Any) -> str:
@@ -23,9 +26,38 @@ def fingerprint(*parts: Any) -> str:
 
 
 def drawn_as(path: Path) -> str | None:
-    """A PNG's mark; None where it has none or is not there."""
+    """A PNG's mark; None where it has none, is not there, or is damaged."""
+    return mark_of(path) if whole(path) else None
+
+
+def mark_of(path: Path) -> str | None:
+    """A PNG's mark, whatever became of its pixels; None where it has none or is not there."""
     try:
         with Image.open(BytesIO(read(path))) as image:
             return image.info.get(KEY)
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
+
+
+def whole(path: Path) -> bool:
+    """Whether a picture file is there as it was written, as far as its format tells: a PNG by its checksums, a PDF by
+    its ends."""
+    try:
+        data = read(path)
+    except OSError:
+        return False
+    if path.suffix.lower() == ".pdf":
+        return data.startswith(b"%PDF-") and data.rstrip().endswith(b"%%EOF")
+    return data.startswith(PNG) and _chunks_agree(memoryview(data)[len(PNG) :])
+
+
+def _chunks_agree(data: memoryview) -> bool:
+    """Whether each chunk of a PNG has its checksum (PNG 5.3), down to the last one."""
+    while len(data) >= 12:
+        end = 8 + int.from_bytes(data[:4])
+        if crc32(data[4:end]) != int.from_bytes(data[end : end + 4]):
+            return False
+        if bytes(data[4:8]) == b"IEND":
+            return True
+        data = data[end + 4 :]
+    return False

@@ -23,7 +23,7 @@ from diffsweep.core.files import write_atomic
 from diffsweep.core.problems import BadInput, did_you_mean, within
 from diffsweep.core.text import level
 from diffsweep.report.caption import subtitle
-from diffsweep.report.drawn import KEY, drawn_as, fingerprint
+from diffsweep.report.drawn import KEY, drawn_as, fingerprint, mark_of, whole
 from diffsweep.report.frame import results, stage
 from diffsweep.report.sample import part, sample
 from diffsweep.report.sheet import HOLE, Block, Line, Sheets, Tile
@@ -308,7 +308,7 @@ def _write_png(path: Path, sheets: Callable[[], Sheets], mark: str, own: bool) -
     beside = path.parent.iterdir() if path.parent.is_dir() else ()
     old = {int(match[1]): file for file in beside if (match := further.fullmatch(file.name)) and _sheet_of(file, path)}
     present = [path, *(old[number] for number in sorted(old))]
-    if drawn_as(path) == f"{len(present)} {mark} {path.name}":
+    if drawn_as(path) == f"{len(present)} {mark} {path.name}" and all(map(whole, present[1:])):
         return present
     drawn = sheets()
     written = [path, *(path.with_name(f"{path.stem}_{i + 1}{path.suffix}") for i in range(1, len(drawn)))]
@@ -327,13 +327,13 @@ def _write_png(path: Path, sheets: Callable[[], Sheets], mark: str, own: bool) -
 
 def _sheet_of(file: Path, path: Path) -> bool:
     """Whether a PNG was drawn as a sheet of `path`."""
-    return (drawn_as(file) or "").split(" ", 2)[2:] == [path.name]
+    return (mark_of(file) or "").split(" ", 2)[2:] == [path.name]
 
 
 def _write_pdf(path: Path, sheets: Callable[[], Sheets], mark: str) -> Path:
     """A page a sheet, its pixels without loss; it bears the mark among its keywords, and no date."""
     there = path.read_bytes() if path.is_file() else b""
-    if f"{KEY} {mark}".encode() in there:
+    if f"{KEY} {mark}".encode() in there and whole(path):
         return path
     _require_free([path] if not re.search(rf"{KEY} [0-9a-f]{{64}}".encode(), there) else [])
     from diffsweep.report.figure.style import pages

@@ -58,14 +58,7 @@ def write_all(store: Store, sweep: Document, standalone: bool = False) -> Report
     folder, store = store.root / "sweeps" / sweep["name"], store.looking_once()
     frame = results(store, sweep)
     table, comparisons = summarise(frame), overview(frame)
-    parquet = BytesIO()
-    frame.to_parquet(parquet, index=False)
-    texts = {
-        "results.csv": to_csv(frame),
-        "table.md": to_markdown(table),
-        "table.tex": to_latex(table, sweep["name"]),
-    }
-    contents = {"results.parquet": parquet.getvalue(), **{name: text.encode() for name, text in texts.items()}}
+    contents = tables(sweep, frame, table)
     for name, content in contents.items():
         write_atomic(folder / name, content)
     drawn = _Drawn()
@@ -81,6 +74,18 @@ def write_all(store: Store, sweep: Document, standalone: bool = False) -> Report
     if standalone or (folder / STANDALONE).exists():
         write_atomic(folder / STANDALONE, standalone_page(store, sweep, report).encode())
     return report
+
+
+def tables(sweep: Document, frame: pd.DataFrame, table: Table) -> dict[str, bytes]:
+    """The contents of the files that hold the numbers."""
+    parquet = BytesIO()
+    frame.to_parquet(parquet, index=False)
+    texts = {
+        "results.csv": to_csv(frame),
+        "table.md": to_markdown(table),
+        "table.tex": to_latex(table, sweep["name"]),
+    }
+    return {"results.parquet": parquet.getvalue(), **{name: text.encode() for name, text in texts.items()}}
 
 
 def _no_numbers(frame: pd.DataFrame) -> Iterator[str]:

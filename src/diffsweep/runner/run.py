@@ -14,7 +14,7 @@ import shlex
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +41,7 @@ from diffsweep.runner.shared import LEAD, MEASURING, SAMPLING, SHAPE, WAITING, S
 from diffsweep.runner.stock import Stock
 from diffsweep.store import document
 from diffsweep.store.cells import Store
+from diffsweep.store.leftover import unnamed
 from diffsweep.store.schema import CellEntry, Document, RunEntry
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class Sweep:
         self.earlier = self._earlier(self.listener.note)
         self.in_parts = joins or in_parts or self.earlier.get("in_parts", False)
         self.session = session
+        self.unnamed = ExitStack()  # until sweep.json names this run's cells
 
     def _earlier(self, tell: Callable[[str], None] = lambda text: None) -> Document:
         """What sweep.json holds by now."""
@@ -155,7 +157,9 @@ class Sweep:
     def run(self) -> None:
         """Sample what is missing, measure and report."""
         try:
-            self._run()
+            with self.unnamed:
+                self.unnamed.enter_context(unnamed(self.store.root))
+                self._run()
         except Busy as error:
             stored = sum(self.status(cell) == "done" for cell in self.plan.cells)
             told = f"{stored} of {counted('cell', len(self.plan.cells))} stored"
@@ -252,8 +256,10 @@ class Sweep:
                 )
 
     def _append_to_log(self, line: str) -> None:
-        with suppress(OSError), (self.folder / "sweep.log").open("a", encoding="utf-8") as file:
-            file.write(line)
+        with suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "sweep.log").open("a", encoding="utf-8") as file:
+                file.write(line)
 
     def _begin_tracking(self) -> None:
         if self.session is None and hasattr(self.plan.tracker, "begin"):
@@ -423,6 +429,12 @@ class Sweep:
         with suppress(OSError, Gone):
             leases.tell()
 
+    @property
+    def _bases(self) -> dict[str, str]:
+        """Each cell's that enlarges another's picture, of all stages."""
+        stages = (stage for cell in self.plan.cells for stage in cell.cascade)
+        return {stage.id: stage.base.id for stage in stages if stage.base}
+
     def _entry(self, cell: Cell) -> CellEntry:
         entry: CellEntry = {
             "cell_id": cell.id,
@@ -464,6 +476,7 @@ class Sweep:
             "unavailable": dict(self.plan.metrics.unavailable),
             "sets": there.get("sets", {}),
             "notes": list(self.plan.notes),
+            "bases": {**(there.get("bases", {}) if self.joins else {}), **self._bases},
             "runs": runs,
             "cells": cells,
         }
@@ -478,7 +491,9 @@ class Sweep:
             yield self.this.entry
 
     def _write(self) -> Document:
-        return document.renew(self.folder, self.document)
+        written = document.renew(self.folder, self.document)
+        self.unnamed.close()
+        return written
 
     def _report(self) -> None:
         from diffsweep.report.write import write_all

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+from diffsweep.core import files
 from diffsweep.core.files import write_atomic
 from diffsweep.core.locks import locked
 from diffsweep.store.schema import Document, dump, load
 
 NAME = "sweep.json"
+COMMAND = re.compile(rb'^ "command": ("diffsweep .*"),?$', re.MULTILINE)
 
 
 def empty(name: str, command: str, created: str) -> Document:
@@ -28,6 +32,15 @@ def empty(name: str, command: str, created: str) -> Document:
 def read(folder: Path) -> Document:
     """The document of the sweep in this folder. Absent, Damaged, or Newer."""
     return load(folder / NAME, Document)
+
+
+def command(folder: Path) -> str | None:
+    """The sweep's command, as far as a damaged document still says it."""
+    try:
+        found = COMMAND.search(files.read(folder / NAME))
+        return str(json.loads(found[1])) if found else None
+    except (OSError, ValueError):
+        return None
 
 
 def renew(folder: Path, made: Callable[[], Document]) -> Document:

@@ -147,7 +147,7 @@ class SetEntry(TypedDict):
 
 
 class Document(TypedDict):
-    """sweep.json."""
+    """sweep.json. bases: the cells whose pictures others enlarge, by those others, of all stages."""
 
     schema: NotRequired[int]
     name: str
@@ -165,6 +165,7 @@ class Document(TypedDict):
     sets: NotRequired[dict[str, SetEntry]]
     rows: NotRequired[int | None]
     later_rows: NotRequired[dict[str, int]]
+    bases: NotRequired[dict[CellId, CellId]]
 
 
 class Shared:

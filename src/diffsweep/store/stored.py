@@ -72,5 +72,7 @@ def opened(name: str, output_dir: str) -> Stored:
         there = f"there are {', '.join(known)}" if known else f"there are none under {root}"
         raise BadInput(f"{name}: no such sweep; {there}{did_you_mean(name, known)}") from None
     except Damaged as error:
-        raise BadInput(f"{error}; the sweep's command, run again, writes it anew") from None
+        told = f"{error}; the sweep's command, run again, writes it anew"
+        command = document.command(folder)
+        raise BadInput(f"{told}: {command}" if command else told) from None
     return Stored(root, folder, {**sweep, "name": folder.resolve().name}, Store(root))

@@ -59,7 +59,11 @@ def check_file(config: Mapping[str, Any], file: str) -> None:
         written = re.sub(r"\\+\$\{", "${", text)  # Hydra reads some texts more than once
         for name in _interpolated(written):
             raise BadInput(f"{file}: {written!r} is refused: {name}; a file's ${{...}} may name a key alone: ${{seed}}")
-    for entry in config.get("defaults") or ():
+    if not isinstance(defaults := config.get("defaults") or [], list):
+        raise BadInput(
+            f"{file}: defaults={defaults!r:.40}: must be a list, as in [override /technique: inpaint, _self_]"
+        )
+    for entry in defaults:
         for line, choice in entry.items() if isinstance(entry, Mapping) else ((entry, None),):
             _check_default(str(line), choice, file)
 
@@ -70,6 +74,8 @@ def check_placed(config: Mapping[str, Any], file: str) -> None:
         return
     for path, value in _leaves(config["hydra"]):
         key = ".".join(("hydra", *path))
+        if value == {} and any(known[: len(path)] == path for known in (*KEYS, PARAMS)):
+            continue
         swept = path[:2] == PARAMS and (len(path) == 3 or value is None)
         if swept and any("hydra" in re.split(r"[^\w-]+", word) for word in path[2:]):
             raise BadInput(f"{file}: {key} is refused: a sweep is over keys of the project's; type Hydra's own")
@@ -105,7 +111,8 @@ def _check_default(line: str, choice: Any, file: str) -> None:
 
 
 def _leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(node, Mapping):
+    """The values that hold no others, empty mappings among them, and where they stand."""
+    if isinstance(node, Mapping) and node:
         for key, value in node.items():
             yield from _leaves(value, (*path, str(key)))
     else:

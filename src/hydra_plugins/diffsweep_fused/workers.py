@@ -4,9 +4,7 @@ The process that plans leads: it shows one progress bar over all workers, and re
 the workers go on, and the last one reports.
 """
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from hydra.core.config_store import ConfigStore
 
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import in_one_line
+from hydra_plugins.diffsweep_fused._crews import Actor, Actors, Jobs, Processes
 from hydra_plugins.diffsweep_fused.fused import FusedLauncher
 
 MODULE = "hydra_plugins.diffsweep_fused.workers"
@@ -99,7 +98,7 @@ class LocalLauncher(_Launcher):
             raise BadInput(f"hydra.launcher.workers={workers}: must be auto, or a number of workers of at least 1")
         self.workers = workers
 
-    def _start(self, workplace: Path) -> "Processes":
+    def _start(self, workplace: Path) -> Processes:
         cards = _cards()
         number = self.workers if self.workers != "auto" else max(1, len(cards))
         command = [sys.executable, "-m", "diffsweep.worker", str(workplace.absolute())]
@@ -121,22 +120,6 @@ class LocalLauncher(_Launcher):
         return Processes(processes, logs)
 
 
-@dataclass(frozen=True)
-class Processes:
-    """Workers on this machine."""
-
-    processes: Sequence["subprocess.Popen[bytes]"]
-    logs: Path
-
-    @property
-    def told(self) -> str:
-        number = len(self.processes)
-        return f"{number} worker{'s' * (number > 1)} on this machine; logs: {self.logs}/worker-*.log"
-
-    def alive(self) -> bool:
-        return any(process.poll() is None for process in self.processes)
-
-
 def _cards() -> list[str]:
     """The CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch
@@ -153,7 +136,7 @@ class SlurmLauncher(_Launcher):
         super().__init__()
         self.workers, self.setup_lines, self.options, self.asked = _number(workers), setup, options, asked
 
-    def _start(self, workplace: Path) -> "Jobs":
+    def _start(self, workplace: Path) -> Jobs:
         try:
             import submitit
         except ImportError:
@@ -188,31 +171,6 @@ class SlurmLauncher(_Launcher):
         return {**asked, **memory, **words}
 
 
-@dataclass(frozen=True)
-class Jobs:
-    """Workers in a Slurm job array."""
-
-    jobs: Sequence[Any]
-    logs: Path
-
-    @property
-    def _array(self) -> str:
-        return str(self.jobs[0].job_id).partition("_")[0]
-
-    @property
-    def told(self) -> str:
-        number = len(self.jobs)
-        return f"Slurm job {self._array}: {number} worker{'s' * (number > 1)}; logs: {self.logs}/{self._array}_*"
-
-    def alive(self) -> bool:
-        """Whether Slurm has one queued or running: asked of squeue, which needs no accounting."""
-        command = ["squeue", "--noheader", "--jobs", self._array, "--format", "%T"]
-        asked = subprocess.run(command, capture_output=True, text=True, check=False)
-        if asked.returncode:  # a job that Slurm has forgotten, or a Slurm that does not answer
-            return "Invalid job id" not in asked.stderr
-        return bool(asked.stdout.split())
-
-
 class RayLauncher(_Launcher):
     """Workers as actors of Ray, which places them, and starts one again whose node is lost."""
 
@@ -222,7 +180,7 @@ class RayLauncher(_Launcher):
             raise BadInput(f"hydra.launcher.gpus={gpus}: must be auto, or a number of GPUs of at least 0")
         self.workers, self.gpus, self.cpus, self.address = _number(workers), gpus, cpus, address
 
-    def _start(self, workplace: Path) -> "Actors":
+    def _start(self, workplace: Path) -> Actors:
         try:
             import ray
         except ImportError:
@@ -243,50 +201,6 @@ class RayLauncher(_Launcher):
             log = str((logs / f"worker-{k}.log").absolute())
             running.append((actor, actor.run.remote(str(workplace.absolute()), log, os.environ.get("PYTHONPATH", ""))))
         return Actors(running, logs)
-
-
-class Actor:
-    """A worker's process, on the node and the cards that Ray chose."""
-
-    def run(self, workplace: str, log: str, path: str) -> int:
-        """path: PYTHONPATH of the process that plans, where a user's own parts may lie; Ray sets one of its own."""
-        with Path(log).open("a") as file:
-            command = [sys.executable, "-m", "diffsweep.worker", workplace]
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": path},
-                preexec_fn=_ends_with_its_parent,
-                check=False,
-            )
-        return done.returncode
-
-
-def _ends_with_its_parent() -> None:
-    """Have Linux send this process SIGTERM when its parent ends (PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
-@dataclass(frozen=True)
-class Actors:
-    """Workers that Ray runs."""
-
-    running: Sequence[tuple[Any, Any]]
-    logs: Path
-
-    @property
-    def told(self) -> str:
-        number = len(self.running)
-        return f"Ray: {number} worker{'s' * (number > 1)}; logs: {self.logs}/worker-*.log"
-
-    def alive(self) -> bool:
-        """Whether one of them runs, or waits for its place."""
-        import ray
-
-        return bool(ray.wait([task for _, task in self.running], num_returns=len(self.running), timeout=0)[1])
 
 
 def _number(workers: Any) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffsweep.core.problems import BadInput, one_of
-from diffsweep.report.drawn import drawn_as, fingerprint
+from diffsweep.report.drawn import drawn_as, fingerprint, whole
 from diffsweep.report.figure.data import several
 from diffsweep.report.figure.heatmap import Heatmap, heatmap
 from diffsweep.report.figure.plot import Plot
@@ -219,7 +219,7 @@ def _write(folder: Path, stem: str, drawing: Plot | Heatmap) -> list[Path]:
 
     files = [folder / "figures" / f"{stem}.pdf", folder / "figures" / f"{stem}.png"]
     mark = fingerprint(drawing)
-    if not (files[0].is_file() and drawn_as(files[1]) == mark):
+    if not (whole(files[0]) and drawn_as(files[1]) == mark):
         with styled(str(drawing)):
             save(drawing.draw(), files, mark)
     return files

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffsweep.core.problems import BadInput, did_you_mean
-from diffsweep.report.drawn import drawn_as, fingerprint
+from diffsweep.report.drawn import drawn_as, fingerprint, whole
 from diffsweep.report.text import short, shown
 from diffsweep.store.cells import MEND, Store, steps
 from diffsweep.store.pictures import IMAGE, INPUT, NOISY
@@ -43,7 +43,7 @@ def write_trajectory(folder: Path, store: Store, sweep: Document, cell: str | No
     heading = f"{sweep['name']}: {setting or chosen}"
     files = [folder / "figures" / f"trajectory_{chosen}{suffix}" for suffix in (".pdf", ".png")]
     mark = fingerprint("trajectory", heading, store.record(chosen)["files"])
-    if not (files[0].is_file() and drawn_as(files[1]) == mark):
+    if not (whole(files[0]) and drawn_as(files[1]) == mark):
         try:
             with styled(heading):
                 save(_draw(store, chosen, kept[chosen], heading), files, mark)
