@@ -600,7 +600,7 @@ class Chaos:
         row = self.row("out of memory", "a worker that joins begins with the fewer rows")
         with self.place(row) as place:
             place.words = faulty
-            first = place.start(FITS=2, SLOWLY=0.2)
+            first = place.start(FITS=2, SLOWLY=0.8)  # so that the second comes in time on a busy machine
             place.until(lambda: place.stored() > 1, "cells are stored")
             second = place.start(FITS=2, SLOWLY=0.05)
             place.ends(first, 0)
