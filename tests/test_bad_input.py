@@ -72,7 +72,7 @@ REFUSED = {
     "tracker=wandb +other=3 +guidance.scal=7 +engine.row=4 +sweep.nam=x +grid.row=seed +metric.nam=x +tracker.tag=": [
         "other: unknown key; there are seed, prompt, …",
         "guidance.scal: unknown key of guidance=classifier_free; it has scale, …; did you mean 'scale'?",
-        "engine.row: unknown key; it has rows, threads, trajectory; did you mean 'rows'?",
+        "engine.row: unknown key; it has rows, threads, trajectory, retries, grace, devices; did you mean 'rows'?",
         "sweep.nam: unknown key; it has name, replace; did you mean 'name'?",
         "grid.row: unknown key; it has rows, cols…; did you mean 'rows'?",
         "metric.nam: unknown key; it has name, names, …; did you mean 'name'?",

@@ -293,7 +293,8 @@ def test_gc_removes_the_cells_that_no_sweep_names_after_a_dry_run(run: Run, told
     code, out, err = told("gc")
     assert (code, err) == (0, "") and listed() == before
     lines = out.splitlines()
-    size = f"{number / 1000:.1f} kB"
+    assert 10_000 <= number < 100_000
+    size = f"{number / 1000:.0f} kB"
     assert lines[0] == f"3 cells that no sweep names, {size}" and lines[-1] == f"remove=true removes {size}"
     assert lines[1:-1] == sorted(f"  outputs/cells/{i[:2]}/{i}" for i in extra)
 
