@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from diffsweep.core.failures import Failures
 from diffsweep.core.locks import Busy
@@ -34,6 +34,7 @@ from diffsweep.store.leftover import unnamed
 from diffsweep.store.schema import Absent, CellEntry, Damaged, Document
 
 if TYPE_CHECKING:
+    from diffsweep.store.schema import Look
     from diffsweep.tracker.session import Session
 
 
@@ -338,7 +339,7 @@ class Sweep:
             "axes": axes,
             "rows": rows or self.earlier.get("rows"),
             "later_rows": later or self.earlier.get("later_rows", {}),
-            "grid": dict(self.plan.grid),
+            "grid": cast("Look", dict(self.plan.grid)),
             "chosen": there.get("chosen", {}),
             "in_parts": self.in_parts,
             "metrics": list(dict.fromkeys([*self.plan.metrics.names, *there.get("metrics", ())])),
