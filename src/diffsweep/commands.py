@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from os.path import lexists
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from diffsweep import upkeep
 from diffsweep.core.device import not_a_device
@@ -25,6 +25,9 @@ from diffsweep.paths import shipped
 from diffsweep.store import document
 from diffsweep.store.schema import Damaged, Document
 from diffsweep.store.stored import Stored, names
+
+if TYPE_CHECKING:
+    from diffsweep.store.schema import Chosen
 
 COMMON = ("output_dir",)
 
@@ -93,6 +96,8 @@ def grid(stored: Stored, keys: Mapping[str, str]) -> int:
     file = Path(keys["to"]).expanduser() if "to" in keys else stored.folder / SHEET
     if not is_folder(file.parent):
         raise BadInput(f"to={file}: {file.parent} does not exist")
+    if "\\" in file.name:
+        raise BadInput(f"to={file}: a name without a backslash is needed")
     for sheet in write_grid(
         file.parent,
         stored.store,
@@ -160,7 +165,7 @@ def _choose(stored: Stored, change: Callable[[dict[str, Any]], dict[str, Any]]) 
     def changed(sweep: Document) -> Document:  # a run may have added cells meanwhile
         before = {"sheets": {}, "figures": [], **sweep.get("chosen", {})}
         chosen = before | change(before)
-        return {**sweep, "chosen": chosen} if chosen != before else sweep
+        return {**sweep, "chosen": cast("Chosen", chosen)} if chosen != before else sweep
 
     document.change(stored.folder, changed)
 

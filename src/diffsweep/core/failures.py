@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsweep.core.files import write_atomic
-from diffsweep.core.text import in_one_line
+from diffsweep.core.text import in_one_line, visible
 
 MOST = 320  # characters of a reason
 ERRORS = "errors"  # the folder of tracebacks, beside a sweep's files
@@ -57,7 +57,7 @@ class Failures(dict[str, str]):
 
 def reason(error: BaseException | str) -> str:
     """An error in one line, cut; a text as it is."""
-    return error if isinstance(error, str) else in_one_line(error)[:MOST]
+    return error if isinstance(error, str) else visible(in_one_line(error))[:MOST]
 
 
 def _file(name: str) -> str:

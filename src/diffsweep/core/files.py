@@ -55,8 +55,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         write(place, data)
         os.replace(place, path)
     except OSError as error:
-        if error.errno is not None:  # a full disk gives no name
-            error.filename = error.filename or str(path)
+        if error.errno is not None:  # a full disk gives no name, a folder in the way that of the scratch
+            error.filename, error.filename2 = str(path), None
         raise
     finally:
         place.unlink(missing_ok=True)  # still there only where something failed

@@ -16,8 +16,8 @@ _TURNS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 
 def visible(text: str) -> str:
-    """A text whose control characters are written as escapes (`\\x1b`): none of them reaches a terminal. Line ends
-    stay, and all that is no control character."""
+    """A text whose control characters and halves of characters are written as escapes (`\\x1b`): none of them reaches
+    a terminal. Line ends stay, and so does all else."""
     return "".join(c if c == "\n" or not _controls(c) else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -71,4 +71,4 @@ def in_one_line(error: BaseException) -> str:
 
 
 def _controls(character: str) -> bool:
-    return unicodedata.category(character) == "Cc" or ord(character) in _TURNS
+    return unicodedata.category(character) in ("Cc", "Cs") or ord(character) in _TURNS

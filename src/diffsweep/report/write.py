@@ -29,7 +29,7 @@ from diffsweep.report.table import Table, summarise
 from diffsweep.report.tabular import to_csv, to_markdown
 from diffsweep.report.text import shown
 from diffsweep.store.cells import Store
-from diffsweep.store.schema import Document
+from diffsweep.store.schema import Document, Drawing, Look
 
 STANDALONE = "report_whole.html"
 
@@ -126,11 +126,13 @@ def _drawings(
     """What a sweep's sheets and figures are called, and what draws them: the usual ones, and those chosen since."""
     chosen = sweep.get("chosen", {})
     for file, look in {SHEET: usual_look(sweep, frame), **chosen.get("sheets", {})}.items():
-        yield file, partial(write_grid, folder, store, sweep, **look, file=file, frame=frame)
+        known: dict[str, Any] = {key: value for key, value in look.items() if key in Look.__annotations__}
+        yield file, partial(write_grid, folder, store, sweep, **known, file=file, frame=frame)
     for kind in USES:
         yield f"figures of {kind}", partial(_if_any, partial(write_figures, folder, sweep, frame, table, kind))
     yield "trajectory", partial(write_trajectory, folder, store, sweep)
-    for request in chosen.get("figures", ()):
+    for asked in chosen.get("figures", ()):
+        request = {key: value for key, value in asked.items() if key in Drawing.__annotations__}
         name = " ".join(["figure", *(f"{key}={shown(value)}" for key, value in request.items())])
         yield name, partial(write_chosen, folder, store, sweep, frame, request)
 
@@ -145,7 +147,7 @@ def _if_any(draw: Callable[[], list[Path]]) -> list[Path]:
 
 def usual_look(sweep: Document, frame: pd.DataFrame) -> dict[str, Any]:
     """The contact sheet's keys, as the sweep's `grid` block has them."""
-    look = {key: value for key, value in sweep.get("grid", {}).items() if value is not None}
+    look: dict[str, Any] = {key: value for key, value in sweep.get("grid", {}).items() if value is not None}
     if "metric" in look:
         look["metric"] = [name for name in look["metric"] if name in frame.attrs["metrics"]]
     return look

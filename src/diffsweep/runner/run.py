@@ -17,7 +17,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from diffsweep.core.failures import ERRORS, Failures, reason
 from diffsweep.core.leases import POLL, Gone, Leases, clear, done_at, heard, moving, tidy
@@ -45,6 +45,7 @@ from diffsweep.store.leftover import unnamed
 from diffsweep.store.schema import CellEntry, Document, RunEntry
 
 if TYPE_CHECKING:
+    from diffsweep.store.schema import Look
     from diffsweep.tracker.session import Session
 
 
@@ -469,7 +470,7 @@ class Sweep:
             "axes": axes,
             "rows": rows or self.earlier.get("rows"),
             "later_rows": later or self.earlier.get("later_rows", {}),
-            "grid": dict(self.plan.grid),
+            "grid": cast("Look", dict(self.plan.grid)),
             "chosen": there.get("chosen", {}),
             "in_parts": self.in_parts,
             "metrics": list(dict.fromkeys([*self.plan.metrics.names, *there.get("metrics", ())])),

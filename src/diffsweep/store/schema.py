@@ -23,11 +23,13 @@ from diffsweep.core.problems import BadInput
 from diffsweep.core.text import WORDS
 
 SCHEMA = 1
+DEEPEST, LONGEST = 50, 300  # levels of what may be anything; digits of a whole number
 T = TypeVar("T")
 NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)  # there can be no file of that name
 
 CellId = Annotated[str, r"[\w-]+"]
 FileName = Annotated[str, r"\w[^/\\\0]*\.png"]
+SheetName = Annotated[str, r"(?!\.{1,2}\Z)[^/\\\0]+"]
 Digest = Annotated[str, r"[0-9a-f]{64}"]  # SHA-256
 Direction = Annotated[str, r"higher|lower"]
 
@@ -52,9 +54,14 @@ class Newer(BadInput):
 
 
 class Definition(TypedDict):
-    """What two numbers must agree in to be compared."""
+    """What two numbers must agree in to be compared. bounds: the least and the greatest number there can be."""
 
     direction: Direction
+    bounds: NotRequired[tuple[float | None, float | None]]
+    metric: NotRequired[str]
+    region: NotRequired[str]
+    network: NotRequired[str | None]
+    references: NotRequired[str]
 
 
 class Entry(TypedDict):
@@ -146,6 +153,39 @@ class SetEntry(TypedDict):
     values: list[SetValue]
 
 
+class Look(TypedDict):
+    """How a contact sheet is laid out, as `write_grid` has it."""
+
+    rows: NotRequired[str | None]
+    cols: NotRequired[str | None]
+    blocks: NotRequired[list[str] | None]
+    metric: NotRequired[list[str] | None]
+    pictures: NotRequired[list[str] | None]
+    title: NotRequired[str | None]
+    size: NotRequired[int | None]
+
+
+class Drawing(TypedDict):
+    """What a figure shows, as `write_figures` has it; cell: of a trajectory."""
+
+    kind: NotRequired[str | None]
+    metrics: NotRequired[list[str] | None]
+    over: NotRequired[list[str]]
+    x: NotRequired[str | None]
+    y: NotRequired[str | None]
+    hue: NotRequired[str | None]
+    facet: NotRequired[str | None]
+    cost: NotRequired[str | None]
+    cell: NotRequired[str | None]
+
+
+class Chosen(TypedDict):
+    """The sheets and figures that each report draws beside the usual ones."""
+
+    sheets: NotRequired[dict[SheetName, Look]]
+    figures: NotRequired[list[Drawing]]
+
+
 class Document(TypedDict):
     """sweep.json. bases: the cells whose pictures others enlarge, by those others, of all stages."""
 
@@ -157,8 +197,8 @@ class Document(TypedDict):
     cells: list[CellEntry]
     runs: list[RunEntry]
     notes: list[str]
-    grid: NotRequired[dict[str, Any]]
-    chosen: NotRequired[dict[str, Any]]
+    grid: NotRequired[Look]
+    chosen: NotRequired[Chosen]
     in_parts: NotRequired[bool]
     metrics: NotRequired[list[str]]
     unavailable: NotRequired[dict[str, str]]
@@ -186,7 +226,7 @@ class Shared:
 def load(path: Path, kind: type[T], shared: Shared | None = None) -> T:
     """A file as its type, its parts shared with those of other files. Absent, Damaged, or Newer."""
     try:
-        value = json.loads(files.read(path), parse_constant=_refused, object_pairs_hook=shared)
+        value = _parsed(files.read(path), shared)
     except (OSError, ValueError, RecursionError) as error:
         if getattr(error, "errno", None) in NOWHERE:
             raise Absent(path, "is not there") from None
@@ -213,12 +253,50 @@ def dump(value: Mapping[str, Any], kind: Any) -> bytes:
 
 def to_json(value: Any, in_order: bool = False) -> bytes:
     """Strict JSON: an infinity or a NaN is a bug of the writer (`null` beside a flag says what was meant). Equal
-    contents are equal bytes, unless the order of keys counts."""
-    return json.dumps(value, indent=1, sort_keys=not in_order, allow_nan=False).encode() + b"\n"
+    contents are equal bytes, unless the order of keys counts. What is no character is written as an escape."""
+    text = json.dumps(value, indent=1, sort_keys=not in_order, allow_nan=False)
+    if "\\ud" in text and not _is_text(json.loads(text)):  # of an error's message, or of what a plugin says
+        return to_json(_as_text(json.loads(text)), in_order)
+    return text.encode() + b"\n"
 
 
-def _refused(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
+def _parsed(data: bytes, shared: Shared | None = None) -> Any:
+    """Strict JSON; ValueError for numbers that are not finite, and for text that is none."""
+    numbers: dict[str, Any] = {"parse_constant": _number_of, "parse_float": _number_of, "parse_int": _whole_of}
+    value = json.loads(data, object_pairs_hook=shared, **numbers)
+    if (b"\\ud" in data.lower() or b"\xed" in data) and not _is_text(value):
+        raise ValueError("it holds text that is not Unicode")
+    return value
+
+
+def _number_of(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not JSON")
+    return number
+
+
+def _whole_of(text: str) -> int:
+    if len(text) > LONGEST:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether all texts of a value are Unicode, and not halves of a character."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [_as_text(item) for item in value]
+    return {_as_text(key): _as_text(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 # -- a check for each type ---------------------------------------------------------------------------------------------
@@ -231,7 +309,7 @@ Check = Callable[
 def _check(hint: Any) -> Check:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
-        return lambda value: None
+        return lambda value: _too_deep(value, DEEPEST)
     if typing.is_typeddict(hint):
         return _keys(hint)
     if origin is Annotated:
@@ -248,7 +326,25 @@ def _check(hint: Any) -> Check:
         return _values(_check(arguments[0]), _check(arguments[1]))
     if hint is float:
         return lambda value: None if _number(value) else f" must be a number, not {_short(value)}"
+    if hint is int:
+        return lambda value: None if _whole(value) else f" must be a whole number of 64 bits, not {_short(value)}"
     return lambda value: None if type(value) is hint else f" must be {WORDS[hint]}, not {_short(value)}"
+
+
+def _too_deep(value: Any, left: int) -> str | None:
+    """What is wrong with values within each other, of which each reader follows some."""
+    if not isinstance(value, dict | list):
+        return None
+    if not left:
+        return f" holds more than {DEEPEST} levels"
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, dict | list) and (problem := _too_deep(item, left - 1)):
+            return problem
+    return None
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
 
 
 def _number(value: Any) -> bool:

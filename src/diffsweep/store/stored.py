@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,7 @@ def opened(name: str, output_dir: str) -> Stored:
     folder = root / "sweeps" / name
     if path.is_absolute() or not is_there(folder / document.NAME):
         folder = path
-        root = folder.resolve().parents[1] if is_there(folder / document.NAME) else root
+        root = _here(folder).parents[1] if is_there(folder / document.NAME) else root
     try:
         sweep = document.read(folder)
     except Absent:
@@ -75,4 +76,11 @@ def opened(name: str, output_dir: str) -> Stored:
         told = f"{error}; the sweep's command, run again, writes it anew"
         command = document.command(folder)
         raise BadInput(f"{told}: {command}" if command else told) from None
-    return Stored(root, folder, {**sweep, "name": folder.resolve().name}, Store(root))
+    if not sweep["cells"]:
+        raise BadInput(f"{folder / document.NAME}: holds no cells; the sweep's command, run again, writes it anew")
+    return Stored(root, folder, {**sweep, "name": _here(folder).name}, Store(root))
+
+
+def _here(folder: Path) -> Path:
+    """An absolute path without `..`, its links left as they are: a sweep's folder may be one, under its own name."""
+    return Path(os.path.abspath(folder))  # noqa: PTH100
