@@ -120,7 +120,7 @@ def assert_whole(root: Path, reference: dict[str, bytes]) -> None:
 def test_the_same_command_typed_twice_shares_the_work(
     sweep: Start, tmp_path: Path, reference: dict[str, bytes]
 ) -> None:
-    both = [sweep(SLOWLY=0.1), sweep(SLOWLY=0.1)]
+    both = [sweep(SLOWLY=0.5), sweep(SLOWLY=0.5)]
     told = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     assert_whole(tmp_path / "outputs", reference)
@@ -135,7 +135,7 @@ def test_the_same_command_typed_twice_shares_the_work(
 def test_what_a_worker_that_ends_had_at_hand_is_done_by_the_others(
     sweep: Start, tmp_path: Path, reference: dict[str, bytes], number: int
 ) -> None:
-    first = sweep(SLOWLY=0.1)
+    first = sweep(SLOWLY=1)  # so that the second comes in time on a busy machine
     until(lambda: len(pictures(tmp_path / "outputs")) > 2)
     second = sweep(SLOWLY=0.1)
     until(lambda: len([*(tmp_path / "outputs").glob("sweeps/it/work/*/workers/*.json")]) == 2)

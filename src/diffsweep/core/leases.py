@@ -158,6 +158,12 @@ class Leases:
         _open.discard(self)
         self._thread.join()
 
+    def become(self, state: str) -> None:
+        """Show others another state, at once."""
+        if state != self.state:
+            self.state = state
+            self.tell()
+
     def leave(self) -> None:
         """Give all leases back. Callable from any thread, as the last thing that a process does."""
         self.state = LEFT

@@ -13,7 +13,7 @@ from diffsweep.runner.handed import Later
 from diffsweep.runner.listener import Listener
 from diffsweep.runner.sampling import Ended, Sampler, without_base
 from diffsweep.runner.shape import Rows
-from diffsweep.runner.shared import SAMPLING, WAITING, Shared
+from diffsweep.runner.shared import LOADING, SAMPLING, WAITING, Shared
 from diffsweep.runner.stock import Stock
 
 
@@ -41,12 +41,11 @@ class Part:
         numbers = [(first + number) % len(self.shared.groups) for number in range(len(self.shared.groups))]
         waits = ""
         while True:
-            self.shared.leases.state = SAMPLING
             for number in numbers:
                 self._sample_model(number)
             if self.shared.over:
                 return
-            self.shared.leases.state = WAITING
+            self.shared.leases.become(WAITING)
             if self.shared.waits_for != waits:
                 self.listener.waits(waits := self.shared.waits_for)
             self.shared.wait()
@@ -57,6 +56,7 @@ class Part:
             return
         for model, n in self.shared.fewer().items():
             self.sampler.fewer[model] = min(n, self.sampler.fewer.get(model, n))
+        self.shared.leases.become(LOADING)
         own = [cell for lot in self.shared.groups[number] for cell in lot.cells if cell.id in self.asked]
 
         def take() -> Sequence[Cell] | None:
@@ -101,6 +101,7 @@ class Part:
 
     # -- what the sampler reports --------------------------------------------------------------------------------------
     def begins(self) -> None:
+        self.shared.leases.become(SAMPLING)
         self.listener.begins()
         if self.background:
             self.background.begin()

@@ -37,7 +37,7 @@ from diffsweep.runner.part import Part
 from diffsweep.runner.plan import Plan, Raw, axes_of, plan
 from diffsweep.runner.sampling import Run, Sampler
 from diffsweep.runner.shape import Shape
-from diffsweep.runner.shared import LEAD, MEASURING, SAMPLING, SHAPE, WAITING, Shared, agreed, workplace
+from diffsweep.runner.shared import AT_WORK, ENDED, LEAD, LEADING, MEASURING, SHAPE, Shared, agreed, workplace
 from diffsweep.runner.stock import Stock
 from diffsweep.store import document
 from diffsweep.store.cells import Store
@@ -308,7 +308,7 @@ class Sweep:
 
     def _direct(self, leases: Leases, wanted: Sequence[Cell], handing: Handing) -> None:
         """Have workers that are started for it sample these cells, and lead them."""
-        leases.state = WAITING
+        leases.become(LEADING)
         self.leads = leases.take(LEAD, leases.claims().get(LEAD))
         written = self._begin() if self.leads else None
         handed.write(leases.folder, handing.raw, self.plan, wanted, self.command)
@@ -353,14 +353,13 @@ class Sweep:
     def _end(self, shared: Shared, asked: Iterable[Cell]) -> None:
         """Report as the one who leads, once no other worker is at work. Who does not lead waits for the leader, who
         removes the work folder (Gone), and leads where that one is dead; a worker that was started for it just ends."""
-        shared.leases.state = WAITING
-        shared.leases.tell()
+        shared.leases.become(ENDED)
         while not shared.lead:
             if self.follows:
                 return
             shared.wait()
         self.leads = True
-        while any(worker.state in (SAMPLING, MEASURING) for worker in shared.workers()):
+        while any(worker.state in AT_WORK for worker in shared.workers()):
             shared.wait()
         shared.look()
         reasons = shared.reasons()
@@ -418,8 +417,7 @@ class Sweep:
 
     def _measure_own(self, shared: Shared, device: str) -> None:
         """Measure the cells of this worker that are not yet: its device is at hand."""
-        shared.leases.state = MEASURING
-        shared.leases.tell()
+        shared.leases.become(MEASURING)
         own = [cell_id for cell_id in self.stock.stored & shared.ended if cell_id in self.stock.cells]
         score(self.store, own, self.plan.metrics.metrics, device, Failures(), shows=False)
 

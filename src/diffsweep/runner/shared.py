@@ -34,7 +34,10 @@ from diffsweep.runner.shape import Agreed
 
 LEAD, SHAPE, STOP = "lead", "shape", "stop."  # keys
 LOGS = "logs"  # beside the sweep's files
-SAMPLING, MEASURING, WAITING = "sampling", "measuring", "waiting"  # states of a worker
+# states of a worker: it leads others and samples nothing; it samples; it waits for others' cells; it has no more to do
+LEADING, LOADING, SAMPLING, WAITING = "leading", "loading", "sampling", "waiting"
+MEASURING, ENDED = "measuring", "ended"
+AT_WORK = (LOADING, SAMPLING, WAITING, MEASURING)
 LOOK = 1.0  # seconds between two looks at what others do, while this worker works
 SHARE = 0.03  # of its time at most
 Heard = Callable[[Sequence[str], int], None]
@@ -164,7 +167,8 @@ class Shared:
         if any(self._key(lot) not in self._settled for lot in chain(*self.groups)):
             return False
         again = [cell for cell in self.failed if self._may_try(cell)]
-        names = {worker.name for worker in self.workers()} if again else set()
+        others = self.workers() if again else ()
+        names = {worker.name for worker in others if worker.state not in (LEADING, ENDED)}
         return not any(names - self._tried(cell) for cell in again)
 
     @property
@@ -289,7 +293,7 @@ class Shared:
     @property
     def waits_for(self) -> str:
         """What this worker waits for, in words."""
-        at_work = sum(worker.state != WAITING for worker in self.workers())
+        at_work = sum(worker.state not in (WAITING, LEADING, ENDED) for worker in self.workers())
         return f"waiting for {counted('other worker', at_work)}"
 
 
