@@ -88,3 +88,11 @@ def test_an_error_of_the_disk_names_the_file(tmp_path: Path, monkeypatch: pytest
         files.write_atomic(file, b"after")
     assert caught.value.filename == str(file)
     assert (file.read_bytes(), os.listdir(tmp_path)) == (b"before", ["kept"])
+
+
+def test_a_folder_in_the_place_of_a_file_is_named_and_not_the_scratch(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").mkdir()
+    with pytest.raises(OSError, match="directory") as caught:
+        files.write_atomic(tmp_path / "results.csv", b"new")
+    assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / "results.csv"), None)
+    assert os.listdir(tmp_path) == ["results.csv"]
