@@ -474,6 +474,34 @@ def test_a_renamed_sweep_keeps_its_new_name(command: Run) -> None:
     assert [folder.name for folder in Path("outputs/sweeps").iterdir()] == ["a=b, renamed"]
 
 
+def test_a_sweep_that_is_a_link_keeps_its_own_name_and_place(command: Run) -> None:
+    Path("outputs/sweeps/inp").rename("elsewhere")
+    Path("outputs/sweeps/inp").symlink_to(Path("elsewhere").resolve())
+    (Path("elsewhere") / "table.md").unlink()
+    assert command("report", "inp") == 0 and (Path("elsewhere") / "table.md").is_file()
+    assert [path.name for path in Path("outputs/sweeps").iterdir()] == ["inp"]
+
+
+def test_a_sweep_without_cells_is_named(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path("outputs/sweeps/inp/sweep.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "cells": []}))
+    assert command("table", "inp") == 2
+    assert "sweep.json: holds no cells; the sweep's command, run again, writes it anew" in capsys.readouterr().err
+
+
+def test_what_a_server_says_does_not_command_a_terminal(
+    command: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffsweep.tracker import dashboard
+    from diffsweep.tracker.wandb import Wandb
+
+    monkeypatch.setattr(Wandb, "log", lambda *words: "logged to \x1b[2Jhttps://x")
+    monkeypatch.setattr(dashboard, "dashboard", lambda *words: "saved \x1b]0;x\x07")
+    assert command("sync", "inp") == command("dashboard", "inp") == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "\x07" not in out and "logged to \\x1b[2Jhttps://x" in out
+
+
 def test_list(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("list") == 0
     assert capsys.readouterr().out == "inp\n"

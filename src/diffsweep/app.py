@@ -39,7 +39,7 @@ from diffsweep import entry, process
 from diffsweep.core.files import is_folder
 from diffsweep.core.keys import AUTO, at, given
 from diffsweep.core.problems import BadInput, not_text, require
-from diffsweep.core.text import counted, labelled
+from diffsweep.core.text import counted, labelled, visible
 from diffsweep.explain import explain, mendable, sweeps_files
 from diffsweep.paths import shipped
 from hydra_plugins.diffsweep_fused._large import Large
@@ -108,7 +108,7 @@ class Task:
         """No more cells are to come: close the tracker's session."""
         session, self.session = self.session, None
         if session and (line := session.close()):
-            print(line, file=sys.stderr, flush=True)
+            print(visible(line), file=sys.stderr, flush=True)
 
     def __call__(self, cfg: DictConfig) -> Status | None:
         """One job. Alone, it keeps its error for `main`: Hydra would print it a second time."""

@@ -393,7 +393,7 @@ def sync(stored: Stored, keys: Mapping[str, str]) -> int:
     tracker = build("tracker", {"name": "wandb", **own})
     report = write_all(stored.store, stored.sweep)
     if line := tracker.log(stored.store, stored.sweep, report):
-        print(line)
+        print(visible(line))
     show_failures(report)
     return 1 if report.failures else 0
 
@@ -403,7 +403,7 @@ def dashboard(stored: Stored, keys: Mapping[str, str]) -> int:
     from diffsweep.tracker.wandb import Wandb
 
     place = Wandb(project=keys.get("project", AUTO), entity=keys.get("entity", AUTO))
-    print(dashboard.dashboard(place, stored.store, stored.sweep, keys.get("to")))
+    print(visible(str(dashboard.dashboard(place, stored.store, stored.sweep, keys.get("to")))))
     return 0
 
 

@@ -100,3 +100,11 @@ def test_what_a_killed_process_left_goes_before_its_parent_has_waited_for_it(tmp
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
         files.tidy(tmp_path)
         assert not left.exists()
+
+
+def test_a_folder_in_the_place_of_a_file_is_named_and_not_the_scratch(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").mkdir()
+    with pytest.raises(OSError, match="directory") as caught:
+        files.write_atomic(tmp_path / "results.csv", b"new")
+    assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / "results.csv"), None)
+    assert os.listdir(tmp_path) == ["results.csv"]

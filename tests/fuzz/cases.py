@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(__file__).parents[2] / ".pytest_cache/hypothesis"))
 NIGHTLY = os.environ.get("FUZZ") == "nightly"
 MORE = 30  # times as many
 

@@ -15,6 +15,7 @@ from diffsweep.core.text import in_one_line
 from diffsweep.metric.batch import DIRECTIONS, NEEDS, Described, Metric, SetMetric
 from diffsweep.metric.distribution import FEATURES
 from diffsweep.model.clip import Clip
+from diffsweep.store.schema import Definition, wrong
 
 MISSING = ("refuse", "skip")
 
@@ -142,6 +143,8 @@ def _missing_from(metric: Described) -> str | None:
             return f"bounds={definition['bounds']}: must be [low, high] in its definition, null for none"
         if reason is None and definition["direction"] != metric.direction:
             return f"direction={definition['direction']!r:.80}: must be {metric.direction} in its definition too"
+        if reason is None and (problem := wrong(definition, Definition)):
+            return f"its definition cannot be stored ({problem})"
         return reason
     except BadInput as error:
         return "; ".join(error.messages)

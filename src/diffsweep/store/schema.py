@@ -237,8 +237,8 @@ def load(path: Path, kind: type[T], shared: Shared | None = None) -> T:
         newer = f"of a later diffsweep (schema {found}, this one reads up to {SCHEMA})"
         raise Newer(f"{path}: {newer}; upgrade diffsweep, or choose another output_dir")
     shape: Any = kind
-    if problem := _check(shape)(value):
-        raise Damaged(path, f"has another shape ({problem.lstrip('. ')})")
+    if problem := wrong(value, shape):
+        raise Damaged(path, f"has another shape ({problem})")
     return typing.cast(T, value)
 
 
@@ -246,9 +246,15 @@ def dump(value: Mapping[str, Any], kind: Any) -> bytes:
     """A record or a document as its file's content; TypeError where it could not be read again."""
     whole = {"schema": SCHEMA, **value}
     data = to_json(whole, in_order=kind is Document)  # a sweep's axes come as they were typed
-    if problem := _check(kind)(json.loads(data)):
-        raise TypeError(f"{kind.__name__}: {problem.lstrip('. ')}")
+    if problem := wrong(json.loads(data), kind):
+        raise TypeError(f"{kind.__name__}: {problem}")
     return data
+
+
+def wrong(value: Any, kind: Any) -> str | None:
+    """What is wrong with a value of one of these types."""
+    problem = _check(kind)(value)
+    return problem and problem.lstrip(". ")
 
 
 def to_json(value: Any, in_order: bool = False) -> bytes:

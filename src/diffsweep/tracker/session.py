@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from diffsweep.core.keys import given
 from diffsweep.core.locks import Busy, locked
-from diffsweep.core.text import counted
+from diffsweep.core.text import counted, visible
 from diffsweep.report.frame import results
 from diffsweep.tracker.agent import trial_id
 from diffsweep.tracker.logged import Logged
@@ -309,4 +309,4 @@ def _reason(error: BaseException) -> str:
 
 
 def _warn(text: str) -> None:
-    print(f"warning: wandb: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    print(visible(f"warning: wandb: {' '.join(text.split())}"), file=sys.stderr, flush=True)
