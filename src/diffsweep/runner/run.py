@@ -219,6 +219,7 @@ class Sweep:
                             self._take_part(leases, wanted, machine)
                 return
             except Gone:  # another worker has finished the sweep, or the work folder was removed
+                self.store.root.absolute()  # OSError where the current folder is no more: nothing can be begun anew
                 reasons = self._reasons()
                 wanted = [cell for cell in wanted if not self.stock.kept(cell) and cell.id not in reasons]
         self._ended_elsewhere(reasons)
