@@ -44,6 +44,7 @@ PLAIN = {"–": "-", "—": "-", "…": "...", "↑": "^", "↓": "v", "±": "+-
 PATIENCE = 10.0  # seconds for what runs when a signal comes
 TWICE = 0.5  # seconds within which a second signal is the first one, sent to a group and passed on by a parent too
 
+_name = "diffsweep"  # of the command
 _received: int | None = None  # the first signal that asked this process to end
 
 
@@ -54,6 +55,8 @@ class Stopped(KeyboardInterrupt):
 def run(name: str, act: Callable[[], int], explain: Callable[[Exception], str | None], safe: str) -> int:
     """Run a command; its exit code. explain: one message about a mistake that the user can mend, None for any other
     error. safe: what an error has left as it was, and how to go on."""
+    global _name
+    _name = name
     lasting_outputs()
     code = BUG
     try:
@@ -192,6 +195,8 @@ def _watch(hears: int, numbers: Collection[int]) -> None:
 
 def _end_now(number: int) -> None:
     leave_all()
+    with suppress(OSError):
+        os.write(2, f"\n{_name}: stopped by {signal.Signals(number).name}\n".encode())
     os._exit(128 + number)
 
 
