@@ -6,11 +6,10 @@ hard links.
     workers/<name>.json         a worker's beats and what it tells of itself; replaced at each beat
 
 A worker is dead when its beats have stood still for `grace` seconds of its observer's own clock (its own grace, where
-that is longer), or at once where the
-observer is on the same machine and sees no such process. Whoever finds the holder of a lease dead makes the next
-generation, and exactly one can. Nothing is removed while work goes on: a late look at a folder (NFS remembers for a
-while that a file was not there) then costs a failed try and never a second holder. Nor is a lease needed for the
-result: a worker that loses it wrongly has worked in vain, since a finished cell is stored once.
+that is longer), or at once where the observer is on the same machine and sees no such process. Whoever finds the holder
+of a lease dead makes the next generation, and exactly one can. Nothing is removed while work goes on: a late look at a
+folder (NFS remembers for a while that a file was not there) then costs a failed try and never a second holder. Nor is a
+lease needed for the result: a worker that loses it wrongly has worked in vain, since a finished cell is stored once.
 
 Kubernetes' leader election observes in the same way; Optuna's journal lock, which removes a stale lock, shows why not
 to remove.
@@ -42,7 +41,6 @@ SOON = 2.0  # seconds for the last that a process tells
 OLD = 7 * 24 * 3600.0  # seconds, after which nobody is waited for
 LINKLESS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 LEFT = "left"  # the state of a worker that has given all its leases back
-
 
 _open: set[Leases] = set()  # of this process
 

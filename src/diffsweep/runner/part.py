@@ -46,8 +46,8 @@ class Part:
             if self.shared.over:
                 return
             self.shared.leases.become(WAITING)
-            if self.shared.waits_for != waits:
-                self.listener.waits(waits := self.shared.waits_for)
+            if (told := self.shared.waits_for) != waits:
+                self.listener.waits(waits := told)
             self.shared.wait()
 
     def _sample_model(self, number: int) -> None:

@@ -26,7 +26,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from diffsweep.core.leases import POLL, Gone, Leases, Worker, clear
+from diffsweep.core.leases import Gone, Leases, Worker, clear
 from diffsweep.core.text import counted
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.lots import Lot
@@ -40,6 +40,7 @@ MEASURING, ENDED = "measuring", "ended"
 AT_WORK = (LOADING, SAMPLING, WAITING, MEASURING)
 LOOK = 1.0  # seconds between two looks at what others do, while this worker works
 SHARE = 0.03  # of its time at most
+PAUSE = 0.5  # seconds between two looks while it waits
 Heard = Callable[[Sequence[str], int], None]
 FAILED = re.compile(r"(?P<cell>[\w-]+)\.failed(?P<time>\d+)")
 
@@ -158,7 +159,7 @@ class Shared:
 
     def wait(self) -> None:
         """Let a moment pass, and look."""
-        time.sleep(max(POLL, self._next - LOOK - time.monotonic()))
+        time.sleep(max(PAUSE, self._next - LOOK - time.monotonic()))
         self.look()
 
     @property

@@ -7,6 +7,7 @@ the workers go on, and the last one reports.
 import os
 import subprocess
 import sys
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,9 @@ class _Launcher(FusedLauncher):
     def _run(self, cells: list[Any]) -> Sequence[Any]:
         return self.task_function.many(cells, start=self._start)  # type: ignore[union-attr]
 
+    @abstractmethod
     def _start(self, workplace: Path) -> Any:
-        raise NotImplementedError
+        """Start workers that take part in the work of this folder: a `runner.crew.Crew`."""
 
 
 def _logs(workplace: Path) -> Path:
