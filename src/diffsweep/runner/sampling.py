@@ -263,8 +263,9 @@ class Sampler:
 
 
 def without_base(cell: Cell, error: BaseException | str) -> Ended:
-    """A cell that would have enlarged the picture of one that failed."""
-    return Ended(cell, f"the picture to enlarge failed: {reason(error)}")
+    """A cell that would have enlarged the picture of one that failed, itself or for want of its own base."""
+    below = "the picture to enlarge failed: "
+    return Ended(cell, below + reason(error).removeprefix(below))
 
 
 def failed_with(base: Cell, error: BaseException | str, later: dict[str, list[Cell]]) -> Iterator[Ended]:
