@@ -24,6 +24,7 @@ from diffsweep.report.frame import results
 from diffsweep.report.grid import SHEET, InTheWay, write_grid
 from diffsweep.report.latex import to_latex
 from diffsweep.report.page import page
+from diffsweep.report.sample import sample
 from diffsweep.report.selection import measured
 from diffsweep.report.table import Table, summarise
 from diffsweep.report.tabular import to_csv, to_markdown
@@ -69,10 +70,12 @@ def write_all(store: Store, sweep: Document, standalone: bool = False) -> Report
     notes = filter(None, [*_no_numbers(frame), *drawn.notes, fonts.lacking(str(word) for word in words)])
     traceback = drawn.failures.write(folder / ERRORS, sweep)
     report = Report(frame, table, comparisons, folder, files, tuple(notes), drawn.failures, traceback)
-    text = page(store, sweep, frame, table, comparisons, _images(report))
+    packed = any(store.packed(sweep["cells"][place]["cell_id"]) for place in sample(sweep))
+    alone = standalone_page(store, sweep, report) if packed else None  # no page can show a picture of a lot's
+    text = alone or page(store, sweep, frame, table, comparisons, _images(report))
     write_atomic(folder / "report.html", text.encode())
     if standalone or (folder / STANDALONE).exists():
-        write_atomic(folder / STANDALONE, standalone_page(store, sweep, report).encode())
+        write_atomic(folder / STANDALONE, (alone or standalone_page(store, sweep, report)).encode())
     return report
 
 

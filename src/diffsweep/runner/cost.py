@@ -100,6 +100,7 @@ def _stored(store: Store) -> Iterator[str]:
         for outer in sorted(os.listdir(store.root / "cells")):
             with suppress(OSError):
                 yield from sorted(name for name in os.listdir(store.root / "cells" / outer) if name.startswith(outer))
+    yield from store.lots.ids()
 
 
 def _models(config: Mapping[str, Any]) -> list[tuple[Any, ...]]:

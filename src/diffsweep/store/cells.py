@@ -7,6 +7,9 @@ same cell write the same bytes; the first rename wins.
 A stored cell may be damaged later. It counts as finished while each of its files has the size, the time and the ends of
 the PNG that was written; a file whose time differs is read and compared with its hash. Whoever reads a picture compares
 it, and marks a damaged one by its time. So the next run samples again what anybody found damaged.
+
+`pack` moves cells into lots (`lots.py`), where their folders would be too many files; every method reads a cell
+wherever it is. Whoever changes a packed cell gives it a folder again first.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from stat import S_ISREG
@@ -30,12 +34,14 @@ from diffsweep.core import files, locks
 from diffsweep.core.files import write_atomic
 from diffsweep.core.locks import locked
 from diffsweep.core.text import counted
+from diffsweep.store.lots import BYTES, CELLS, FOLDER, Lots, Row
 from diffsweep.store.pictures import IMAGE, STEP
-from diffsweep.store.schema import Absent, Damaged, Record, Shared, dump, load
+from diffsweep.store.schema import Absent, Damaged, Record, Shared, dump, load, loaded
 
 BEGINS, ENDS = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"  # as every PNG does
 MEND = "The sweep's command, run again, samples damaged cells again."
 FEW = 5  # of damaged cells are named
+PACK = "pack"  # the lock of whoever writes lots
 NOTHING = {"config": {}, "metrics": {}, "facts": {}, "nfe": 0, "seconds": 0.0}  # of what a writer says nothing
 T = TypeVar("T")
 
@@ -59,12 +65,21 @@ class Store:
         where it has changed that itself."""
         return self if self.seen is not None else replace(self, seen={}, shared=Shared())
 
+    @cached_property
+    def lots(self) -> Lots:
+        return Lots(self.root / FOLDER)
+
     def folder(self, cell_id: str) -> Path:
         return self.root / f"cells/{cell_id[:2]}/{cell_id}"
 
     def file(self, cell_id: str, name: str = IMAGE) -> Path:
-        """Where a cell's picture lies, if it has one of this name."""
-        return self.folder(cell_id) / f"{name}.png"
+        """The file that holds a cell's picture, if it has one of this name: its own, or the lot that the cell is in."""
+        return self.packed(cell_id) or self.folder(cell_id) / f"{name}.png"
+
+    def packed(self, cell_id: str) -> Path | None:
+        """The lot that holds a cell, None where it has a folder, or is not in the store."""
+        lot = self.lots.of(cell_id)
+        return None if lot is None or self.folder(cell_id).is_dir() else lot
 
     def __contains__(self, cell_id: str) -> bool:
         """Whether the cell's record is there, and can be read."""
@@ -96,7 +111,10 @@ class Store:
         except Absent:
             if path.parent.is_dir():
                 raise Damaged(path, "missing") from None
-            raise
+            if (found := self.lots.record(cell_id)) is None:
+                raise
+            path, data = found
+            record = loaded(data, path, Record, self.shared)
         if record["cell_id"] != cell_id:
             raise Damaged(path, f"of another cell, {record['cell_id']}")
         return record
@@ -106,28 +124,33 @@ class Store:
         folder = self.folder(cell_id)
 
         def check(record: Record) -> Record:
-            for name in record["files"]:
-                self._look(folder / name, record)
+            if self.packed(cell_id):
+                self._look_at_lot(record)
+            else:
+                for name in record["files"]:
+                    self._look(folder / name, record)
             return record
 
         return self._current(cell_id, check)
 
     def read(self, cell_id: str, name: str) -> bytes:
         """A stored file as its record has it; Damaged."""
-        path = self.folder(cell_id) / name
         try:
-            return self._current(cell_id, lambda record: self._read(path, record))
+            return self._current(cell_id, lambda record: self._read(name, record))
         except Damaged as error:
             self._note(cell_id, error)
             raise
 
     def size(self, cell_id: str, name: str = IMAGE) -> tuple[int, int]:
         """Width and height of a stored picture, as its first bytes have it; Damaged."""
-        path = self.file(cell_id, name)
+        path = self.folder(cell_id) / f"{name}.png"
         try:
             data = files.read(path, 24)
         except OSError as error:
-            raise _unreadable(path, error) from None
+            packed = self.lots.content(cell_id, path.name) if _is_missing(error) else None
+            if packed is None:
+                raise _unreadable(path, error) from None
+            data = packed[:24]
         if data[:8] != BEGINS or len(data) < 24:
             raise Damaged(path, "not a PNG")
         width, height = unpack(">16x2I", data)
@@ -142,16 +165,14 @@ class Store:
     def save(self, cell_id: str, pictures: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
         """Store a finished cell: pictures (uint8) by name, then its record with each file's hash. One that is there
         already stays, unless it is damaged."""
+        if cell_id in self.lots and self.is_complete(cell_id):
+            return
         place = self.folder(cell_id)
         place.parent.mkdir(parents=True, exist_ok=True)
         scratch = files.scratch(place)
         try:
-            scratch.mkdir()
             own = {f"{name}.png": _png(pixels) for name, pixels in pictures.items()}
-            for name, data in own.items():
-                files.write(scratch / name, data)
-            entries = {**NOTHING, **record, "cell_id": cell_id, **_described(scratch, own)}
-            write_atomic(scratch / "record.json", dump(entries, Record))
+            _fill(scratch, own, {**NOTHING, **record, "cell_id": cell_id})
             self._put(scratch, cell_id)
             self.damaged.pop(cell_id, None)
             self._forget(cell_id)
@@ -186,6 +207,7 @@ class Store:
         """
         place = self.folder(cell_id)
         with locked(place.parent, name=cell_id):
+            self._unpack(cell_id)
             record = self.record(cell_id)
             own = {f"{name}.png": _png(pixels) for name, pixels in pictures.items()}
             new = {name: data for name, data in own.items() if name not in record["files"]}
@@ -205,8 +227,40 @@ class Store:
     def merge(self, cell_id: str, entry: str, new: Mapping[str, Any]) -> None:
         """Merge `new` into one entry of a record, beside what other processes write there."""
         with locked(self.folder(cell_id).parent, name=cell_id):
+            self._unpack(cell_id)
             before: Mapping[str, Any] = self.record(cell_id)
             self._amend(cell_id, {entry: {**before.get(entry, {}), **new}})
+
+    def pack(self, cell_ids: Iterable[str], listener: Callable[[int], None] = lambda number: None) -> int:
+        """Move these cells into lots; a damaged one stays as it is. How many were moved. listener: hears of so many
+        each time."""
+        moved = 0
+        with locked(self.lots.folder, name=PACK):
+            files.tidy(self.lots.folder)
+            for few in self._by_size(cell_ids):
+                before = {lot for cell_id in few if (lot := self.lots.of(cell_id))}
+                packed = dict[str, Record]()
+                self.lots.write(self._rows(few, packed))
+                for cell_id, record in packed.items():
+                    self._let_go(cell_id, record)
+                self._remove_unused(before)
+                moved += len(packed)
+                listener(len(packed))
+        return moved
+
+    def unpack(self, cell_ids: Iterable[str], listener: Callable[[int], None] = lambda number: None) -> int:
+        """Give packed cells their folders again; Damaged. How many."""
+        before, number = set[Path](), 0
+        with locked(self.lots.folder, name=PACK):
+            for cell_id in dict.fromkeys(cell_ids):
+                if lot := self.packed(cell_id):
+                    with locked(self.folder(cell_id).parent, name=cell_id):
+                        self._unpack(cell_id)
+                    before.add(lot)
+                    number += 1
+                    listener(1)
+            self._remove_unused(before)
+        return number
 
     def verify(self, cell_id: str) -> list[str]:
         """What is wrong with a cell's files, all of them read: nothing when every hash in its record agrees."""
@@ -229,7 +283,7 @@ class Store:
     def copy(self, cell_id: str, to: Store) -> None:
         """A cell into another store, each file compared with its hash; Damaged."""
         record, folder = self.record(cell_id), to.folder(cell_id)
-        contents = {name: self.read(cell_id, name) for name in record["files"]}
+        contents = self._contents(record)
         folder.mkdir(parents=True)
         for name, data in contents.items():
             (folder / name).write_bytes(data)
@@ -246,6 +300,9 @@ class Store:
             if folder.is_dir():
                 files.tidy(folder)
                 locks.tidy(folder)
+        if self.lots.folder.is_dir():
+            files.tidy(self.lots.folder)
+            locks.tidy(self.lots.folder)
 
     # -- within --------------------------------------------------------------------------------------------------------
     def _forget(self, cell_id: str) -> None:
@@ -257,14 +314,15 @@ class Store:
         self._forget(cell_id)
 
     def _current(self, cell_id: str, act: Callable[[Record], T]) -> T:
-        """What an act makes of a record; once more where another process has replaced that meanwhile."""
-        record = self.record(cell_id)
+        """What an act makes of a record; once more where another process has replaced or moved that meanwhile."""
+        record, lot = self.record(cell_id), self.packed(cell_id)
         while True:
             try:
                 return act(record)
             except Damaged:
-                before, record = record, self.record(cell_id)
-                if record == before:
+                before = record, lot
+                record, lot = self.record(cell_id), self.packed(cell_id)
+                if (record, lot) == before:
                     raise
 
     def _look(self, path: Path, record: Record) -> None:
@@ -280,9 +338,9 @@ class Store:
                 raise Damaged(path, "not a complete PNG")
             if changed is None:  # of a record that does not say
                 if state.st_mtime_ns > path.with_name("record.json").stat().st_mtime_ns:
-                    self._read(path, record)
+                    self._read(path.name, record)
             elif changed != state.st_mtime_ns:
-                self._read(path, record)
+                self._read(path.name, record)
                 with suppress(OSError):  # so that it is trusted
                     os.utime(path, ns=(state.st_atime_ns, changed))
         except Damaged:
@@ -290,19 +348,100 @@ class Store:
         except OSError as error:
             raise _unreadable(path, error) from None
 
-    def _read(self, path: Path, record: Record) -> bytes:
-        digest = record["files"].get(path.name)
+    def _look_at_lot(self, record: Record) -> None:
+        """Whether a packed cell's files seem as they were written; Damaged."""
+        if not self.lots.trusted(record["cell_id"]):
+            for name in record["files"]:
+                self._read(name, record)
+            self.lots.compared(record["cell_id"])
+
+    def _read(self, name: str, record: Record) -> bytes:
+        """A cell's file, compared with its hash; Damaged."""
+        cell_id = record["cell_id"]
+        path = self.folder(cell_id) / name
+        digest = record["files"].get(name)
         if digest is None:
             raise Absent(path, "not of this cell")
         try:
             data = files.read(path)
         except OSError as error:
-            raise _unreadable(path, error) from None
+            packed = None
+            if _is_missing(error) and not path.parent.is_dir():
+                packed = self.lots.content(cell_id, name)
+            if packed is None:
+                raise _unreadable(path, error) from None
+            data = packed
         if sha256(data) != digest:
-            with suppress(OSError):  # so that it is not trusted any more
-                os.utime(path)
+            if (lot := self.packed(cell_id)) is None:
+                with suppress(OSError):  # so that it is not trusted any more
+                    os.utime(path)
+            else:
+                path = lot / cell_id / name
+                self.lots.distrust(cell_id)
             raise Damaged(path, "differs from its recorded hash")
         return data
+
+    def _contents(self, record: Record) -> dict[str, bytes]:
+        """All files of a cell, each compared with its hash; Damaged."""
+        return {name: self.read(record["cell_id"], name) for name in record["files"]}
+
+    def _unpack(self, cell_id: str) -> None:
+        """Give a packed cell its folder again, while no other process changes it; Damaged."""
+        if self.packed(cell_id):
+            record, scratch = self.record(cell_id), files.scratch(self.folder(cell_id))
+            try:
+                _fill(scratch, self._contents(record), record)
+                _moved(scratch, self.folder(cell_id))
+            finally:
+                files.remove(scratch)
+            self._forget(cell_id)
+
+    def _by_size(self, cell_ids: Iterable[str]) -> Iterator[list[str]]:
+        """Cells that can be packed, in parts that each make a lot: those in folders, and those of a lot that was
+        changed or copied."""
+        few, size = list[str](), 0
+        for cell_id in dict.fromkeys(cell_ids):
+            if self.packed(cell_id) and self.lots.trusted(cell_id):
+                continue
+            if (record := self.finished(cell_id)) is None:
+                continue
+            few.append(cell_id)
+            size += sum(length for length, _ in record.get("stats", {}).values())
+            if len(few) == CELLS or size >= BYTES:
+                yield few
+                few, size = [], 0
+        if few:
+            yield few
+
+    def _rows(self, cell_ids: Iterable[str], packed: dict[str, Record]) -> Iterator[Row]:
+        """Cells as rows of a lot. packed: is given their records."""
+        for cell_id in cell_ids:
+            try:
+                record = self.record(cell_id)
+                contents = self._contents(record)
+            except Damaged as error:
+                self._note(cell_id, error)
+                continue
+            packed[cell_id] = record
+            sizes = {name: [len(data), 0] for name, data in contents.items()}
+            yield cell_id, dump({"stats": sizes, **record}, Record), contents
+
+    def _let_go(self, cell_id: str, packed: Record) -> None:
+        """Remove a cell's folder, whose lot is there, unless it was changed meanwhile."""
+        place = self.folder(cell_id)
+        with locked(place.parent, name=cell_id):
+            aside = files.scratch(place)
+            with suppress(FileNotFoundError):
+                if place.is_dir() and load(place / "record.json", Record) == packed:
+                    os.rename(place, aside)
+            files.remove(aside)
+
+    def _remove_unused(self, paths: Iterable[Path]) -> None:
+        """Remove those of these lots whose cells are all elsewhere."""
+        held = self.lots.cells()
+        for path in paths:
+            if all(self.folder(cell_id).is_dir() for cell_id in held.get(path, ())):
+                self.lots.remove(path)
 
     def _noted(self, act: Callable[[str], Record], cell_id: str) -> Record | None:
         try:
@@ -324,9 +463,20 @@ def steps(record: Record) -> dict[str, float]:
     return dict(zip(names, trajectory["t"] if trajectory else (), strict=False))
 
 
+def _fill(folder: Path, contents: Mapping[str, bytes], entries: Mapping[str, Any]) -> None:
+    """Write a cell's files into a folder that is made for them, then its record, with each file's hash."""
+    folder.mkdir()
+    for name, data in contents.items():
+        files.write(folder / name, data)
+    write_atomic(folder / "record.json", dump({**entries, **_described(folder, contents)}, Record))
+
+
+def _is_missing(error: OSError) -> bool:
+    return isinstance(error, FileNotFoundError | NotADirectoryError)
+
+
 def _unreadable(path: Path, error: OSError) -> Damaged:
-    missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-    return Damaged(path, "missing" if missing else f"cannot be read ({error.strerror or error})")
+    return Damaged(path, "missing" if _is_missing(error) else f"cannot be read ({error.strerror or error})")
 
 
 def _ends_as_png(path: Path) -> bool:

@@ -226,20 +226,32 @@ class Shared:
 def load(path: Path, kind: type[T], shared: Shared | None = None) -> T:
     """A file as its type, its parts shared with those of other files. Absent, Damaged, or Newer."""
     try:
-        value = _parsed(files.read(path), shared)
-    except (OSError, ValueError, RecursionError) as error:
-        if getattr(error, "errno", None) in NOWHERE:
+        data = files.read(path)
+    except OSError as error:
+        if error.errno in NOWHERE:
             raise Absent(path, "is not there") from None
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise Damaged(path, f"cannot be read ({reason})") from None
+        raise Damaged(path, f"cannot be read ({error.strerror or error})") from None
+    return loaded(data, path, kind, shared)
+
+
+def loaded(data: bytes, path: Path, kind: type[T], shared: Shared | None = None) -> T:
+    """A file's content as its type. Damaged, or Newer."""
+    try:
+        value = _parsed(data, shared)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(path, f"cannot be read ({str(error) or type(error).__name__})") from None
     found = value.get("schema", SCHEMA) if isinstance(value, dict) else SCHEMA
     if type(found) is int and found > SCHEMA:
-        newer = f"of a later diffsweep (schema {found}, this one reads up to {SCHEMA})"
-        raise Newer(f"{path}: {newer}; upgrade diffsweep, or choose another output_dir")
+        raise newer(path, found)
     shape: Any = kind
     if problem := wrong(value, shape):
         raise Damaged(path, f"has another shape ({problem})")
     return typing.cast(T, value)
+
+
+def newer(path: Path, found: int) -> Newer:
+    told = f"of a later diffsweep (schema {found}, this one reads up to {SCHEMA})"
+    return Newer(f"{path}: {told}; upgrade diffsweep, or choose another output_dir")
 
 
 def dump(value: Mapping[str, Any], kind: Any) -> bytes:

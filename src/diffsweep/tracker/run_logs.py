@@ -71,14 +71,15 @@ def group_of(name: str) -> str:
 def of_cell(store: Store, sweep: Document, cell: CellEntry) -> RunLog:
     """A finished cell: its configuration, numbers and pictures."""
     cell_id, record = cell["cell_id"], store.record(cell["cell_id"])
-    files = store.folder(cell_id).relative_to(store.root).as_posix()
-    config = {**record["config"], "sweep": sweep["name"], "cell_id": cell_id, "files": files}
+    config = {**record["config"], "sweep": sweep["name"], "cell_id": cell_id}
     asked = {name: entry for name, entry in record["metrics"].items() if name in sweep["metrics"]}
     numbers = {name: entry["value"] for name, entry in asked.items() if entry["value"] is not None}
     numbers |= {f"{name}_exact": True for name, entry in asked.items() if entry.get("exact")}
     numbers |= {"nfe": record["nfe"], "seconds": record["seconds"]}
     write = partial(_write_cell, store, cell, record, numbers)
-    return _log_of(sweep, cell, config, write, _hash(config, numbers, record["files"]))
+    content = _hash(config, numbers, record["files"])
+    place = store.packed(cell_id) or store.folder(cell_id)
+    return _log_of(sweep, cell, {**config, "files": place.relative_to(store.root).as_posix()}, write, content)
 
 
 def of_failed(store: Store, sweep: Document) -> Iterator[RunLog]:
@@ -117,19 +118,18 @@ def _write_cell(
     run: Run,
 ) -> None:
     """Log a step for each stored step of the cell, then its pictures beside each other."""
-    import wandb
 
     pictures: dict[str, Any] = {}
     steps: dict[int, dict[str, Any]] = {}
     times = steps_of(record)
     for file in sorted(record["files"]):
-        name, path = file.removesuffix(".png"), str(store.folder(cell["cell_id"]) / file)
+        name = file.removesuffix(".png")
         if found := WATCHED.fullmatch(name):
             step = int(found[1])
             caption = f"t = {times.get(name.rpartition('_')[0])}, {caption_of(cell)}"
-            steps.setdefault(step, {})[found[2]] = wandb.Image(path, caption=caption)
+            steps.setdefault(step, {})[found[2]] = picture(store, cell, file, caption)
         else:
-            pictures[name] = wandb.Image(path, caption=f"{name}: {caption_of(cell)}")
+            pictures[name] = picture(store, cell, file, f"{name}: {caption_of(cell)}")
     for step in sorted(steps):
         run.log(steps[step])
     run.log({**pictures, **numbers})
@@ -180,7 +180,7 @@ def log_last(store: Store, sweep: Document, report: Report, run: Run) -> str | N
     run.log(
         {
             **{name: _table(frame, name, run) for name, frame in tables.items() if len(frame)},
-            "samples": [wandb.Image(str(picture(store, cell)), caption=caption_of(cell)) for cell in chosen],
+            "samples": [picture(store, cell) for cell in chosen],
             **{media_key(path): wandb.Image(str(path)) for path in shown_files(report)},
             "report": wandb.Html(page, inject=False, data_is_not_path=True),
         }

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
+
+from PIL import Image as Pixels
 
 from diffsweep.report.selection import plain
 from diffsweep.report.text import short, shown
@@ -11,10 +14,8 @@ from diffsweep.store.pictures import IMAGE
 from diffsweep.store.schema import CellEntry, Document
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
-    from wandb import Run
+    from wandb import Image, Run
 
     from diffsweep.store.cells import Store
 
@@ -32,8 +33,6 @@ class Steps:
     def log(self, run: Run, store: Store, sweep: Document, frame: pd.DataFrame) -> None:
         """Log a step for each finished cell that has none yet. frame: `report.frame.results` of them, or of all
         cells."""
-        import wandb
-
         if not self.logged:
             run.define_metric(step_key("*"), step_metric=step_key("number"), summary="none")
         cells = {cell["cell_id"]: (i, cell) for i, cell in reversed([*enumerate(sweep["cells"])])}
@@ -42,7 +41,7 @@ class Steps:
             place, cell = cells[cell_id]
             if place < MOST_ROWS:
                 if place in pictured:
-                    step[step_key(IMAGE)] = wandb.Image(str(picture(store, cell)), caption=caption_of(cell))
+                    step[step_key(IMAGE)] = picture(store, cell)
                 run.log({step_key("number"): place, **step})
 
     def _of(self, frame: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -78,8 +77,12 @@ def thinned(number: int) -> list[int]:
     return [i * number // n for i in range(n)]
 
 
-def picture(store: Store, cell: CellEntry) -> Path:
-    return store.file(cell["cell_id"])
+def picture(store: Store, cell: CellEntry, file: str = f"{IMAGE}.png", caption: str | None = None) -> Image:
+    """A stored picture of a cell, as W&B logs it; Damaged."""
+    import wandb
+
+    with Pixels.open(BytesIO(store.read(cell["cell_id"], file))) as pixels:
+        return wandb.Image(pixels, caption=caption_of(cell) if caption is None else caption)
 
 
 def caption_of(cell: CellEntry) -> str:
