@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from diffsweep.store.cells import Store
 from tests import slurm
 
 pytestmark = pytest.mark.slow
@@ -201,6 +202,15 @@ def test_local_workers_sample_in_place_of_who_plans(sweep: Start, tmp_path: Path
     assert "2 workers on this machine" in told and "24/24 cells" in told
     log = (tmp_path / "outputs/sweeps/it/sweep.log").read_text()
     assert "hydra/launcher=local" in log and log.rstrip().endswith("report.html and all other files are written")
+
+
+def test_workers_share_a_sweep_that_goes_into_lots(sweep: Start, tmp_path: Path, reference: dict[str, bytes]) -> None:
+    words = ("hydra/launcher=local", "hydra.launcher.workers=2", "store.format=lots", "metric.names=[psnr]")
+    told = sweep(*words).communicate()[0]
+    store = Store(tmp_path / "outputs")
+    assert pictures(store.root) == {} and "24 cells packed" in told, told
+    assert {cell_id: store.read(cell_id, "image.png") for cell_id in reference} == reference
+    assert {cell["status"] for cell in document(store.root)["cells"]} == {"done"}
 
 
 @pytest.mark.parametrize("starts", ["typed", "local"])

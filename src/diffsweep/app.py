@@ -55,7 +55,7 @@ QUOTES = "''"  # an empty text
 # never axes
 HELD = (
     *("sweeps", "sweep", "output_dir", "device", "plugins", "confirm", "plan"),
-    *("engine", "grid", "metric", "tracker"),
+    *("engine", "store", "grid", "metric", "tracker"),
 )
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
-import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from os.path import lexists
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,9 +18,10 @@ from diffsweep.core.files import is_file, is_folder
 from diffsweep.core.keys import AUTO
 from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.text import counted, visible
+from diffsweep.export import STORE, WEBDATASET, export
 from diffsweep.paths import shipped
 from diffsweep.store import document
-from diffsweep.store.schema import Damaged, Document
+from diffsweep.store.schema import Document
 from diffsweep.store.stored import Stored, names
 
 if TYPE_CHECKING:
@@ -213,6 +211,7 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
     device = keys.get("device", "auto")
     require(not_a_device(device))
     renewed, again = partial(document.read, stored.folder), _flag(keys, "force")
+    packed = [*filter(stored.store.packed, stored.cell_ids)]
     with measured_sweep(stored.store, stored.folder, renewed, stored.cell_ids, chosen, device, again) as measured:
         there, failed = len(stored.cell_ids), measured.failed
         lacking = there - measured.changed
@@ -221,6 +220,7 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
         for name, reason in measured.without.items():
             print(f"{name}: {reason}", file=sys.stderr)
         written = failed.write(stored.folder / ERRORS, measured.document)
+        stored.store.pack(packed, shows=True)
         code = report(replace(stored, sweep={**measured.document, "name": stored.sweep["name"]}), {})
     for name, reason in failed.items():
         print(visible(f"metric {name} failed: {reason}"), file=sys.stderr)
@@ -323,63 +323,20 @@ def stop(stored: Stored, keys: Mapping[str, str]) -> int:
     return 0
 
 
-def export(stored: Stored, keys: Mapping[str, str]) -> int:
-    """A folder with an output_dir's layout, so that every command works there, or a zip file of one. What is damaged
-    stays behind, and so does what is no file of ours: links, and scratch of processes that were killed."""
-    from diffsweep.core import files
-    from diffsweep.store.cells import Store
+def pack(stored: Stored, keys: Mapping[str, str]) -> int:
+    return upkeep.pack(stored)
 
+
+def unpack(stored: Stored, keys: Mapping[str, str]) -> int:
+    return upkeep.unpack(stored)
+
+
+def exported(stored: Stored, keys: Mapping[str, str]) -> int:
     if not (to := keys.get("to")):
         raise BadInput("to: a folder or a .zip file is needed, as in to=for_a_colleague")
-    target = Path(to).expanduser().absolute()
-    if lexists(target):
-        raise BadInput(f"to={to}: exists already; nothing is overwritten")
-    if not is_folder(target.parent):
-        raise BadInput(f"to={to}: {target.parent} does not exist")
-    if packed := re.search(r"\.(tar|tgz|tbz2?|txz|7z|rar|(tar\.)?(gz|bz2|xz|zst))$", target.name, re.IGNORECASE):
-        raise BadInput(f"to={to}: no {packed[0]} file is written, only a folder or a .zip file")
-    zipped = target.suffix.lower() == ".zip"
-    scratch = files.scratch(target)
-    whole, lacking = stored.with_bases()
-    left = [f"{cell_id}: not in the store" for cell_id in stored.lost]
-    left += [
-        f"{base}: not in the store; its picture is what {cell_id} was enlarged from"
-        for base, cell_id in lacking.items()
-        if base not in stored.lost
-    ]
-    cells = 0
-
-    def ignored(folder: str, names: list[str]) -> list[str]:
-        hidden = [name for name in names if name.startswith(".")]
-        odd = [name for name in names if name not in hidden and not _plain(Path(folder, name))]
-        left.extend(f"{Path(folder, name)}: neither a file nor a folder" for name in odd)
-        return [*hidden, *odd]
-
-    try:
-        place = scratch / (target.stem if zipped else target.name)
-        shutil.copytree(stored.folder, place / "sweeps" / stored.sweep["name"], ignore=ignored)
-        for cell_id in whole:
-            try:
-                stored.store.copy(cell_id, Store(place))
-                cells += 1
-            except Damaged as error:
-                stored.store.damaged[cell_id] = error
-        if zipped:
-            place = Path(shutil.make_archive(str(place), "zip", scratch, place.name))
-        place.rename(target)
-    finally:
-        files.remove(scratch)
-    files.tidy(target.parent, target.name)
-    for line in left:
-        print(f"left out: {line}", file=sys.stderr)
-    print(f"{to}: {counted('cell', cells)}")
-    return 1 if left or stored.store.damaged else 0
-
-
-def _plain(path: Path) -> bool:
-    """Whether it is a file or a folder itself: no link, no pipe, no device."""
-    mode = path.lstat().st_mode
-    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+    form = keys.get("format", WEBDATASET if to == WEBDATASET else STORE)
+    require(one_of("format", form, (STORE, WEBDATASET)))
+    return export(stored, to, form)
 
 
 def sync(stored: Stored, keys: Mapping[str, str]) -> int:
@@ -442,7 +399,9 @@ COMMANDS: dict[str, Command | OfAll] = {
     "watch": Command(watch, ("every",)),
     "stop": Command(stop),
     "verify": Command(verify, ("all", "repair")),
-    "export": Command(export, ("to",)),
+    "pack": Command(pack),
+    "unpack": Command(unpack),
+    "export": Command(exported, ("to", "format")),
     "sync": Command(sync, ("project", "entity", "mode", "granularity", "tags")),
     "dashboard": Command(dashboard, ("project", "entity", "to")),
     "list": OfAll(listed),

@@ -60,7 +60,13 @@ diffsweep-results: tables, sheets and reports of stored sweeps
                                     page with what the store gives. repair: put damaged cells aside, for the sweep's
                                     command to sample again, and write the sweep's files anew; nothing that can be read
                                     is removed. all: list every problem, not the first few of each kind
-  export SWEEP to=FOLDER|FILE.zip   the sweep and its cells alone, to send or to keep, each file compared with its hash
+  pack SWEEP                        move its cells into lots, Parquet files of a thousand cells each, where a folder for
+                                    each is too many files; every command reads them there, as store.format=lots does
+  unpack SWEEP                      give its cells folders of their own again
+  export SWEEP to=FOLDER|FILE.zip [format=store|webdataset]
+                                    the sweep and its cells alone, to send or to keep, each file compared with its hash.
+                                    webdataset (or to=webdataset): tar files for training, of each cell its picture,
+                                    its other pictures, its prompt and a .json of axes, settings and metrics
   sync SWEEP [project=...] [entity=...] [tags=A,B] [mode=online|offline] [granularity=cell|sweep|both]
                                     log a stored sweep to Weights & Biases, or what is missing there
   dashboard SWEEP [project=...] [entity=...] [to=FILE.json]

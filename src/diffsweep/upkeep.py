@@ -11,7 +11,7 @@ from diffsweep.core.locks import Busy, locked
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import counted, size, visible
 from diffsweep.store import leftover
-from diffsweep.store.check import ASIDE, Problem, State, problems, put_aside
+from diffsweep.store.check import ASIDE, Problem, State, problems, put_aside, put_lot_aside
 from diffsweep.store.leftover import KINDS, Leftover, Unsure
 from diffsweep.store.stored import Stored
 
@@ -59,12 +59,18 @@ def _damaged(found: Iterable[Problem]) -> list[str]:
     return list(dict.fromkeys(problem.cell_id for problem in found if problem.state is State.DAMAGED))
 
 
+def _lots(found: Iterable[Problem]) -> list[str]:
+    return [problem.cell_id for problem in found if problem.state is State.LOT]
+
+
 def _would(stored: Stored, found: Sequence[Problem], stale: Sequence[str]) -> list[str]:
     """What repair does, and what it leaves to the sweep's command."""
     lines = []
-    if damaged := _damaged(found):
+    if damaged := [cell_id for cell_id in _damaged(found) if not stored.store.packed(cell_id)]:
         lines.append(f"repair=true moves {counted('damaged cell', len(damaged))} to {_aside(stored)}, for the command")
         lines[-1] += " to sample again"
+    if lots := _lots(found):
+        lines.append(f"repair=true moves {counted('lot', len(lots))} that cannot be read to {_aside(stored)}")
     if stale:
         lines.append("repair=true writes the sweep's files anew from the store")
     return lines + _again(stored, found)
@@ -72,7 +78,7 @@ def _would(stored: Stored, found: Sequence[Problem], stale: Sequence[str]) -> li
 
 def _again(stored: Stored, found: Iterable[Problem]) -> list[str]:
     """The command that samples what is not there."""
-    missing = {problem.cell_id for problem in found if problem.state is not State.NEWER}
+    missing = {problem.cell_id for problem in found if problem.state in (State.DAMAGED, State.ABSENT)}
     command = stored.sweep["command"] or "the sweep's command"
     return [visible(f"{counted('cell', len(missing))} to sample again, by: {command}")] if missing else []
 
@@ -88,8 +94,10 @@ def _repaired(stored: Stored, found: Sequence[Problem], stale: Sequence[str]) ->
     moved = [place for cell_id in _damaged(found) if (place := put_aside(stored.store, cell_id))]
     if moved:
         print(f"{counted('damaged cell', len(moved))} moved to {_aside(stored)}")
+    if lots := [place for name in _lots(found) if (place := put_lot_aside(stored.store, name))]:
+        print(f"{counted('lot', len(lots))} that cannot be read moved to {_aside(stored)}")
     failures = False
-    if moved or stale:
+    if _damaged(found) or stale:
         with locked(stored.folder, name="report"):
             report = write_all(stored.store, stored.sweep)
         print(f"{stored.folder}/: tables, sheets and report.html written anew from the store")
@@ -98,6 +106,34 @@ def _repaired(stored: Stored, found: Sequence[Problem], stale: Sequence[str]) ->
     for line in _again(stored, found):
         print(line, file=sys.stderr)
     return 1 if found or failures else 0
+
+
+def pack(stored: Stored) -> int:
+    """Move a sweep's cells into lots, and write its files again, which say where they are. The exit code: 1 where one
+    is damaged, and stays as it is."""
+    ids, _ = stored.with_bases()
+    return _moved(stored, stored.store.pack(ids, shows=True), f"packed under {stored.store.lots.folder}")
+
+
+def unpack(stored: Stored) -> int:
+    """Give a sweep's cells folders of their own again, and write its files again. The exit code: 1 where one is
+    damaged, and stays as it is."""
+    ids, _ = stored.with_bases()
+    return _moved(stored, stored.store.unpack(ids, shows=True), f"in folders under {stored.root / 'cells'}")
+
+
+def _moved(stored: Stored, number: int, where: str) -> int:
+    from diffsweep.report.write import write_all
+    from diffsweep.terminal import show_failures
+
+    print(f"{counted('cell', number)} {where}" if number else f"all cells are {where} already")
+    failures = False
+    if number:
+        with locked(stored.folder, name="report"):
+            report = write_all(stored.store, stored.sweep)
+        show_failures(report)
+        failures = bool(report.failures)
+    return 1 if failures or stored.store.damaged else 0
 
 
 def gc(root: Path, everything: bool = False, remove: bool = False) -> int:

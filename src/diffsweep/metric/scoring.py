@@ -18,6 +18,7 @@ from diffsweep.metric.batch import FILES, NEEDS, Batch, Described, Metric, Score
 from diffsweep.metric.choice import defined
 from diffsweep.metric.settings import current, settings
 from diffsweep.store.pictures import HARD_MASK, IMAGE, INPUT, LOW, MASK, VIEW
+from diffsweep.store.progress import bar
 
 if TYPE_CHECKING:
     from diffsweep.store.cells import Store
@@ -59,8 +60,8 @@ def score(
     definitions = {metric: defined(metric) for metric in metrics}
     ids = list(dict.fromkeys(cell_ids))
     changed: set[str] = set()
-    with _bar(len(ids), shows) as bar:
-        missing = _missing(store, _counted(ids, bar), definitions, again, {} if without is None else without)
+    with bar("measuring", len(ids), shows) as progress:
+        missing = _missing(store, _counted(ids, progress), definitions, again, {} if without is None else without)
         while chunk := list(islice(missing, AT_ONCE)):
             for own, batch_ids, batch in _batches(store, chunk, present(device)):
                 entries: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -168,19 +169,10 @@ def _batch(cells: Sequence[Read], device: str, inputs: tuple[str, ...] | None = 
     )
 
 
-def _bar(number: int, shows: bool) -> Any:
-    """A progress bar for work that takes more than a moment."""
-    from tqdm import tqdm
-
-    return tqdm(
-        total=number, desc="measuring", unit="cell", delay=2, dynamic_ncols=True, leave=False, disable=not shows
-    )
-
-
-def _counted(ids: Iterable[str], bar: Any) -> Iterator[str]:
+def _counted(ids: Iterable[str], progress: Any) -> Iterator[str]:
     for cell_id in ids:
         yield cell_id
-        bar.update()
+        progress.update()
 
 
 Missing = tuple[str, tuple[Metric, ...]]

@@ -55,9 +55,10 @@ def page(
     comparisons: Sequence[Comparison],
     images: Sequence[str],
     embedded: Embedded | None = None,
+    standalone: bool = False,
 ) -> str:
-    """The page as HTML. images: contact sheets and figures, named from the sweep's folder as all pictures are, unless
-    they are embedded."""
+    """The page as HTML. images: contact sheets and figures, named from the sweep's folder; embedded: the cells'
+    pictures, where the page holds them, as it must where they are packed; standalone: it holds the others too."""
     records = [store.finished(cell["cell_id"]) for cell in sweep["cells"]]
     failed = [cell for cell, record in zip(sweep["cells"], records, strict=True) if record is None]
     reasons = dict(zip(frame["cell_id"], frame["reason"], strict=True)) if "reason" in frame else {}
@@ -72,7 +73,7 @@ def page(
     return _template().render(
         data={**data, "embedded": embedded and {"uris": embedded.uris, "at": embedded.at}},
         left_out=_left_out(embedded) if embedded else "",
-        policy=_policy(scripts, "data:" if embedded else "'self' file: data:"),
+        policy=_policy(scripts, "data:" if standalone else "'self' file: data:"),
         styles=[_text(name) for name in STYLES],
         scripts=scripts,
         command=sweep["command"],
@@ -91,8 +92,8 @@ def page(
         definitions=frame.attrs["metrics"] | {k: v["definition"] for k, v in frame.attrs.get("sets", {}).items()},
         unavailable=frame.attrs.get("unavailable", {}),
         runs=[_counted(run) for run in sweep["runs"]],
-        images=embedded.sheets if embedded else {name: name for name in images},
-        standalone=embedded is not None,
+        images=embedded.sheets if embedded and standalone else {name: name for name in images},
+        standalone=standalone,
     )
 
 

@@ -70,12 +70,10 @@ def write_all(store: Store, sweep: Document, standalone: bool = False) -> Report
     notes = filter(None, [*_no_numbers(frame), *drawn.notes, fonts.lacking(str(word) for word in words)])
     traceback = drawn.failures.write(folder / ERRORS, sweep)
     report = Report(frame, table, comparisons, folder, files, tuple(notes), drawn.failures, traceback)
-    packed = any(store.packed(sweep["cells"][place]["cell_id"]) for place in sample(sweep))
-    alone = standalone_page(store, sweep, report) if packed else None  # no page can show a picture of a lot's
-    text = alone or page(store, sweep, frame, table, comparisons, _images(report))
+    text = own_page(store, sweep, frame, table, comparisons, _images(report))
     write_atomic(folder / "report.html", text.encode())
     if standalone or (folder / STANDALONE).exists():
-        write_atomic(folder / STANDALONE, (alone or standalone_page(store, sweep, report)).encode())
+        write_atomic(folder / STANDALONE, standalone_page(store, sweep, report).encode())
     return report
 
 
@@ -165,11 +163,27 @@ def write_chosen(
     return write_figures(folder, sweep, frame, None, **request)
 
 
+def own_page(
+    store: Store,
+    sweep: Document,
+    frame: pd.DataFrame,
+    table: Table,
+    comparisons: Sequence[Comparison],
+    images: Sequence[str],
+) -> str:
+    """The page in the sweep's folder. images: contact sheets and figures, named from there, where the cells' pictures
+    are found as well; but for those in lots, which the page holds."""
+    packed = any(store.packed(sweep["cells"][place]["cell_id"]) for place in sample(sweep))
+    folder = store.root / "sweeps" / sweep["name"]
+    pictures = embedded(store, sweep, folder, ()) if packed else None
+    return page(store, sweep, frame, table, comparisons, images, pictures)
+
+
 def standalone_page(store: Store, sweep: Document, report: Report) -> str:
     """The report's page with its pictures in it: one file, to send or to show elsewhere."""
     images = _images(report)
     pictures = embedded(store, sweep, report.folder, images)
-    return page(store, sweep, report.frame, report.table, report.comparisons, images, pictures)
+    return page(store, sweep, report.frame, report.table, report.comparisons, images, pictures, standalone=True)
 
 
 def _images(report: Report) -> list[str]:

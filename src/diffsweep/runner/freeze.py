@@ -38,6 +38,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
         "grace": float,
         "devices": str,
     },
+    "store": {"format": Auto | str},
     "grid": {
         "rows": Auto | str,
         "cols": Auto | str,
@@ -47,7 +48,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
         "size": Auto | int,
     },
 }
-AROUND = ("metric", "tracker", "sweep", "engine", "grid")  # groups and blocks that do not touch the pixels
+AROUND = ("metric", "tracker", "sweep", "engine", "store", "grid")  # groups and blocks that do not touch the pixels
 VALUES = {
     "seed": int,
     "prompt": Auto | str,

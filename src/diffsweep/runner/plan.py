@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Raw = tuple[Mapping[str, Any], Mapping[str, Any]]  # a composed configuration, and what it varies of its sweep
 MOST_THREADS = 1024  # more than any processor computes with; torch takes any number and dies of it
+FOLDERS, LOTS, MANY = "folders", "lots", 100_000  # how cells are stored; cells from which on lots are
 MOST_STEPS = 10_000  # more than any schedule has: all are kept
 NAME = r"[\w,=@+-][\w.,=@+ -]{0,59}"  # of a sweep
 NAMES = "up to 60 letters, digits, space and any of . , = @ + - _ (no dot first)"
@@ -57,11 +58,17 @@ class Plan:
     retries: int
     grace: float
     devices: str
+    format: str | None
     metrics: Chosen
     tracker: Any
     grid: Mapping[str, Any]
     replace: bool
     notes: tuple[str, ...]
+
+    @property
+    def packs(self) -> bool:
+        """Whether its cells go into lots: where it asks for it, or has so many that folders would be too many."""
+        return self.format == LOTS or (self.format is None and len(self.cells) >= MANY)
 
 
 def axes_of(settings: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -91,7 +98,7 @@ def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
             problems[f"{axis}={value}: must be finite"] = None
     blocks: dict[str, Any] = {}
     varied = dict.fromkeys(chain(*(axes for _, axes in raw)), ())
-    for reader in (_sweep, _root, _engine, _metrics, _tracker, partial(_grid, varied), _device):
+    for reader in (_sweep, _root, _engine, _store, _metrics, _tracker, partial(_grid, varied), _device):
         try:
             blocks.update(reader(common))
         except BadInput as error:
@@ -161,6 +168,12 @@ def _engine(config: Mapping[str, Any]) -> dict[str, Any]:
     rows, threads = (given(values.get(key, AUTO)) for key in ("rows", "threads"))
     defaults = {"trajectory": 0, "retries": 1, "grace": GRACE, "devices": "same"}
     return {**defaults, **values, "rows": rows, "threads": threads}
+
+
+def _store(config: Mapping[str, Any]) -> dict[str, Any]:
+    asked = given(_typed("store", config).get("format", AUTO))
+    require(one_of("store.format", asked or AUTO, (AUTO, FOLDERS, LOTS)))
+    return {"format": asked}
 
 
 def _metrics(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from diffsweep.runner.log import Log
 from diffsweep.runner.lots import lots
 from diffsweep.runner.machine import Machine
 from diffsweep.runner.part import Part
-from diffsweep.runner.plan import Plan, Raw, axes_of, plan
+from diffsweep.runner.plan import FOLDERS, Plan, Raw, axes_of, plan
 from diffsweep.runner.sampling import Run, Sampler
 from diffsweep.runner.shape import Shape
 from diffsweep.runner.shared import AT_WORK, ENDED, LEAD, LEADING, MEASURING, SHAPE, Shared, agreed, workplace
@@ -42,6 +42,7 @@ from diffsweep.runner.stock import Stock
 from diffsweep.store import document
 from diffsweep.store.cells import Store
 from diffsweep.store.leftover import unnamed
+from diffsweep.store.lots import CELLS
 from diffsweep.store.schema import CellEntry, Document, RunEntry
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ class Sweep:
         self.shape = Shape({}, {})
         self.unmeasured = Failures()  # metrics
         self.undrawn = 0
+        self.unpacked: list[str] = []  # cells of this worker that are to be packed
         self.this = Run()
         decides = ([cell.id for cell in whole.cells], whole.metrics.names, whole.trajectory, whole.rows, whole.threads)
         self.workplace = workplace(self.folder, *decides)
@@ -187,6 +189,9 @@ class Sweep:
         self.listener.note(f"{self.plan.name}: {told}{also}")
         for line in self.store.damage_report("sampled again, damaged"):
             self.listener.note(line)
+        for path, why in self.store.lots.wrong.items():
+            aside = f"diffsweep-results verify {shlex.quote(self.plan.name)} repair=true puts it aside"
+            self.listener.note(f"note: {path}: {why}; its cells count as not stored; {aside}")
         if missing:
             self._share([*first, *missing])
         elif self.workplace.is_dir():
@@ -400,13 +405,16 @@ class Sweep:
         worker leads, who then finds them measured. sweep: what the leader has written; device: of this worker, None
         where others measure."""
         session = self.session if self.leads else None
-        if self.joins or (self.leads and not session):
+        packs = self.plan.packs and device is not None
+        if self.joins or (self.leads and not session and not packs):
             yield None
             return
 
         def each(cell_ids: list[str]) -> None:
             if device is not None and preflight.beside(device):  # a metric that fails is reported at the end
                 score(self.store, cell_ids, self.plan.metrics.metrics, device, Failures(), shows=False)
+                if packs:
+                    self._pack_own(cell_ids)
             if session and sweep and (device is None or preflight.beside(device)):
                 session.cells(sweep, cell_ids)
 
@@ -415,6 +423,13 @@ class Sweep:
                 if cell["status"] == "done" and cell["cell_id"] not in coming:
                     background.add(cell["cell_id"])
             yield background
+
+    def _pack_own(self, cell_ids: Iterable[str]) -> None:
+        """Pack what this worker has sampled, as soon as it fills a lot."""
+        self.unpacked += [cell_id for cell_id in cell_ids if self.shared and cell_id in self.shared.ended]
+        if len(self.unpacked) >= CELLS:
+            self.store.pack(self.unpacked)
+            self.unpacked.clear()
 
     def _measure_own(self, shared: Shared, device: str) -> None:
         """Measure the cells of this worker that are not yet: its device is at hand."""
@@ -501,12 +516,14 @@ class Sweep:
         done = list(dict.fromkeys(cell.id for cell in self.plan.cells if self.status(cell) == "done"))
         metrics, device = self.plan.metrics, self.this.device or self.plan.device
         self.store.damaged.clear()  # mended by now, or found again
+        packed = [*filter(self.store.packed, done)]
         with measured_sweep(self.store, self.folder, self.document, done, metrics, device) as measured:
             self.unmeasured, written = measured.failed, measured.document
             errors = self.folder / ERRORS
             tracebacks = [failed.write(errors, written) for failed in (self.failures, self.unmeasured)]
             if tracebacks[0] is None and self.failures and errors.is_dir():  # of other workers
                 tracebacks[0] = errors
+            self._pack(done, packed)
             report = write_all(self.store, written)
         self.listener.report(report, {cell.id for cell in self.plan.cells} if self.joins else None)
         for line in self.store.damage_report(mend=True):
@@ -522,6 +539,13 @@ class Sweep:
             self.session.report(written, report)
         elif told := self.plan.tracker.log(self.store, written, report):
             self.listener.note(told)
+
+    def _pack(self, done: Sequence[str], packed: Sequence[str]) -> None:
+        """Pack what the sweep's format asks for, and again those that were packed before they were measured."""
+        if self.plan.packs and not self.joins:  # each job of one cell would write a lot of its own
+            packed = [*done, *self._bases.values()]
+        if self.plan.format != FOLDERS and (number := self.store.pack(packed, shows=True)):
+            self.listener.note(f"{counted('cell', number)} packed under {self.store.lots.folder}")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -36,6 +37,7 @@ from diffsweep.core.locks import locked
 from diffsweep.core.text import counted
 from diffsweep.store.lots import BYTES, CELLS, FOLDER, Lots, Row
 from diffsweep.store.pictures import IMAGE, STEP
+from diffsweep.store.progress import bar
 from diffsweep.store.schema import Absent, Damaged, Record, Shared, dump, load, loaded
 
 BEGINS, ENDS = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"  # as every PNG does
@@ -231,36 +233,57 @@ class Store:
             before: Mapping[str, Any] = self.record(cell_id)
             self._amend(cell_id, {entry: {**before.get(entry, {}), **new}})
 
-    def pack(self, cell_ids: Iterable[str], listener: Callable[[int], None] = lambda number: None) -> int:
-        """Move these cells into lots; a damaged one stays as it is. How many were moved. listener: hears of so many
-        each time."""
-        moved = 0
-        with locked(self.lots.folder, name=PACK):
+    def pack(self, cell_ids: Iterable[str], shows: bool = False) -> int:
+        """Move these cells into lots; a damaged one stays as it is. How many were moved. shows: a progress bar."""
+        ids, moved = list(dict.fromkeys(cell_ids)), 0
+        if not ids:
+            return 0
+        with locked(self.lots.folder, name=PACK), bar("packing", len(ids), shows) as progress:
             files.tidy(self.lots.folder)
-            for few in self._by_size(cell_ids):
+            for few in self._by_size(ids):
                 before = {lot for cell_id in few if (lot := self.lots.of(cell_id))}
                 packed = dict[str, Record]()
                 self.lots.write(self._rows(few, packed))
                 for cell_id, record in packed.items():
                     self._let_go(cell_id, record)
+                    progress.update()
                 self._remove_unused(before)
                 moved += len(packed)
-                listener(len(packed))
         return moved
 
-    def unpack(self, cell_ids: Iterable[str], listener: Callable[[int], None] = lambda number: None) -> int:
-        """Give packed cells their folders again; Damaged. How many."""
-        before, number = set[Path](), 0
-        with locked(self.lots.folder, name=PACK):
-            for cell_id in dict.fromkeys(cell_ids):
+    def unpack(self, cell_ids: Iterable[str], shows: bool = False) -> int:
+        """Give packed cells their folders again; one that is damaged stays packed. How many were moved. shows: a
+        progress bar."""
+        ids = [cell_id for cell_id in dict.fromkeys(cell_ids) if self.packed(cell_id)]
+        before, moved = set[Path](), 0
+        if not ids:
+            return 0
+        with locked(self.lots.folder, name=PACK), bar("unpacking", len(ids), shows) as progress:
+            for cell_id in ids:
                 if lot := self.packed(cell_id):
-                    with locked(self.folder(cell_id).parent, name=cell_id):
-                        self._unpack(cell_id)
+                    try:
+                        with locked(self.folder(cell_id).parent, name=cell_id):
+                            self._unpack(cell_id)
+                    except Damaged as error:
+                        self._note(cell_id, error)
+                        continue
                     before.add(lot)
-                    number += 1
-                    listener(1)
+                    moved += 1
+                    progress.update()
             self._remove_unused(before)
-        return number
+        return moved
+
+    def thin(self, lot: Path, needed: AbstractSet[str]) -> bool:
+        """Write a lot anew with its needed cells alone; whether it could be: not where one of them is damaged."""
+        with locked(self.lots.folder, name=PACK):
+            ids = [cell_id for cell_id in self.lots.cells().get(lot, ()) if cell_id in needed]
+            packed = dict[str, Record]()
+            written = self.lots.write(self._rows(ids, packed))
+            if whole := len(packed) == len(ids):
+                self.lots.remove(lot)
+            elif written:
+                self.lots.remove(written)
+        return whole
 
     def verify(self, cell_id: str) -> list[str]:
         """What is wrong with a cell's files, all of them read: nothing when every hash in its record agrees."""

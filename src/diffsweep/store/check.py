@@ -15,21 +15,22 @@ from pathlib import Path
 
 from diffsweep.core.locks import locked
 from diffsweep.core.problems import BadInput
-from diffsweep.store.cells import Store
+from diffsweep.store.cells import PACK, Store
 from diffsweep.store.schema import Absent, Damaged
 
 ASIDE = "damaged"  # the folder beside those of the cells
 
 
 class State(Enum):
-    """What a cell with a problem is: not as it was stored, not stored, or stored by a later diffsweep."""
+    """What a cell with a problem is: not as it was stored, not stored, or stored by a later diffsweep; or a lot that
+    cannot be read, whose cells count as not stored."""
 
-    DAMAGED, ABSENT, NEWER = range(3)
+    DAMAGED, ABSENT, NEWER, LOT = range(4)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a cell, in a line that begins with its id."""
+    """Something wrong with a cell, in a line that begins with its id; or with a lot."""
 
     cell_id: str
     text: str
@@ -37,7 +38,7 @@ class Problem:
 
 
 def problems(store: Store, ids: Iterable[str]) -> Iterator[Problem]:
-    """What is wrong with these cells, and with those whose pictures lead to theirs."""
+    """What is wrong with these cells, with those whose pictures lead to theirs, and with lots that cannot be read."""
     asked = dict.fromkeys(ids)
     line, seen = list(asked), {*asked}
     for cell_id in line:
@@ -48,11 +49,16 @@ def problems(store: Store, ids: Iterable[str]) -> Iterator[Problem]:
         if base and base not in seen:
             seen.add(base)
             line.append(base)
+    for path, reason in store.lots.wrong.items():
+        yield Problem(path.name, f"{path}: {reason}", State.LOT)
 
 
 def put_aside(store: Store, cell_id: str) -> Path | None:
-    """Move a damaged cell out of its place; where it lies now, None where it is whole by now."""
+    """Move a damaged cell out of its place; where it lies now, None where it is whole by now, or in a lot, which the
+    sweep's command looks at again."""
     place = store.folder(cell_id)
+    if store.packed(cell_id):
+        return None
     with locked(place.parent, name=cell_id):
         if not any(problem.state is State.DAMAGED for problem in _of(store, cell_id)):
             return None
@@ -60,6 +66,18 @@ def put_aside(store: Store, cell_id: str) -> Path | None:
         aside.parent.mkdir(exist_ok=True)
         os.rename(place, aside)
     store.damaged.pop(cell_id, None)
+    return aside
+
+
+def put_lot_aside(store: Store, name: str) -> Path | None:
+    """Move a lot that cannot be read out of its place; where it lies now, None where it can be read by now."""
+    with locked(store.lots.folder, name=PACK):
+        place = store.lots.folder / name
+        if place not in store.lots.wrong:
+            return None
+        aside = store.root / "cells" / ASIDE / f"{name}.{secrets.token_hex(4)}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(place, aside)
     return aside
 
 

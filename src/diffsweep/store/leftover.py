@@ -24,6 +24,7 @@ from diffsweep.core.problems import BadInput
 from diffsweep.store import document
 from diffsweep.store.cells import Store
 from diffsweep.store.check import ASIDE
+from diffsweep.store.lots import FOLDER, NAME
 from diffsweep.store.schema import Damaged
 
 YOUNG, DAY = 3600.0, 24 * 3600.0  # seconds: a cell that a run may still need; a worker that may still live
@@ -32,6 +33,7 @@ UNNAMED = "unnamed"  # the lock's name
 DERIVED = ("results.parquet", "results.csv", "report.html")  # that there was a sweep
 KINDS = {  # one of each, and several
     "cell": ("cell that no sweep names", "cells that no sweep names"),
+    "lot": ("lot with cells that no sweep names", "lots with cells that no sweep names"),
     "aside": ("damaged cell that was put aside", "damaged cells that were put aside"),
     "scratch": ("scratch file or folder of a dead process", "scratch files and folders of dead processes"),
     "lock": ("lock of a dead process", "locks of dead processes"),
@@ -45,7 +47,7 @@ class Unsure(RuntimeError):
 
 @dataclass(frozen=True)
 class Leftover:
-    """kind: one of KINDS; bytes: of all its files."""
+    """kind: one of KINDS; bytes: of all its files, and of a lot the share of its cells that no sweep names."""
 
     kind: str
     path: Path
@@ -59,24 +61,33 @@ def unnamed(root: Path) -> AbstractContextManager[None]:
 
 
 def cells(root: Path, now: float | None = None) -> tuple[list[Leftover], int]:
-    """The cells that no sweep names, and how many of them are too young to be left over. Unsure where a sweep cannot be
-    read."""
-    folder, now = root / "cells", time.time() if now is None else now
-    if not folder.is_dir():
-        return [], 0
-    if folder.is_symlink():
-        raise Unsure(f"{folder} is a link: sweeps of other output_dirs may need its cells")
-    needed = _needed(root)
-    unneeded = [path for path in _cells(folder) if path.name not in needed]
+    """The cells that no sweep names, the lots that hold such cells, and how many cells are too young to be left over.
+    Unsure where a sweep cannot be read."""
+    now = time.time() if now is None else now
+    there = [root / name for name in ("cells", FOLDER) if (root / name).is_dir()]
+    for folder in there:
+        if folder.is_symlink():
+            raise Unsure(f"{folder} is a link: sweeps of other output_dirs may need its cells")
+    needed = _needed(root) if there else set()
+    unneeded = [path for path in _cells(root / "cells") if path.name not in needed]
     old = [path for path in unneeded if now - _changed(path) > YOUNG]
-    return [_leftover("cell", path) for path in old], len(unneeded) - len(old)
+    held = Store(root).lots.cells()
+    left = [_leftover("cell", path) for path in old]
+    young = len(unneeded) - len(old)
+    for path, ids in held.items():
+        number = sum(cell_id not in needed for cell_id in ids)
+        if number and now - _changed(path) > YOUNG:
+            left.append(Leftover("lot", path, _size(path) * number // len(ids)))
+        else:
+            young += number
+    return left, young
 
 
 def others(root: Path) -> Iterator[Leftover]:
     """What else is left over."""
     aside = root / "cells" / ASIDE
     for path in sorted(aside.iterdir()) if aside.is_dir() else ():
-        if CELL.match(path.name):
+        if CELL.match(path.name) or NAME.match(path.name):
             yield _leftover("aside", path)
     for folder in _folders(root):
         with suppress(FileNotFoundError, PermissionError):  # gone meanwhile, or another's
@@ -102,10 +113,12 @@ def remove_cells(root: Path) -> list[Leftover]:
     cells that no sweep names yet."""
     with locks.locked(root / "cells", patience=0, name=UNNAMED):
         left, _ = cells(root)
-        away = [(one, place) for one in left if (place := _taken_away(one.path))]
+        needed = _needed(root)
+        lots = [one for one in left if one.kind == "lot" and Store(root).thin(one.path, needed)]
+        away = [(one, place) for one in left if one.kind == "cell" and (place := _taken_away(one.path))]
     for _, place in away:
         files.remove(place)
-    return [one for one, place in away if not os.path.lexists(place)]
+    return [*lots, *(one for one, place in away if not os.path.lexists(place))]
 
 
 def remove(left: Leftover) -> bool:
@@ -179,7 +192,7 @@ def _with_bases(store: Store, folder: Path, ids: Iterable[str]) -> Iterable[str]
 
 def _cells(folder: Path) -> Iterator[Path]:
     """The folders that are named as cells, where cells lie."""
-    for part in sorted(folder.iterdir()):
+    for part in sorted(folder.iterdir()) if folder.is_dir() else ():
         if re.fullmatch("[0-9a-f]{2}", part.name) and part.is_dir() and not part.is_symlink():
             for path in sorted(part.iterdir()):
                 if CELL.fullmatch(path.name) and path.name[:2] == part.name and path.is_dir() and not path.is_symlink():
@@ -189,7 +202,7 @@ def _cells(folder: Path) -> Iterator[Path]:
 def _folders(root: Path) -> Iterator[Path]:
     """The folders that diffsweep writes to; no link is followed, and nothing of a worker's is looked at."""
     yield root
-    for top in ("cells", "sweeps", "embeddings"):
+    for top in ("cells", FOLDER, "sweeps", "embeddings"):
         for folder, below, _ in os.walk(root / top):
             place = Path(folder)
             below[:] = sorted(name for name in below if not name.startswith("."))

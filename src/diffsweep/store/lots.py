@@ -1,8 +1,9 @@
 """Lots: many cells in one Parquet file, for sweeps whose folders would be too many files.
 
-`outputs/lots/000001.parquet` has a row for each of its cells: `cell_id`, `record` (what record.json holds), `image`
-(what image.png holds) and `pictures` (what its other files hold, by name). A lot is written once and never changed. Of
-two lots that hold the same cell, the one with the higher number counts; a cell's own folder counts before any lot.
+`outputs/lots/000001.parquet` has a row for each of its cells: `cell_id`, `record` (what record.json holds), `digest`
+(that one's SHA-256), `image` (what image.png holds) and `pictures` (what its other files hold, by name). A lot is
+written once and never changed. Of two lots that hold the same cell, the one with the higher number counts; a cell's own
+folder counts before any lot.
 
 The file's time is written in it. A lot whose time is another one was changed, or copied: its cells are compared with
 their hashes until all of them have been. Whoever finds a damaged cell marks the lot by its time.
@@ -10,6 +11,7 @@ their hashes until all of them have been. Whoever finds a damaged cell marks the
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import OrderedDict
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffsweep.core import files
 from diffsweep.store.pictures import IMAGE
-from diffsweep.store.schema import SCHEMA, Damaged, newer
+from diffsweep.store.schema import SCHEMA, Damaged, Newer, newer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,8 +97,12 @@ class Lots:
 
         def read(lot: Lot, row: int) -> tuple[Path, bytes]:
             group, place = _group(lot, row)
-            columns = self._read(self._records, lot, group, ["record"])
-            return lot.path, columns["record"][place].as_py()
+            columns = self._read(self._records, lot, group, ["record", "digest"])
+            data, digest = (columns[name][place].as_py() for name in ("record", "digest"))
+            if data is None or hashlib.sha256(data).hexdigest() != digest:
+                self.distrust(cell_id)
+                raise Damaged(lot.path / cell_id, "its record differs from its hash")
+            return lot.path, data
 
         return self._with(cell_id, read)
 
@@ -150,6 +156,7 @@ class Lots:
             [
                 ("cell_id", pa.string()),
                 ("record", pa.binary()),
+                ("digest", pa.string()),
                 ("image", pa.binary()),
                 ("pictures", pa.map_(pa.string(), pa.binary())),
             ],
@@ -161,10 +168,9 @@ class Lots:
             with pq.ParquetWriter(
                 scratch,
                 shape,
-                compression={"cell_id": "zstd", "record": "zstd"},  # a PNG is compressed
+                compression="none",  # so that a wrong byte is one cell's; and a PNG is compressed
                 use_dictionary=False,
-                write_statistics=["cell_id"],
-                write_page_checksum=True,
+                write_statistics=False,
             ) as writer:
                 for group in _grouped(rows):
                     number += len(group)
@@ -220,13 +226,13 @@ class Lots:
                 except Damaged:
                     raise
                 except (OSError, ValueError) as error:  # pyarrow's own are of both kinds
+                    self.distrust(cell_id)
                     raise Damaged(lot.path, f"cannot be read ({_first_line(error)})") from None
             return None
 
     def _read(self, latest: _Latest, lot: Lot, group: int, columns: list[str]) -> pa.Table:
         def read() -> pa.Table:
-            file = self._files((lot.path, lot.state), lambda: _file(lot.path))
-            return file.read_row_group(group, columns=columns)
+            return self._files((lot.path, lot.state), lambda: _file(lot.path)).read_row_group(group, columns=columns)
 
         return latest((lot.path, lot.state, group), read)
 
@@ -248,9 +254,9 @@ class Lots:
             with suppress(FileNotFoundError):
                 try:
                     self._lots[number] = _renewed(known.get(number), there[number])
+                except (FileNotFoundError, Newer):
+                    raise
                 except (OSError, ValueError) as error:
-                    if isinstance(error, FileNotFoundError):
-                        raise
                     why = error.reason if isinstance(error, Damaged) else f"cannot be read ({_first_line(error)})"
                     self.wrong[there[number]] = why
         fresh = [number for number, lot in self._lots.items() if lot is not known.get(number)]
@@ -281,8 +287,7 @@ class _Latest:
 def _renewed(known: Lot | None, path: Path) -> Lot:
     """A lot as it is now: the known one where that is its file. OSError or ValueError, Damaged, or Newer."""
     state = path.stat()
-    if known and known.state[:2] == _state(state)[:2]:
-        known.state, known.trusted = _state(state), known.time * 10**9 == state.st_mtime_ns
+    if known and known.state == _state(state):
         return known
     if not S_ISREG(state.st_mode):
         raise Damaged(path, "not a regular file")
@@ -292,7 +297,7 @@ def _renewed(known: Lot | None, path: Path) -> Lot:
 def _file(path: Path) -> pq.ParquetFile:
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(path, page_checksum_verification=True)
+    return pq.ParquetFile(path)
 
 
 def _opened(path: Path, state: os.stat_result) -> Lot:
@@ -346,6 +351,7 @@ def _table(rows: Iterable[Row], shape: pa.Schema) -> pa.Table:
         {
             "cell_id": cell_id,
             "record": record,
+            "digest": hashlib.sha256(record).hexdigest(),
             "image": contents.get(own),
             "pictures": [(name, data) for name, data in contents.items() if name != own],
         }

@@ -1,0 +1,258 @@
+"""`store.format=lots`, `pack`, `unpack` and WebDataset: every command reads packed cells as it reads folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffsweep import results
+from diffsweep.core.problems import BadInput
+from diffsweep.runner import plan as planning
+from diffsweep.runner import run as running
+from diffsweep.runner.listener import Listener
+from diffsweep.runner.plan import plan
+from diffsweep.runner.run import Outcome
+from diffsweep.store import leftover
+from diffsweep.store.cells import Store
+from tests.running import run_sweep
+
+COMMAND = "diffsweep -m seed=0,1,2,3"
+TABLES = ("results.csv", "table.md", "table.tex", "grid.png")
+Run = Callable[..., Outcome]
+Told = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A small sweep in the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str = "mine", form: str = "auto", cells: int = 4, listener: Any = None, **changes: Any) -> Outcome:
+        changes = {
+            "model__size": 8,
+            "scheduler__steps": 2,
+            "metric__names": ("psnr",),
+            "output_dir": "outputs",
+        } | changes
+        changes = {"technique": "inpaint", "store__format": form, **changes}
+        raw = [(config(**changes, seed=seed), {"seed": seed}) for seed in range(cells)]
+        return run_sweep(raw, name, COMMAND, **({"listener": listener} if listener else {}))
+
+    return run
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Told:
+    """Run diffsweep-results; its exit code and what it says."""
+
+    def told(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = results.run(words)
+        return code, *capsys.readouterr()
+
+    return told
+
+
+def folders(root: str = "outputs") -> list[str]:
+    return [path.name for path in Path(root).glob("cells/[0-9a-f]*/*")]
+
+
+def lots(root: str = "outputs") -> list[str]:
+    return sorted(path.name for path in Path(root).glob("lots/*"))
+
+
+def ids(name: str = "mine") -> list[str]:
+    document = json.loads(Path(f"outputs/sweeps/{name}/sweep.json").read_bytes())
+    return [cell["cell_id"] for cell in document["cells"]]
+
+
+def shown(root: str) -> dict[str, bytes]:
+    """A sweep's files, without what time it took and where cells lie."""
+    folder = Path(root) / "sweeps/mine"
+    found = {name: (folder / name).read_bytes() for name in TABLES}
+    lines = [line.split(b",") for line in found.pop("results.csv").splitlines()]
+    kept = [place for place, name in enumerate(lines[0]) if name not in (b"seconds", b"image")]
+    tables = {name: found.pop(name) for name in ("table.md", "table.tex")}
+    without = {name: b"".join(line for line in text.splitlines() if b"psnr" in line) for name, text in tables.items()}
+    return {**found, **without, "results": b"\n".join(b",".join(line[place] for place in kept) for line in lines)}
+
+
+def test_a_sweep_in_lots_is_the_sweep_in_folders(run: Run, told: Told) -> None:
+    one, other = run(output_dir="folders"), run(form="lots")
+    assert one.cell_ids == other.cell_ids and other.statuses == ["done"] * 4
+    assert (folders(), lots(), lots("folders")) == ([], ["000001.parquet"], [])
+    packed, plain = Store(Path("outputs")), Store(Path("folders"))
+    for cell_id in one.cell_ids:
+        files = plain.record(cell_id)["files"]
+        assert packed.record(cell_id)["files"] == files
+        assert [packed.read(cell_id, name) for name in files] == [plain.read(cell_id, name) for name in files]
+    assert shown("outputs") == shown("folders")
+    assert told("verify", "mine") == (0, "4 cells, every file as recorded\n", "")
+    again = run(form="lots")
+    assert json.loads((again.folder / "sweep.json").read_bytes())["runs"][-1]["cells"] == 4  # none was sampled again
+    assert len(json.loads((again.folder / "sweep.json").read_bytes())["runs"]) == 1
+
+
+@pytest.mark.parametrize("command", ["table", "compare", "grid", "figure", "report", "score", "verify"])
+def test_every_command_says_of_lots_what_it_says_of_folders(run: Run, told: Told, command: str) -> None:
+    run()
+    words = [command, "mine", *(["metric=ssim"] if command == "score" else [])]
+    first = told(*words)
+    assert told("unpack", "mine") == (0, "all cells are in folders under outputs/cells already\n", "")
+    run(name="other")  # the same cells
+    assert told("pack", "mine")[:2] == (0, "4 cells packed under outputs/lots\n") and folders() == []
+    second = told(*words[:1], "other" if command == "score" else "mine", *words[2:])
+    assert second[0] == first[0] == 0
+    if command == "score":  # the numbers are there, and the cells are packed as before
+        assert "0 of 4 cells measured" in second[2] and folders() == []
+        assert told("score", "mine", "metric=ssim", "force=true")[0] == 0 and folders() == []
+    else:
+        assert second == first
+    assert told("pack", "mine")[1] == "all cells are packed under outputs/lots already\n"
+
+
+def test_a_page_holds_the_pictures_that_lots_hold(run: Run) -> None:
+    run()
+    run(form="lots", output_dir="other")
+    page, other = (Path(root, "sweeps/mine/report.html").read_text() for root in ("outputs", "other"))
+    store, uri = Store(Path("other")), "data:image/png;base64,"
+    assert uri not in page and other.count(uri) == len(
+        {mark for cell_id in ids() for mark in store.record(cell_id)["files"].values()}
+    )
+
+
+def test_lots_are_for_many_cells_unless_they_are_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert planning.MANY == 100_000
+    monkeypatch.setattr(planning, "MANY", 4)
+    run(cells=3)
+    assert lots() == []
+    run(form="folders")
+    assert lots() == []
+    run()
+    assert lots() == ["000001.parquet"] and folders() == []
+
+
+def test_a_worker_packs_while_it_samples(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "CELLS", 2)
+    monkeypatch.setattr("diffsweep.runner.background.WAIT", 0.0)
+    seen: list[int] = []
+
+    class Waits(Listener):
+        def cell(self, cell_id: str, error: str | None) -> None:
+            end = time.monotonic() + 20
+            while len(seen) == 1 and not lots() and time.monotonic() < end:  # the second is in the background's hands
+                time.sleep(0.01)
+            seen.append(len(lots()))
+
+    run(form="lots", cells=3, engine__rows=1, listener=Waits())
+    assert seen[-1] >= 1 and folders() == []
+
+
+@pytest.mark.parametrize(("value", "words"), [("lot", "did you mean 'lots'"), (3, "store.format=3")])
+def test_a_format_that_is_none_is_refused(config: Callable[..., Any], value: Any, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        plan([(config(store__format=value), {})])
+
+
+def test_a_damaged_packed_cell_is_sampled_again_alone(run: Run, told: Told) -> None:
+    run(form="lots")
+    store, path = Store(Path("outputs")), Path("outputs/lots/000001.parquet")
+    right = {cell_id: store.read(cell_id, "image.png") for cell_id in ids()}
+    data = bytearray(path.read_bytes())
+    data[data.index(right[ids()[1]]) + 60] ^= 1
+    path.write_bytes(data)
+    code, out, err = told("verify", "mine", "repair=true")
+    assert (code, out.splitlines()[0]) == (1, "4 cells, 1 problem")
+    assert f"{ids()[1]}/image.png: differs from its recorded hash" in err and "1 cell to sample again" in err
+    again = run(form="lots")
+    assert json.loads((again.folder / "sweep.json").read_bytes())["runs"][-1]["cells"] == 1
+    fresh = Store(Path("outputs"))
+    assert {cell_id: fresh.read(cell_id, "image.png") for cell_id in ids()} == right
+    assert folders() == [] and told("verify", "mine")[0] == 0
+
+
+def test_a_lot_that_cannot_be_read_is_put_aside_and_its_cells_sampled_again(run: Run, told: Told) -> None:
+    run(form="lots")
+    path = Path("outputs/lots/000001.parquet")
+    path.write_bytes(path.read_bytes()[:-9])
+    code, out, err = told("verify", "mine")
+    assert code == 1 and f"{path}: cannot be read" in err and out == "4 cells, 5 problems\n"
+    assert "1 lot that cannot be read to outputs/cells/damaged" in err
+    code, out, _ = told("verify", "mine", "repair=true")
+    assert code == 1 and "1 lot that cannot be read moved to outputs/cells/damaged\n" in out and lots() == []
+    assert run(form="lots").statuses == ["done"] * 4 and told("verify", "mine")[0] == 0
+    code, out, _ = told("gc", "remove=true")
+    assert code == 0 and "damaged cell that was put aside" in out and not list(Path("outputs/cells/damaged").iterdir())
+
+
+def test_gc_thins_lots_of_cells_that_no_sweep_names(run: Run, told: Told) -> None:
+    run(form="lots")
+    all_of_them = ids()
+    run(cells=2, sweep__replace=True)
+    path = Path("outputs/lots/000001.parquet")
+    assert "2 cells that no sweep names are younger than an hour" in told("gc")[1] and path.exists()
+    old = time.time() - 2 * leftover.YOUNG
+    os.utime(path, (old, old))
+    assert "lot with cells that no sweep names" in told("gc")[1] and path.exists()
+    assert told("gc", "remove=true")[0] == 0 and not path.exists()
+    store = Store(Path("outputs"))
+    assert [cell_id in store for cell_id in all_of_them] == [True, True, False, False]
+    assert told("verify", "mine")[0] == 0 and "nothing is left over" in told("gc")[1]
+
+
+def test_export_writes_folders_of_packed_cells(run: Run, told: Told) -> None:
+    run(form="lots")
+    assert told("export", "mine", "to=copy")[0] == 0
+    assert told("verify", "mine", "output_dir=copy")[1].startswith("4 cells")
+    copied, store = Store(Path("copy")), Store(Path("outputs"))
+    assert all(copied.read(cell_id, "image.png") == store.read(cell_id, "image.png") for cell_id in ids())
+
+
+@pytest.mark.parametrize("form", ["folders", "lots"])
+def test_webdataset_reads_what_export_writes(run: Run, told: Told, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    import webdataset
+
+    monkeypatch.setattr("diffsweep.export.SHARD_CELLS", 3)
+    run(form=form)
+    assert told("export", "mine", "to=webdataset")[:2] == (0, "webdataset: 4 cells\n")
+    assert sorted(path.name for path in Path("webdataset").iterdir()) == ["cells-000000.tar", "cells-000001.tar"]
+    samples = list(webdataset.WebDataset("webdataset/cells-{000000..000001}.tar", shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == ids()
+    store = Store(Path("outputs"))
+    for seed, sample in enumerate(samples):
+        record = store.record(sample["__key__"])
+        with Image.open(BytesIO(sample["png"])) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), store.pixels(sample["__key__"]))
+        assert sample["mask.png"] == store.read(sample["__key__"], "mask.png")
+        assert sample["txt"].decode() == record["config"]["prompt"]
+        about = json.loads(sample["json"])
+        assert (about["seed"], about["axes"], about["config"]) == (seed, {"seed": seed}, record["config"])
+        assert about["metrics"] == {"psnr": record["metrics"]["psnr"]["value"]}
+    assert told("export", "mine", "to=there", "format=webdataset")[0] == 0 and Path("there").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("to=webdataset",), "to=webdataset: exists already"),
+        (("to=x.zip", "format=webdataset"), "a folder is needed, for tar files"),
+        (("to=x.tar",), "no .tar file is written"),
+        (("to=x", "format=tar"), "format=tar"),
+        (("format=webdataset",), "a folder or a .zip file is needed"),
+    ],
+)
+def test_an_export_that_cannot_be_is_refused(run: Run, told: Told, words: tuple[str, ...], message: str) -> None:
+    run(cells=1)
+    Path("webdataset").mkdir()
+    with pytest.raises(BadInput, match=message):
+        told("export", "mine", *words)
+    assert sorted(path.name for path in Path().iterdir()) == ["outputs", "webdataset"]
