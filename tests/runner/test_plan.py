@@ -412,7 +412,7 @@ def test_a_text_that_no_file_can_hold_is_refused_before_anything_is_sampled(swep
     groups = {"input": "file", "technique": "image_to_image"} if key.startswith("input") else {"tracker": "wandb"}
     found = messages(swept(**groups, **{key: "caf\udce9"}))
     needs = {"output_dir": "text in UTF-8", "device": "text in UTF-8", "input__path": "text in UTF-8"}
-    told = f"{key.replace('__', '.')}=caf\udce9: must be {needs.get(key, 'auto or text in UTF-8')}"
+    told = f"{key.replace('__', '.')}=caf\\udce9: must be {needs.get(key, 'auto or text in UTF-8')}"
     assert any(text.startswith(told) for text in found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -63,7 +64,7 @@ def results(store: Store, sweep: Document) -> pd.DataFrame:
     columns["nfe"] = pd.array([record["nfe"] if record else pd.NA for record in records], dtype="Int64")
     columns["seconds"] = [_number(record["seconds"] if record else None) for record in records]
     columns["image"] = _column(
-        None if record is None else store.file(cell["cell_id"]).relative_to(store.root).as_posix()
+        None if record is None else _place(store, cell["cell_id"]).relative_to(store.root).as_posix()
         for cell, record in zip(cells, records, strict=True)
     )
     frame = pd.DataFrame(columns)
@@ -73,6 +74,11 @@ def results(store: Store, sweep: Document) -> pd.DataFrame:
     frame.attrs = {"axes": list(sweep["axes"]), "metrics": definitions, "reasons": reasons, "refused": refused}
     frame.attrs |= {"unavailable": gone, "sets": sets}
     return frame
+
+
+def _place(store: Store, cell_id: str) -> Path:
+    """A cell's picture; of a packed one the folder of lots, which Parquet's readers take as one table."""
+    return store.lots.folder if store.packed(cell_id) else store.file(cell_id)
 
 
 def configs(cells: Iterable[CellEntry], records: Iterable[Record | None]) -> list[Mapping[str, Any]]:

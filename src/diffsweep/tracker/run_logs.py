@@ -78,7 +78,7 @@ def of_cell(store: Store, sweep: Document, cell: CellEntry) -> RunLog:
     numbers |= {"nfe": record["nfe"], "seconds": record["seconds"]}
     write = partial(_write_cell, store, cell, record, numbers)
     content = _hash(config, numbers, record["files"])
-    place = store.packed(cell_id) or store.folder(cell_id)
+    place = store.lots.folder if store.packed(cell_id) else store.folder(cell_id)
     return _log_of(sweep, cell, {**config, "files": place.relative_to(store.root).as_posix()}, write, content)
 
 
