@@ -170,23 +170,37 @@ def scale(most: int) -> str:
             began = time.perf_counter()
             words = planted(number, folder)
             print(f"{number:,} cells planted in {time.perf_counter() - began:.0f} s", file=sys.stderr)
-            first = measured("app", "-m", *words, folder=folder)  # plans, reads every record, writes all files
-            again = measured("app", "-m", *words, folder=folder)
-            planned = measured("app", "-m", *words, "plan=true", folder=folder)
-            report = measured("results", "report", "it", folder=folder)
-            size = (folder / "outputs/sweeps/it/report.html").stat().st_size / 1e6
-            text = " | ".join(f"{seconds:.1f} / {memory:.0f}" for seconds, memory in (planned, first, again, report))
-            lines.append(f"| {number:,} | {text} | {size:.1f} |")
+            for stored in ("folders", "lots"):
+                own = (*words, f"store.format={stored}")
+                makes = (
+                    measured("app", "-m", *own, folder=folder)
+                    if stored == "folders"
+                    else measured("results", "pack", "it", folder=folder)
+                )
+                found = [measured("app", "-m", *own, "plan=true", folder=folder), makes]
+                found.append(measured("app", "-m", *own, folder=folder))
+                found.append(measured("results", "report", "it", folder=folder))
+                lines.append(_line(number, stored, folder, found))
     return f"""# Large sweeps
 
 A stored sweep of inpaintings, four pictures and up to two metrics a cell: seconds / MB of memory at most, of whole
-commands. *Planned*: `plan=true`, which composes and freezes every cell and reads its record. *First*: the sweep's
-command, which writes its files for the first time; *again*: the same; *report*: `diffsweep-results report`.
+commands. *Files* lie under `outputs/cells` and `outputs/lots`. *Plan*: `plan=true`, which composes and freezes every
+cell and reads its record. *First*: of folders, the sweep's command, which writes its files for the first time; of lots,
+`diffsweep-results pack`, which moves every cell and writes them again. *Again*: the sweep's command. *Report*:
+`diffsweep-results report`.
 
-| cells | planned | first | again | report | page, MB |
-|---|---|---|---|---|---|
+| cells | stored in | files | MB on disk | plan | first | again | report | page, MB |
+|---|---|---|---|---|---|---|---|---|
 {chr(10).join(lines)}
 """
+
+
+def _line(number: int, stored: str, folder: Path, found: Sequence[tuple[float, float]]) -> str:
+    files = [file for top in ("cells", "lots") for file in (folder / "outputs" / top).rglob("*") if file.is_file()]
+    disk = sum(file.stat().st_blocks for file in files) * 512 / 1e6
+    page = (folder / "outputs/sweeps/it/report.html").stat().st_size / 1e6
+    text = " | ".join(f"{seconds:.1f} / {memory:.0f}" for seconds, memory in found)
+    return f"| {number:,} | {stored} | {len(files):,} | {disk:.0f} | {text} | {page:.1f} |"
 
 
 def main() -> None:

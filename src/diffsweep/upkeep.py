@@ -24,7 +24,9 @@ def verify(stored: Stored, everything: bool = False, repair: bool = False) -> in
     ids = list(dict.fromkeys(cell["cell_id"] for cell in stored.sweep["cells"]))
     failed = {cell["cell_id"] for cell in stored.sweep["cells"] if cell["status"] == "failed"}
     found = list(problems(stored.store, ids))
-    whole = all(problem.cell_id in failed and problem.state is State.ABSENT for problem in found)
+    whole = all(
+        (problem.cell_id in failed and problem.state is State.ABSENT) or problem.state is State.LOT for problem in found
+    )
     stale = _stale(stored) if whole else []  # else the sweep's command, which writes them, has to run first
     _list([problem.text for problem in found] + stale, everything)
     number = len(found) + len(stale)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -302,6 +304,16 @@ def test_a_record_of_another_cell_is_damage(store: Store) -> None:
     assert not fresh.is_complete(IDS[0]) and "of another cell" in str(fresh.damaged[IDS[0]])
 
 
+def test_a_disk_without_hard_links_will_do(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*paths: Any) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", none)
+    assert store.pack(IDS[:3]) == 3 and store.pack(IDS) == 4
+    assert lot_names(store) == ["000001.parquet", "000002.parquet"]
+    assert all(Store(store.root).verify(cell_id) == [] for cell_id in IDS)
+
+
 def _packs(root: Path) -> None:
     Store(root).pack(IDS)
 
@@ -332,6 +344,30 @@ def test_processes_that_pack_unpack_and_amend_at_once_lose_nothing(store: Store)
     store.pack(IDS)
     for cell_id in IDS:
         assert len(store.record(cell_id)["metrics"]) == 6 and store.verify(cell_id) == []
+
+
+def _to_and_fro(root: Path) -> None:
+    while True:
+        Store(root).pack(IDS)
+        Store(root).merge(IDS[0], "metrics", {"psnr": PSNR})
+        Store(root).unpack(IDS[:4])
+
+
+def test_a_packer_that_is_killed_at_any_moment_loses_nothing(store: Store) -> None:
+    contents = {cell_id: store.read(cell_id, "image.png") for cell_id in IDS}
+    random = np.random.default_rng(3)
+    for _ in range(6):
+        process = get_context("fork").Process(target=_to_and_fro, args=(store.root,))
+        process.start()
+        time.sleep(random.uniform(0.01, 0.3))
+        process.kill()
+        process.join()
+        fresh = Store(store.root)
+        assert {cell_id: fresh.read(cell_id, "image.png") for cell_id in IDS} == contents and not fresh.damaged
+        assert all(fresh.is_complete(cell_id) for cell_id in IDS) and not fresh.lots.wrong
+    fresh.pack(IDS)
+    fresh.tidy(IDS)
+    assert folders(store) == [] and not list(store.root.glob("**/.*"))
 
 
 def test_threads_read_one_store(store: Store) -> None:

@@ -7,6 +7,7 @@ lives: a process of this host by its pid, another host's by how old the file is.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
@@ -22,6 +23,7 @@ from pathlib import Path
 from diffsweep.core.problems import BadInput
 
 OWNED = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}")
+LINKLESS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 OLD = 24 * 3600.0  # seconds, after which no writer is waited for
 IRREGULAR = {
     stat.S_IFDIR: "a folder",
@@ -69,6 +71,22 @@ def write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def linked(written: Path, path: Path) -> bool | None:
+    """Give a written file a second name; whether that was free, None on a disk without hard links.
+
+    link(2) is atomic and exclusive on local disks and over NFS, where O_EXCL and flock may not be.
+    """
+    try:
+        os.link(written, path)
+    except FileExistsError:
+        return written.stat().st_nlink == 2  # NFS: the answer was lost, and the second try met the first one
+    except OSError as error:
+        if error.errno not in LINKLESS:
+            raise
+        return None
+    return True
 
 
 def read(path: Path, most: int = -1) -> bytes:

@@ -17,7 +17,6 @@ to remove.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import platform
@@ -39,7 +38,6 @@ STUCK = 900.0  # seconds after which a worker that beats, and says that it works
 POLL = 0.2  # seconds between two looks at what others do
 SOON = 2.0  # seconds for the last that a process tells
 OLD = 7 * 24 * 3600.0  # seconds, after which nobody is waited for
-LINKLESS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 LEFT = "left"  # the state of a worker that has given all its leases back
 
 _open: set[Leases] = set()  # of this process
@@ -52,21 +50,14 @@ class Gone(Exception):
 def create(path: Path, text: str) -> bool:
     """Make a file with its content, exclusively; whether it was made. Gone where its folder is.
 
-    link(2) of a written file is atomic and exclusive on local disks and over NFS, where O_EXCL and flock may not be. On
-    a disk without links, such as exFAT, a reader may find the file empty for a moment.
+    On a disk without hard links, such as exFAT, a reader may find the file empty for a moment.
     """
     written = path.with_name(f".{secrets.token_hex(8)}")
     try:
         written.write_text(text)
         try:
-            os.link(written, path)
-            return True
-        except FileExistsError:
-            return written.stat().st_nlink == 2  # NFS: the answer was lost, and the second try met the first one
-        except OSError as error:
-            if error.errno not in LINKLESS:
-                raise
-            return _created(path, text)
+            made = files.linked(written, path)
+            return _created(path, text) if made is None else made
         finally:
             written.unlink(missing_ok=True)
     except FileNotFoundError:

@@ -198,14 +198,15 @@ class Lots:
             number = max((*self._lots, *(int(path.stem) for path in self.wrong)), default=0) + 1
         while True:
             place = self.folder / f"{number:06}.parquet"
-            try:
-                os.link(scratch, place)
-            except FileExistsError:
-                number += 1
-            else:
+            made = files.linked(scratch, place)
+            if made is None and not place.exists():  # no other process packs now
+                os.rename(scratch, place)
+                made = True
+            if made:
                 with self._lock:
                     self._looked = None
                 return place
+            number += 1
 
     def _find(self, cell_id: str) -> tuple[Lot, int] | None:
         with self._lock:
