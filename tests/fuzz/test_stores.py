@@ -6,10 +6,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,10 +21,10 @@ from diffsweep.core import files
 from diffsweep.runner.run import run_sweep
 from tests.fuzz.cases import cases
 from tests.fuzz.values import SECRET, values
+from tests.waiting import awake
 
 T = TypeVar("T")
 ROOT = Path("outputs")
-SECONDS = 60  # after which a command is taken to wait for ever
 COMMANDS = (
     *("table mine", "compare mine", "grid mine", "figure mine", "report mine", "score mine metric=psnr,ssim", "list"),
     *("verify mine all=true", "verify mine repair=true", "gc", "gc remove=true all=true", "export mine to=exported"),
@@ -160,22 +158,6 @@ harms = st.builds(Harm, number, number, number, number, odd | values)
 
 
 # -- what follows ------------------------------------------------------------------------------------------------------
-@contextmanager
-def awake() -> Iterator[None]:
-    """AssertionError where what is within waits for ever."""
-
-    def wake(number: int, frame: Any) -> None:
-        raise AssertionError("it waits")
-
-    before = signal.signal(signal.SIGALRM, wake)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def command(words: str) -> int:
     """Run diffsweep-results; its exit code."""
     with pytest.MonkeyPatch.context() as patch, awake():
