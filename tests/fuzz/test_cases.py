@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -28,7 +29,7 @@ def sleep_deaf() -> None:
 
 
 @pytest.mark.parametrize("case, told", [(sleep, "it waits"), (sleep_deaf, "it waited")])
-def test_a_case_that_waits_fails(case, told: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_case_that_waits_fails(case: Callable[[], None], told: str) -> None:
     began = time.monotonic()
     with pytest.raises(AssertionError, match=f"^{told}"):
         bounded(case, each=0.1)()
