@@ -105,6 +105,8 @@ def known() -> dict[str, list[str]]:
     ((config, _),) = app.composed([])
     found = {}
     for path in paths(config):
+        if path == ("confirm",):  # any number of cells
+            continue
         value = config
         for word in path:
             value = value[word]
