@@ -5,7 +5,9 @@ Whoever needs the pixels decodes them, so that a large file is in memory only as
 
 from __future__ import annotations
 
+import re
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -20,6 +22,7 @@ from diffsweep.core.problems import BadInput
 
 UNREADABLE = (OSError, RuntimeError, SyntaxError, ValueError, EOFError, MemoryError)  # what is said of damaged files
 MEGAPIXELS = 200.0  # the largest picture that is read without being asked to
+PIXELS = re.compile(r"\d+")  # the first number of Pillow's message about a picture that is too large
 ORIENTATION = 0x0112  # EXIF's tag, and what brings each of its values upright
 UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -42,17 +45,18 @@ def opened(path: str, frame: int = 0, most: float = MEGAPIXELS, larger: str = ""
     try:
         file = Path(path).expanduser()
         require_regular(file)
-        with _unlimited(), _identified(file) as image:
-            megapixels = image.width * image.height / 1e6
-            if megapixels > most:
-                raise BadInput(f"path={path}: {megapixels:.0f} megapixels, and {most:.0f} are allowed{larger}")
+        with _limited(most), _identified(file) as image:
             if frame >= (number := frames(image)):
                 raise BadInput(f"frame={frame}: {path} has {number}, counted from 0")
             if frame:
                 image.seek(frame)
+                Image._decompression_bomb_check(image.size)  # a TIFF's frames have sizes of their own
             yield image
     except BadInput:
         raise
+    except Image.DecompressionBombError as error:
+        megapixels = int(PIXELS.findall(str(error))[0]) / 1e6
+        raise BadInput(f"path={path}: {megapixels:.0f} megapixels, and {most:.0f} are allowed{larger}") from None
     except FileNotFoundError:
         raise BadInput(f"path={path}: no such file") from None
     except Exception as error:
@@ -142,11 +146,14 @@ def plain(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _unlimited() -> Iterator[None]:
-    """Pillow's own limit on pixels, which is known at two heights, is put aside for `opened`'s."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+def _limited(megapixels: float) -> Iterator[None]:
+    """Within, Pillow refuses larger pictures, those within an icon too, before it decodes them. Above its limit it
+    warns, above twice that it refuses."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, megapixels * 1e6 / 2  # type: ignore[assignment]
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from diffsweep.core import files
+from tests.waiting import awake
 
 LEAVES = """
 import os, sys
@@ -74,6 +75,22 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     for path in (tmp_path / "fifo", tmp_path, Path("/dev/null")):
         with pytest.raises(OSError, match=r"not a regular file|Is a directory"):
             files.read(path)
+
+
+def test_what_is_no_file_gives_way_to_one_that_is_appended_to(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("another's")
+    (tmp_path / "link").symlink_to("other")
+    (tmp_path / "nowhere").symlink_to("missing")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("link", "nowhere", "fifo", "new"):
+        for text in ("a\n", "ä\n"):
+            with awake(), files.appending(tmp_path / name) as file:
+                file.write(text)
+        assert (tmp_path / name).read_bytes() == "a\nä\n".encode() and not (tmp_path / name).is_symlink()
+    assert (tmp_path / "other").read_text() == "another's" and not (tmp_path / "missing").exists()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=r"[Dd]irectory|permitted"):
+        files.appending(tmp_path / "folder")
 
 
 def test_an_error_of_the_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

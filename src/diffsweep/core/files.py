@@ -19,6 +19,7 @@ import time
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import TextIO
 
 from diffsweep.core.problems import BadInput
 
@@ -32,6 +33,9 @@ IRREGULAR = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+ONLY_HERE = getattr(os, "O_NONBLOCK", 0) | getattr(
+    os, "O_NOFOLLOW", 0
+)  # to open: no link is followed, no pipe waited for
 
 # of whatever a user typed: no file has a name that is too long, where pathlib raises
 is_there, is_folder, is_file = os.path.exists, os.path.isdir, os.path.isfile
@@ -96,6 +100,16 @@ def read(path: Path, most: int = -1) -> bytes:
         if not stat.S_ISREG(os.fstat(number).st_mode):
             raise OSError("not a regular file")
         return file.read(most)
+
+
+def appending(path: Path) -> TextIO:
+    """A file to append to. A link or a pipe in its place gives way to it, as to a file that is written whole: a pipe
+    could wait for ever for its reader, and what a link leads to is somebody else's."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            path.unlink()
+    number = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | ONLY_HERE, 0o666)
+    return os.fdopen(number, "a", encoding="utf-8")
 
 
 def scratch(path: Path) -> Path:

@@ -89,7 +89,7 @@ def put(path: Path, text: str) -> None:
 def text_of(path: Path) -> str | None:
     """A created file's content; None where there is none."""
     try:
-        return path.read_text()
+        return files.read(path).decode()
     except OSError:
         return None
 
@@ -330,7 +330,7 @@ def moving(folder: Path, grace: float) -> bool:
 
 def _heard(path: Path) -> Worker | None:
     try:
-        told = json.loads(path.read_bytes())
+        told = json.loads(files.read(path))
         return Worker(path.stem, told["beats"], told["state"], told["rows"], told["cells"], told)
     except (OSError, ValueError, KeyError, TypeError):
         return None

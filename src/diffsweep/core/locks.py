@@ -7,6 +7,7 @@ wait for work, but not for a process that is silent, such as a stopped one.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -23,6 +24,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+from diffsweep.core import files
 from diffsweep.core.text import visible
 
 PATIENCE = 300.0  # seconds for a process that holds a folder and is silent
@@ -132,7 +134,7 @@ def _held(path: Path) -> bool:
     import fcntl
 
     try:
-        number = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
+        number = os.open(path, os.O_RDWR | files.ONLY_HERE)
     except OSError:
         return True
     try:
@@ -150,8 +152,10 @@ def _taken(path: Path, together: bool = False) -> int | None:
     """The open lock file, None where another process has it. together: with all who take it so."""
     import fcntl
 
-    number = os.open(path, (os.O_RDONLY if together else os.O_RDWR) | os.O_CREAT, 0o666)
+    number = os.open(path, (os.O_RDONLY if together else os.O_RDWR) | os.O_CREAT | files.ONLY_HERE, 0o666)
     try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file", str(path))
         fcntl.flock(number, (fcntl.LOCK_SH if together else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(number), path.stat()):  # else its last owner has removed it meanwhile
             if not together:
@@ -196,7 +200,7 @@ def _myself() -> dict[str, Any]:
 def _owner(path: Path) -> Any:
     """Who holds the lock, as it wrote it; None where it has not yet, or not any more."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(files.read(path))
     except (OSError, ValueError):
         return None
 

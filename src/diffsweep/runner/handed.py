@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from diffsweep.core import files
 from diffsweep.core.leases import put
 from diffsweep.core.problems import BadInput
 from diffsweep.runner.cell import Cell
@@ -81,7 +82,7 @@ def write(workplace: Path, raw: Sequence[Raw], whole: Plan, wanted: Collection[C
 def read(workplace: Path) -> Handed:
     """What was handed over in this folder; the current folder becomes that from which its relative paths begin. OSError
     where nothing was, BadInput where it is damaged."""
-    data = (workplace / FILE).read_bytes()
+    data = files.read(workplace / FILE)
     try:
         content = json.loads(data)
         raw, cells, wanted = _cells(content)

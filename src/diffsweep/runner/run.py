@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from diffsweep.core import files
 from diffsweep.core.failures import ERRORS, Failures, reason
 from diffsweep.core.leases import POLL, Gone, Leases, clear, done_at, heard, moving, tidy
 from diffsweep.core.locks import Busy
@@ -265,7 +266,7 @@ class Sweep:
     def _append_to_log(self, line: str) -> None:
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "sweep.log").open("a", encoding="utf-8") as file:
+            with files.appending(self.folder / "sweep.log") as file:
                 file.write(line)
 
     def _begin_tracking(self) -> None:

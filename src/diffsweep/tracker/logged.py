@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffsweep.core import files
 from diffsweep.core.files import write_atomic
 from diffsweep.store.schema import to_json
 from diffsweep.tracker.run_logs import RunLog
@@ -27,7 +28,7 @@ FOLDER = re.compile(r"(?:offline-)?run-\d+_\d+-((.+?)(?:-\d+)?)")  # ends in the
 def read(folder: Path) -> dict[str, dict[str, Any]]:
     """The entries, by their runs' ids."""
     try:
-        return dict(json.loads((folder / "logged.json").read_bytes()))
+        return dict(json.loads(files.read(folder / "logged.json")))
     except (OSError, ValueError):
         return {}
 

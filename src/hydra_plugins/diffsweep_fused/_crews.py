@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffsweep.core import files
 from diffsweep.core.text import counted
 
 
@@ -59,7 +60,7 @@ class Actor:
 
     def run(self, workplace: str, log: str, path: str) -> int:
         """path: PYTHONPATH of the process that plans, where a user's own parts may lie; Ray sets one of its own."""
-        with Path(log).open("a") as file:
+        with files.appending(Path(log)) as file:
             command = [sys.executable, "-m", "diffsweep.worker", workplace]
             done = subprocess.run(
                 command,

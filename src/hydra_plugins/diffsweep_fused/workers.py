@@ -15,6 +15,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
+from diffsweep.core import files
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import in_one_line
 from hydra_plugins.diffsweep_fused._crews import Actor, Actors, Jobs, Processes
@@ -109,7 +110,7 @@ class LocalLauncher(_Launcher):
             own = {"CUDA_VISIBLE_DEVICES": cards[k % len(cards)]} if cards else {}
             if number > 1 and "OMP_NUM_THREADS" not in os.environ:  # they share the processor
                 own |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // number))}
-            with (logs / f"worker-{k}.log").open("a") as log:
+            with files.appending(logs / f"worker-{k}.log") as log:
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
