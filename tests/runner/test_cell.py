@@ -98,6 +98,7 @@ AROUND = {
     "engine__retries": 3,
     "engine__grace": 30.0,
     "engine__devices": "any",
+    "store__format": "lots",
     "grid__rows": "seed",
     "grid__cols": "seed",
     "grid__blocks": ["seed"],
