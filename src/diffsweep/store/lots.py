@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 from threading import RLock
-from time import time
+from time import time, time_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffsweep.core import files
@@ -37,6 +37,7 @@ CELLS = 1024  # of a lot, at most
 BYTES = 256 << 20  # of a lot's pictures, about, at most
 GROUP_CELLS, GROUP_BYTES = 256, 2 << 20  # of a row group, which is read at once
 NAME = re.compile(r"(\d{6,12})\.parquet")
+TICK = 50_000_000  # ns: more than the grain of a file system's times
 SHIFT = 20  # bits for a row's place
 TIME, NUMBERED = b"diffsweep.time", b"diffsweep.schema"  # in the file's metadata: seconds, and the shape's number
 T = TypeVar("T")
@@ -147,21 +148,11 @@ class Lots:
 
     def write(self, rows: Iterable[Row]) -> Path | None:
         """Write a lot, complete or not at all; None where there are no rows."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         self.folder.mkdir(parents=True, exist_ok=True)
         written = int(time())
-        shape = pa.schema(
-            [
-                ("cell_id", pa.string()),
-                ("record", pa.binary()),
-                ("digest", pa.string()),
-                ("image", pa.binary()),
-                ("pictures", pa.map_(pa.string(), pa.binary())),
-            ],
-            {TIME: str(written).encode(), NUMBERED: str(SCHEMA).encode()},
-        )
+        shape = _columns().with_metadata({TIME: str(written).encode(), NUMBERED: str(SCHEMA).encode()})
         scratch = files.scratch(self.folder / "lot.parquet")
         number = 0
         try:
@@ -245,7 +236,8 @@ class Lots:
             looked = None
         if looked is not None and looked == self._looked:
             return
-        self._looked = looked
+        settled = looked is not None and abs(time_ns() - looked) > TICK  # else it may change again at the same time
+        self._looked = looked if settled else None
         there = dict[int, Path]()
         for entry in os.scandir(self.folder) if looked is not None else ():
             if match := NAME.fullmatch(entry.name):
@@ -261,12 +253,26 @@ class Lots:
                     why = error.reason if isinstance(error, Damaged) else f"cannot be read ({_first_line(error)})"
                     self.wrong[there[number]] = why
         fresh = [number for number, lot in self._lots.items() if lot is not known.get(number)]
-        if self._lots.keys() >= known.keys() and not (known and fresh and fresh[0] < max(known)):
+        if self._lots.keys() >= known.keys() and not (known and fresh and fresh[0] <= max(known)):
             added = fresh
         else:
             self._at, added = {}, list(self._lots)
         for number in added:
             self._at.update((cell_id, number << SHIFT | row) for row, cell_id in enumerate(self._lots[number].ids))
+
+
+def _columns() -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("cell_id", pa.string()),
+            ("record", pa.binary()),
+            ("digest", pa.string()),
+            ("image", pa.binary()),
+            ("pictures", pa.map_(pa.string(), pa.binary())),
+        ]
+    )
 
 
 class _Latest:
@@ -311,6 +317,8 @@ def _opened(path: Path, state: os.stat_result) -> Lot:
         written, shape = map(int, numbers)
         if shape > SCHEMA:
             raise newer(path, shape)
+        if not file.schema_arrow.equals(_columns()):
+            raise Damaged(path, "not a lot of diffsweep's")
         ids = file.read(columns=["cell_id"])["cell_id"].to_pylist()
         groups, end = [], 0
         for place in range(file.num_row_groups):
