@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from diffsweep import app, process, results
 from diffsweep.core import files
 from diffsweep.runner.run import run_sweep
+from diffsweep.store.cells import Store
 from tests.fuzz.cases import cases
 from tests.fuzz.values import SECRET, values
 
@@ -27,6 +28,7 @@ ROOT = Path("outputs")
 COMMANDS = (
     *("table mine", "compare mine", "grid mine", "figure mine", "report mine", "score mine metric=psnr,ssim", "list"),
     *("verify mine all=true", "verify mine repair=true", "gc", "gc remove=true all=true", "export mine to=exported"),
+    *("pack mine", "unpack mine", "export mine to=exported format=webdataset"),
     *("table mine format=csv stat=median", "grid mine pictures=input,image keep=false", "report mine embed=true"),
 )
 OWN = (".lock", ".NAME.lock", ".unnamed.lock", "work", "logs", "figures", "damaged", "grid_2.png", "wandb", "errors")
@@ -179,17 +181,30 @@ def again(cells: list[Any]) -> int:
 
 
 @cases(60)
-@given(some=st.lists(harms, min_size=1, max_size=3), typed=st.lists(st.sampled_from(COMMANDS), max_size=2))
+@given(
+    some=st.lists(harms, min_size=1, max_size=3),
+    typed=st.lists(st.sampled_from(COMMANDS), max_size=2),
+    packed=st.booleans(),
+)
 def test_a_store_that_was_tampered_with_is_told_and_mended(
-    some: list[Harm], typed: list[str], cells: list[Any], right: Path, alone: Path, capfd: pytest.CaptureFixture[str]
+    some: list[Harm],
+    typed: list[str],
+    packed: bool,
+    cells: list[Any],
+    right: Path,
+    alone: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     for place in (ROOT, Path("exported")):
         files.remove(place)
     shutil.copytree(right, ROOT)
+    was = pictures(right)
+    if packed:
+        assert command("pack mine") == 0 and pictures(ROOT) == {}
     for harm in some:
         harm.happens()
-    was, now = pictures(right), pictures(ROOT)
-    if any(now.get(name) != data for name, data in was.items()):
+    now = pictures(ROOT)
+    if not packed and any(now.get(name) != data for name, data in was.items()):
         assert command("verify mine") in (1, 2)
     for words in typed:
         assert command(words) in (0, 1, 2), words
@@ -198,8 +213,8 @@ def test_a_store_that_was_tampered_with_is_told_and_mended(
         code = again(cells)
     assert code in (0, 1, 2)
     if code == 0:
-        now = pictures(ROOT)
-        assert {name: now.get(name) for name in was} == was
+        store = Store(ROOT)
+        assert {name: store.read(Path(name).parent.name, Path(name).name) for name in was} == was
         assert command("verify mine") == 0
     out, err = capfd.readouterr()
     assert SECRET not in out + err and "Traceback" not in err and "\x1b" not in out + err
