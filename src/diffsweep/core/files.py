@@ -33,9 +33,8 @@ IRREGULAR = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-ONLY_HERE = getattr(os, "O_NONBLOCK", 0) | getattr(
-    os, "O_NOFOLLOW", 0
-)  # to open: no link is followed, no pipe waited for
+# how to open what lies here: no link is followed, no pipe waited for
+ONLY_HERE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 # of whatever a user typed: no file has a name that is too long, where pathlib raises
 is_there, is_folder, is_file = os.path.exists, os.path.isdir, os.path.isfile
