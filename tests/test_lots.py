@@ -212,12 +212,25 @@ def test_gc_thins_lots_of_cells_that_no_sweep_names(run: Run, told: Told) -> Non
     assert told("verify", "mine")[0] == 0 and "nothing is left over" in told("gc")[1]
 
 
-def test_export_writes_folders_of_packed_cells(run: Run, told: Told) -> None:
-    run(form="lots")
-    assert told("export", "mine", "to=copy")[0] == 0
-    assert told("verify", "mine", "output_dir=copy")[1].startswith("4 cells")
+@pytest.mark.parametrize("form", ["folders", "lots"])
+def test_an_export_is_a_store_like_the_one_that_it_is_of(run: Run, told: Told, form: str) -> None:
+    run(form=form)
+    assert told("export", "mine", "to=copy")[:2] == (0, "copy: 4 cells as a store\n")
+    assert told("verify", "mine", "output_dir=copy") == (0, "4 cells, every file as recorded\n", "")
+    assert (len(folders("copy")), len(lots("copy"))) == (len(folders()), len(lots()))
     copied, store = Store(Path("copy")), Store(Path("outputs"))
     assert all(copied.read(cell_id, "image.png") == store.read(cell_id, "image.png") for cell_id in ids())
+
+
+def test_verify_says_so_where_another_sweep_has_moved_the_cells(run: Run, told: Told) -> None:
+    run(form="lots")
+    run(name="other", form="lots")
+    told("unpack", "other")
+    code, out, err = told("verify", "mine")
+    assert (code, out) == (1, "4 cells, 3 problems\n")
+    assert err.count("says where cells were before they were packed or unpacked") == 3
+    told("verify", "mine", "repair=true")
+    assert told("verify", "mine")[0] == 0
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves files open
@@ -227,7 +240,7 @@ def test_webdataset_reads_what_export_writes(run: Run, told: Told, monkeypatch: 
 
     monkeypatch.setattr("diffsweep.export.SHARD_CELLS", 3)
     run(form=form)
-    assert told("export", "mine", "to=webdataset")[:2] == (0, "webdataset: 4 cells\n")
+    assert told("export", "mine", "to=webdataset")[:2] == (0, "webdataset: 4 cells as WebDataset\n")
     assert sorted(path.name for path in Path("webdataset").iterdir()) == ["cells-000000.tar", "cells-000001.tar"]
     samples = list(webdataset.WebDataset("webdataset/cells-{000000..000001}.tar", shardshuffle=False))
     assert [sample["__key__"] for sample in samples] == ids()

@@ -411,7 +411,7 @@ def test_an_export_names_the_cells_that_it_lacks(command: Run, capsys: pytest.Ca
     shutil.rmtree(gone)
     assert command("export", "inp", "to=e") == 1
     told = capsys.readouterr()
-    assert told.err == f"left out: {gone.name}: not in the store\n" and told.out == "e: 3 cells\n"
+    assert told.err == f"left out: {gone.name}: not in the store\n" and told.out == "e: 3 cells as a store\n"
 
 
 def test_an_export_needs_no_cell_that_never_was(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -420,7 +420,7 @@ def test_an_export_needs_no_cell_that_never_was(command: Run, capsys: pytest.Cap
     sweep = json.loads(file.read_text())
     sweep["cells"][1] |= {"cell_id": "never", "status": "failed", "reason": "no ink"}
     file.write_text(json.dumps(sweep))
-    assert command("export", "inp", "to=e") == 0 and capsys.readouterr().out == "e: 3 cells\n"
+    assert command("export", "inp", "to=e") == 0 and capsys.readouterr().out == "e: 3 cells as a store\n"
 
 
 @pytest.mark.parametrize("target", ["e.tar.gz", "e.tgz", "e.tar", "e.TAR.XZ", "e.7z"])

@@ -192,7 +192,9 @@ def sweeps_files() -> list[str]:
 
 def _about_key(node: DictConfig, key: str) -> str:
     parent = key.rpartition(".")[0]
-    everything = [path for path in _paths(node._get_root()) if path.split(".")[0] != "hydra"]
+    hydras = key.split(".")[0] == "hydra"
+    there = (path.split(".") for path in _paths(node._get_root()))
+    everything = [".".join(path) for path in there if (path[0] == "hydra") == hydras and not path[-1].startswith("_")]
     namesakes = [path for path in everything if path.split(".")[-1] == key.split(".")[-1]]
     called = namesakes[0] if namesakes else _CALLED.get(key)
     candidates = [path for path in everything if not key.startswith(f"{path}.")]
@@ -201,6 +203,8 @@ def _about_key(node: DictConfig, key: str) -> str:
     allowed = f"{parent or 'the keys'} {'has' if parent else 'are'} {', '.join(siblings) or 'no keys of its own'}"
     if not called and (elsewhere := _elsewhere(key)):
         return f"{key}: no such key{_of_choice(node)}; {elsewhere}"
+    if parent == "hydra.launcher" and not siblings:
+        allowed += ": choose hydra/launcher=local, slurm or ray too"
     return f"{key}: no such key; {allowed}{meant}"
 
 

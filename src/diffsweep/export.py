@@ -32,7 +32,8 @@ def export(stored: Stored, to: str, form: str) -> int:
     with its hash. The exit code: 1 where cells are left out, as they are damaged or not in the store. BadInput."""
     target = Path(to).expanduser().absolute()
     if lexists(target):
-        raise BadInput(f"to={to}: exists already; nothing is overwritten")
+        other = f"; format={WEBDATASET} to=FOLDER writes another one" if form == WEBDATASET else ""
+        raise BadInput(f"to={to}: exists already; nothing is overwritten{other}")
     if not is_folder(target.parent):
         raise BadInput(f"to={to}: {target.parent} does not exist")
     suffix = re.search(r"\.(zip|tar|tgz|tbz2?|txz|7z|rar|(tar\.)?(gz|bz2|xz|zst))$", target.name, re.IGNORECASE)
@@ -54,7 +55,7 @@ def export(stored: Stored, to: str, form: str) -> int:
     left += [f"{cell_id}: not in the store" for cell_id in stored.lost]
     for line in left:
         print(f"left out: {line}", file=sys.stderr)
-    print(f"{to}: {counted('cell', cells)}")
+    print(f"{to}: {counted('cell', cells)} {'as WebDataset' if form == WEBDATASET else 'as a store'}")
     return 1 if left or stored.store.damaged else 0
 
 
@@ -75,9 +76,11 @@ def _as_store(stored: Stored, place: Path, left: list[str]) -> int:
         return [*hidden, *odd]
 
     shutil.copytree(stored.folder, place / "sweeps" / stored.sweep["name"], ignore=ignored)
-    cells = 0
-    with bar("exporting", len(whole)) as progress:
-        for cell_id in whole:
+    packed = [cell_id for cell_id in whole if stored.store.packed(cell_id)]
+    cells = stored.store.copy_lots(packed, Store(place))  # where they stay packed, as the tables say
+    others = [cell_id for cell_id in whole if not stored.store.packed(cell_id)]
+    with bar("exporting", len(others)) as progress:
+        for cell_id in others:
             try:
                 stored.store.copy(cell_id, Store(place))
                 cells += 1

@@ -72,8 +72,8 @@ def run(name: str, act: Callable[[], int], explain: Callable[[Exception], str | 
         if not culprit(stop):  # Hydra's, after --help
             raise
         code = _refuse(name, f"plugins: {described(stop)}")
-    except KeyboardInterrupt:
-        return _end(name, code, _received or signal.SIGINT)  # a library may raise one itself
+    except KeyboardInterrupt as error:  # a library may raise one itself, and who asks for an end says who he is
+        return _end(name, code, _received or signal.SIGINT, "" if _received else str(error))
     return _end(name, code, _received)
 
 
@@ -216,14 +216,14 @@ def _stop(number: int, frame: FrameType | None) -> None:
 # --- Ends
 
 
-def _end(name: str, code: int, number: int | None) -> int:
+def _end(name: str, code: int, number: int | None, by: str = "") -> int:
     """The exit code, after a signal of this number. `wandb agent` takes one of a signal for a failure, and gives up
     after some: there the signal itself ends the process."""
     if number is None:
         if lost := _lost(sys.stdout):
             _print(name, f"its output cannot be written: {lost.strerror}")
         return code or int(lost is not None)
-    _print(name, f"stopped by {signal.Signals(number).name}")
+    _print(name, f"stopped by {by or signal.Signals(number).name}")
     if under_agent():
         sys.stdout.flush()
         signal.signal(number, signal.SIG_DFL)

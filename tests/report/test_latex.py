@@ -78,7 +78,7 @@ def test_what_tex_prints_are_the_tables_numbers(printed: Callable[[str], str]) -
         assert numbers == pytest.approx(expected, abs=0.0051)
     assert "over 3 to 4 seeds" in " ".join(
         plain.split()
-    ) and "Failed cells, 1 (4 %) of 24, are in no number" in " ".join(plain.split())
+    ) and "Cells that failed or are not sampled, 1 (4 %) of 24, are in no number" in " ".join(plain.split())
     assert "clip score: CLIP SCORE, measured" in " ".join(plain.split()).replace("_", " ")
 
 

@@ -21,7 +21,7 @@ def caption(table: Table) -> str:
     text = [_sentence(table, stats), *filter(None, (_meaning(stat) for stat in table.stats if stat != "mean"))]
     failed, cells = sum(row.failed for row in table.rows), sum(row.failed + row.done for row in table.rows)
     if failed:
-        text.append(f"Failed cells, {share(failed, cells)} of {cells}, are in no number.")
+        text.append(f"Cells that failed or are not sampled, {share(failed, cells)} of {cells}, are in no number.")
     if any(stat.exact for stat in stats):
         text.append("Pictures equal to their reference (exact) are counted and left out.")
     whole = [n for n in table.directions if any(row.stats[n].n and not row.stats[n].values for row in table.rows)]

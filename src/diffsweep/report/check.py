@@ -20,6 +20,7 @@ from diffsweep.store.cells import Store
 from diffsweep.store.schema import Document
 
 STALE = "not what the store gives now"
+MOVED = "says where cells were before they were packed or unpacked"
 SHEET = re.compile(r'<img class="sheet" src="([^"]*)"')  # a contact sheet or a figure, as the page names it
 PAGE = "report.html"
 
@@ -41,6 +42,8 @@ def wrong_files(store: Store, sweep: Document) -> dict[str, str]:
         found |= {name: None if whole(folder / name) else _damage(folder / name) for name in drawings}
     if (folder / STANDALONE).exists():
         found[STANDALONE] = _damage(folder / STANDALONE, b"</html>")
+    if found["results.parquet"] == STALE and _lay_elsewhere(folder / "results.parquet", frame):
+        found = {name: MOVED if reason == STALE else reason for name, reason in found.items()}
     return {name: reason for name, reason in found.items() if reason}
 
 
@@ -52,6 +55,14 @@ def _compared(path: Path, right: bytes) -> str | None:
         return _unread(error)
     same = data == right or (path.suffix == ".parquet" and _same_table(data, right))
     return None if same else STALE
+
+
+def _lay_elsewhere(path: Path, frame: pd.DataFrame) -> bool:
+    """Whether a table names other places of the pictures, which is all that packing changes."""
+    try:
+        return not pd.read_parquet(path, columns=["image"])["image"].equals(frame["image"])
+    except Exception:  # of a damaged file, a reader may say anything
+        return False
 
 
 def _same_table(data: bytes, right: bytes) -> bool:

@@ -38,7 +38,7 @@ from diffsweep.runner.part import Part
 from diffsweep.runner.plan import FOLDERS, Plan, Raw, axes_of, plan
 from diffsweep.runner.sampling import Run, Sampler
 from diffsweep.runner.shape import Shape
-from diffsweep.runner.shared import AT_WORK, ENDED, LEAD, LEADING, MEASURING, SHAPE, Shared, agreed, workplace
+from diffsweep.runner.shared import AT_WORK, ENDED, LEAD, LEADING, MEASURING, SHAPE, Asked, Shared, agreed, workplace
 from diffsweep.runner.stock import Stock
 from diffsweep.store import document
 from diffsweep.store.cells import Store
@@ -301,6 +301,7 @@ class Sweep:
                 Part(shared, asked, self.stock, sampler, self.failures, self.listener, self.background).sample()
         except KeyboardInterrupt:
             told = f"{self.this.cells} of {counted('cell', len(wanted))} stored"
+            told += " by this worker" if len(leases.workers()) > 1 else ""
             self.listener.note(f"stopped: {told}; the same command resumes from there")
             raise
         finally:
@@ -337,6 +338,9 @@ class Sweep:
                 while not shared.over:
                     lookout.look(shared)
                     shared.wait()
+        except Asked:
+            self.listener.note("the workers end; the same command resumes from what is stored")
+            raise
         except KeyboardInterrupt:
             name = shlex.quote(self.plan.name)
             self.listener.note("the workers go on, and the last one reports")

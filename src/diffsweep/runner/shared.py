@@ -75,6 +75,10 @@ def stop(place: Path) -> int:
     return alive
 
 
+class Asked(KeyboardInterrupt):
+    """All workers were asked to end."""
+
+
 class Shared:
     """This worker's part of the work.
 
@@ -131,7 +135,7 @@ class Shared:
         began = time.monotonic()
         settled = self.leases.settled()
         if stops(settled) > self._stops:
-            raise KeyboardInterrupt("diffsweep-results stop")
+            raise Asked("diffsweep-results stop")
         new, self._settled = settled - self._settled, settled
         self._claims = self.leases.claims()
         for name in sorted(new):

@@ -235,7 +235,7 @@ class Store:
 
     def pack(self, cell_ids: Iterable[str], shows: bool = False) -> int:
         """Move these cells into lots; a damaged one stays as it is. How many were moved. shows: a progress bar."""
-        ids, moved = list(dict.fromkeys(cell_ids)), 0
+        ids, moved = [cell_id for cell_id in dict.fromkeys(cell_ids) if not self._lies_well(cell_id)], 0
         if not ids:
             return 0
         with locked(self.lots.folder, name=PACK), bar("packing", len(ids), shows) as progress:
@@ -311,6 +311,13 @@ class Store:
         for name, data in contents.items():
             (folder / name).write_bytes(data)
         (folder / "record.json").write_bytes(dump({**record, **_described(folder, contents)}, Record))
+
+    def copy_lots(self, cell_ids: Iterable[str], to: Store) -> int:
+        """Cells into lots of another store, each file compared with its hash; damaged ones stay behind. How many."""
+        packed = dict[str, Record]()
+        for few in self._by_size(cell_ids):
+            to.lots.write(self._rows(few, packed))
+        return len(packed)
 
     def wrong(self, cell_id: str) -> str | None:
         """The damage found in a cell, in a word or two."""
@@ -420,12 +427,9 @@ class Store:
             self._forget(cell_id)
 
     def _by_size(self, cell_ids: Iterable[str]) -> Iterator[list[str]]:
-        """Cells that can be packed, in parts that each make a lot: those in folders, and those of a lot that was
-        changed or copied."""
+        """Cells that are whole, in parts that each make a lot."""
         few, size = list[str](), 0
         for cell_id in dict.fromkeys(cell_ids):
-            if self.packed(cell_id) and self.lots.trusted(cell_id):
-                continue
             if (record := self.finished(cell_id)) is None:
                 continue
             few.append(cell_id)
@@ -435,6 +439,10 @@ class Store:
                 few, size = [], 0
         if few:
             yield few
+
+    def _lies_well(self, cell_id: str) -> bool:
+        """Whether a cell is in a lot that was neither changed nor copied since it was written."""
+        return self.packed(cell_id) is not None and self.lots.trusted(cell_id)
 
     def _rows(self, cell_ids: Iterable[str], packed: dict[str, Record]) -> Iterator[Row]:
         """Cells as rows of a lot. packed: is given their records."""
