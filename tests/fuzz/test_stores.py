@@ -213,6 +213,7 @@ def test_a_store_that_was_tampered_with_is_told_and_mended(
         code = again(cells)
     assert code in (0, 1, 2)
     if code == 0:
+        assert command("verify mine repair=true") in ((0, 1) if packed else (0,))  # a lot that cannot be read goes
         store = Store(ROOT)
         assert {name: store.read(Path(name).parent.name, Path(name).name) for name in was} == was
         assert command("verify mine") == 0
