@@ -460,10 +460,10 @@ class Store:
             files.remove(aside)
 
     def _remove_unused(self, paths: Iterable[Path]) -> None:
-        """Remove those of these lots whose cells are all elsewhere."""
+        """Remove those of these lots whose cells are all elsewhere, and whole there."""
         held = self.lots.cells()
         for path in paths:
-            if all(self.folder(cell_id).is_dir() for cell_id in held.get(path, ())):
+            if all(self.folder(cell_id).is_dir() and self.is_complete(cell_id) for cell_id in held.get(path, ())):
                 self.lots.remove(path)
 
     def _noted(self, act: Callable[[str], Record], cell_id: str) -> Record | None:
