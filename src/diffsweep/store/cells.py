@@ -65,7 +65,11 @@ class Store:
     def looking_once(self) -> Store:
         """The same store, for a reader that checks each finished cell's files once, and reads its record again only
         where it has changed that itself."""
-        return self if self.seen is not None else replace(self, seen={}, shared=Shared())
+        if self.seen is not None:
+            return self
+        once = replace(self, seen={}, shared=Shared())
+        vars(once)["lots"] = self.lots  # which knows them already, and tells those that cannot be read
+        return once
 
     @cached_property
     def lots(self) -> Lots:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -180,6 +181,11 @@ class Lots:
         path.unlink(missing_ok=True)
         with self._lock:
             self._looked = None
+
+    def report(self, sweep: str) -> list[str]:
+        """The lots that cannot be read, in lines for the user of a sweep."""
+        aside = f"diffsweep-results verify {shlex.quote(sweep)} repair=true puts it aside"
+        return [f"note: {path}: {why}; its cells count as not stored; {aside}" for path, why in self.wrong.items()]
 
     # -- within --------------------------------------------------------------------------------------------------------
     def _put(self, scratch: Path) -> Path:
