@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -240,6 +241,18 @@ def test_gc_thins_lots_of_cells_that_no_sweep_names(run: Run, told: Told) -> Non
     store = Store(Path("outputs"))
     assert [cell_id in store for cell_id in all_of_them] == [True, True, False, False]
     assert told("verify", "mine")[0] == 0 and "nothing is left over" in told("gc")[1]
+
+
+def test_export_to_a_full_disk_is_the_systems_error(run: Run, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(form="lots")
+
+    def full(source: str, target: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", target)
+
+    monkeypatch.setattr("shutil.copy2", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        told("export", "mine", "to=there")
+    assert raised.value.errno == errno.ENOSPC and sorted(path.name for path in Path().iterdir()) == ["outputs"]
 
 
 def test_export_writes_folders_of_packed_cells(run: Run, told: Told) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import stat
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from io import BytesIO
 from os.path import lexists
@@ -74,7 +75,7 @@ def _as_store(stored: Stored, place: Path, left: list[str]) -> int:
         left.extend(f"{Path(folder, name)}: neither a file nor a folder" for name in odd)
         return [*hidden, *odd]
 
-    shutil.copytree(stored.folder, place / "sweeps" / stored.sweep["name"], ignore=ignored)
+    _copy_tree(stored.folder, place / "sweeps" / stored.sweep["name"], ignored)
     cells = 0
     with bar("exporting", len(whole)) as progress:
         for cell_id in whole:
@@ -131,6 +132,27 @@ def _sample(store: Store, entry: CellEntry) -> Iterator[tuple[str, bytes]]:
         **{key: record[key] for key in ("config", "nfe", "seconds", "facts")},
     }
     yield f"{cell_id}.json", to_json(about)
+
+
+def _copy_tree(folder: Path, place: Path, ignored: Callable[[str, list[str]], list[str]]) -> None:
+    """Copy a folder; the system's own error where that fails, of which shutil makes a list."""
+
+    def copied(source: str, target: str) -> None:
+        try:
+            shutil.copy2(source, target)
+        except OSError as error:
+            raise _Stopped from error
+
+    try:
+        shutil.copytree(folder, place, ignore=ignored, copy_function=copied)
+    except _Stopped as stopped:
+        raise (stopped.__cause__ or stopped) from None
+    except shutil.Error as error:  # of a folder
+        raise OSError(errno.EIO, "; ".join(str(why) for *_, why in error.args[0]), str(folder)) from None
+
+
+class _Stopped(Exception):
+    """A file could not be copied."""
 
 
 def _plain(path: Path) -> bool:
