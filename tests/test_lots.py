@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -196,6 +197,36 @@ def test_a_lot_that_cannot_be_read_is_put_aside_and_its_cells_sampled_again(run:
     assert code == 0 and "damaged cell that was put aside" in out and not list(Path("outputs/cells/damaged").iterdir())
 
 
+@pytest.mark.parametrize("command", ["pack", "unpack"])
+def test_what_is_lost_is_told_by_whoever_moves_cells(command: str, run: Run, told: Told) -> None:
+    run(form="lots")
+    path = Path("outputs/lots/000001.parquet")
+    path.write_bytes(path.read_bytes()[:-9])
+    code, out, err = told(command, "mine")
+    assert code == 1 and out.startswith("no cell to move: all others are ")
+    assert all(f"{cell_id}: not in the store\n" in err for cell_id in ids())
+    assert f"note: {path}: cannot be read" in err and "verify mine repair=true puts it aside" in err
+
+
+@pytest.mark.parametrize("command", ["table", "report", "score"])
+def test_each_command_tells_a_lot_that_cannot_be_read(command: str, run: Run, told: Told) -> None:
+    run(form="lots")
+    path = Path("outputs/lots/000001.parquet")
+    path.write_bytes(path.read_bytes()[:-9])
+    assert f"note: {path}: cannot be read" in told(command, "mine", *(["metric=psnr"] * (command == "score")))[2]
+
+
+def test_other_sweeps_that_show_moved_cells_are_named(run: Run, told: Told) -> None:
+    """Their tables and pages say where the cells were."""
+    run(), run("other one", cells=2), run("far", scheduler__steps=3)
+    for command in ("pack", "unpack"):
+        code, _, err = told(command, "mine")
+        assert code == 0 and err.count("note:") == 1 and "diffsweep-results report 'other one' writes" in err
+        assert told("verify", "other one")[0] == 1
+        assert told("report", "other one")[0] == 0 and told("verify", "other one")[0] == 0
+        assert "note:" not in told(command, "mine")[2]
+
+
 def test_gc_thins_lots_of_cells_that_no_sweep_names(run: Run, told: Told) -> None:
     run(form="lots")
     all_of_them = ids()
@@ -210,6 +241,18 @@ def test_gc_thins_lots_of_cells_that_no_sweep_names(run: Run, told: Told) -> Non
     store = Store(Path("outputs"))
     assert [cell_id in store for cell_id in all_of_them] == [True, True, False, False]
     assert told("verify", "mine")[0] == 0 and "nothing is left over" in told("gc")[1]
+
+
+def test_export_to_a_full_disk_is_the_systems_error(run: Run, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(form="lots")
+
+    def full(source: str, target: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", target)
+
+    monkeypatch.setattr("shutil.copy2", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        told("export", "mine", "to=there")
+    assert raised.value.errno == errno.ENOSPC and sorted(path.name for path in Path().iterdir()) == ["outputs"]
 
 
 @pytest.mark.parametrize("form", ["folders", "lots"])

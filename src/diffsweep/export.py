@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import stat
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from io import BytesIO
 from os.path import lexists
@@ -75,7 +76,7 @@ def _as_store(stored: Stored, place: Path, left: list[str]) -> int:
         left.extend(f"{Path(folder, name)}: neither a file nor a folder" for name in odd)
         return [*hidden, *odd]
 
-    shutil.copytree(stored.folder, place / "sweeps" / stored.sweep["name"], ignore=ignored)
+    _copy_tree(stored.folder, place / "sweeps" / stored.sweep["name"], ignored)
     packed = [cell_id for cell_id in whole if stored.store.packed(cell_id)]
     cells = stored.store.copy_lots(packed, Store(place))  # where they stay packed, as the tables say
     others = [cell_id for cell_id in whole if not stored.store.packed(cell_id)]
@@ -134,6 +135,27 @@ def _sample(store: Store, entry: CellEntry) -> Iterator[tuple[str, bytes]]:
         **{key: record[key] for key in ("config", "nfe", "seconds", "facts")},
     }
     yield f"{cell_id}.json", to_json(about)
+
+
+def _copy_tree(folder: Path, place: Path, ignored: Callable[[str, list[str]], list[str]]) -> None:
+    """Copy a folder; the system's own error where that fails, of which shutil makes a list."""
+
+    def copied(source: str, target: str) -> None:
+        try:
+            shutil.copy2(source, target)
+        except OSError as error:
+            raise _Stopped from error
+
+    try:
+        shutil.copytree(folder, place, ignore=ignored, copy_function=copied)
+    except _Stopped as stopped:
+        raise (stopped.__cause__ or stopped) from None
+    except shutil.Error as error:  # of a folder
+        raise OSError(errno.EIO, "; ".join(str(why) for *_, why in error.args[0]), str(folder)) from None
+
+
+class _Stopped(Exception):
+    """A file could not be copied."""
 
 
 def _plain(path: Path) -> bool:

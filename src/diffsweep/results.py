@@ -11,6 +11,7 @@ from diffsweep import entry
 from diffsweep.commands import COMMANDS, COMMON, Command
 from diffsweep.core.files import is_folder, root_of
 from diffsweep.core.problems import BadInput, did_you_mean, not_text, require
+from diffsweep.core.text import visible
 from diffsweep.store.stored import names, opened
 
 HELP = """\
@@ -110,8 +111,10 @@ def run(words: Sequence[str]) -> int:
         raise BadInput(f"{name}: the name of one sweep is needed, {given}")
     stored = opened(plain[0], output_dir)
     code = command.run(stored, keys)
-    for line in stored.store.damage_report(mend=True) if name != "verify" else ():
-        print(line, file=sys.stderr)
+    if name != "verify":
+        lots = map(visible, stored.store.lots.report(stored.sweep["name"]))
+        for line in (*stored.store.damage_report(mend=True), *lots):
+            print(line, file=sys.stderr)
     return code
 
 

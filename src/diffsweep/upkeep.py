@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 from diffsweep.core.locks import Busy, locked
@@ -13,7 +14,7 @@ from diffsweep.core.text import counted, size, visible
 from diffsweep.store import leftover
 from diffsweep.store.check import ASIDE, Problem, State, problems, put_aside, put_lot_aside
 from diffsweep.store.leftover import KINDS, Leftover, Unsure
-from diffsweep.store.stored import Stored
+from diffsweep.store.stored import Stored, sharing
 
 FEW = 5  # of a kind that are listed
 
@@ -112,30 +113,41 @@ def _repaired(stored: Stored, found: Sequence[Problem], stale: Sequence[str]) ->
 
 def pack(stored: Stored) -> int:
     """Move a sweep's cells into lots, and write its files again, which say where they are. The exit code: 1 where one
-    is damaged, and stays as it is."""
+    is damaged, and stays as it is, or is not in the store."""
     ids, _ = stored.with_bases()
-    return _moved(stored, stored.store.pack(ids, shows=True), f"packed under {stored.store.lots.folder}")
+    moving = {cell_id for cell_id in ids if not stored.store.packed(cell_id)}
+    number = stored.store.pack(ids, shows=True)
+    return _moved(stored, number, moving, f"packed under {stored.store.lots.folder}")
 
 
 def unpack(stored: Stored) -> int:
     """Give a sweep's cells folders of their own again, and write its files again. The exit code: 1 where one is
-    damaged, and stays as it is."""
+    damaged, and stays as it is, or is not in the store."""
     ids, _ = stored.with_bases()
-    return _moved(stored, stored.store.unpack(ids, shows=True), f"in folders under {stored.root / 'cells'}")
+    moving = {cell_id for cell_id in ids if stored.store.packed(cell_id)}
+    number = stored.store.unpack(ids, shows=True)
+    return _moved(stored, number, moving, f"in folders under {stored.root / 'cells'}")
 
 
-def _moved(stored: Stored, number: int, where: str) -> int:
+def _moved(stored: Stored, number: int, moving: Set[str], where: str) -> int:
     from diffsweep.report.write import write_all
     from diffsweep.terminal import show_failures
 
-    print(f"{counted('cell', number)} {where}" if number else f"all cells are {where} already")
+    lost = stored.lost
+    whole = not lost and not stored.store.damaged
+    told = f"all cells are {where} already" if whole else f"no cell to move: all others are {where} already"
+    print(f"{counted('cell', number)} {where}" if number else told)
     failures = False
     if number:
         with locked(stored.folder, name="report"):
             report = write_all(stored.store, stored.sweep)
         show_failures(report)
         failures = bool(report.failures)
-    return 1 if failures or stored.store.damaged else 0
+        for other in sharing(stored.root, stored.sweep["name"], moving):
+            again = f"diffsweep-results report {shlex.quote(other)} writes its files anew"
+            print(visible(f"note: {other} shows some of these cells; {again}"), file=sys.stderr)
+    _list([f"{cell_id}: not in the store" for cell_id in lost], everything=False)
+    return 1 if failures or stored.store.damaged or lost else 0
 
 
 def gc(root: Path, everything: bool = False, remove: bool = False) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -283,6 +284,28 @@ def test_a_lot_that_cannot_be_read_is_told_and_holds_nothing(store: Store, kind:
     assert list(fresh.lots.wrong) == [path]
     fresh.save(IDS[0], pictures(0), {})
     assert fresh.pack(IDS) == 1 and lot_names(store) == ["000001.parquet", "000002.parquet", "000003.parquet"]
+
+
+def test_a_number_has_one_name_and_no_greatest_one(store: Store) -> None:
+    store.pack(IDS[:3])
+    folder = store.lots.folder
+    (folder / "000001.parquet").rename(folder / "999999999999.parquet")
+    assert store.pack(IDS[3:]) == 4 and lot_names(store) == ["1000000000000.parquet", "999999999999.parquet"]
+    assert all(Store(store.root).verify(cell_id) == [] for cell_id in IDS)
+    (folder / "1000000000000.parquet").rename(folder / "0999999999999.parquet")  # no name of ours, in the way of none
+    assert [Store(store.root).is_complete(cell_id) for cell_id in IDS] == [True] * 3 + [False] * 4
+
+
+@pytest.mark.parametrize("move", [Store.pack, Store.unpack])
+def test_a_lot_stays_that_holds_what_is_damaged_in_its_folder(store: Store, move: Callable[..., int]) -> None:
+    store.pack(IDS)
+    changed = IDS if move is Store.pack else IDS[:1]
+    for cell_id in changed:
+        store.merge(cell_id, "metrics", {"psnr": PSNR})
+    os.truncate(store.file(IDS[0]), 20)
+    assert move(store, IDS) == 6 and "000001.parquet" in lot_names(store)
+    shutil.rmtree(store.folder(IDS[0]))  # as it is put aside
+    assert all(Store(store.root).verify(cell_id) == [] for cell_id in IDS)
 
 
 def test_a_later_diffsweeps_lot_is_refused(store: Store) -> None:

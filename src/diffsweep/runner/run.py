@@ -190,9 +190,8 @@ class Sweep:
         self.listener.note(f"{self.plan.name}: {told}{also}")
         for line in self.store.damage_report("sampled again, damaged"):
             self.listener.note(line)
-        for path, why in self.store.lots.wrong.items():
-            aside = f"diffsweep-results verify {shlex.quote(self.plan.name)} repair=true puts it aside"
-            self.listener.note(f"note: {path}: {why}; its cells count as not stored; {aside}")
+        for line in self.store.lots.report(self.plan.name):
+            self.listener.note(line)
         if missing:
             self._share([*first, *missing])
         elif self.workplace.is_dir():

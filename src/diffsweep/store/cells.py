@@ -65,7 +65,11 @@ class Store:
     def looking_once(self) -> Store:
         """The same store, for a reader that checks each finished cell's files once, and reads its record again only
         where it has changed that itself."""
-        return self if self.seen is not None else replace(self, seen={}, shared=Shared())
+        if self.seen is not None:
+            return self
+        once = replace(self, seen={}, shared=Shared())
+        vars(once)["lots"] = self.lots  # which knows them already, and tells those that cannot be read
+        return once
 
     @cached_property
     def lots(self) -> Lots:
@@ -468,10 +472,10 @@ class Store:
             files.remove(aside)
 
     def _remove_unused(self, paths: Iterable[Path]) -> None:
-        """Remove those of these lots whose cells are all elsewhere."""
+        """Remove those of these lots whose cells are all elsewhere, and whole there."""
         held = self.lots.cells()
         for path in paths:
-            if all(self.folder(cell_id).is_dir() for cell_id in held.get(path, ())):
+            if all(self.folder(cell_id).is_dir() and self.is_complete(cell_id) for cell_id in held.get(path, ())):
                 self.lots.remove(path)
 
     def _noted(self, act: Callable[[str], Record], cell_id: str) -> Record | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -36,7 +37,7 @@ FOLDER = "lots"  # beside `cells`
 CELLS = 1024  # of a lot, at most
 BYTES = 256 << 20  # of a lot's pictures, about, at most
 GROUP_CELLS, GROUP_BYTES = 256, 2 << 20  # of a row group, which is read at once
-NAME = re.compile(r"(\d{6,12})\.parquet")
+NAME = re.compile(r"([0-9]{6}|[1-9][0-9]{6,})\.parquet")  # each number has one name
 TICK = 50_000_000  # ns: more than the grain of a file system's times
 SHIFT = 20  # bits for a row's place
 TIME, NUMBERED = b"diffsweep.time", b"diffsweep.schema"  # in the file's metadata: seconds, and the shape's number
@@ -180,6 +181,11 @@ class Lots:
         path.unlink(missing_ok=True)
         with self._lock:
             self._looked = None
+
+    def report(self, sweep: str) -> list[str]:
+        """The lots that cannot be read, in lines for the user of a sweep."""
+        aside = f"diffsweep-results verify {shlex.quote(sweep)} repair=true puts it aside"
+        return [f"note: {path}: {why}; its cells count as not stored; {aside}" for path, why in self.wrong.items()]
 
     # -- within --------------------------------------------------------------------------------------------------------
     def _put(self, scratch: Path) -> Path:

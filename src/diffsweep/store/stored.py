@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Set
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +57,17 @@ class Stored:
 def names(root: Path) -> list[str]:
     """The sweeps under an `output_dir`."""
     return sorted(file.parent.name for file in (root / "sweeps").glob(f"*/{document.NAME}"))
+
+
+def sharing(root: Path, name: str, ids: Set[str]) -> list[str]:
+    """The other sweeps under an `output_dir` that show some of these cells."""
+    found = []
+    for other in names(root) if ids else ():
+        with suppress(Damaged, BadInput):  # of a later diffsweep's too
+            own = document.read(root / "sweeps" / other)["cells"] if other != name else ()
+            if any(cell["cell_id"] in ids for cell in own):
+                found.append(other)
+    return found
 
 
 def opened(name: str, output_dir: str) -> Stored:
