@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from io import BytesIO
@@ -235,7 +236,7 @@ def test_gc_thins_lots_of_cells_that_no_sweep_names(run: Run, told: Told) -> Non
     assert "2 cells that no sweep names are younger than an hour" in told("gc")[1] and path.exists()
     old = time.time() - 2 * leftover.YOUNG
     os.utime(path, (old, old))
-    assert "lot with cells that no sweep names" in told("gc")[1] and path.exists()
+    assert "lot with cells that nobody needs" in told("gc")[1] and path.exists()
     found = told("gc", "remove=true")
     assert found[0] == 0 and not path.exists(), found
     store = Store(Path("outputs"))
@@ -263,6 +264,33 @@ def test_an_export_is_a_store_like_the_one_that_it_is_of(run: Run, told: Told, f
     assert (len(folders("copy")), len(lots("copy"))) == (len(folders()), len(lots()))
     copied, store = Store(Path("copy")), Store(Path("outputs"))
     assert all(copied.read(cell_id, "image.png") == store.read(cell_id, "image.png") for cell_id in ids())
+
+
+def test_gc_removes_a_lot_whose_cells_a_later_one_holds(run: Run, told: Told) -> None:
+    run(form="lots")
+    first, second = Path("outputs/lots/000001.parquet"), Path("outputs/lots/000002.parquet")
+    shutil.copy(first, second)
+    old = time.time() - 2 * leftover.YOUNG
+    for path in (first, second):
+        os.utime(path, (old, old))
+    assert told("gc", "remove=true")[0] == 0 and not first.exists() and second.exists()
+    assert told("verify", "mine")[0] == 0
+
+
+def test_a_run_that_packs_what_another_sweep_shows_says_so(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run(name="the other")
+    run(form="lots")
+    note = "note: the other shows some of the cells that were moved; diffsweep-results report 'the other' writes its"
+    assert note in capsys.readouterr().err
+    run(form="lots")
+    assert "moved" not in capsys.readouterr().err
+
+
+def test_nothing_is_exported_of_a_sweep_of_which_nothing_is_stored(run: Run, told: Told) -> None:
+    run(cells=1)
+    shutil.rmtree("outputs/cells")
+    with pytest.raises(BadInput, match="none of its cells is stored"):
+        told("export", "mine", "to=there")
 
 
 def test_verify_says_so_where_another_sweep_has_moved_the_cells(run: Run, told: Told) -> None:

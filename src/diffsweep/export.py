@@ -42,6 +42,8 @@ def export(stored: Stored, to: str, form: str) -> int:
         raise BadInput(f"to={to}: a folder is needed, for tar files")
     if suffix and suffix[0].lower() != ".zip":
         raise BadInput(f"to={to}: no {suffix[0]} file is written, only a folder or a .zip file")
+    if not stored.cell_ids:
+        raise BadInput(f"{stored.sweep['name']}: none of its cells is stored; nothing is exported")
     scratch = files.scratch(target)
     left: list[str] = []
     try:

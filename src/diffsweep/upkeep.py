@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence, Set
@@ -14,7 +13,7 @@ from diffsweep.core.text import counted, size, visible
 from diffsweep.store import leftover
 from diffsweep.store.check import ASIDE, Problem, State, problems, put_aside, put_lot_aside
 from diffsweep.store.leftover import KINDS, Leftover, Unsure
-from diffsweep.store.stored import Stored, sharing
+from diffsweep.store.stored import Stored, shown_elsewhere
 
 FEW = 5  # of a kind that are listed
 
@@ -143,9 +142,8 @@ def _moved(stored: Stored, number: int, moving: Set[str], where: str) -> int:
             report = write_all(stored.store, stored.sweep)
         show_failures(report)
         failures = bool(report.failures)
-        for other in sharing(stored.root, stored.sweep["name"], moving):
-            again = f"diffsweep-results report {shlex.quote(other)} writes its files anew"
-            print(visible(f"note: {other} shows some of these cells; {again}"), file=sys.stderr)
+        for note in shown_elsewhere(stored.root, stored.sweep["name"], moving):
+            print(visible(note), file=sys.stderr)
     _list([f"{cell_id}: not in the store" for cell_id in lost], everything=False)
     return 1 if failures or stored.store.damaged or lost else 0
 

@@ -45,6 +45,7 @@ from diffsweep.store.cells import Store
 from diffsweep.store.leftover import unnamed
 from diffsweep.store.lots import CELLS
 from diffsweep.store.schema import CellEntry, Document, RunEntry
+from diffsweep.store.stored import shown_elsewhere
 
 if TYPE_CHECKING:
     from diffsweep.store.schema import Look
@@ -548,8 +549,13 @@ class Sweep:
         """Pack what the sweep's format asks for, and again those that were packed before they were measured."""
         if self.plan.packs and not self.joins:  # each job of one cell would write a lot of its own
             packed = [*done, *self._bases.values()]
-        if self.plan.format != FOLDERS and (number := self.store.pack(packed, shows=True)):
+        if self.plan.format == FOLDERS:
+            return
+        moving = {cell_id for cell_id in packed if not self.store.packed(cell_id)}
+        if number := self.store.pack(packed, shows=True):
             self.listener.note(f"{counted('cell', number)} packed under {self.store.lots.folder}")
+            for note in shown_elsewhere(self.store.root, self.plan.name, moving):
+                self.listener.note(note)
 
 
 @contextmanager

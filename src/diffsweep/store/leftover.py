@@ -33,7 +33,7 @@ UNNAMED = "unnamed"  # the lock's name
 DERIVED = ("results.parquet", "results.csv", "report.html")  # that there was a sweep
 KINDS = {  # one of each, and several
     "cell": ("cell that no sweep names", "cells that no sweep names"),
-    "lot": ("lot with cells that no sweep names", "lots with cells that no sweep names"),
+    "lot": ("lot with cells that nobody needs", "lots with cells that nobody needs"),
     "aside": ("damaged cell that was put aside", "damaged cells that were put aside"),
     "scratch": ("scratch file or folder of a dead process", "scratch files and folders of dead processes"),
     "lock": ("lock of a dead process", "locks of dead processes"),
@@ -76,8 +76,8 @@ def cells(root: Path, now: float | None = None) -> tuple[list[Leftover], int]:
     young = len(unneeded) - len(old)
     for path, ids in held.items():
         number = sum(cell_id not in needed for cell_id in ids)
-        if number and now - _changed(path) > YOUNG:
-            left.append(Leftover("lot", path, _size(path) * number // len(ids)))
+        if (number or not ids) and now - _changed(path) > YOUNG:  # without ids: later lots hold all of its cells
+            left.append(Leftover("lot", path, _size(path) * number // len(ids) if ids else _size(path)))
         else:
             young += number
     return left, young

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Set
+import shlex
+from collections.abc import Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,15 +60,15 @@ def names(root: Path) -> list[str]:
     return sorted(file.parent.name for file in (root / "sweeps").glob(f"*/{document.NAME}"))
 
 
-def sharing(root: Path, name: str, ids: Set[str]) -> list[str]:
-    """The other sweeps under an `output_dir` that show some of these cells."""
-    found = []
+def shown_elsewhere(root: Path, name: str, ids: Set[str]) -> Iterator[str]:
+    """A line for each other sweep under an `output_dir` that shows some of these cells, which were moved: its page and
+    tables lead to where they were."""
     for other in names(root) if ids else ():
         with suppress(Damaged, BadInput):  # of a later diffsweep's too
             own = document.read(root / "sweeps" / other)["cells"] if other != name else ()
             if any(cell["cell_id"] in ids for cell in own):
-                found.append(other)
-    return found
+                again = f"diffsweep-results report {shlex.quote(other)} writes its files anew"
+                yield f"note: {other} shows some of the cells that were moved; {again}"
 
 
 def opened(name: str, output_dir: str) -> Stored:
