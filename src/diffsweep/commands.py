@@ -20,7 +20,7 @@ from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.text import counted, visible
 from diffsweep.export import STORE, WEBDATASET, export
 from diffsweep.paths import shipped
-from diffsweep.store import document
+from diffsweep.store import document, packing
 from diffsweep.store.schema import Document
 from diffsweep.store.stored import Stored, names
 
@@ -220,7 +220,7 @@ def score(stored: Stored, keys: Mapping[str, str]) -> int:
         for name, reason in measured.without.items():
             print(f"{name}: {reason}", file=sys.stderr)
         written = failed.write(stored.folder / ERRORS, measured.document)
-        stored.store.pack(packed, shows=True)
+        packing.pack(stored.store, packed, shows=True)
         code = report(replace(stored, sweep={**measured.document, "name": stored.sweep["name"]}), {})
     for name, reason in failed.items():
         print(visible(f"metric {name} failed: {reason}"), file=sys.stderr)

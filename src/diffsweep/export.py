@@ -19,6 +19,7 @@ from diffsweep.core.files import is_folder
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import counted
 from diffsweep.store.cells import Store
+from diffsweep.store.packing import copy_packed
 from diffsweep.store.pictures import IMAGE
 from diffsweep.store.progress import bar
 from diffsweep.store.schema import CellEntry, Damaged, to_json
@@ -80,7 +81,7 @@ def _as_store(stored: Stored, place: Path, left: list[str]) -> int:
 
     _copy_tree(stored.folder, place / "sweeps" / stored.sweep["name"], ignored)
     packed = [cell_id for cell_id in whole if stored.store.packed(cell_id)]
-    cells = stored.store.copy_lots(packed, Store(place))  # where they stay packed, as the tables say
+    cells = copy_packed(stored.store, packed, Store(place))  # where they stay packed, as the tables say
     others = [cell_id for cell_id in whole if not stored.store.packed(cell_id)]
     with bar("exporting", len(others)) as progress:
         for cell_id in others:

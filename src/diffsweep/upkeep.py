@@ -10,7 +10,7 @@ from pathlib import Path
 from diffsweep.core.locks import Busy, locked
 from diffsweep.core.problems import BadInput
 from diffsweep.core.text import counted, size, visible
-from diffsweep.store import leftover
+from diffsweep.store import leftover, packing
 from diffsweep.store.check import ASIDE, Problem, State, problems, put_aside, put_lot_aside
 from diffsweep.store.leftover import KINDS, Leftover, Unsure
 from diffsweep.store.stored import Stored, shown_elsewhere
@@ -115,7 +115,7 @@ def pack(stored: Stored) -> int:
     is damaged, and stays as it is, or is not in the store."""
     ids, _ = stored.with_bases()
     moving = {cell_id for cell_id in ids if not stored.store.packed(cell_id)}
-    number = stored.store.pack(ids, shows=True)
+    number = packing.pack(stored.store, ids, shows=True)
     return _moved(stored, number, moving, f"packed under {stored.store.lots.folder}")
 
 
@@ -124,7 +124,7 @@ def unpack(stored: Stored) -> int:
     damaged, and stays as it is, or is not in the store."""
     ids, _ = stored.with_bases()
     moving = {cell_id for cell_id in ids if stored.store.packed(cell_id)}
-    number = stored.store.unpack(ids, shows=True)
+    number = packing.unpack(stored.store, ids, shows=True)
     return _moved(stored, number, moving, f"in folders under {stored.root / 'cells'}")
 
 

@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffsweep.core.problems import BadInput
-from diffsweep.store import cells as module
-from diffsweep.store import lots
+from diffsweep.store import lots, packing
 from diffsweep.store.cells import Store
+from diffsweep.store.packing import pack, unpack
 from diffsweep.store.schema import Absent, Damaged
 
 IDS = [f"{number:020x}" for number in range(7)]
@@ -71,7 +71,7 @@ def test_a_packed_cell_reads_as_one_in_a_folder(store: Store) -> None:
         )
         for number, cell_id in enumerate(IDS)
     }
-    assert store.pack(IDS) == 7
+    assert pack(store, IDS) == 7
     assert (folders(store), lot_names(store)) == ([], ["000001.parquet"])
     for reader in (store, Store(store.root), store.looking_once()):
         for number, cell_id in enumerate(IDS):
@@ -90,7 +90,7 @@ def test_a_packed_cell_reads_as_one_in_a_folder(store: Store) -> None:
 
 def test_pandas_reads_a_lot(store: Store) -> None:
     hashes = [store.record(cell_id)["files"] for cell_id in IDS]
-    store.pack(IDS)
+    pack(store, IDS)
     frame = pd.read_parquet(store.lots.folder / "000001.parquet")
     assert list(frame["cell_id"]) == IDS
     assert [hashlib.sha256(data).hexdigest() for data in frame["image"]] == [files["image.png"] for files in hashes]
@@ -103,28 +103,28 @@ def test_unpacked_cells_are_as_they_were(store: Store) -> None:
         return {str(path): path.read_bytes() for path in store.root.glob("cells/*/*/*.png")}
 
     before = files()
-    store.pack(IDS)
-    assert store.unpack(IDS[:3]) == 3
+    pack(store, IDS)
+    assert unpack(store, IDS[:3]) == 3
     assert (folders(store), lot_names(store)) == (IDS[:3], ["000001.parquet"])
-    assert store.unpack(IDS) == 4
+    assert unpack(store, IDS) == 4
     assert (files(), lot_names(store), folders(store)) == (before, [], IDS)
     assert all(Store(store.root).is_complete(cell_id) for cell_id in IDS)
 
 
 def test_a_lot_is_parted_by_cells_and_by_bytes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CELLS", 3)
-    store.pack(IDS)
+    monkeypatch.setattr(packing, "CELLS", 3)
+    pack(store, IDS)
     assert [len(ids) for ids in store.lots.cells().values()] == [3, 3, 1]
-    store.unpack(IDS)
-    monkeypatch.setattr(module, "BYTES", 1)
+    unpack(store, IDS)
+    monkeypatch.setattr(packing, "BYTES", 1)
     monkeypatch.setattr(lots, "GROUP_BYTES", 1)
-    store.pack(IDS[:2])
+    pack(store, IDS[:2])
     assert [len(ids) for ids in store.lots.cells().values()] == [1, 1]
 
 
 def test_rows_are_found_in_each_row_group(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lots, "GROUP_CELLS", 2)
-    store.pack(IDS)
+    pack(store, IDS)
     assert pq.ParquetFile(store.lots.folder / "000001.parquet").num_row_groups == 4
     assert [store.record(cell_id)["nfe"] for cell_id in reversed(IDS)] == [6, 5, 4, 3, 2, 1, 0]
     assert all(store.verify(cell_id) == [] for cell_id in IDS)
@@ -132,24 +132,24 @@ def test_rows_are_found_in_each_row_group(store: Store, monkeypatch: pytest.Monk
 
 def test_a_packed_cell_that_changes_gets_a_folder_and_is_packed_again(store: Store) -> None:
     reader = Store(store.root)
-    store.pack(IDS)
+    pack(store, IDS)
     assert "psnr" not in reader.record(IDS[3])["metrics"]
     store.merge(IDS[3], "metrics", {"psnr": PSNR})
     store.add(IDS[4], {"step_0000_clean": pictures(0)["image"]}, "step", {"trajectory": {"asked": 1, "t": [3]}})
     assert folders(store) == IDS[3:5]
     assert reader.record(IDS[3])["metrics"] == {"psnr": PSNR} and reader.verify(IDS[4]) == []
-    assert store.pack(IDS) == 2
+    assert pack(store, IDS) == 2
     assert (folders(store), lot_names(store)) == ([], ["000001.parquet", "000002.parquet"])
     assert reader.record(IDS[3])["metrics"] == {"psnr": PSNR}
     assert "step_0000_clean.png" in reader.record(IDS[4])["files"]
     for cell_id in IDS:
         store.merge(cell_id, "metrics", {"ssim": PSNR})
-    assert store.pack(IDS) == 7 and lot_names(store) == ["000003.parquet"]  # the others hold nothing any more
+    assert pack(store, IDS) == 7 and lot_names(store) == ["000003.parquet"]  # the others hold nothing any more
     assert reader.record(IDS[3])["metrics"] == {"psnr": PSNR, "ssim": PSNR}
 
 
 def test_a_stored_cell_stays_where_it_is_packed(store: Store) -> None:
-    store.pack(IDS)
+    pack(store, IDS)
     store.save(IDS[0], pictures(5), {"nfe": 100})
     assert folders(store) == [] and store.record(IDS[0])["nfe"] == 0
 
@@ -163,14 +163,20 @@ def test_what_changes_while_it_is_packed_is_not_lost(store: Store, monkeypatch: 
         return written
 
     monkeypatch.setattr(lots.Lots, "write", slowly)
-    store.pack(IDS)
+    pack(store, IDS)
     assert folders(store) == [IDS[2]] and store.record(IDS[2])["metrics"] == {"psnr": PSNR}
     monkeypatch.setattr(lots.Lots, "write", write)
-    assert store.pack(IDS) == 1
+    assert pack(store, IDS) == 1
     assert folders(store) == [] and Store(store.root).record(IDS[2])["metrics"] == {"psnr": PSNR}
 
 
-STOPS = [(os, "link"), (os, "utime"), (Store, "_let_go"), (Store, "_remove_unused"), (pq.ParquetWriter, "write_table")]
+STOPS = [
+    (os, "link"),
+    (os, "utime"),
+    (packing, "_let_go"),
+    (packing, "_remove_unused"),
+    (pq.ParquetWriter, "write_table"),
+]
 
 
 @pytest.mark.parametrize(("owner", "name"), STOPS, ids=[name for _, name in STOPS])
@@ -191,18 +197,18 @@ def test_a_packer_that_is_stopped_loses_nothing(
         patched.setattr(owner, name, stops)
         for few in ([IDS[0]], IDS[1:3], IDS):  # so that each is reached more than once
             with suppress(KeyboardInterrupt):
-                store.pack(few)
+                pack(store, few)
         assert left[0] < 0
     after = Store(store.root)
     assert {cell_id: after.read(cell_id, "image.png") for cell_id in IDS} == contents
-    after.pack(IDS)
+    pack(after, IDS)
     assert {cell_id: after.read(cell_id, "image.png") for cell_id in IDS} == contents
     assert folders(after) == [] and not list(after.lots.folder.glob(".*"))
 
 
 def test_a_flipped_byte_damages_that_cell_alone(store: Store) -> None:
     content = store.read(IDS[2], "image.png")
-    store.pack(IDS)
+    pack(store, IDS)
     flip(lot := store.lots.folder / "000001.parquet", content)
     fresh = Store(store.root)
     assert [fresh.is_complete(cell_id) for cell_id in IDS] == [number != 2 for number in range(7)]
@@ -210,7 +216,7 @@ def test_a_flipped_byte_damages_that_cell_alone(store: Store) -> None:
 
 
 def test_a_flipped_byte_of_a_record_damages_that_cell_alone(store: Store) -> None:
-    store.pack(IDS)
+    pack(store, IDS)
     path = store.lots.folder / "000001.parquet"
     flip(path, f'"cell_id": "{IDS[2]}"'.encode())
     fresh = Store(store.root)
@@ -220,7 +226,7 @@ def test_a_flipped_byte_of_a_record_damages_that_cell_alone(store: Store) -> Non
 
 def test_a_picture_that_is_another_damages_that_cell_alone(store: Store) -> None:
     """A lot that some other writer made, with right checksums."""
-    store.pack(IDS)
+    pack(store, IDS)
     path = store.lots.folder / "000001.parquet"
     table = pq.read_table(path)
     images = table["image"].to_pylist()
@@ -234,15 +240,15 @@ def test_a_picture_that_is_another_damages_that_cell_alone(store: Store) -> None
     fresh = Store(store.root)
     assert [fresh.is_complete(cell_id) for cell_id in IDS] == [number != 2 for number in range(7)]
     assert "differs from its recorded hash" in str(fresh.damaged[IDS[2]])
-    assert fresh.pack(IDS) == 6 and lot_names(store) == ["000001.parquet", "000002.parquet"]
+    assert pack(fresh, IDS) == 6 and lot_names(store) == ["000001.parquet", "000002.parquet"]
     fresh.save(IDS[2], pictures(2), {"nfe": 2})  # sampled again
-    assert fresh.is_complete(IDS[2]) and fresh.pack(IDS) == 1
+    assert fresh.is_complete(IDS[2]) and pack(fresh, IDS) == 1
     assert all(Store(store.root).verify(cell_id) == [] for cell_id in IDS) and "000001.parquet" not in lot_names(store)
 
 
 def test_damage_that_keeps_the_time_is_found_by_whoever_reads_and_remembered(store: Store) -> None:
     content = store.read(IDS[2], "image.png")
-    store.pack(IDS)
+    pack(store, IDS)
     flip(store.lots.folder / "000001.parquet", content, restore=True)
     assert store.is_complete(IDS[2])  # by its time
     fresh = Store(store.root)
@@ -252,7 +258,7 @@ def test_damage_that_keeps_the_time_is_found_by_whoever_reads_and_remembered(sto
 
 
 def test_a_copied_lot_is_compared_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.pack(IDS)
+    pack(store, IDS)
     os.utime(path := store.lots.folder / "000001.parquet")
     fresh, read = Store(store.root), []
     real = Store._read
@@ -266,8 +272,8 @@ def test_a_copied_lot_is_compared_once(store: Store, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("kind", ["truncated", "empty", "text", "foreign", "pipe", "folder"])
 def test_a_lot_that_cannot_be_read_is_told_and_holds_nothing(store: Store, kind: str) -> None:
-    store.pack(IDS[:3])
-    store.pack(IDS[3:])
+    pack(store, IDS[:3])
+    pack(store, IDS[3:])
     path = store.lots.folder / "000001.parquet"
     data = path.read_bytes()
     path.unlink()
@@ -283,14 +289,14 @@ def test_a_lot_that_cannot_be_read_is_told_and_holds_nothing(store: Store, kind:
     assert [fresh.is_complete(cell_id) for cell_id in IDS] == [False] * 3 + [True] * 4
     assert list(fresh.lots.wrong) == [path]
     fresh.save(IDS[0], pictures(0), {})
-    assert fresh.pack(IDS) == 1 and lot_names(store) == ["000001.parquet", "000002.parquet", "000003.parquet"]
+    assert pack(fresh, IDS) == 1 and lot_names(store) == ["000001.parquet", "000002.parquet", "000003.parquet"]
 
 
 def test_a_number_has_one_name_and_no_greatest_one(store: Store) -> None:
-    store.pack(IDS[:3])
+    pack(store, IDS[:3])
     folder = store.lots.folder
     (folder / "000001.parquet").rename(folder / "999999999999.parquet")
-    assert store.pack(IDS[3:]) == 4 and lot_names(store) == ["1000000000000.parquet", "999999999999.parquet"]
+    assert pack(store, IDS[3:]) == 4 and lot_names(store) == ["1000000000000.parquet", "999999999999.parquet"]
     assert all(Store(store.root).verify(cell_id) == [] for cell_id in IDS)
     (folder / "1000000000000.parquet").rename(folder / "0999999999999.parquet")  # no name of ours, in the way of none
     assert [Store(store.root).is_complete(cell_id) for cell_id in IDS] == [True] * 3 + [False] * 4
@@ -298,7 +304,7 @@ def test_a_number_has_one_name_and_no_greatest_one(store: Store) -> None:
 
 @pytest.mark.parametrize("move", [Store.pack, Store.unpack])
 def test_a_lot_stays_that_holds_what_is_damaged_in_its_folder(store: Store, move: Callable[..., int]) -> None:
-    store.pack(IDS)
+    pack(store, IDS)
     changed = IDS if move is Store.pack else IDS[:1]
     for cell_id in changed:
         store.merge(cell_id, "metrics", {"psnr": PSNR})
@@ -309,7 +315,7 @@ def test_a_lot_stays_that_holds_what_is_damaged_in_its_folder(store: Store, move
 
 
 def test_a_later_diffsweeps_lot_is_refused(store: Store) -> None:
-    store.pack(IDS)
+    pack(store, IDS)
     path = store.lots.folder / "000001.parquet"
     table = pq.read_table(path)
     pq.write_table(table.replace_schema_metadata({**table.schema.metadata, lots.NUMBERED: b"2"}), path)
@@ -318,7 +324,7 @@ def test_a_later_diffsweeps_lot_is_refused(store: Store) -> None:
 
 
 def test_a_record_of_another_cell_is_damage(store: Store) -> None:
-    store.pack(IDS)
+    pack(store, IDS)
     path = store.lots.folder / "000001.parquet"
     table = pq.read_table(path)
     ids = pa.array([*reversed(IDS)])
@@ -332,13 +338,13 @@ def test_a_disk_without_hard_links_will_do(store: Store, monkeypatch: pytest.Mon
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(os, "link", none)
-    assert store.pack(IDS[:3]) == 3 and store.pack(IDS) == 4
+    assert pack(store, IDS[:3]) == 3 and pack(store, IDS) == 4
     assert lot_names(store) == ["000001.parquet", "000002.parquet"]
     assert all(Store(store.root).verify(cell_id) == [] for cell_id in IDS)
 
 
 def _packs(root: Path) -> None:
-    Store(root).pack(IDS)
+    pack(Store(root), IDS)
 
 
 def _merges(root: Path) -> None:
@@ -348,7 +354,7 @@ def _merges(root: Path) -> None:
 
 
 def _unpacks(root: Path) -> None:
-    Store(root).unpack(IDS)
+    unpack(Store(root), IDS)
 
 
 def test_processes_that_pack_unpack_and_amend_at_once_lose_nothing(store: Store) -> None:
@@ -364,16 +370,16 @@ def test_processes_that_pack_unpack_and_amend_at_once_lose_nothing(store: Store)
     for process in started:
         process.join()
         assert process.exitcode == 0
-    store.pack(IDS)
+    pack(store, IDS)
     for cell_id in IDS:
         assert len(store.record(cell_id)["metrics"]) == 6 and store.verify(cell_id) == []
 
 
 def _to_and_fro(root: Path) -> None:
     while True:
-        Store(root).pack(IDS)
+        pack(Store(root), IDS)
         Store(root).merge(IDS[0], "metrics", {"psnr": PSNR})
-        Store(root).unpack(IDS[:4])
+        unpack(Store(root), IDS[:4])
 
 
 def test_a_packer_that_is_killed_at_any_moment_loses_nothing(store: Store) -> None:
@@ -388,13 +394,13 @@ def test_a_packer_that_is_killed_at_any_moment_loses_nothing(store: Store) -> No
         fresh = Store(store.root)
         assert {cell_id: fresh.read(cell_id, "image.png") for cell_id in IDS} == contents and not fresh.damaged
         assert all(fresh.is_complete(cell_id) for cell_id in IDS) and not fresh.lots.wrong
-    fresh.pack(IDS)
+    pack(fresh, IDS)
     fresh.tidy(IDS)
     assert folders(store) == [] and not list(store.root.glob("**/.*"))
 
 
 def test_threads_read_one_store(store: Store) -> None:
-    store.pack(IDS)
+    pack(store, IDS)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda number: store.read(IDS[number % 7], "image.png"), range(200)))
     assert found == [store.read(IDS[number % 7], "image.png") for number in range(200)]

@@ -44,6 +44,7 @@ from diffsweep.store import document
 from diffsweep.store.cells import Store
 from diffsweep.store.leftover import unnamed
 from diffsweep.store.lots import CELLS
+from diffsweep.store.packing import pack
 from diffsweep.store.schema import CellEntry, Document, RunEntry
 from diffsweep.store.stored import shown_elsewhere
 
@@ -433,7 +434,7 @@ class Sweep:
         """Pack what this worker has sampled, as soon as it fills a lot."""
         self.unpacked += [cell_id for cell_id in cell_ids if self.shared and cell_id in self.shared.ended]
         if len(self.unpacked) >= CELLS:
-            self.store.pack(self.unpacked)
+            pack(self.store, self.unpacked)
             self.unpacked.clear()
 
     def _measure_own(self, shared: Shared, device: str) -> None:
@@ -552,7 +553,7 @@ class Sweep:
         if self.plan.format == FOLDERS:
             return
         moving = {cell_id for cell_id in packed if not self.store.packed(cell_id)}
-        if number := self.store.pack(packed, shows=True):
+        if number := pack(self.store, packed, shows=True):
             self.listener.note(f"{counted('cell', number)} packed under {self.store.lots.folder}")
             for note in shown_elsewhere(self.store.root, self.plan.name, moving):
                 self.listener.note(note)

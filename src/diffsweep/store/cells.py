@@ -8,7 +8,7 @@ A stored cell may be damaged later. It counts as finished while each of its file
 the PNG that was written; a file whose time differs is read and compared with its hash. Whoever reads a picture compares
 it, and marks a damaged one by its time. So the next run samples again what anybody found damaged.
 
-`pack` moves cells into lots (`lots.py`), where their folders would be too many files; every method reads a cell
+`packing.py` moves cells into lots (`lots.py`), where their folders would be too many files; every method reads a cell
 wherever it is. Whoever changes a packed cell gives it a folder again first.
 """
 
@@ -17,8 +17,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -35,15 +34,13 @@ from diffsweep.core import files, locks
 from diffsweep.core.files import write_atomic
 from diffsweep.core.locks import locked
 from diffsweep.core.text import counted
-from diffsweep.store.lots import BYTES, CELLS, FOLDER, Lots, Row
+from diffsweep.store.lots import FOLDER, Lots
 from diffsweep.store.pictures import IMAGE, STEP
-from diffsweep.store.progress import bar
 from diffsweep.store.schema import Absent, Damaged, Record, Shared, dump, load, loaded
 
 BEGINS, ENDS = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"  # as every PNG does
 MEND = "The sweep's command, run again, samples damaged cells again."
 FEW = 5  # of damaged cells are named
-PACK = "pack"  # the lock of whoever writes lots
 NOTHING = {"config": {}, "metrics": {}, "facts": {}, "nfe": 0, "seconds": 0.0}  # of what a writer says nothing
 T = TypeVar("T")
 
@@ -144,8 +141,12 @@ class Store:
         try:
             return self._current(cell_id, lambda record: self._read(name, record))
         except Damaged as error:
-            self._note(cell_id, error)
+            self.note(cell_id, error)
             raise
+
+    def contents(self, record: Record) -> dict[str, bytes]:
+        """All files of a cell, each compared with its hash; Damaged."""
+        return {name: self.read(record["cell_id"], name) for name in record["files"]}
 
     def size(self, cell_id: str, name: str = IMAGE) -> tuple[int, int]:
         """Width and height of a stored picture, as its first bytes have it; Damaged."""
@@ -213,7 +214,7 @@ class Store:
         """
         place = self.folder(cell_id)
         with locked(place.parent, name=cell_id):
-            self._unpack(cell_id)
+            self.give_folder(cell_id)
             record = self.record(cell_id)
             own = {f"{name}.png": _png(pixels) for name, pixels in pictures.items()}
             new = {name: data for name, data in own.items() if name not in record["files"]}
@@ -233,61 +234,9 @@ class Store:
     def merge(self, cell_id: str, entry: str, new: Mapping[str, Any]) -> None:
         """Merge `new` into one entry of a record, beside what other processes write there."""
         with locked(self.folder(cell_id).parent, name=cell_id):
-            self._unpack(cell_id)
+            self.give_folder(cell_id)
             before: Mapping[str, Any] = self.record(cell_id)
             self._amend(cell_id, {entry: {**before.get(entry, {}), **new}})
-
-    def pack(self, cell_ids: Iterable[str], shows: bool = False) -> int:
-        """Move these cells into lots; a damaged one stays as it is. How many were moved. shows: a progress bar."""
-        ids, moved = [cell_id for cell_id in dict.fromkeys(cell_ids) if not self._lies_well(cell_id)], 0
-        if not ids:
-            return 0
-        with locked(self.lots.folder, name=PACK), bar("packing", len(ids), shows) as progress:
-            files.tidy(self.lots.folder)
-            for few in self._by_size(ids):
-                before = {lot for cell_id in few if (lot := self.lots.of(cell_id))}
-                packed = dict[str, Record]()
-                self.lots.write(self._rows(few, packed))
-                for cell_id, record in packed.items():
-                    self._let_go(cell_id, record)
-                    progress.update()
-                self._remove_unused(before)
-                moved += len(packed)
-        return moved
-
-    def unpack(self, cell_ids: Iterable[str], shows: bool = False) -> int:
-        """Give packed cells their folders again; one that is damaged stays packed. How many were moved. shows: a
-        progress bar."""
-        ids = [cell_id for cell_id in dict.fromkeys(cell_ids) if self.packed(cell_id)]
-        before, moved = set[Path](), 0
-        if not ids:
-            return 0
-        with locked(self.lots.folder, name=PACK), bar("unpacking", len(ids), shows) as progress:
-            for cell_id in ids:
-                if lot := self.packed(cell_id):
-                    try:
-                        with locked(self.folder(cell_id).parent, name=cell_id):
-                            self._unpack(cell_id)
-                    except Damaged as error:
-                        self._note(cell_id, error)
-                        continue
-                    before.add(lot)
-                    moved += 1
-                    progress.update()
-            self._remove_unused(before)
-        return moved
-
-    def thin(self, lot: Path, needed: AbstractSet[str]) -> bool:
-        """Write a lot anew with its needed cells alone; whether it could be: not where one of them is damaged."""
-        with locked(self.lots.folder, name=PACK):
-            ids = [cell_id for cell_id in self.lots.cells().get(lot, ()) if cell_id in needed]
-            packed = dict[str, Record]()
-            written = self.lots.write(self._rows(ids, packed))
-            if whole := len(packed) == len(ids):
-                self.lots.remove(lot)
-            elif written:
-                self.lots.remove(written)
-        return whole
 
     def verify(self, cell_id: str) -> list[str]:
         """What is wrong with a cell's files, all of them read: nothing when every hash in its record agrees."""
@@ -310,18 +259,27 @@ class Store:
     def copy(self, cell_id: str, to: Store) -> None:
         """A cell into another store, each file compared with its hash; Damaged."""
         record, folder = self.record(cell_id), to.folder(cell_id)
-        contents = self._contents(record)
+        contents = self.contents(record)
         folder.mkdir(parents=True)
         for name, data in contents.items():
             (folder / name).write_bytes(data)
         (folder / "record.json").write_bytes(dump({**record, **_described(folder, contents)}, Record))
 
-    def copy_lots(self, cell_ids: Iterable[str], to: Store) -> int:
-        """Cells into lots of another store, each file compared with its hash; damaged ones stay behind. How many."""
-        packed = dict[str, Record]()
-        for few in self._by_size(cell_ids):
-            to.lots.write(self._rows(few, packed))
-        return len(packed)
+    def give_folder(self, cell_id: str) -> None:
+        """Give a packed cell its folder again, while no other process changes it; Damaged."""
+        if self.packed(cell_id):
+            record, scratch = self.record(cell_id), files.scratch(self.folder(cell_id))
+            try:
+                _fill(scratch, self.contents(record), record)
+                _moved(scratch, self.folder(cell_id))
+            finally:
+                files.remove(scratch)
+            self._forget(cell_id)
+
+    def note(self, cell_id: str, error: Damaged) -> None:
+        self._forget(cell_id)
+        if not isinstance(error, Absent):
+            self.damaged[cell_id] = error
 
     def wrong(self, cell_id: str) -> str | None:
         """The damage found in a cell, in a word or two."""
@@ -415,80 +373,12 @@ class Store:
             raise Damaged(path, "differs from its recorded hash")
         return data
 
-    def _contents(self, record: Record) -> dict[str, bytes]:
-        """All files of a cell, each compared with its hash; Damaged."""
-        return {name: self.read(record["cell_id"], name) for name in record["files"]}
-
-    def _unpack(self, cell_id: str) -> None:
-        """Give a packed cell its folder again, while no other process changes it; Damaged."""
-        if self.packed(cell_id):
-            record, scratch = self.record(cell_id), files.scratch(self.folder(cell_id))
-            try:
-                _fill(scratch, self._contents(record), record)
-                _moved(scratch, self.folder(cell_id))
-            finally:
-                files.remove(scratch)
-            self._forget(cell_id)
-
-    def _by_size(self, cell_ids: Iterable[str]) -> Iterator[list[str]]:
-        """Cells that are whole, in parts that each make a lot."""
-        few, size = list[str](), 0
-        for cell_id in dict.fromkeys(cell_ids):
-            if (record := self.finished(cell_id)) is None:
-                continue
-            few.append(cell_id)
-            size += sum(length for length, _ in record.get("stats", {}).values())
-            if len(few) == CELLS or size >= BYTES:
-                yield few
-                few, size = [], 0
-        if few:
-            yield few
-
-    def _lies_well(self, cell_id: str) -> bool:
-        """Whether a cell is in a lot that was neither changed nor copied since it was written."""
-        return self.packed(cell_id) is not None and self.lots.trusted(cell_id)
-
-    def _rows(self, cell_ids: Iterable[str], packed: dict[str, Record]) -> Iterator[Row]:
-        """Cells as rows of a lot. packed: is given their records."""
-        for cell_id in cell_ids:
-            try:
-                record = self.record(cell_id)
-                contents = self._contents(record)
-            except Damaged as error:
-                self._note(cell_id, error)
-                continue
-            packed[cell_id] = record
-            sizes = {name: [len(data), 0] for name, data in contents.items()}
-            yield cell_id, dump({"stats": sizes, **record}, Record), contents
-
-    def _let_go(self, cell_id: str, packed: Record) -> None:
-        """Remove a cell's folder, whose lot is there, unless it was changed meanwhile."""
-        place = self.folder(cell_id)
-        with locked(place.parent, name=cell_id):
-            aside = files.scratch(place)
-            with suppress(FileNotFoundError):
-                if place.is_dir() and load(place / "record.json", Record) == packed:
-                    os.rename(place, aside)
-            files.remove(aside)
-
-    def _remove_unused(self, paths: Iterable[Path]) -> None:
-        """Remove those of these lots whose cells are all elsewhere, and whole there."""
-        held = self.lots.cells()
-        for path in paths:
-            if all(self.folder(cell_id).is_dir() and self.is_complete(cell_id) for cell_id in held.get(path, ())):
-                self.lots.remove(path)
-
     def _noted(self, act: Callable[[str], Record], cell_id: str) -> Record | None:
         try:
             return act(cell_id)
         except Damaged as error:
-            self._note(cell_id, error)
+            self.note(cell_id, error)
             return None
-
-    def _note(self, cell_id: str, error: Damaged) -> None:
-        self._forget(cell_id)
-        if not isinstance(error, Absent):
-            self.damaged[cell_id] = error
 
 
 def steps(record: Record) -> dict[str, float]:

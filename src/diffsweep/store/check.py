@@ -15,7 +15,8 @@ from pathlib import Path
 
 from diffsweep.core.locks import locked
 from diffsweep.core.problems import BadInput
-from diffsweep.store.cells import PACK, Store
+from diffsweep.store.cells import Store
+from diffsweep.store.packing import PACK
 from diffsweep.store.schema import Absent, Damaged
 
 ASIDE = "damaged"  # the folder beside those of the cells

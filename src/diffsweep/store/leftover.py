@@ -25,6 +25,7 @@ from diffsweep.store import document
 from diffsweep.store.cells import Store
 from diffsweep.store.check import ASIDE
 from diffsweep.store.lots import FOLDER, NAME
+from diffsweep.store.packing import thin
 from diffsweep.store.schema import Damaged
 
 YOUNG, DAY = 3600.0, 24 * 3600.0  # seconds: a cell that a run may still need; a worker that may still live
@@ -114,7 +115,7 @@ def remove_cells(root: Path) -> list[Leftover]:
     with locks.locked(root / "cells", patience=0, name=UNNAMED):
         left, _ = cells(root)
         needed = _needed(root)
-        lots = [one for one in left if one.kind == "lot" and Store(root).thin(one.path, needed)]
+        lots = [one for one in left if one.kind == "lot" and thin(Store(root), one.path, needed)]
         away = [(one, place) for one in left if one.kind == "cell" and (place := _taken_away(one.path))]
     for _, place in away:
         files.remove(place)
