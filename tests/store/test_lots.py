@@ -302,10 +302,10 @@ def test_a_number_has_one_name_and_no_greatest_one(store: Store) -> None:
     assert [Store(store.root).is_complete(cell_id) for cell_id in IDS] == [True] * 3 + [False] * 4
 
 
-@pytest.mark.parametrize("move", [Store.pack, Store.unpack])
+@pytest.mark.parametrize("move", [pack, unpack])
 def test_a_lot_stays_that_holds_what_is_damaged_in_its_folder(store: Store, move: Callable[..., int]) -> None:
     pack(store, IDS)
-    changed = IDS if move is Store.pack else IDS[:1]
+    changed = IDS if move is pack else IDS[:1]
     for cell_id in changed:
         store.merge(cell_id, "metrics", {"psnr": PSNR})
     os.truncate(store.file(IDS[0]), 20)
