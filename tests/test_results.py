@@ -373,7 +373,7 @@ def test_what_is_counted_is_singular_or_plural(
     none = f"0 of {cells} measured; {number} had these numbers already, or could not be measured"
     assert none in told("score", "few", "metric=psnr")
     assert told("verify", "few") == f"{cells}, every file as recorded\n"
-    assert told("export", "few", "to=e") == f"e: {cells}\n"
+    assert told("export", "few", "to=e") == f"e: {cells} as a store\n"
     page = Path("outputs/sweeps/few/report.html").read_text()
     assert f"{number} of {cells} done" in page
     for file in [*Path("outputs/cells").rglob("image.png")]:

@@ -218,7 +218,7 @@ def test_an_export_names_the_first_picture_that_it_lacks(
     assert results.main() == 1
     heard = capsys.readouterr()
     assert heard.err == f"left out: {base}: not in the store; its picture is what {cell_id} was enlarged from\n"
-    assert heard.out == "elsewhere: 3 cells\n"
+    assert heard.out == "elsewhere: 3 cells as a store\n"
 
 
 def test_an_export_and_verify_take_the_first_pictures_along(
