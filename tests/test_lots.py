@@ -39,13 +39,9 @@ def run(tmp_path: Path, config: Callable[..., Any], monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
 
     def run(name: str = "mine", form: str = "auto", cells: int = 4, listener: Any = None, **changes: Any) -> Outcome:
-        changes = {
-            "model__size": 8,
-            "scheduler__steps": 2,
-            "metric__names": ("psnr",),
-            "output_dir": "outputs",
-        } | changes
-        changes = {"technique": "inpaint", "store__format": form, **changes}
+        size = {} if "model" in changes else {"model__size": 8}
+        usual = {"technique": "inpaint", "scheduler__steps": 2, "metric__names": ("psnr",), "output_dir": "outputs"}
+        changes = {**usual, **size, "store__format": form, **changes}
         raw = [(config(**changes, seed=seed), {"seed": seed}) for seed in range(cells)]
         return run_sweep(raw, name, COMMAND, **({"listener": listener} if listener else {}))
 
@@ -264,6 +260,23 @@ def test_an_export_is_a_store_like_the_one_that_it_is_of(run: Run, told: Told, f
     assert (len(folders("copy")), len(lots("copy"))) == (len(folders()), len(lots()))
     copied, store = Store(Path("copy")), Store(Path("outputs"))
     assert all(copied.read(cell_id, "image.png") == store.read(cell_id, "image.png") for cell_id in ids())
+
+
+@pytest.mark.slow
+def test_a_second_stage_begins_from_a_packed_first(run: Run, told: Told) -> None:
+    names = {"model": "tiny", "upscale": "tiny", "upscale__scheduler__steps": 1, "scheduler__steps": 1, "cells": 1}
+    names |= {"technique": "text_to_image", "metric__names": (), "form": "lots"}
+    outcome = run(**names)
+    store = Store(Path("outputs"))
+    base = store.record(outcome.ids[0])["facts"]["base"]
+    assert folders() == [] and store.packed(base)
+    right = store.read(base, "image.png")
+    again = run(name="other", **{**names, "upscale__scheduler__steps": 2})
+    document = json.loads((again.folder / "sweep.json").read_bytes())
+    assert [one["cells"] for one in document["runs"]] == [1] and folders() == []  # the first stage is not sampled again
+    assert store.record(again.ids[0])["facts"]["base"] == base and store.read(base, "image.png") == right
+    assert told("verify", "other")[0] == told("verify", "mine")[0] == 0
+    assert told("unpack", "other")[0] == 0 and sorted(folders()) == sorted([base, again.ids[0]])
 
 
 def test_gc_removes_a_lot_whose_cells_a_later_one_holds(run: Run, told: Told) -> None:
