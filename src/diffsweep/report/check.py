@@ -13,9 +13,11 @@ import pandas as pd
 from diffsweep.core import files
 from diffsweep.report.comparison import overview
 from diffsweep.report.drawn import whole
+from diffsweep.report.embed import of_lots
 from diffsweep.report.frame import results
+from diffsweep.report.page import page
 from diffsweep.report.table import summarise
-from diffsweep.report.write import STANDALONE, own_page, tables
+from diffsweep.report.write import STANDALONE, tables
 from diffsweep.store.cells import Store
 from diffsweep.store.schema import Document
 
@@ -35,7 +37,7 @@ def wrong_files(store: Store, sweep: Document) -> dict[str, str]:
     table = summarise(frame)
     found = {name: _compared(folder / name, content) for name, content in tables(sweep, frame, table).items()}
     sheets = _sheets(folder / PAGE)
-    text = own_page(store, sweep, frame, table, overview(frame), sheets)
+    text = page(store, sweep, frame, table, overview(frame), sheets, of_lots(store, sweep))
     found[PAGE] = _compared(folder / PAGE, text.encode())
     if found[PAGE] is None:  # else what it names says nothing
         drawings = [*sheets, *(f"{name[:-4]}.pdf" for name in sheets if name.startswith("figures/"))]

@@ -63,6 +63,12 @@ def embedded(store: Store, sweep: Document, folder: Path, sheets: Sequence[str],
     )
 
 
+def of_lots(store: Store, sweep: Document) -> Embedded | None:
+    """The cells' pictures, for the page in the sweep's folder, where some are in lots, to which no page can lead."""
+    packed = any(store.packed(sweep["cells"][place]["cell_id"]) for place in sample(sweep))
+    return embedded(store, sweep, store.root, ()) if packed else None
+
+
 class _Here:
     """Contents by their hashes, as many as find room, each as one picture calls it."""
 

@@ -17,14 +17,13 @@ from diffsweep.core.problems import BadInput
 from diffsweep.metric.batch import GAVE
 from diffsweep.report import fonts
 from diffsweep.report.comparison import Comparison, overview
-from diffsweep.report.embed import embedded
+from diffsweep.report.embed import embedded, of_lots
 from diffsweep.report.figure import USES, write_figures
 from diffsweep.report.figure.trajectory import write_trajectory
 from diffsweep.report.frame import results
 from diffsweep.report.grid import SHEET, InTheWay, write_grid
 from diffsweep.report.latex import to_latex
 from diffsweep.report.page import page
-from diffsweep.report.sample import sample
 from diffsweep.report.selection import measured
 from diffsweep.report.table import Table, summarise
 from diffsweep.report.tabular import to_csv, to_markdown
@@ -70,7 +69,7 @@ def write_all(store: Store, sweep: Document, standalone: bool = False) -> Report
     notes = filter(None, [*_no_numbers(frame), *drawn.notes, fonts.lacking(str(word) for word in words)])
     traceback = drawn.failures.write(folder / ERRORS, sweep)
     report = Report(frame, table, comparisons, folder, files, tuple(notes), drawn.failures, traceback)
-    text = own_page(store, sweep, frame, table, comparisons, _images(report))
+    text = page(store, sweep, frame, table, comparisons, _images(report), of_lots(store, sweep))
     write_atomic(folder / "report.html", text.encode())
     if standalone or (folder / STANDALONE).exists():
         write_atomic(folder / STANDALONE, standalone_page(store, sweep, report).encode())
@@ -161,22 +160,6 @@ def write_chosen(
     if "cell" in request:
         return write_trajectory(folder, store, sweep, request["cell"])
     return write_figures(folder, sweep, frame, None, **request)
-
-
-def own_page(
-    store: Store,
-    sweep: Document,
-    frame: pd.DataFrame,
-    table: Table,
-    comparisons: Sequence[Comparison],
-    images: Sequence[str],
-) -> str:
-    """The page in the sweep's folder. images: contact sheets and figures, named from there, where the cells' pictures
-    are found as well; but for those in lots, which the page holds."""
-    packed = any(store.packed(sweep["cells"][place]["cell_id"]) for place in sample(sweep))
-    folder = store.root / "sweeps" / sweep["name"]
-    pictures = embedded(store, sweep, folder, ()) if packed else None
-    return page(store, sweep, frame, table, comparisons, images, pictures)
 
 
 def standalone_page(store: Store, sweep: Document, report: Report) -> str:
