@@ -90,7 +90,7 @@ def looped(model: Any) -> Callable[[], float]:
     import torch
     from diffusers import IFPipeline
 
-    pipe = IFPipeline.from_pretrained(model.source.root, unet=model.unet, dtype=torch.float32)
+    pipe = IFPipeline.from_pretrained(model.source.root, unet=model.network, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     with torch.inference_mode():
         embeds, negative = pipe.encode_prompt(PROMPT, clean_caption=False)
@@ -222,7 +222,7 @@ def bench_overhead(args: argparse.Namespace) -> str:
         def arm() -> float:
             began = time.perf_counter()
             for _ in range(calls):
-                model.unet(x, t, encoder_hidden_states=embeddings, return_dict=False)
+                model.network(x, t, encoder_hidden_states=embeddings, return_dict=False)
             seconds = time.perf_counter() - began
             times.setdefault(rows, []).append(seconds * run.model_rows / (calls * rows))
             return times[rows][-1]

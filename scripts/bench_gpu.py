@@ -141,7 +141,7 @@ def engine(model: Any, own: list[Cell], rows: int, device: str) -> dict[int, Any
 def pipeline(model: Any, steps: int) -> Callable[[int], None]:
     from diffusers import IFPipeline
 
-    pipe = IFPipeline.from_pretrained(model.source.root, unet=model.unet, text_encoder=None, dtype=torch.bfloat16)
+    pipe = IFPipeline.from_pretrained(model.source.root, unet=model.network, text_encoder=None, dtype=torch.bfloat16)
     pipe.set_progress_bar_config(disable=True)
     told = [model.embeddings[p][None].to(model.device, torch.bfloat16) for p in (PROMPT, "")]
 
@@ -186,9 +186,9 @@ def measured(size: str, args: argparse.Namespace, folder: Path) -> str:
     device, steps = args.device, args.steps
     model = model_of(checkpoint(size, args.shrink, device, folder), device, "bfloat16")
     compiled = copy.copy(model)
-    compiled.unet = torch.compile(model.unet, dynamic=False)
+    compiled.network = torch.compile(model.network, dynamic=False)
     loop = pipeline(model, steps)
-    parameters = sum(p.numel() for p in model.unet.parameters()) / 1e9
+    parameters = sum(p.numel() for p in model.network.parameters()) / 1e9
     lines = [f"## {size.upper()}: {parameters:.3f} billion parameters\n"]
     columns = ["cells", "rows a call", "loop, pictures/s", "engine", "compiled", "engine over loop"]
     columns += ["compiled over loop", "peak GB"]

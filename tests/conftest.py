@@ -220,13 +220,14 @@ def sampled() -> Callable[..., list[Any]]:
     from dataclasses import replace
 
     from diffsweep.engine import Engine
+    from diffsweep.runner.decoding import with_decoders
     from diffsweep.runner.ingredients import work
 
     def run(cells: list[Any], model: Any, rows: int = 8, errors: bool = False) -> list[Any]:
-        engine = Engine({"base": model}, rows)
+        engine = Engine(*with_decoders({"base": model}, {"base": rows}))
         engine.encode(prompt for cell in cells for prompt in cell.prompts)
         model.ready()
-        finished = list(engine.run(replace(work(cell, "cpu"), owner=i) for i, cell in enumerate(cells)))
+        finished = list(engine.run(replace(work(cell, "cpu", model=model), owner=i) for i, cell in enumerate(cells)))
         for end in finished:
             if end.error is not None and not errors:
                 raise end.error

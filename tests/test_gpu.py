@@ -52,7 +52,7 @@ def sampled(model: Any, cells: list[Cell], rows: int) -> list[torch.Tensor]:
 def pipeline(model: Any) -> Any:
     from diffusers import IFPipeline
 
-    pipe = IFPipeline.from_pretrained(model.source.root, unet=model.unet, dtype=model.dtype).to(DEVICE)
+    pipe = IFPipeline.from_pretrained(model.source.root, unet=model.network, dtype=model.dtype).to(DEVICE)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -121,15 +121,15 @@ def test_a_cells_seconds_are_the_devices(model: Any, cells: Callable[..., list[C
 def test_the_memory_counted_is_the_devices(model: Any) -> None:
     """Weights to the byte but for the allocator's rounding; a call's peak within what libraries take on top."""
     need = model.model.needs(DEVICE)
-    assert sum(p.numel() * p.element_size() for p in model.unet.parameters()) == need.weights
+    assert sum(p.numel() * p.element_size() for p in model.network.parameters()) == need.weights
     x, t = torch.zeros(16, 3, 32, 32, device=DEVICE), torch.full((16,), 500, device=DEVICE)
     states = torch.zeros(16, 77, 128, device=DEVICE)
     with torch.inference_mode():
-        model.unet(x, t, encoder_hidden_states=states)
+        model.network(x, t, encoder_hidden_states=states)
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        model.unet(x, t, encoder_hidden_states=states)
+        model.network(x, t, encoder_hidden_states=states)
         torch.cuda.synchronize()
     peak = torch.cuda.max_memory_allocated() - before
     assert 0.7 * 16 * need.row < peak < 16 * need.row + preflight.SPARE

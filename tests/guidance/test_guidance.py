@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from diffsweep.core.problems import BadInput
 from diffsweep.core.process import named_table
-from diffsweep.core.types import SAMPLE, Estimate, Guidance, Query
+from diffsweep.core.types import SAMPLE, Estimate, Guidance, Query, Stage
 from diffsweep.guidance.band import bands
 from diffsweep.guidance.classifier_free import ClassifierFree
 from diffsweep.guidance.multiview import Multiview, mean, total
@@ -27,6 +27,7 @@ from tests.answering import answered
 SHAPE, D = (3, 4, 4), 48
 RNG = np.random.default_rng(5)
 PROMPTS = ("", "p", "q", "bad")
+STAGE = Stage(SHAPE, named_table("linear"))
 NOISE = {prompt: (RNG.normal(size=(D, D)) / 7, RNG.normal(size=D)) for prompt in PROMPTS}
 VARIANCE = {prompt: RNG.normal(size=(D, D)) / 7 for prompt in PROMPTS}
 X = RNG.normal(size=SHAPE)
@@ -72,14 +73,14 @@ def test_every_guidance_asks_about_the_picture_at_its_timestep_as_it_announces(n
 
 @pytest.mark.parametrize("name", names("guidance"))
 def test_every_guidance_repeats_an_answer_that_is_the_same_for_all_prompts(name: str) -> None:
-    rule = build("guidance", name)
+    rule = build("guidance", name).on(STAGE)
     answers = [Estimate(torch.from_numpy(eps("q")), torch.from_numpy(v("q"))) for _ in rule.branches("p")]
     assert_equal(rule.combined(answers), eps("q"), v("q"))
 
 
 @pytest.mark.parametrize("name", names("guidance"))
 def test_every_guidance_keeps_the_kind_of_what_it_combines(name: str) -> None:
-    rule = build("guidance", name)
+    rule = build("guidance", name).on(STAGE)
     assert rule.combined([Estimate(torch.zeros(1), kind=SAMPLE) for _ in rule.branches("p")]).kind == SAMPLE
     joined = Multiview(((Negate(), About(rule, "p")), (Identity(), About(rule, "q"))))
     estimate = joined.estimate(torch.zeros(1, 2, 2), LEVEL)
@@ -118,7 +119,7 @@ def test_between_them_two_questions_are_asked() -> None:
 
 def test_a_model_without_a_variance_gives_none() -> None:
     noise = torch.from_numpy(X)
-    guided, plain = About(ClassifierFree(3), "p"), About(Unguided(), "p")
+    guided, plain = About(ClassifierFree(3, ""), "p"), About(Unguided(), "p")
     for guidance in (guided, plain, Multiview(((Identity(), guided), (Flip(), plain)))):
         assert answered(guidance.estimate(noise, LEVEL), lambda query: Estimate(query.image)).variance is None
 
@@ -127,8 +128,8 @@ def test_a_model_without_a_variance_gives_none() -> None:
     "settings, message",
     [
         ({"name": "classifier_free", "scale": -1.0}, "guidance.scale=-1.0: must be at least 0"),
-        ({"name": "classifier_free", "scale": float("nan")}, "guidance.scale=nan: must be a finite number"),
-        ({"name": "classifier_free", "scale": "seven"}, "guidance.scale=seven: must be a number"),
+        ({"name": "classifier_free", "scale": float("nan")}, "guidance.scale=nan: must be auto or a finite number"),
+        ({"name": "classifier_free", "scale": "seven"}, "guidance.scale=seven: must be auto or a number"),
         ({"name": "classifier_free", "scal": 7.0}, "guidance.scal: unknown key .*did you mean 'scale'"),
         ({"name": "classifier_fre"}, "guidance=classifier_fre: not known; .*did you mean 'classifier_free'"),
         ({"name": "multiview"}, "guidance=multiview: not known"),  # a technique makes it
@@ -146,7 +147,7 @@ def test_an_anagram_is_the_mean_over_its_views_noise_and_variance() -> None:
         (
             (Identity(), About(ClassifierFree(3.0, "bad"), "p")),
             (Rotate(90), About(Unguided(), "q")),
-            (Negate(), About(ClassifierFree(2.0), "q")),
+            (Negate(), About(ClassifierFree(2.0, ""), "q")),
         )
     )
     assert guidance.prompts == ("bad", "p", "q", "", "q")
@@ -160,7 +161,7 @@ def test_an_anagram_is_the_mean_over_its_views_noise_and_variance() -> None:
 
 def test_a_hybrid_is_the_sum_of_its_bands_and_the_mean_of_their_variances() -> None:
     low, high = bands((1.0,), 5)
-    guidance = Multiview(((low, About(Unguided(), "p")), (high, About(ClassifierFree(3.0), "q"))), total)
+    guidance = Multiview(((low, About(Unguided(), "p")), (high, About(ClassifierFree(3.0, ""), "q"))), total)
 
     def blurred(image: np.ndarray) -> np.ndarray:
         return gaussian_filter(image, 1.0, mode="mirror", radius=2, axes=(1, 2))
@@ -170,7 +171,7 @@ def test_a_hybrid_is_the_sum_of_its_bands_and_the_mean_of_their_variances() -> N
 
 
 def test_views_that_show_the_same_to_the_same_prompt_change_nothing() -> None:
-    plain = About(ClassifierFree(3.0), "p")
+    plain = About(ClassifierFree(3.0, ""), "p")
     alone = asked(plain)
     for guidance in (Multiview(((Identity(), plain),)), Multiview(((Identity(), plain), (Identity(), plain)))):
         assert torch.equal(asked(guidance).output, alone.output)
@@ -180,7 +181,7 @@ def test_views_that_show_the_same_to_the_same_prompt_change_nothing() -> None:
 
 
 def test_an_anagram_does_not_depend_on_the_order_of_its_views() -> None:
-    parts = ((Flip(), About(Unguided(), "p")), (Rotate(270), About(ClassifierFree(2.0), "q")))
+    parts = ((Flip(), About(Unguided(), "p")), (Rotate(270), About(ClassifierFree(2.0, ""), "q")))
     one, other = asked(Multiview(parts)), asked(Multiview(parts[::-1]))
     assert one.variance is not None
     assert_equal(other, one.output.numpy(), one.variance.numpy())
@@ -193,9 +194,9 @@ def test_mean_and_total_join_any_number_of_parts() -> None:
 
 
 def test_a_view_of_a_view_is_both() -> None:
-    inner = Multiview(((Rotate(90), About(ClassifierFree(2.0), "p")),))
+    inner = Multiview(((Rotate(90), About(ClassifierFree(2.0, ""), "p")),))
     outer = Multiview(((Rotate(180), inner),))
-    direct = Multiview(((Rotate(270), About(ClassifierFree(2.0), "p")),))
+    direct = Multiview(((Rotate(270), About(ClassifierFree(2.0, ""), "p")),))
     expected = asked(direct)
     assert expected.variance is not None
     assert_equal(asked(outer), expected.output.numpy(), expected.variance.numpy())
@@ -230,10 +231,10 @@ def test_views_of_guidances_that_ask_several_times_are_asked_side_by_side() -> N
 @pytest.mark.parametrize(
     "rule, prompts, plainest",
     [
-        (Unguided(), ("p",), ClassifierFree(1.0)),
-        (ClassifierFree(1.0, "bad"), ("p",), ClassifierFree(1.0)),
-        (ClassifierFree(5.0, "p"), ("p",), ClassifierFree(1.0)),
-        (ClassifierFree(0.0, ""), ("", ""), ClassifierFree(1.0)),
+        (Unguided(), ("p",), ClassifierFree(1.0, "")),
+        (ClassifierFree(1.0, "bad"), ("p",), ClassifierFree(1.0, "")),
+        (ClassifierFree(5.0, "p"), ("p",), ClassifierFree(1.0, "")),
+        (ClassifierFree(0.0, ""), ("", ""), ClassifierFree(1.0, "")),
         (ClassifierFree(5.0, "p"), ("p", "q"), ClassifierFree(5.0, "p")),
         (ClassifierFree(0.0, "bad"), ("p",), ClassifierFree(0.0, "bad")),
     ],

@@ -41,7 +41,7 @@ def test_a_prompts_embedding_is_the_pipelines(checkpoint: Path, loaded: Any) -> 
     for prompt in ["a photo of a dog", "  A Red SKULL ", "", "a dog " * 60]:
         loaded.encode([prompt])
         expected, _ = pipeline.encode_prompt(prompt, do_classifier_free_guidance=False)
-        torch.testing.assert_close(loaded.embedding(prompt), expected[0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(loaded.embedding(prompt)["text"], expected[0], atol=1e-6, rtol=0)
 
 
 def test_the_unets_answer_is_parted_into_noise_and_variance(checkpoint: Path, loaded: Any) -> None:
@@ -52,7 +52,7 @@ def test_the_unets_answer_is_parted_into_noise_and_variance(checkpoint: Path, lo
     loaded.encode(["a dog", ""])
     got = loaded.predict(x, [loaded.stage.process.level(3), loaded.stage.process.level(800)], ["a dog", ""], {})
     with torch.no_grad():
-        states = torch.stack([loaded.embedding(p) for p in ("a dog", "")])
+        states = torch.stack([loaded.embedding(p)["text"] for p in ("a dog", "")])
         expected = unet(x, t, encoder_hidden_states=states).sample
     torch.testing.assert_close(torch.cat([got.output, got.variance], 1), expected, atol=1e-5, rtol=0)
 
@@ -203,8 +203,8 @@ def test_half_precision_is_the_unets_alone(checkpoint: Path, loaded: Any) -> Non
     levels = [model.stage.process.level(500)]
     ours, exact = model.predict(x, levels, ["a dog"], {}), loaded.predict(x, levels, ["a dog"], {})
     assert ours.output.dtype == torch.float32
-    assert model.embeddings["a dog"].dtype == torch.float32
-    torch.testing.assert_close(model.embeddings["a dog"], loaded.embeddings["a dog"], atol=0, rtol=0)
+    assert model.embeddings["a dog"]["text"].dtype == torch.float32
+    torch.testing.assert_close(model.embeddings["a dog"]["text"], loaded.embeddings["a dog"]["text"], atol=0, rtol=0)
     torch.testing.assert_close(ours.output, exact.output, atol=0.05, rtol=0.05)
 
 

@@ -61,10 +61,10 @@ def test_shards_of_a_variant_are_the_pipelines_weights(repository: Path, variant
     pipeline = IFPipeline.from_pretrained(
         repository, variant=variant, safety_checker=None, watermarker=None, dtype=torch.float32
     )
-    ours, theirs = model.unet.state_dict(), pipeline.unet.state_dict()
+    ours, theirs = model.network.state_dict(), pipeline.unet.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     expected, _ = pipeline.encode_prompt("a dog", do_classifier_free_guidance=False)
-    torch.testing.assert_close(model.embeddings["a dog"], expected[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.embeddings["a dog"]["text"], expected[0], atol=1e-6, rtol=0)
 
 
 def test_a_variant_is_other_weights(repository: Path) -> None:

@@ -114,8 +114,8 @@ def test_a_kept_embedding_is_the_one_first_made(checkpoint: Path, tmp_path: Path
     first, second, alone = (model.load("cpu", kept) for kept in (tmp_path, tmp_path, None))
     assert [m.encode(["a dog", "a skull"]) for m in (first, second, alone)] == [2, 0, 2]
     for prompt in ("a dog", "a skull"):
-        assert torch.equal(first.embeddings[prompt], second.embeddings[prompt])
-        assert torch.equal(first.embeddings[prompt], alone.embeddings[prompt])
+        assert torch.equal(first.embeddings[prompt]["text"], second.embeddings[prompt]["text"])
+        assert torch.equal(first.embeddings[prompt]["text"], alone.embeddings[prompt]["text"])
 
 
 @pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {"max_length": 20}])
@@ -123,8 +123,8 @@ def test_another_way_to_encode_is_another_embedding(checkpoint: Path, tmp_path: 
     DeepFloyd(str(checkpoint)).load("cpu", tmp_path).encode(["a dog"])
     other = DeepFloyd(str(checkpoint), text=T5(**changes)).load("cpu", tmp_path)
     assert other.encode(["a dog"]) == 1
-    assert other.embeddings["a dog"].dtype == (torch.bfloat16 if "dtype" in changes else torch.float32)
-    assert len(other.embeddings["a dog"]) == changes.get("max_length", 77)
+    assert other.embeddings["a dog"]["text"].dtype == (torch.bfloat16 if "dtype" in changes else torch.float32)
+    assert len(other.embeddings["a dog"]["text"]) == changes.get("max_length", 77)
 
 
 def test_another_encoders_weights_are_another_embedding(checkpoint: Path, other: Path, tmp_path: Path) -> None:

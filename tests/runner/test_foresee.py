@@ -369,7 +369,9 @@ def test_zeros_stand_for_embeddings_of_the_same_shape(checkpoint: Path) -> None:
     model.assume(["a dog"])
     model.encode(["a cat"])
     zeros, real = (Network.embedding(model, prompt) for prompt in ("a dog", "a cat"))
-    assert (zeros.shape, zeros.dtype) == (real.shape, real.dtype) and not zeros.any() and real.any()
+    assert zeros.keys() == real.keys()
+    for zero, one in zip(zeros.values(), real.values(), strict=True):
+        assert (zero.shape, zero.dtype) == (one.shape, one.dtype) and not zero.any() and one.any()
 
 
 def test_a_model_whose_weights_are_not_there_is_not_asked(swept: Swept, monkeypatch: pytest.MonkeyPatch) -> None:

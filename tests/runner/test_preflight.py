@@ -49,7 +49,7 @@ def test_a_models_needs_are_those_of_its_parameters(checkpoint: Path, loaded: An
 
     need = DeepFloyd(str(checkpoint), dtype=dtype).needs("cpu")
     width = getattr(torch, dtype).itemsize
-    assert need.weights == width * sum(p.numel() for p in loaded.unet.parameters())
+    assert need.weights == width * sum(p.numel() for p in loaded.network.parameters())
     text = T5EncoderModel.from_pretrained(checkpoint / "text_encoder")
     assert need.text == 4 * sum(p.numel() for p in text.parameters())
     assert need.row > 16 * 16 * 16 * width  # a map of the first level's at least
@@ -59,7 +59,7 @@ def test_the_meta_devices_peak_is_the_processors(checkpoint: Path, loaded: Any) 
     """The same count over a call with real numbers in it."""
     x, t = torch.zeros(1, 3, 16, 16), torch.tensor([500])
     states = torch.zeros(1, 77, 16)
-    real = memory.peak(lambda: loaded.unet(x, t, encoder_hidden_states=states, return_dict=False))
+    real = memory.peak(lambda: loaded.network(x, t, encoder_hidden_states=states, return_dict=False))
     assert DeepFloyd(str(checkpoint)).needs("cpu").row == pytest.approx(real, rel=0.15)
 
 

@@ -244,7 +244,7 @@ def test_views_look_at_both_pictures(settings: Any) -> None:
     x, low, noise = torch.randn(3, 3, 4, 4)
     views = (Identity(), Flip(), Negate())
     upscale = SuperResolution(noise_level=7)
-    job: Any = Job("p", (), upscale.model.stage(), Ddpm(), ClassifierFree(1.0), Streams(0))
+    job: Any = Job("p", (), upscale.model.stage(), Ddpm(), ClassifierFree(1.0, ""), Streams(0), stage_name=upscale.name)
     job = shown_beside(job, upscale, low, noise)
     given = upscale.model.noising().level(7).noised(low, noise)
     queries = next(Anagram(("a", "b", "c"), views).guided(job).estimate(x, job.level(5)))
@@ -311,7 +311,7 @@ def test_every_technique_can_be_enlarged(run: Run, technique: str) -> None:
         ({"upscale__scheduler__steps": 1001}, r"upscale\.scheduler\.steps=1001: this model has 1000 training steps"),
         ({"upscale__scheduler__steps": 0}, r"upscale\.scheduler\.steps=0: must be"),
         ({"upscale__scheduler__stpes": 5}, r"upscale\.scheduler\.stpes: unknown key .* did you mean 'steps'"),
-        ({"upscale__guidance__scale": "high"}, r"upscale\.guidance\.scale=high: must be a number"),
+        ({"upscale__guidance__scale": "high"}, r"upscale\.guidance\.scale=high: must be auto or a number"),
         ({"upscale__path": "nowhere"}, r"upscale\.path=nowhere: no such folder"),
         ({"upscale__dtype": "float16"}, r"upscale\.dtype=float16: must be"),
         (

@@ -65,7 +65,8 @@ def denoise(
     watch: Watch | None = None,
 ) -> Program[Tensor]:
     """Carry `x` (C H W, at levels[0]) down to a clean image. watch: sees every step."""
-    stage, process = scheduler.on(stage), stage.process
+    stage = scheduler.on(stage)
+    process = stage.process
 
     def estimated(x: Tensor, level: Level) -> Program[tuple[Tensor, Estimate]]:
         estimate = yield from guidance.estimate(x, level)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BASE = "base"  # the stage that makes the first picture; a super-resolution stage is called by its checkpoint
+DECODER = " decoder"  # ends the name of what makes pictures of a stage's latents
 CLEAN = -1  # the `t` of the level at the end of every trajectory
 
 # what a network predicts, in diffusers' words (`prediction_type`)
@@ -75,17 +76,27 @@ class Process(Hashable, Protocol):
 class Query:
     """One row for the model: what does it make of `image` (C H W) at `level`, if that shows `prompt`?
 
-    stage: which of the engine's models is asked. beside: what else the network sees, by name, such as a picture to
-    enlarge (C H W) and its noise level (a number). pull: a cotangent v (C H W); the answer then holds the
-    vector-Jacobian product v^T d(clean estimate)/dx too.
+    prompt: None asks for what the checkpoint itself takes for no prompt. stage: which of the engine's models is asked.
+    beside: what else the network sees, by name, such as a picture to enlarge (C H W) and its noise level (a number).
+    pull: a cotangent v (C H W); the answer then holds the vector-Jacobian product v^T d(clean estimate)/dx too.
     """
 
     image: Tensor
     level: Level
-    prompt: str = ""
+    prompt: str | None = ""
     stage: str = BASE
     beside: Mapping[str, Tensor | float] = field(default_factory=dict)
     pull: Tensor | None = None
+
+
+def decoder_of(stage: str) -> str:
+    """What the engine calls the decoder of a stage's latents."""
+    return stage + DECODER
+
+
+def decodes(stage: str) -> bool:
+    """Whether what the engine calls so is a decoder, which costs no evaluation of a model."""
+    return stage.endswith(DECODER)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +139,9 @@ Program = Generator[list[Query], list[Estimate], T]
 class Stage:
     """One network of a model: its picture shape (C, H, W), noise process and sampling habits.
 
-    factor: pixels of the picture to one of the shape, above 1 for latents, whose channels are not colours.
+    factor: pixels of the picture to one of the shape, above 1 for latents, whose channels are not colours. steps,
+    scale: how many steps and how much guidance the checkpoint is made for. unconditional: the prompt that means none,
+    None where that is no text.
     threshold is the clean estimate's treatment that the checkpoint's scheduler configuration asks for, one of
     `core.threshold.KINDS`, with its parameters; spacing likewise, with its timestep offset.
     """
@@ -141,6 +154,14 @@ class Stage:
     spacing: str = "leading"
     offset: int = 0
     factor: int = 1
+    steps: int = 50
+    scale: float = 4.0
+    unconditional: str | None = ""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the picture, in pixels."""
+        return self.shape[1] * self.factor, self.shape[2] * self.factor
 
     @property
     def side(self) -> int:
@@ -153,7 +174,7 @@ class Model(Protocol):
 
     stage: Stage
 
-    def encode(self, prompts: Sequence[str]) -> int:
+    def encode(self, prompts: Sequence[str | None]) -> int:
         """Know these prompts' embeddings, each encoded on its own; returns how many were new."""
         ...
 
@@ -162,15 +183,37 @@ class Model(Protocol):
         ...
 
     def predict(
-        self, x: Tensor, levels: Sequence[Level], prompts: Sequence[str], beside: Mapping[str, Tensor]
+        self, x: Tensor, levels: Sequence[Level], prompts: Sequence[str | None], beside: Mapping[str, Tensor]
     ) -> Estimate:
         """x: B C H W float32; a level and a prompt a row; beside: each entry stacked, B C H W or B. The answer's
         tensors are B C H W float32. Differentiable in x where gradients are on."""
         ...
 
     def finish(self, x: Tensor) -> Tensor:
-        """The picture (C H W in [-1, 1]) that a sampled x is: a latent stage decodes it."""
+        """What is stored of a picture (C H W in [-1, 1]): a checkpoint may mark it, or black it out."""
         ...
+
+
+class LatentModel(Model, Protocol):
+    """One whose stage has latents: its `factor` is above 1."""
+
+    def decode(self, x: Tensor) -> Tensor:
+        """The pictures (B 3 H W in [-1, 1]) of latents (B C h w)."""
+        ...
+
+    def latents(self, picture: Tensor) -> Latents:
+        """What a picture (3 H W in [-1, 1]) is in latents."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """A picture's latents: mean and standard deviation (C h w) of the encoder's Gaussian. psnr: in decibels, of the
+    picture that the mean is decoded to, both in 8 bits: no setting of the latents can pass it by much."""
+
+    mean: Tensor
+    std: Tensor
+    psnr: float
 
 
 @dataclass(frozen=True)
@@ -192,11 +235,15 @@ class Scheduler(Protocol):
     """One update rule, in plain numbers: a step is its weights."""
 
     def on(self, stage: Stage) -> Stage:
-        """The stage, its clean estimate thresholded as the scheduler's keys ask for."""
+        """The stage, its clean estimate thresholded as the scheduler's keys ask for, ending as its rule does."""
         ...
 
     def levels(self, stage: Stage) -> tuple[Level, ...]:
         """The levels visited, falling; BadInput where they do not fit the stage."""
+        ...
+
+    def start(self, level: Level, stage: Stage) -> float:
+        """What unit noise is multiplied by where a trajectory begins with it, at this level."""
         ...
 
     def raised(self, level: Level, steps: int, process: Process) -> Level:
@@ -217,7 +264,7 @@ class Guidance(Protocol):
     """What the model is asked about `x`, and how the answers become one estimate."""
 
     @property
-    def prompts(self) -> tuple[str, ...]:
+    def prompts(self) -> tuple[str | None, ...]:
         """The prompt of each question: an estimate costs so many model rows."""
         ...
 

@@ -67,7 +67,7 @@ def _pulled(
     model: Model,
     x: torch.Tensor,
     levels: Sequence[Level],
-    prompts: Sequence[str],
+    prompts: Sequence[str | None],
     beside: Mapping[str, torch.Tensor],
     pulls: torch.Tensor,
 ) -> Estimate:

@@ -10,22 +10,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.problems import require, within
-from diffsweep.core.types import Estimate
+from diffsweep.core.types import Estimate, Stage
 from diffsweep.guidance.rule import Rule
 
 
 @dataclass(frozen=True)
 class ClassifierFree:
-    """scale: w, at least 0. negative_prompt: what the unconditional branch is asked about."""
+    """scale: w, at least 0; auto is what the checkpoint is made for. negative_prompt: what the unconditional branch is
+    asked about; None is what the checkpoint itself takes for no prompt."""
 
-    scale: float = 4.0
-    negative_prompt: str = ""
+    scale: Auto | float = AUTO
+    negative_prompt: str | None = None
 
     def __post_init__(self) -> None:
         require(within("scale", self.scale, 0))
 
-    def branches(self, prompt: str) -> tuple[str, ...]:
+    def on(self, stage: Stage) -> ClassifierFree:
+        scale = stage.scale if self.scale == AUTO else self.scale
+        return ClassifierFree(scale, stage.unconditional if self.negative_prompt is None else self.negative_prompt)
+
+    def branches(self, prompt: str) -> tuple[str | None, ...]:
         if self.scale == 1:
             return (prompt,)
         return (self.negative_prompt,) if self.scale == 0 else (self.negative_prompt, prompt)
@@ -33,6 +39,7 @@ class ClassifierFree:
     def combined(self, answers: Sequence[Estimate]) -> Estimate:
         if len(answers) == 1:
             return answers[0]
+        assert self.scale != AUTO, "settled by `on`"
         unconditional, conditional = answers
         output = unconditional.output + self.scale * (conditional.output - unconditional.output)
         return Estimate(output, conditional.variance, conditional.kind, conditional.pulled)
@@ -41,4 +48,4 @@ class ClassifierFree:
         """Scale 1 where nothing is pushed apart: there, and where all prompts are the negative one."""
         if self.scale != 1 and any(prompt != self.negative_prompt for prompt in prompts):
             return self
-        return ClassifierFree(scale=1.0)
+        return ClassifierFree(1.0, "")

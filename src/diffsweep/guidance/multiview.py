@@ -35,7 +35,7 @@ class Multiview:
     join: Callable[[list[Tensor]], Tensor] = mean
 
     @property
-    def prompts(self) -> tuple[str, ...]:
+    def prompts(self) -> tuple[str | None, ...]:
         return tuple(prompt for _, guidance in self.parts for prompt in guidance.prompts)
 
     def estimate(self, x: Tensor, level: Level) -> Program[Estimate]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffsweep.core.types import Estimate
+from diffsweep.core.types import Estimate, Stage
 from diffsweep.guidance.classifier_free import ClassifierFree
 from diffsweep.guidance.rule import Rule
 
 
 @dataclass(frozen=True)
 class Unguided:
+    def on(self, stage: Stage) -> Rule:
+        return self
+
     def branches(self, prompt: str) -> tuple[str, ...]:
         return (prompt,)
 
@@ -20,4 +23,4 @@ class Unguided:
         return answer
 
     def settled(self, prompts: Sequence[str]) -> Rule:
-        return ClassifierFree(scale=1.0)
+        return ClassifierFree(1.0, "")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from diffsweep.core.types import BASE, Estimate, Level, Program, Query
+from diffsweep.core.types import BASE, Estimate, Level, Program, Query, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 class Rule(Protocol):
     """How a prompt guides: the choices of the group `guidance`."""
 
-    def branches(self, prompt: str) -> tuple[str, ...]:
+    def on(self, stage: Stage) -> Rule:
+        """The rule as it is for a stage, whose checkpoint decides what is auto or None."""
+        ...
+
+    def branches(self, prompt: str) -> tuple[str | None, ...]:
         """The prompts asked about for this one, a model row each."""
         ...
 
@@ -38,7 +42,7 @@ class About:
     beside: Mapping[str, Tensor | float] = field(default_factory=dict)
 
     @property
-    def prompts(self) -> tuple[str, ...]:
+    def prompts(self) -> tuple[str | None, ...]:
         return self.rule.branches(self.prompt)
 
     def estimate(self, x: Tensor, level: Level) -> Program[Estimate]:

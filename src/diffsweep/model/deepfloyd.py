@@ -8,7 +8,6 @@ level as class label. The text encoder may be another checkpoint's. Weights are 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,8 +19,10 @@ from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.process import Table
 from diffsweep.core.types import Stage
 from diffsweep.model import memory, t5
-from diffsweep.model.network import Network, noising, prediction, process
+from diffsweep.model.network import Network
+from diffsweep.model.schedule import habits, noising, prediction, table
 from diffsweep.model.source import TENSORS, Source
+from diffsweep.model.stored import Stored
 from diffsweep.model.t5 import T5
 from diffsweep.model.text import Embeddings
 from diffsweep.model.vocabulary import unknown
@@ -36,7 +37,7 @@ WATERMARK = "watermarker"
 
 
 @dataclass(frozen=True)
-class DeepFloyd:
+class DeepFloyd(Stored):
     """path: a folder, a repository of the hub (`owner/name@revision`), or `tiny`. variant: which of several weights.
     dtype: float32, or bfloat16 for the UNet alone. compile: by torch.compile, for long sweeps. text: the text
     encoder. safety_checker, watermark: IF's own, where the checkpoint has them in safetensors.
@@ -98,26 +99,12 @@ class DeepFloyd:
         if (tokenizer / "spiece.model").is_file() and not (tokenizer / "tokenizer.json").is_file():
             require(t5.unless_installed(f"path={self.path}: its tokenizer", {"sentencepiece"}, "deepfloyd"))
 
-    def fingerprint(self) -> str:
-        """SHA-256 over names and contents of weights and configurations; BadInput where they are damaged."""
-        digests = [self.source.digest(self.files()), self.text_source.digest(self.text_files())]
-        return hashlib.sha256(" ".join(digests).encode()).hexdigest()
-
-    def stamp(self) -> tuple[object, ...]:
-        """Changes when a file does that the fingerprint is of."""
-        return self.source.stamp(self.files()), self.text_source.stamp(self.text_files())
+    def places(self) -> list[tuple[Source, list[str]]]:
+        return [(self.source, self.files()), (self.text_source, self.text_files())]
 
     def unknown(self, prompt: str) -> tuple[str, ...]:
         """The prompt's words that the text encoder has no pieces for."""
         return unknown(self.text_source.root / t5.PARTS[1] / "tokenizer.json", prompt)
-
-    def missing(self) -> dict[str, int]:
-        """Bytes to download, by file, before the model can be loaded."""
-        return self.source.missing(self.files()) | self.text_source.missing(self.text_files())
-
-    def size(self) -> int:
-        """Bytes of its files."""
-        return self.source.size(self.files()) + self.text_source.size(self.text_files())
 
     def needs(self, device: str) -> memory.Needs:
         """The device's memory that the model takes."""
@@ -162,16 +149,7 @@ def _read(unet: dict[str, Any], config: dict[str, Any], enlarges: bool) -> Stage
             f"in_channels={channels}: first stages in pixels have 3 and no class labels; a super-resolution stage is "
             "given as upscale.path"
         )
-    kind = "dynamic" if config.get("thresholding") else "clip" if config.get("clip_sample", True) else "none"
-    return Stage(
-        shape=(3, size, size),
-        process=process(config),
-        threshold=kind,
-        threshold_ratio=config.get("dynamic_thresholding_ratio", 0.995),
-        threshold_max=config.get("sample_max_value", 1.0),
-        spacing=config.get("timestep_spacing", "leading"),
-        offset=config.get("steps_offset", 0),
-    )
+    return Stage(shape=(3, size, size), process=table(config), **habits(config))
 
 
 def _checker(source: Source, files: Sequence[str], device: str) -> tuple[Any, Any]:

@@ -7,8 +7,6 @@ float32, to a picture `2 ** (levels - 1)` times as large; `low_res_scheduler/` s
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,10 +16,13 @@ from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.process import Table
 from diffsweep.core.types import Stage
-from diffsweep.model import memory
-from diffsweep.model.network import Network, noising, prediction, process
+from diffsweep.model import codec, memory
+from diffsweep.model.codec import Codec
+from diffsweep.model.network import Network
+from diffsweep.model.schedule import habits, noising, prediction, table
 from diffsweep.model.source import Source
-from diffsweep.model.text import Embeddings, network
+from diffsweep.model.stored import Stored
+from diffsweep.model.text import Embedding, Embeddings, Encoder, encoder, tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,36 +51,37 @@ class ClipText:
     def decides(self) -> tuple[Any, ...]:
         return (self.dtype,)
 
-    def cleaned(self, prompt: str) -> str:
-        return prompt
+    def cleaned(self, prompt: str | None) -> str:
+        return prompt or ""
 
-    def encoder(self, root: Path, variant: str | None, device: str) -> Callable[[str], Tensor]:
+    def encoder(self, root: Path, variant: str | None, device: str) -> Encoder:
         import torch
-        from transformers import CLIPTextModel
 
-        tokenizer, encoder = network(CLIPTextModel, root, variant, self.dtype)
-        encoder.to(device)
+        tokens_of = tokenizer(root)
+        network = encoder(root, TEXT[0], "CLIPTextModel", variant, self.dtype).to(device)
 
         @torch.no_grad()
-        def encode(text: str) -> Tensor:
-            length = tokenizer.model_max_length
-            tokens = tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-            masked = getattr(encoder.config, "use_attention_mask", False)
+        def encode(text: str | None) -> Embedding:
+            length = tokens_of.model_max_length
+            tokens = tokens_of(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+            masked = getattr(network.config, "use_attention_mask", False)
             mask = tokens.attention_mask.to(device) if masked else None
-            return encoder(tokens.input_ids.to(device), attention_mask=mask)[0][0].cpu()
+            return {"text": network(tokens.input_ids.to(device), attention_mask=mask)[0][0].cpu()}
 
         return encode
 
 
-class LatentUpscaler(NamedTuple):
-    """No choice of the group `model`: it starts no cascade. side: of the picture to enlarge, in pixels."""
-
+class _Keys(NamedTuple):
     path: str
     variant: str | None
     dtype: str
     compile: bool
     text: ClipText
     side: int
+
+
+class LatentUpscaler(_Keys, Stored):
+    """No choice of the group `model`: it starts no cascade. side: of the picture to enlarge, in pixels."""
 
     @property
     def source(self) -> Source:
@@ -101,27 +103,14 @@ class LatentUpscaler(NamedTuple):
     def text_files(self) -> list[str]:
         return self.source.files(TEXT, {TEXT[0]})
 
-    def fingerprint(self) -> str:
-        """SHA-256 over names and contents of weights and configurations; BadInput where they are damaged."""
-        return hashlib.sha256(f"{self.source.digest([*self.files(), *self.text_files()])}".encode()).hexdigest()
-
-    def stamp(self) -> object:
-        """Changes when a file does that the fingerprint is of."""
-        return self.source.stamp([*self.files(), *self.text_files()])
-
-    def missing(self) -> dict[str, int]:
-        """Bytes to download, by file, before the model can be loaded."""
-        return self.source.missing([*self.files(), *self.text_files()])
-
-    def size(self) -> int:
-        """Bytes of its files."""
-        return self.source.size([*self.files(), *self.text_files()])
+    def places(self) -> list[tuple[Source, list[str]]]:
+        return [(self.source, [*self.files(), *self.text_files()])]
 
     def needs(self, device: str) -> memory.Needs:
         """The device's memory that the model takes; decoding one picture counts as a row."""
         unet = self.source.config("unet", "config.json")
         weights, row = memory.unet(unet, self.stage(), self.dtype)
-        vae, decoding = memory.decoder(self.source.config("vae", "config.json"), self.side)
+        vae, decoding = memory.decoder(self.source.config("vae", "config.json"), self.side, self.side)
         elsewhere = self.text.device not in (AUTO, device.partition(":")[0])
         text = 0 if elsewhere else memory.encoder(self.source.root / TEXT[0], self.text.dtype)
         return memory.Needs(text, weights + vae, max(row, decoding), memory.embedding(unet, self.dtype))
@@ -144,16 +133,14 @@ def _stage(model: LatentUpscaler) -> Stage:
     config = model.source.config("scheduler", "scheduler_config.json")
     try:
         prediction(config)
-        channels, levels = vae["latent_channels"], len(vae["block_out_channels"])
+        channels = vae["latent_channels"]
         if unet["in_channels"] != channels + 3:
             raise ValueError(f"in_channels={unet['in_channels']}: latents have {channels} and the picture has 3")
         return Stage(
             shape=(channels, model.side, model.side),
-            process=process(config),
-            threshold="clip" if config.get("clip_sample", True) else "none",
-            spacing=config.get("timestep_spacing", "leading"),
-            offset=config.get("steps_offset", 0),
-            factor=2 ** (levels - 1),
+            process=table(config),
+            factor=codec.factor(vae),
+            **habits(config),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(f"path={model.path}: not {KIND}, its configuration says otherwise ({error})") from error
@@ -165,7 +152,7 @@ class LoadedUpscaler(Network):
     def __init__(self, model: LatentUpscaler, device: str, kept: Path | None) -> None:
         embeddings = Embeddings(model.text, model.source, model.text_files(), device, kept)
         super().__init__(model.source, model.files(), model.stage(), model.dtype, device, embeddings)
-        self.vae: Any = None
+        self.codec: Any = None
         self.compiled = model.compile
 
     def ready(self) -> int:
@@ -173,8 +160,8 @@ class LoadedUpscaler(Network):
 
         loads = super().ready()
         if loads:
-            self.vae = self.part(AutoencoderKL, "vae")
+            self.codec = Codec(self.part(AutoencoderKL, "vae"))
         return loads
 
-    def finish(self, x: Tensor) -> Tensor:
-        return self.vae.decode(x[None] / self.vae.config.scaling_factor, return_dict=False)[0][0]
+    def decode(self, x: Tensor) -> Tensor:
+        return self.codec.decode(x)

@@ -7,12 +7,16 @@ lives at one time is counted. Workspaces of a device's libraries come on top.
 from __future__ import annotations
 
 import json
+import math
 import weakref
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from diffsweep.core.types import Stage
 
 TOKENS = 77
@@ -76,14 +80,45 @@ def _unet(config_json: str, side: int, dtype: str) -> tuple[int, int]:
         return weights, peak(lambda: network.eval()(x, **given))
 
 
-def decoder(config: dict[str, Any], side: int) -> tuple[int, int]:
-    """Bytes of an AutoencoderKL's weights in float32, and of all else while it decodes latents of this side."""
+Shapes = Mapping[str, Sequence[int]]
+
+
+def told(shapes: Shapes, dtype: str) -> int:
+    """Bytes of a prompt's embedding, of tensors of these shapes."""
+    import torch
+
+    return sum(math.prod(shape) for shape in shapes.values()) * getattr(torch, dtype).itemsize
+
+
+Ask = Callable[[Any, "Tensor", "Tensor", Mapping[str, "Tensor"]], "Tensor"]
+
+
+def network(
+    kind: str, config: Mapping[str, Any], dtype: str, shape: Sequence[int], shapes: Shapes, ask: Ask
+) -> tuple[int, int]:
+    """Bytes of the weights of a network of diffusers' class `kind`, and of all else at a call's peak, for each row.
+    shape: a picture's; shapes: those of an embedding; ask: calls a network about x, t and embeddings."""
+    import diffusers
+    import torch
+
+    of = getattr(torch, dtype)
+    with torch.device("meta"):
+        network: Any = getattr(diffusers, kind).from_config(config)
+        network = network.to("meta", of).eval()
+        given = {key: torch.empty(1, *own, dtype=of) for key, own in shapes.items()}
+        x, t = torch.empty(1, *shape, dtype=of), torch.zeros(1)
+        weights = sum(p.numel() * p.element_size() for p in network.parameters())
+        return weights, peak(lambda: ask(network, x, t, given))
+
+
+def decoder(config: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
+    """Bytes of an AutoencoderKL's weights in float32, and of all else while it decodes latents of this size."""
     import torch
     from diffusers import AutoencoderKL
 
     with torch.device("meta"):
         network: Any = AutoencoderKL.from_config(config).eval()
-        latents = torch.empty(1, config["latent_channels"], side, side)
+        latents = torch.empty(1, config["latent_channels"], height, width)
         return 4 * sum(p.numel() for p in network.parameters()), peak(lambda: network.decode(latents))
 
 

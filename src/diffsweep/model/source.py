@@ -23,7 +23,7 @@ from diffsweep.core.files import irregular, is_folder, is_there, require_regular
 from diffsweep.core.problems import BadInput
 from diffsweep.model.hub import SMALL, Repository
 
-EMBEDDED = ("tiny", "tiny_upscale", "tiny_clip")  # folders beside this file
+EMBEDDED = ("tiny", "tiny_upscale", "tiny_clip", "tiny_sd", "tiny_flow")  # folders beside this file
 SUMS = "SHA256SUMS"
 TENSORS = ".safetensors"
 LARGE = 50_000_000  # bytes: a larger file's hash is kept from run to run

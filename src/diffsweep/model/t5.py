@@ -10,18 +10,15 @@ T5-XXL overflows in float16, which diffsweep therefore does not offer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Set
+from collections.abc import Set
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.problems import one_of, require, within
-from diffsweep.model.text import network
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from diffsweep.model.text import Embedding, Encoder, encoder, tokenizer
 
 PARTS = ("text_encoder", "tokenizer")
 log = logging.getLogger(__name__)
@@ -58,7 +55,8 @@ class T5:
     def decides(self) -> tuple[Any, ...]:
         return self.dtype, self.load_in_8bit, self.max_length
 
-    def cleaned(self, prompt: str) -> str:
+    def cleaned(self, prompt: str | None) -> str:
+        prompt = prompt or ""
         if not self.clean_caption:
             return prompt.lower().strip()
         from diffusers import IFPipeline
@@ -66,24 +64,24 @@ class T5:
         cleaner: Any = IFPipeline  # the method asks for nothing but a constant of its class
         return IFPipeline._clean_caption(cleaner, IFPipeline._clean_caption(cleaner, prompt))
 
-    def encoder(self, root: Path, variant: str | None, device: str) -> Callable[[str], Tensor]:
+    def encoder(self, root: Path, variant: str | None, device: str) -> Encoder:
         import torch
-        from transformers import BitsAndBytesConfig, T5EncoderModel
+        from transformers import BitsAndBytesConfig
 
         more: dict[str, Any] = {}
         if self.load_in_8bit:
             more = {"quantization_config": BitsAndBytesConfig(load_in_8bit=True), "device_map": device}
-        tokenizer, encoder = network(T5EncoderModel, root, variant, self.dtype, **more)
+        tokens_of, network = tokenizer(root), encoder(root, PARTS[0], "T5EncoderModel", variant, self.dtype, **more)
         if not self.load_in_8bit:
-            encoder.to(device)
+            network.to(device)
 
         @torch.no_grad()
-        def encode(text: str) -> Tensor:
+        def encode(text: str | None) -> Embedding:
             length = {"padding": "max_length", "max_length": self.max_length, "truncation": True}
-            tokens = tokenizer(text, add_special_tokens=True, return_tensors="pt", **length).to(device)
-            if tokens.attention_mask.all() and len(tokenizer(text).input_ids) > self.max_length:
+            tokens = tokens_of(text, add_special_tokens=True, return_tensors="pt", **length).to(device)
+            if tokens.attention_mask.all() and len(tokens_of(text).input_ids) > self.max_length:
                 log.warning("a prompt is cut after %d tokens: %.60s...", self.max_length, text)
-            return encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0][0].cpu()
+            return {"text": network(tokens.input_ids, attention_mask=tokens.attention_mask)[0][0].cpu()}
 
         return encode
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from diffsweep.core.problems import BadInput
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.cost import Speed
+from diffsweep.runner.decoding import with_decoders
 from diffsweep.runner.ingredients import work
 
 if TYPE_CHECKING:
@@ -33,16 +34,17 @@ def timed(cell: Cell, rows: int, device: str) -> Speed:
     again. Raises what a model or a technique raises."""
     from diffsweep.engine import Engine
 
-    own = work(cell, device, lambda _: _black(cell))
     seconds: list[float] = []
     with _dropped(device), _under(cell.config_key):
-        engine = Engine({cell.stage_name: _loaded(cell, device)}, {cell.stage_name: rows})
+        model = _loaded(cell, device)
+        own = work(cell, device, lambda _: _black(cell), model=model)
+        engine = Engine(*with_decoders({cell.stage_name: model}, {cell.stage_name: rows}))
         for _ in range(CALLS * -(-rows // own.rows)):
             engine.add(replace(own, owner=object()))
         while engine.busy and not _enough(seconds, getattr(cell.network, "compile", False)):
             seconds.append(_step(engine, device))
         fitted = engine.rows[cell.stage_name]  # fewer, where memory lacked
-        del engine
+        del engine, model, own
     return Speed(rows / fitted * median(seconds[1:] or seconds), "call", "timed just now")
 
 

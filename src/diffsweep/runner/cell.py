@@ -64,7 +64,7 @@ class Cell:
         return (*(self.base.cascade if self.base else ()), self)
 
     @property
-    def prompts(self) -> tuple[str, ...]:
+    def prompts(self) -> tuple[str | None, ...]:
         """Every prompt the model is asked about, a step's rows in order."""
         if not self.visited:
             return ()

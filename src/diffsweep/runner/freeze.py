@@ -97,6 +97,12 @@ def _model(part: Any) -> tuple[Stage, str]:
     return part.stage(), part.fingerprint()
 
 
+def _resolved(model: Any) -> Any:
+    """The model that its files say it is, its keys as they come out."""
+    model = model.resolved() if hasattr(model, "resolved") else model
+    return model.settled() if hasattr(model, "settled") else model
+
+
 @dataclass
 class _Problems:
     """Collects what is wrong, each message under its group."""
@@ -127,6 +133,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     stage: Stage | None = None
     if "model" in parts:
         with problems.under("model"):
+            parts["model"] = _resolved(parts["model"])
             stage, fingerprint = _model(parts["model"])
     larger: list[tuple[Any, Stage, str]] = []
     if stage is not None and "upscale" in parts:
@@ -139,7 +146,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
             with problems.under(group):
                 if group == "mask" and "input" in arrays:
                     parts["mask"].fits(*parts["input"].proportions())
-                arrays[group] = _array(group, parts[group], stage.shape[-1])
+                arrays[group] = _array(group, parts[group], stage.side)
     if stage is None or "technique" not in parts:
         raise BadInput(problems.messages)  # what follows depends on both
 
@@ -166,10 +173,11 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if picture and ("input" in arrays or "input" not in uses):
         with problems.under():
             name, guided = _plain(picture)["name"], parts.get("guidance")
+            guided = guided.on(stage) if guided and hasattr(guided, "on") else guided
             prompt, assumed = prompts.settled(values["prompt"], technique, picture, name, guided)
     problems.settle()
 
-    guidance = _guidance(parts["guidance"], technique.prompts_for(prompt))
+    guidance = _guidance(parts["guidance"], stage, technique.prompts_for(prompt))
     used: dict[str, Any] = {
         "model": {**_plain(parts["model"]), "fingerprint": fingerprint},
         "technique": _plain(technique),
@@ -210,16 +218,17 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         visited=visited,
         pixels=arrays["input"][0] if "input" in arrays else None,
         mask=arrays["mask"][0] if "mask" in arrays else None,
-        hard_mask=_hard(parts["mask"], stage.shape[-1]) if "mask" in arrays else None,
-        notes=(*_notes(arrays, parts, stage.shape[-1]), *([f"prompt: {assumed}"] if assumed else [])),
+        hard_mask=_hard(parts["mask"], stage.side) if "mask" in arrays else None,
+        notes=(*_notes(arrays, parts, stage.side), *([f"prompt: {assumed}"] if assumed else [])),
     )
     for upscale, following, weights in larger:
         cell = _enlarged(cell, upscale, following, weights, parts, plugins)
     return cell
 
 
-def _guidance(guidance: Any, prompts: tuple[str, ...]) -> Any:
-    """In its plainest form about these prompts, so that equal pictures have equal ids."""
+def _guidance(guidance: Any, stage: Stage, prompts: tuple[str, ...]) -> Any:
+    """As it is for a stage, in its plainest form about these prompts, so that equal pictures have equal ids."""
+    guidance = guidance.on(stage) if hasattr(guidance, "on") else guidance
     return guidance.settled(prompts) if hasattr(guidance, "settled") else guidance
 
 
@@ -250,7 +259,7 @@ def _enlarged(
 ) -> Cell:
     """The cell that enlarges the picture of `base`, towards the same input and under the same mask."""
     levels = upscale.scheduler.levels(stage)
-    guidance = _guidance(upscale.guidance, upscale.prompts_for(base.technique.prompts_for(base.prompt)))
+    guidance = _guidance(upscale.guidance, stage, upscale.prompts_for(base.technique.prompts_for(base.prompt)))
     settled = {key: value for key, value in plain(upscale).items() if key != "then"}
     settled |= {"scheduler": _trajectory(upscale.scheduler, stage, levels), "guidance": _plain(guidance)}
     before = {"of": base.config["upscale"]} if base.base else {}

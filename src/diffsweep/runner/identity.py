@@ -3,11 +3,12 @@
 It is over the recipe's version, the seed, the model's weights, the technique and those parts that the technique uses,
 in their settled form: input and mask by content, spacing and steps by the timesteps they come to. A user's own part
 counts with its file. Metrics, tracker, device and batch size are not in it. Which of a part's keys decide nothing, its
-fields say.
+fields say (`decides`), and which came `later`: at their default they are left out, so that older ids stay.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -35,8 +36,13 @@ def decisive(group: str, config: Mapping[str, Any], plugins: tuple[str, ...] = (
     return config if group == "plugins" else _kept(find(group, config["name"], plugins), config, plugins)
 
 
-def _kept(cls: type, config: Mapping[str, Any], plugins: tuple[str, ...]) -> Mapping[str, Any]:
-    kept = {key: value for key, value in config.items() if key not in undecided(cls)}
+def _kept(cls: Any, config: Mapping[str, Any], plugins: tuple[str, ...]) -> Mapping[str, Any]:
+    plain = {f.name: f.default for f in dataclasses.fields(cls) if f.metadata.get("later")}
+    kept = {
+        key: value
+        for key, value in config.items()
+        if key not in undecided(cls) and not (key in plain and value == plain[key])
+    }
     for key, kind in {**nested(cls), "of": "upscale"}.items():  # of: the stage before
         if isinstance(value := kept.get(key), Mapping):
             kept[key] = decisive(kind, value, plugins) if isinstance(kind, str) else _kept(kind, value, plugins)

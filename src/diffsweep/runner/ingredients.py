@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.loop import rises, steps
-from diffsweep.core.streams import Streams, placed
+from diffsweep.core.streams import MAIN, Streams, placed
 from diffsweep.runner.cell import Cell
 from diffsweep.store.pictures import STEP
 
@@ -29,6 +30,7 @@ class Trajectory:
         self.kept = {round(i * last / max(1, shown - 1)) for i in range(shown)}
         self.step = 0
         self.seen: list[tuple[int, float, Tensor, Tensor]] = []
+        self.pictures: dict[str, Tensor] = {}  # of `tensors`, once they are decoded
 
     def __call__(self, level: Level, x: Tensor, clean: Tensor) -> None:
         if self.step in self.kept:
@@ -36,8 +38,8 @@ class Trajectory:
         self.step += 1
 
     @property
-    def pictures(self) -> dict[str, Tensor]:
-        """By the names they are stored under: the same for the same step, however many are asked for."""
+    def tensors(self) -> dict[str, Tensor]:
+        """By the names their pictures are stored under: the same for the same step, however many are asked for."""
         return {
             f"{STEP}{step:04}_{kind}": x
             for step, _, noisy, clean in self.seen
@@ -53,18 +55,28 @@ def work(
     cell: Cell,
     device: str,
     pixels: Callable[[str], np.ndarray] | None = None,
-    watch: Callable[[], Watch] | None = None,
+    watch: Callable[[], Trajectory] | None = None,
+    model: Any = None,
 ) -> Work:
     """A cell as work for the engine, which makes its tensors when it starts. pixels: a stored picture by its cell's id.
-    watch: makes the loop's watcher, each time that the engine starts the cell."""
+    watch: makes the loop's watcher, each time that the engine starts the cell. model: the stage's, in memory, which has
+    the latents of an input."""
     from diffsweep.engine import Work
 
     def start() -> Program[Any]:
         watcher = watch() if watch else None
         if cell.base is None:
-            return cell.technique.program(job(cell, device, None, watcher))
-        assert pixels is not None
-        return cell.upscale.program(cell.technique, job(cell, device, pixels(cell.base.id), watcher))
+            own = job(cell, device, None, watcher, model)
+            outcome = yield from cell.technique.program(own)
+        else:
+            assert pixels is not None
+            own = job(cell, device, pixels(cell.base.id), watcher, model)
+            outcome = yield from cell.upscale.program(cell.technique, own)
+        outcome = replace(outcome, facts={**own.facts, **outcome.facts})
+        if watcher:
+            for name, x in watcher.tensors.items():
+                watcher.pictures[name] = yield from own.decoded(x)
+        return outcome
 
     return Work(cell, start, cell.rounds, len(cell.prompts), cell.stage_name)
 
@@ -74,24 +86,38 @@ def job(
     device: str = "cpu",
     low: np.ndarray | None = None,
     watch: Watch | None = None,
+    model: Any = None,
 ) -> Job:
-    """A technique's ingredients for a cell. low: the picture to enlarge, uint8 h w 3."""
+    """A technique's ingredients for a cell. low: the picture to enlarge, uint8 h w 3. model: as of `work`."""
     import torch
 
     from diffsweep.technique.job import Job
 
-    mask = None
+    streams, factor = Streams(cell.seed, device), cell.stage.factor
+    region = mask = picture = image = None
     if cell.mask is not None:
-        mask = placed(torch.tensor(cell.mask)[None].float() / 255, device)
+        region = placed(torch.tensor(cell.mask)[None].float() / 255, device)
+        mask = region[:, ::factor, ::factor].contiguous()  # the nearest, as diffusers' pipelines take it
+    if cell.pixels is not None:
+        picture = image = to_tensor(cell.pixels, device)
+    facts: dict[str, Any] = {}
+    if factor > 1 and picture is not None:
+        latents = model.latents(picture)  # drawn before all else, as diffusers' pipelines do
+        image = latents.mean + latents.std * streams.normal(MAIN, cell.stage.shape)
+        facts = {"vae_psnr": latents.psnr}
     return Job(
         prompt=cell.prompt,
         levels=cell.visited,
         stage=cell.stage,
         scheduler=cell.scheduler,
         guidance=cell.guidance,
-        streams=Streams(cell.seed, device),
-        image=None if cell.pixels is None else to_tensor(cell.pixels, device),
+        streams=streams,
+        image=image,
         mask=mask,
+        picture=picture,
+        region=region,
+        facts=facts,
+        stage_name=cell.stage_name,
         view=cell.view,
         parts=cell.parts,
         low=None if low is None else to_tensor(low, device),

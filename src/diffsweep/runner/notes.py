@@ -93,7 +93,7 @@ def _unknown(cells: Sequence[Cell]) -> list[str]:
     )
     found: dict[str, None] = {}
     for model, key, prompt in asked:
-        if words := model.unknown(prompt) if hasattr(model, "unknown") else ():
+        if words := model.unknown(prompt) if prompt and hasattr(model, "unknown") else ():
             listed = ", ".join(map(repr, words))
             found[f"prompt={_short(prompt)}: the {key} does not know {listed}, and draws something else"] = None
     return list(found)

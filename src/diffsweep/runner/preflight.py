@@ -67,7 +67,7 @@ def memory(cells: Iterable[Cell], device: str, rows: Mapping[str, int], chosen: 
     """The rows of a call that fit the device, by a stage's key, at most `rows`; BadInput where the weights or the
     chosen rows do not fit. cells: those whose models are in memory together."""
     stages: dict[Any, Cell] = {}
-    asked: dict[str, set[str]] = {}  # the prompts, by a stage's key
+    asked: dict[str, set[str | None]] = {}  # the prompts, by a stage's key
     for cell in cells:
         stages[cell.network] = cell
         asked.setdefault(cell.config_key, set()).update(cell.prompts)

@@ -24,6 +24,7 @@ from diffsweep.core.problems import BadInput
 from diffsweep.core.text import in_one_line
 from diffsweep.runner import shape
 from diffsweep.runner.cell import Cell
+from diffsweep.runner.decoding import with_decoders
 from diffsweep.runner.identity import RECIPE
 from diffsweep.runner.ingredients import Trajectory, to_pixels, work
 from diffsweep.runner.lots import chain, enlarged
@@ -139,15 +140,16 @@ class Sampler:
             waiting = [cell for cell in given if cell.base and cell.base.id in coming]
             for cell in waiting:
                 later[cell.base.id].append(cell)  # type: ignore[union-attr]
-            return [self._work(cell, larger) for cell in given if cell not in waiting]
+            return [self._work(cell, larger, models) for cell in given if cell not in waiting]
 
         began = time.perf_counter()
         names = {stage: _digest(own[0].network) for stage, own in by_stage.items()}
         rows = {stage: min(self.rows[key], self.fewer.get(names[stage], self.rows[key])) for stage, key in keys.items()}
-        engine = Engine(self._stages(by_stage), rows)
+        models = self._stages(by_stage)
+        engine = Engine(*with_decoders(models, rows))
 
         def heard(number: int) -> None:
-            fewer = {names[stage]: n for stage, n in engine.rows.items() if n < rows[stage]}
+            fewer = {names[stage]: engine.rows[stage] for stage, n in rows.items() if engine.rows[stage] < n}
             if fewer.items() - self.fewer.items():
                 self.fewer |= fewer
                 listener.fewer(self.fewer)
@@ -167,7 +169,7 @@ class Sampler:
                         coming.discard(lost.cell.id)
                         yield lost
                 for cell in later.pop(ended.cell.id, ()):
-                    engine.add(self._work(cell, larger))
+                    engine.add(self._work(cell, larger, models))
         finally:
             self.counted.sampling_seconds += time.perf_counter() - began
             self.counted.add(engine.counts)
@@ -197,16 +199,17 @@ class Sampler:
             with _of(cells[0]):
                 self.counted.model_loads += engine.models[stage].ready()
 
-    def _work(self, cell: Cell, larger: Mapping[str, Sequence[Cell]]) -> Work:
+    def _work(self, cell: Cell, larger: Mapping[str, Sequence[Cell]], models: Mapping[str, Model]) -> Work:
         """A cell as work for the engine, which reads the picture it enlarges when it starts. larger: the cells that
-        enlarge another's picture, by the other's id."""
+        enlarge another's picture, by the other's id; models: by stage."""
 
         def watch() -> Trajectory:
             """A new watcher each time that the engine starts the cell."""
             self.watched[cell.id] = Trajectory(cell, self.trajectory)
             return self.watched[cell.id]
 
-        own = work(cell, self.device, self.store.pixels, watch if self.trajectory else None)
+        watcher = watch if self.trajectory else None
+        own = work(cell, self.device, self.store.pixels, watcher, models[cell.stage_name])
         return replace(own, later=chain(cell, larger) - cell.rounds)
 
     def _finish(self, finished: Finished, engine: Engine) -> Ended:
@@ -275,8 +278,8 @@ def failed_with(base: Cell, error: BaseException | str, later: dict[str, list[Ce
         yield from failed_with(cell, error, later)
 
 
-def _digest(network: Any, prompts: Sequence[str] = ()) -> str:
-    return hashlib.sha256(repr((network, sorted(set(prompts)))).encode()).hexdigest()[:12]
+def _digest(network: Any, prompts: Sequence[str | None] = ()) -> str:
+    return hashlib.sha256(repr((network, sorted(set(prompts), key=repr))).encode()).hexdigest()[:12]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from diffsweep.core.problems import require, within
 from diffsweep.core.types import Level, Weights
@@ -17,6 +18,7 @@ from diffsweep.scheduler.spacing import Spaced
 
 @dataclass(frozen=True)
 class Ddim(Spaced):
+    ends_with_noise: ClassVar[bool] = True
     eta: float = 0.0
 
     def __post_init__(self) -> None:
@@ -24,6 +26,6 @@ class Ddim(Spaced):
         require(within("eta", self.eta, 0, 1))
 
     def weights(self, t: Level, s: Level, before: Level | None) -> Weights:
-        drawn = 0.0 if s.is_end else self.eta * s.sigma / t.sigma * math.sqrt(added(t, s))  # DDIM (16)
+        drawn = self.eta * s.sigma / t.sigma * math.sqrt(added(t, s))  # DDIM (16)
         kept = math.sqrt(max(s.sigma**2 - drawn**2, 0.0)) / t.sigma
         return Weights(kept, s.alpha - t.alpha * kept, noise=drawn)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from diffsweep.core.problems import require, within
-from diffsweep.core.types import Level, Process, Weights
-from diffsweep.scheduler.spacing import Spaced
+from diffsweep.core.types import Level, Process, Stage, Weights
+from diffsweep.scheduler.euler import Euler
 
 
 @dataclass(frozen=True)
-class Heun(Spaced):
+class Heun(Euler):
     """churn: how much noise is added and removed again over all steps (S_churn), where sigma / alpha lies from
     churn_min to churn_max (S_tmin, S_tmax; null for no bound)."""
 
@@ -37,16 +37,15 @@ class Heun(Spaced):
         """Without churn, where it would lie says nothing."""
         return self if self.churn else replace(self, churn_min=Heun.churn_min, churn_max=Heun.churn_max)
 
+    def start(self, level: Level, stage: Stage) -> float:
+        return 1.0
+
     def raised(self, level: Level, steps: int, process: Process) -> Level:
         most = math.inf if self.churn_max is None else self.churn_max
         if not self.churn or math.isinf(level.ratio) or not self.churn_min <= level.ratio <= most:
             return level
         higher = process.nearest(level.ratio * (1 + min(self.churn / steps, math.sqrt(2) - 1)))
         return higher if higher.ratio > level.ratio else level
-
-    def weights(self, t: Level, s: Level, before: Level | None) -> Weights:
-        kept = s.sigma / t.sigma
-        return Weights(kept, s.alpha - t.alpha * kept)
 
     def corrected(self, t: Level, s: Level) -> Weights | None:
         if s.is_end or not t.alpha or not s.sigma:

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
+from typing import ClassVar
 
 from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, one_of, require, within
+from diffsweep.core.process import Table
 from diffsweep.core.text import counted
 from diffsweep.core.threshold import KINDS
 from diffsweep.core.types import Level, Process, Stage, Weights
@@ -22,7 +24,6 @@ from diffsweep.scheduler.presets import PRESETS
 
 SIGMA_MAX = 80.0  # Karras et al. 2022, table 1; the cosine schedule itself reaches 20,291
 RHO = 7.0  # ditto
-DEFAULT_STEPS = 50
 FORMULAS = ("leading", "trailing", "linspace", "quadratic", "karras", "logsnr_uniform")
 SPACINGS = (*FORMULAS, *PRESETS)
 
@@ -70,15 +71,22 @@ def falling(timesteps: tuple[float, ...]) -> str | None:
     return None if timesteps[-1] >= 0 else f"spacing: {timesteps[-1]:g} is below 0, the last timestep"
 
 
+@lru_cache
+def ended(process: Process) -> Process:
+    """The process, its trajectories ending without noise."""
+    return replace(process, end=1.0) if isinstance(process, Table) else process
+
+
 @dataclass(frozen=True)
 class Spaced:
     """What every scheduler has: which levels it visits, and how the clean estimate is thresholded.
 
-    steps: how many; auto is the preset's or the list's own number, or 50. spacing: one of SPACINGS, or the timesteps
-    themselves, falling. threshold: none, clip or dynamic. threshold_ratio, threshold_max: dynamic thresholding's
-    quantile and highest value (IF: 0.95, and 1.5 or 1 by stage). Of all but steps, auto is the checkpoint's own.
+    steps: how many; auto is the preset's or the list's own number, or the checkpoint's. spacing: one of SPACINGS, or
+    the timesteps themselves, falling. threshold: none, clip or dynamic. threshold_ratio, threshold_max: dynamic
+    thresholding's quantile and highest value (IF: 0.95, and 1.5 or 1 by stage). Of all, auto is the checkpoint's own.
     """
 
+    ends_with_noise: ClassVar[bool] = False  # where the checkpoint says so (`set_alpha_to_one: false`), as DDIM does
     steps: Auto | int = field(default=AUTO, metadata={"decides": False})  # the timesteps that they come to do
     spacing: Auto | str | tuple[float, ...] = field(default=AUTO, metadata={"decides": False})
     threshold: Auto | str = AUTO
@@ -110,24 +118,33 @@ class Spaced:
         )
 
     def on(self, stage: Stage) -> Stage:
-        """The stage, its thresholding as it is asked for here."""
+        """The stage, its thresholding as it is asked for here, and the end that the rule goes to."""
         keys = ("threshold", "threshold_ratio", "threshold_max")
-        return replace(stage, **{key: value for key in keys if (value := getattr(self, key)) != AUTO})
+        process = stage.process if self.ends_with_noise else ended(stage.process)
+        asked = {key: value for key in keys if (value := getattr(self, key)) != AUTO}
+        return replace(stage, process=process, **asked)
+
+    def start(self, level: Level, stage: Stage) -> float:
+        return 1.0
+
+    def spaced_on(self, stage: Stage) -> str | tuple[float, ...]:
+        """The spacing, on a stage that says what auto is."""
+        return stage.spacing if self.spacing == AUTO else self.spacing
 
     def levels(self, stage: Stage) -> tuple[Level, ...]:
         """The levels visited, falling. BadInput where they do not fit the stage's process."""
         process, T = stage.process, stage.process.T
-        if isinstance(self.spacing, tuple):
+        spacing = self.spaced_on(stage)
+        if isinstance(spacing, tuple):
             try:
-                return tuple(process.level(t) for t in self.spacing)
+                return tuple(process.level(t) for t in spacing)
             except BadInput as error:
                 raise BadInput(f"spacing: {message}" for message in error.messages) from None
-        spacing = stage.spacing if self.spacing == AUTO else self.spacing
         require(one_of(f"spacing={AUTO}: the checkpoint's timestep_spacing", spacing, SPACINGS))
         if spacing in PRESETS:
             require(None if T == 1000 else f"spacing={spacing}: made for 1000 training steps, this model has {T}")
             return tuple(process.at(place) for place in PRESETS[spacing])
-        n = given(self.steps) or min(DEFAULT_STEPS, T)
+        n = given(self.steps) or min(stage.steps, T)
         if n > T:
             raise BadInput(f"steps={n}: this model has {T} training steps")
         return spaced(spacing, n, process, stage.offset)

@@ -21,5 +21,4 @@ class ForwardNoise(Plain):
         return ()
 
     def program(self, job: Job) -> Program[Outcome]:
-        yield from ()
-        return Outcome(job.noised(job.level(self.t)))
+        return Outcome((yield from job.decoded(job.noised(job.level(self.t)))))

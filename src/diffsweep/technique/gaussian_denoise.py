@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class GaussianDenoise(Plain):
     """t: the noise level. sigma: pixels; auto searches. kernel: odd width in pixels; auto is 4 sigma to each side.
+    Where the model has latents, these are blurred, by as much as the pixels would be.
 
     rescale: undo the signal's attenuation alpha before blurring (the writeup blurs the noisy picture as it is).
     """
@@ -51,16 +52,18 @@ class GaussianDenoise(Plain):
     def _width(self, sigma: float) -> int:
         return given(self.kernel) or 2 * max(1, round(4 * sigma)) + 1
 
-    def blurred(self, x: Tensor, sigma: float) -> Tensor:
-        return blur(x, sigma, self._width(sigma))
+    def blurred(self, x: Tensor, sigma: float, factor: int) -> Tensor:
+        """sigma: pixels, of which `factor` are one of x's."""
+        return blur(x, sigma / factor, 2 * round((self._width(sigma) - 1) / 2 / factor) + 1)
 
-    def best(self, x: Tensor, clean: Tensor) -> float:
+    def best(self, x: Tensor, clean: Tensor, factor: int) -> float:
         """The sigma of least squared error: a geometric grid over 0.1 pixels to half the side, then a finer one."""
 
         def error(sigma: float) -> float:
-            return float((self.blurred(x, sigma).clamp(-1, 1) - clean).square().mean())
+            blurred = self.blurred(x, sigma, factor)
+            return float(((blurred.clamp(-1, 1) if factor == 1 else blurred) - clean).square().mean())
 
-        low, high = 0.1, x.shape[-1] / 2
+        low, high = 0.1 * factor, x.shape[-1] * factor / 2
         for _ in range(2):
             ratio = (high / low) ** (1 / 24)
             sigma = min((low * ratio**i for i in range(25)), key=error)
@@ -68,13 +71,13 @@ class GaussianDenoise(Plain):
         return sigma
 
     def program(self, job: Job) -> Program[Outcome]:
-        yield from ()
         assert job.image is not None
         level = job.level(self.t)
         noisy = job.noised(level)
         x = noisy / level.alpha if self.rescale else noisy
-        sigma, chosen = self.sigma, "given"
+        sigma, chosen, factor = self.sigma, "given", job.stage.factor
         if sigma == AUTO:
-            sigma, chosen = self.best(x, job.image), "best against the reference"
+            sigma, chosen = self.best(x, job.image, factor), "best against the reference"
         facts = {"sigma": round(sigma, 4), "sigma_chosen": chosen}
-        return Outcome(self.blurred(x, sigma), {"noisy": noisy}, facts)
+        restored = yield from job.decoded(self.blurred(x, sigma, factor))
+        return Outcome(restored, {"noisy": (yield from job.decoded(noisy))}, facts)

@@ -53,14 +53,14 @@ class Hybrid(Plain):
     def prompts_for(self, prompt: str) -> tuple[str, ...]:
         return filled(self.prompts, prompt, len(self.sigmas) + 1)
 
-    def scaled(self, job: Job) -> tuple[tuple[float, ...], int]:
-        """sigmas and kernel in the pixels of the job's stage."""
-        return tuple(sigma * job.scale for sigma in self.sigmas), 2 * round((self.kernel - 1) / 2 * job.scale) + 1
+    def scaled(self, scale: float) -> tuple[tuple[float, ...], int]:
+        """sigmas and kernel in pixels, or latents, so many times as fine as the first stage's pixels."""
+        return tuple(sigma * scale for sigma in self.sigmas), 2 * round((self.kernel - 1) / 2 * scale) + 1
 
     def guided(self, job: Job) -> Multiview:
-        parts = zip(bands(*self.scaled(job)), self.prompts_for(job.prompt), strict=True)
+        parts = zip(bands(*self.scaled(job.scale / job.stage.factor)), self.prompts_for(job.prompt), strict=True)
         return Multiview(tuple((band, job.about(prompt)) for band, prompt in parts), total)
 
     def shown(self, image: Tensor, job: Job) -> Outcome:
-        sigmas, kernel = self.scaled(job)
+        sigmas, kernel = self.scaled(job.scale)
         return Outcome(image, {"low": blur(image, sigmas[0], kernel)}, {"prompts": list(self.prompts_for(job.prompt))})

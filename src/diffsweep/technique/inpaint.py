@@ -58,7 +58,7 @@ class Inpaint(Plain):
 
     def begin(self, job: Job) -> Tensor:
         assert job.image is not None and job.mask is not None
-        x = job.noise() if self.start == "noise" else job.noised(job.levels[0])
+        x = super().begin(job) if self.start == "noise" else job.noised(job.levels[0])
         return job.mask * x + (1 - job.mask) * job.image if self.known == "clean" else x
 
     def pinned(self, job: Job) -> Constraint:

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from diffsweep.core.loop import denoise
 from diffsweep.core.streams import MAIN, Streams
-from diffsweep.core.types import BASE, Constraint, Guidance, Level, Program, Scheduler, Stage, View, Watch
+from diffsweep.core.types import (
+    BASE,
+    Constraint,
+    Guidance,
+    Level,
+    Program,
+    Query,
+    Scheduler,
+    Stage,
+    View,
+    Watch,
+    decoder_of,
+)
 from diffsweep.guidance.rule import About, Rule
 
 if TYPE_CHECKING:
@@ -26,13 +38,13 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One cell's ingredients. levels: those that the technique visits; image C H W, mask 1 H W, if the technique uses
-    them.
+    """One cell's ingredients. levels: those that the technique visits; picture 3 H W, region 1 H W (where it may
+    change), if the technique uses them; image C H W, mask 1 H W: the same as the stage has them, in latents or pixels.
 
-    parts: those of further groups that the technique uses, by group, such as an operator.
-    low: the picture that a super-resolution stage enlarges, C h w; scale: how much larger its own is than the first
-    stage's. stage_name, beside: which of the engine's models is asked, and what it sees beside x, as of a query.
-    watch: as the loop's.
+    facts: what the record is to tell of the input. parts: those of further groups that the technique uses, by group,
+    such as an operator. low: the picture that a super-resolution stage enlarges, C h w; scale: how much larger its own
+    is than the first stage's. stage_name, beside: which of the engine's models is asked, and what it sees beside x, as
+    of a query. watch: as the loop's.
     """
 
     prompt: str
@@ -43,8 +55,11 @@ class Job:
     streams: Streams
     image: Tensor | None = None
     mask: Tensor | None = None
+    picture: Tensor | None = None
+    region: Tensor | None = None
     view: View | None = None
     parts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     low: Tensor | None = None
     scale: float = 1.0
     stage_name: str = BASE
@@ -63,6 +78,13 @@ class Job:
         """The input at this level."""
         assert self.image is not None, "the technique's `uses` does not name 'input'"
         return level.noised(self.image, self.noise())
+
+    def decoded(self, x: Tensor) -> Program[Tensor]:
+        """The picture (3 H W in [-1, 1]) that x (C H W) is: the stage's decoder is asked where it has latents."""
+        if self.stage.factor == 1:
+            return x
+        (answer,) = yield [Query(x, self.stage.process.clean, stage=decoder_of(self.stage_name))]
+        return answer.output
 
     def about(self, prompt: str, look: Callable[[Tensor], Tensor] | None = None) -> About:
         """This job's guidance towards a prompt. look: how pictures that the model sees beside x are looked at."""
@@ -150,7 +172,7 @@ class Plain:
 
     def begin(self, job: Job) -> Tensor:
         """The first image, at the first of the job's levels."""
-        return job.noise()
+        return job.scheduler.start(job.levels[0], job.stage) * job.noise()
 
     def guided(self, job: Job) -> Guidance:
         return job.about(job.prompt)
@@ -162,7 +184,8 @@ class Plain:
         return Outcome(image)
 
     def denoised(self, x: Tensor, job: Job) -> Program[Outcome]:
-        return self.shown((yield from job.denoise(x, self.guided(job), self.pinned(job))), job)
+        x = yield from job.denoise(x, self.guided(job), self.pinned(job))
+        return self.shown((yield from job.decoded(x)), job)
 
     def program(self, job: Job) -> Program[Outcome]:
         return (yield from self.denoised(self.begin(job), job))
@@ -177,4 +200,4 @@ class FromInput(Plain):
     def program(self, job: Job) -> Program[Outcome]:
         noisy = self.begin(job)
         outcome = yield from self.denoised(noisy, job)
-        return replace(outcome, pictures={"noisy": noisy, **outcome.pictures})
+        return replace(outcome, pictures={"noisy": (yield from job.decoded(noisy)), **outcome.pictures})

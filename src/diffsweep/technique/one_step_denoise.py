@@ -24,4 +24,5 @@ class OneStepDenoise(FromInput):
         (level,) = job.levels
         noisy = self.begin(job)
         estimate = yield from self.guided(job).estimate(noisy, level)
-        return Outcome(estimate.clean(noisy, level), {"noisy": noisy})
+        clean = yield from job.decoded(estimate.clean(noisy, level))
+        return Outcome(clean, {"noisy": (yield from job.decoded(noisy))})

@@ -72,4 +72,4 @@ class Latent:
         noise = job.streams.normal(MAIN, job.low.shape)
         job = shown_beside(job, self, job.low, noise)
         x = yield from job.denoise(job.noise(), job.about(prompt))
-        return Outcome(x, facts={"prompts": [prompt]})
+        return Outcome((yield from job.decoded(x)), facts={"prompts": [prompt]})

@@ -101,7 +101,7 @@ def reachable(scheduler: Any, stage: Stage) -> None:
 
 
 def shown_beside(job: Job, upscale: Enlargement, low: Tensor, noise: Tensor) -> Job:
-    """The job, asking this stage, which sees the low-resolution picture beside x, noised to its `noise_level`."""
+    """The job, whose stage sees the low-resolution picture beside x, noised to its `noise_level`."""
     level = upscale.model.noising().level(upscale.noise_level)
     beside = {"low": level.noised(low, noise), "noise_level": level.t}
-    return replace(job, stage_name=upscale.name, beside=beside)
+    return replace(job, beside=beside)

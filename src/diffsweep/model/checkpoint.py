@@ -1,0 +1,351 @@
+"""Checkpoints in the layouts that diffusers saves, of every family that `model/family/` knows.
+
+A folder, or a repository of the hub, with `model_index.json`, which names the family, and a folder for each part: the
+network, `scheduler/` (its configuration is the stage's noise process and spacing), text encoders and tokenizers, and
+the autoencoder of a latent model. Weights are read from safetensors only.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakValueDictionary
+
+from diffsweep.core.files import is_there
+from diffsweep.core.keys import AUTO, Auto, given
+from diffsweep.core.problems import BadInput, one_of, require, within
+from diffsweep.core.types import Latents, Stage
+from diffsweep.model import memory
+from diffsweep.model.codec import Codec
+from diffsweep.model.deepfloyd import DeepFloyd
+from diffsweep.model.family import families
+from diffsweep.model.family.family import Configs, Family, Told
+from diffsweep.model.network import Network
+from diffsweep.model.schedule import prediction
+from diffsweep.model.source import Source
+from diffsweep.model.stored import Stored
+from diffsweep.model.t5 import T5
+from diffsweep.model.text import Embedding, Embeddings, Encoder, encoder, tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+INDEX = "model_index.json"
+KIND = "a checkpoint"
+TYPES = ("float32", "bfloat16", "float16")
+SINGLE = (".safetensors", ".ckpt", ".gguf", ".pt", ".bin")
+
+
+@dataclass(frozen=True)
+class TextKeys:
+    """dtype: of the text encoders, float32 or bfloat16. device: auto is the model's, cpu where the card is small.
+    max_length: tokens of a prompt, where the family lets one choose; auto is the pipeline's own number. clip_skip: how
+    many of CLIP's last layers are left out, of every prompt."""
+
+    dtype: str = "float32"
+    device: Auto | str = field(default=AUTO, metadata={"decides": False})
+    max_length: Auto | int = AUTO
+    clip_skip: int = 0
+
+    def __post_init__(self) -> None:
+        require(
+            one_of("dtype", self.dtype, ("float32", "bfloat16")),
+            one_of("device", self.device, (AUTO, "cpu", "cuda")),
+            within("max_length", self.max_length, 1),
+            within("clip_skip", self.clip_skip, 0),
+        )
+
+    @property
+    def told(self) -> Told:
+        return Told(given(self.max_length), self.clip_skip)
+
+
+@dataclass(frozen=True)
+class Checkpoint(Stored):
+    """path: a folder, a repository of the hub (`owner/name@revision`), or an embedded one. variant: which of several
+    weights. dtype: of the network; the autoencoder computes in float32. compile: by torch.compile, for long sweeps.
+    height, width: of the picture in pixels; auto is the checkpoint's own. text: how prompts are encoded. default_steps,
+    default_scale: what `scheduler.steps=auto` and `guidance.scale=auto` stand for; auto is what suits most models.
+    """
+
+    path: str = field(default="tiny_sd", metadata={"decides": False})  # the weights' fingerprint does
+    variant: str | None = field(default=None, metadata={"decides": False})
+    dtype: str = "float32"
+    compile: bool = False
+    height: Auto | int = AUTO
+    width: Auto | int = AUTO
+    text: TextKeys = field(default_factory=TextKeys)
+    default_steps: Auto | int = field(default=AUTO, metadata={"decides": False})
+    default_scale: Auto | float = field(default=AUTO, metadata={"decides": False})
+
+    def __post_init__(self) -> None:
+        require(
+            one_of("dtype", self.dtype, TYPES),
+            within("height", self.height, 1),
+            within("width", self.width, 1),
+            within("default_steps", self.default_steps, 1),
+            within("default_scale", self.default_scale, 0),
+        )
+
+    @property
+    def source(self) -> Source:
+        return Source(self.path, self.variant)
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.source)
+
+    @property
+    def configs(self) -> Configs:
+        return _configs(self.source)
+
+    def resolved(self) -> Checkpoint | DeepFloyd:
+        """The same, or DeepFloyd IF's where the folder holds that."""
+        if class_of(self.source) != "IFPipeline":
+            return self
+        text = T5(dtype=self.text.dtype, device=self.text.device)
+        return DeepFloyd(self.path, self.variant, self.dtype, self.compile, text)
+
+    def settled(self) -> Self:
+        """With the picture's size, and the tokens of a prompt, as they come out."""
+        height, width = self.stage().size
+        return replace(self, height=height, width=width)
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The parts that encode prompts, those that the checkpoint has."""
+        return tuple(name for name in self.family.text if _has(self.configs.index, name))
+
+    def stage(self) -> Stage:
+        return _stage(self)
+
+    def places(self) -> Sequence[tuple[Source, list[str]]]:
+        return [(self.source, sorted({*self.files(), *self.text_files()}))]
+
+    def files(self) -> list[str]:
+        """Those that decide the pictures, of prompts' encoders aside; BadInput where weights are missing."""
+        family = self.family
+        weighted = [family.network, *(["vae"] if family.vae else [])]
+        parts = [*weighted, "scheduler"]
+        self.source.require([*parts, *self.encoders], KIND)
+        return [INDEX, *self.source.files(parts, weighted)]
+
+    def text_files(self) -> list[str]:
+        return [INDEX, *self.source.files(self.encoders, self.networks)]
+
+    def needs(self, device: str) -> memory.Needs:
+        """The device's memory that the model takes; what decodes its latents counts as weights."""
+        return _needs(self, self.text.device not in (AUTO, device.partition(":")[0]))
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Of the encoders, those with weights."""
+        return tuple(name for name in self.encoders if name.startswith("text_encoder"))
+
+    def load(self, device: str, kept: Path | None = None) -> LoadedCheckpoint:
+        """kept: where embeddings lie. The networks are loaded when there is something for them to do."""
+        return LoadedCheckpoint(self, device, kept)
+
+
+def class_of(source: Source) -> str:
+    """The pipeline's class that a checkpoint names; BadInput where it is none."""
+    path = f"{source.key}={source.path}"
+    if source.hub is None and source.path.lower().endswith(SINGLE) and is_there(source.path):
+        raise BadInput(
+            f"{path}: a single file; diffsweep reads folders that diffusers saves: convert it once, where there is a "
+            "network, by StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER), and give FOLDER"
+        )
+    root = source.root
+    if not (root / INDEX).is_file():
+        source.require((), KIND)
+        if (root / "config.json").is_file():
+            alone = source.config(".", "config.json").get("_class_name", "a network")
+            raise BadInput(f"{path}: {alone} alone; a whole pipeline is needed, a folder with {INDEX}")
+        raise BadInput(f"{path}: not {KIND}, {INDEX} missing in it")
+    return str(source.config(".", INDEX).get("_class_name"))
+
+
+@lru_cache
+def family_of(source: Source) -> Family:
+    """The family of a checkpoint; BadInput where it is not known."""
+    name, known = class_of(source), families()
+    if name not in known:
+        listed = ", ".join(["IFPipeline", *known])
+        raise BadInput(f"{source.key}={source.path}: a {name}, which diffsweep cannot sample; it can {listed}")
+    return known[name]
+
+
+def _has(index: Mapping[str, Any], part: str) -> bool:
+    return bool((index.get(part) or [None])[0])
+
+
+@lru_cache
+def _configs(source: Source) -> Configs:
+    family = family_of(source)
+    source.require([family.network, "scheduler", *(["vae"] if family.vae else [])], KIND)
+    return Configs(
+        index=source.config(".", INDEX),
+        network=source.config(family.network, "config.json"),
+        scheduler=source.config("scheduler", "scheduler_config.json"),
+        vae=source.config("vae", "config.json") if family.vae else {},
+    )
+
+
+@lru_cache
+def _stage(model: Checkpoint) -> Stage:
+    family, told = model.family, model.text
+    lacking = [name for name in family.text if name in model.configs.index and not _has(model.configs.index, name)]
+    asked = {"height": given(model.height), "width": given(model.width)}
+    require(
+        *(_uneven(key, side, family.multiple) for key, side in asked.items() if side),
+        f"path={model.path}: {lacking[0]} is missing in it" if lacking and not model.encoders else None,
+        f"text.clip_skip={told.clip_skip}: this family's text encoders have no layers to leave out"
+        if told.clip_skip and not family.skips
+        else None,
+        _length(family, told),
+    )
+    try:
+        prediction(model.configs.scheduler)
+        stage = family.stage(model.configs, (asked["height"], asked["width"]))
+    except BadInput:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"path={model.path}: not {KIND}, its configuration says otherwise ({error})") from error
+    steps, scale = given(model.default_steps), given(model.default_scale)
+    return replace(stage, steps=steps or stage.steps, scale=stage.scale if scale is None else scale)
+
+
+@lru_cache
+def _needs(model: Checkpoint, elsewhere: bool) -> memory.Needs:
+    """elsewhere: prompts are encoded on another device."""
+    family, configs, stage, keys = model.family, model.configs, model.stage(), model.text
+    shapes = family.shapes(configs, keys.told)
+    weights, row = memory.network(
+        family.kind,
+        configs.network,
+        model.dtype,
+        stage.shape,
+        shapes,
+        lambda network, x, t, given: family.ask(network, x, t, given, {}, stage),
+    )
+    if family.vae:
+        weights += sum(memory.decoder(configs.vae, *stage.shape[1:]))
+    text = 0 if elsewhere else sum(memory.encoder(model.source.root / name, keys.dtype) for name in model.networks)
+    return memory.Needs(text, weights, row, memory.told(shapes, model.dtype))
+
+
+def _uneven(key: str, side: int, multiple: int) -> str | None:
+    """A problem with a side that the family cannot have."""
+    near = max(multiple, round(side / multiple) * multiple)
+    return f"{key}={side}: must be a multiple of {multiple} for this family, such as {near}" if side != near else None
+
+
+def _length(family: Family, told: TextKeys) -> str | None:
+    """A problem with the tokens that are asked for."""
+    if told.max_length == AUTO:
+        return None
+    if family.lengths is None:
+        return f"text.max_length={told.max_length}: this family's prompts have a fixed length; leave it out"
+    return within("text.max_length", told.max_length, *family.lengths)
+
+
+@dataclass(frozen=True)
+class PipelineText:
+    """Text by diffusers' own pipeline, without its network and autoencoder."""
+
+    model: Checkpoint
+
+    @property
+    def device(self) -> str:
+        return self.model.text.device
+
+    @property
+    def decides(self) -> tuple[Any, ...]:
+        keys = self.model.text
+        return class_of(self.model.source), keys.dtype, keys.max_length, keys.clip_skip
+
+    def cleaned(self, prompt: str | None) -> str | None:
+        return prompt
+
+    def encoder(self, root: Path, variant: str | None, device: str) -> Encoder:
+        import diffusers
+        import torch
+
+        model, index = self.model, self.model.configs.index
+        kind = getattr(diffusers, class_of(model.source))
+        known = inspect.signature(kind.__init__).parameters
+        settings = {key: value for key, value in index.items() if key in known and not isinstance(value, list)}
+        parts: dict[str, Any] = {name: tokenizer(root, name) for name in model.encoders if name not in model.networks}
+        for name in model.networks:
+            parts[name] = encoder(root, name, index[name][1], variant, model.text.dtype).to(device)
+        needed = [key for key, one in known.items() if one.default is inspect.Parameter.empty and key != "self"]
+        off = {"requires_safety_checker": False} if "requires_safety_checker" in known else {}
+        pipeline = kind(**{**dict.fromkeys(needed), **settings, **off, **parts})
+
+        @torch.no_grad()
+        def encode(prompt: str | None) -> Embedding:
+            embedding = model.family.embed(pipeline, prompt, model.text.told)
+            return {key: tensor.cpu() for key, tensor in embedding.items()}
+
+        return encode
+
+
+class Weights:
+    """A checkpoint's networks in memory, which its models of every size share."""
+
+    network: Any = None
+    codec: Codec | None = None
+
+
+_weights: WeakValueDictionary[object, Weights] = WeakValueDictionary()
+
+
+class LoadedCheckpoint(Network):
+    """A checkpoint in memory, for pictures of one size."""
+
+    def __init__(self, model: Checkpoint, device: str, kept: Path | None) -> None:
+        embeddings = Embeddings(PipelineText(model), model.source, model.text_files(), device, kept)
+        super().__init__(model.source, model.files(), model.stage(), model.dtype, device, embeddings)
+        self.model, self.compiled = model, model.compile
+        self.kind, self.name = model.family.kind, model.family.network
+        self.weights = _weights.setdefault((model.source, model.dtype, model.compile, device), Weights())
+        self._latents: dict[bytes, Latents] = {}
+
+    def told(self) -> dict[str, tuple[int, ...]]:
+        return self.model.family.shapes(self.model.configs, self.model.text.told)
+
+    def ready(self) -> int:
+        import diffusers
+
+        family = self.model.family
+        self.network = self.weights.network
+        loads = super().ready()
+        if loads:
+            self.weights.network = self.network
+            if family.vae:
+                self.weights.codec = Codec(self.part(getattr(diffusers, family.vae), "vae"))
+        return loads
+
+    def ask(self, x: Tensor, t: Tensor, given: Mapping[str, Tensor], beside: Mapping[str, Tensor]) -> Tensor:
+        return self.model.family.ask(self.network, x.to(self.dtype), t, given, beside, self.stage)
+
+    @property
+    def codec(self) -> Codec:
+        assert self.weights.codec is not None, "loaded by `ready`"
+        return self.weights.codec
+
+    def decode(self, x: Tensor) -> Tensor:
+        return self.codec.decode(x)
+
+    def latents(self, picture: Tensor) -> Latents:
+        """Those of the pictures used last are kept."""
+        key = picture.cpu().numpy().tobytes()
+        if key not in self._latents:
+            self._latents[key] = self.codec.latents(picture)
+            if len(self._latents) > memory.HELD:
+                del self._latents[next(iter(self._latents))]
+        return self._latents[key]

@@ -1,0 +1,98 @@
+"""What differs between the families of checkpoints that diffusers saves.
+
+One file beside this one describes a family: what its network is told, how it is asked, and what its stage is. All else
+(files, text, latents, memory) is alike. Text is encoded by diffusers' own pipeline, loaded without network and
+autoencoder, so that templates, layers and padding are its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from diffsweep.core.types import Stage
+from diffsweep.model import codec
+from diffsweep.model.schedule import habits, process
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffsweep.model.text import Embedding
+
+Tensors = Mapping[str, "Tensor"]
+
+
+@dataclass(frozen=True)
+class Configs:
+    """A checkpoint's configurations: of the pipeline (`model_index.json`) and of each part that has one."""
+
+    index: Mapping[str, Any]
+    network: Mapping[str, Any]
+    scheduler: Mapping[str, Any]
+    vae: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Told:
+    """How prompts are encoded. max_length: tokens, None for the pipeline's own number; clip_skip: how many of CLIP's
+    last layers are left out."""
+
+    max_length: int | None = None
+    clip_skip: int = 0
+
+
+class Family:
+    """pipeline: the classes that diffusers gives such a checkpoint. network, kind: its network's part and class. text:
+    the parts that encode prompts. multiple: what a picture's sides must be multiples of. lengths: the fewest and the
+    most tokens that `text.max_length` may ask for, None where the length is fixed. skips: whether CLIP's last layers
+    can be left out.
+    """
+
+    pipeline: ClassVar[tuple[str, ...]]
+    network: ClassVar[str] = "unet"
+    kind: ClassVar[str] = "UNet2DConditionModel"
+    vae: ClassVar[str | None] = "AutoencoderKL"
+    text: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")
+    multiple: ClassVar[int] = 8
+    lengths: ClassVar[tuple[int, int] | None] = None
+    skips: ClassVar[bool] = False
+
+    def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
+        """The stage of pictures of this height and width, None for the checkpoint's own; KeyError, TypeError or
+        ValueError where the configurations are not such a checkpoint's."""
+        factor = codec.factor(configs.vae)
+        height, width = (own or factor * side for own, side in zip(size, sides(configs.network), strict=True))
+        return Stage(
+            shape=(configs.network["in_channels"], height // factor, width // factor),
+            process=process(configs.scheduler),
+            factor=factor,
+            **habits(configs.scheduler),
+        )
+
+    def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
+        """The shapes of what `embed` gives."""
+        raise NotImplementedError
+
+    def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
+        """What the network is told of a prompt, on the processor."""
+        raise NotImplementedError
+
+    def ask(
+        self,
+        network: Any,
+        x: Tensor,
+        t: Tensor,
+        given: Mapping[str, Tensor],
+        beside: Mapping[str, Tensor],
+        stage: Stage,
+    ) -> Tensor:
+        """One call: x, B C H W in the network's type; t: B; given: what `embed` gives, of each row; beside: as of
+        `Query`. The answer may have channels after those of x, for a learned variance."""
+        raise NotImplementedError
+
+
+def sides(network: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width that a network is made for, of its input."""
+    size = network["sample_size"]
+    return (size[0], size[1]) if isinstance(size, list | tuple) else (size, size)

@@ -1,0 +1,75 @@
+"""What the configuration of a checkpoint's scheduler says: its noise process, what its network predicts, its habits.
+
+The classes that diffusers calls schedulers mix all of these with an update rule, which diffsweep chooses by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from diffsweep.core.problems import BadInput
+from diffsweep.core.process import Flow, Table, from_betas, named_table, zero_snr
+from diffsweep.core.types import EPSILON, FLOW, SAMPLE, VELOCITY, Process
+from diffsweep.model.source import Source
+
+PREDICTIONS = (EPSILON, VELOCITY, SAMPLE, FLOW)
+CLIPPING = ("DDIMScheduler", "DDPMScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler")  # unless told otherwise
+
+
+def is_flow(config: Mapping[str, Any]) -> bool:
+    return "FlowMatch" in config.get("_class_name", "") or config.get("prediction_type") == FLOW
+
+
+def process(config: Mapping[str, Any]) -> Process:
+    """The noise process; ValueError where it is not known."""
+    if is_flow(config):
+        return Flow(config.get("num_train_timesteps", 1000), config.get("shift", config.get("flow_shift", 1.0)) or 1.0)
+    return table(config)
+
+
+def table(config: Mapping[str, Any]) -> Table:
+    """A process of whole timesteps; ValueError where it is not known."""
+    if config.get("trained_betas"):
+        named = from_betas(config["trained_betas"])
+    else:
+        kind, T = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
+        named = named_table(kind, T, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
+    if config.get("rescale_betas_zero_snr"):
+        if config.get("prediction_type", EPSILON) == EPSILON:
+            raise ValueError("rescale_betas_zero_snr=true: noise predicted without any signal gives no clean picture")
+        named = zero_snr(named)
+    return named if config.get("set_alpha_to_one", True) else replace(named, end=named.alphas_cumprod[0])
+
+
+@lru_cache
+def noising(source: Source, part: str) -> Table:
+    """How a super-resolution stage's input is noised, by the scheduler in this part; BadInput where it is not known."""
+    config = source.config(part, "scheduler_config.json")
+    try:
+        return table(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"path={source.path}: {part} cannot be read ({error})") from error
+
+
+def prediction(config: Mapping[str, Any]) -> str:
+    """What the network is trained to predict; ValueError where that is not known."""
+    kind = FLOW if is_flow(config) else config.get("prediction_type", EPSILON)
+    if kind not in PREDICTIONS:
+        raise ValueError(f"prediction_type {kind} is not known")
+    return kind
+
+
+def habits(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage's thresholding and spacing, by their names in `Stage`. Some classes clip where the configuration does not
+    tell."""
+    clips = config.get("clip_sample", config.get("_class_name", CLIPPING[0]) in CLIPPING)
+    return {
+        "threshold": "dynamic" if config.get("thresholding") else "clip" if clips else "none",
+        "threshold_ratio": config.get("dynamic_thresholding_ratio", 0.995),
+        "threshold_max": config.get("sample_max_value", 1.0),
+        "spacing": config.get("timestep_spacing", "trailing" if is_flow(config) else "leading"),
+        "offset": config.get("steps_offset", 0),
+    }

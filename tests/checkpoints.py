@@ -1,0 +1,117 @@
+"""Small random checkpoints of each family, made in code and saved by diffusers itself: nothing is downloaded.
+
+Tokenizers know letters. Weights are random, so pictures are texture; each component's seed is its own.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
+
+SCALED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+LETTERS = [*string.ascii_lowercase, *string.digits, *" .,"]
+
+
+def spelling(special: list[str], template: str) -> tokenizers.Tokenizer:
+    """A tokenizer of letters. special: tokens before them, the last one for what is unknown."""
+    vocabulary = {token: number for number, token in enumerate([*special, *LETTERS])}
+    found = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=special[-1]))
+    found.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    named = [(token, vocabulary[token]) for token in special if token in template]
+    found.post_processor = tokenizers.processors.TemplateProcessing(single=template, special_tokens=named)
+    return found
+
+
+def clip_tokenizer() -> PreTrainedTokenizerFast:
+    begin, end = "<|startoftext|>", "<|endoftext|>"
+    marks = {"bos_token": begin, "eos_token": end, "unk_token": end, "pad_token": end}
+    spelled = spelling([begin, "<|pad|>", end], f"{begin} $A {end}")
+    return PreTrainedTokenizerFast(tokenizer_object=spelled, model_max_length=77, **marks)
+
+
+def clip(seed: int = 0, kind: type = CLIPTextModel) -> Any:
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 32, "projection_dim": 32, "intermediate_size": 37, "vocab_size": 100}
+    layers = {"num_attention_heads": 4, "num_hidden_layers": 3, "max_position_embeddings": 77}
+    return kind(CLIPTextConfig(bos_token_id=0, eos_token_id=2, pad_token_id=2, **sizes, **layers)).eval()
+
+
+def vae(latent: int = 4, scaling: float = 0.18215, **more: Any) -> AutoencoderKL:
+    """An autoencoder of factor 2."""
+    torch.manual_seed(0)
+    return AutoencoderKL(
+        block_out_channels=[8, 8],
+        down_block_types=["DownEncoderBlock2D"] * 2,
+        up_block_types=["UpDecoderBlock2D"] * 2,
+        latent_channels=latent,
+        norm_num_groups=2,
+        layers_per_block=1,
+        scaling_factor=scaling,
+        sample_size=32,
+        **more,
+    ).eval()
+
+
+def unet(**more: Any) -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {
+        "block_out_channels": (16, 32),
+        "layers_per_block": 1,
+        "sample_size": 16,
+        "in_channels": 4,
+        "out_channels": 4,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "cross_attention_dim": 32,
+        "norm_num_groups": 4,
+        "attention_head_dim": 4,
+    }
+    return UNet2DConditionModel(**{**settings, **more}).eval()
+
+
+def stable_diffusion(**schedule: Any) -> StableDiffusionPipeline:
+    """schedule: of its DDIM scheduler, such as prediction_type."""
+    settings = {**SCALED, "clip_sample": False, "set_alpha_to_one": False, **schedule}
+    return StableDiffusionPipeline(
+        vae(), clip(), clip_tokenizer(), unet(), DDIMScheduler(**settings), None, None, requires_safety_checker=False
+    )
+
+
+def stable_diffusion_xl(**index: Any) -> StableDiffusionXLPipeline:
+    """index: what model_index.json holds beside the parts."""
+    network = unet(
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        transformer_layers_per_block=(1, 2),
+        projection_class_embeddings_input_dim=80,
+        cross_attention_dim=64,
+    )
+    scheduler = EulerDiscreteScheduler(**SCALED, timestep_spacing="leading")
+    texts = clip(0), clip(1, CLIPTextModelWithProjection), clip_tokenizer(), clip_tokenizer()
+    return StableDiffusionXLPipeline(vae(scaling=0.13025), *texts, network, scheduler, **index)
+
+
+FAMILIES: dict[str, Callable[..., Any]] = {"sd": stable_diffusion, "sdxl": stable_diffusion_xl}
+
+
+def saved(folder: Path, name: str, **more: Any) -> Path:
+    """The folder of a family's checkpoint, which is made there."""
+    pipeline = FAMILIES[name](**more)
+    pipeline.save_pretrained(folder)
+    return folder

@@ -1,0 +1,142 @@
+"""Every family against its own pipeline of diffusers: same weights, seed and settings, the same picture.
+
+The promise is that of `technique/test_as_diffusers.py`: at most 1 level of 255, in at most 2 % of the channel values.
+Cells of other seeds, prompts, scales and numbers of steps share calls here; the pipelines draw one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffsweep.runner.cell import Cell
+from diffsweep.runner.freeze import freeze
+from diffsweep.runner.ingredients import to_pixels
+from tests.checkpoints import saved
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' Euler
+Ours = Callable[..., list[tuple[Cell, np.ndarray]]]
+THREE = (
+    {"seed": 0, "prompt": "a dog", "guidance__scale": 5.0, "scheduler__steps": 4},
+    {"seed": 1, "prompt": "an old man, smiling", "guidance__scale": 1.0, "scheduler__steps": 3},
+    {"seed": 2, "prompt": "a cat", "guidance__scale": 2.5, "scheduler__steps": 6, "guidance__negative_prompt": "a dog"},
+)
+# diffusers' DDIM takes T // n for every step (its issue 12633): trailing timesteps have that only where n divides T
+DIVIDING = tuple({**one, "scheduler__steps": n} for one, n in zip(THREE, (4, 5, 8), strict=True))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A family's random checkpoint, saved once."""
+    kept: dict[str, Path] = {}
+
+    def folder(name: str, **more: Any) -> Path:
+        key = f"{name}-{more}"
+        if key not in kept:
+            kept[key] = saved(tmp_path_factory.mktemp(name), name, **more)
+        return kept[key]
+
+    return folder
+
+
+@pytest.fixture
+def ours(config: Callable[..., dict[str, Any]], sampled: Any) -> Ours:
+    """Cells and their pictures, all from one engine whose calls have four rows."""
+
+    def drawn(folder: Path, *changes: dict[str, Any], **common: Any) -> list[tuple[Cell, np.ndarray]]:
+        usual = {"model": "tiny_sd", "model__path": str(folder), "scheduler": "ddim"}
+        cells = [freeze(config(**{**usual, **common, **change}), {}) for change in changes]
+        ended = sampled(cells, cells[0].model.load("cpu"), 4)
+        return [(cell, to_pixels(end.result.image)) for cell, end in zip(cells, ended, strict=True)]
+
+    return drawn
+
+
+def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
+    apart = np.abs(ours.astype(int) - theirs.astype(int))
+    assert ours.shape == theirs.shape
+    assert apart.max() <= 1 and (apart > 0).mean() <= 0.02, (apart.max(), (apart > 0).mean())
+
+
+def theirs(kind: str, folder: Path, cell: Cell, scheduler: str | None = None, **settings: Any) -> np.ndarray:
+    """The picture that a pipeline of diffusers draws for a cell."""
+    pipeline: Any = getattr(diffusers, kind).from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    if scheduler:
+        pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
+    told = {"prompt": cell.prompt, "guidance_scale": cell.guidance.scale, "num_inference_steps": len(cell.levels)}
+    if cell.guidance.negative_prompt:
+        told["negative_prompt"] = cell.guidance.negative_prompt
+    drawn = pipeline(**{**told, "generator": torch.Generator().manual_seed(cell.seed), "output_type": "np", **settings})
+    return (drawn.images[0] * 255).round().astype(np.uint8)
+
+
+# -- from noise --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "scheduler, changes, klass",
+    [
+        ("ddim", {}, "DDIMScheduler"),
+        ("ddim", {"scheduler__spacing": "trailing"}, "DDIMScheduler"),
+        ("ddim", {"scheduler__eta": 1.0}, "DDIMScheduler"),
+        ("euler", {}, "EulerDiscreteScheduler"),
+        ("euler", {"scheduler__spacing": "trailing"}, "EulerDiscreteScheduler"),
+        ("euler_ancestral", {}, "EulerAncestralDiscreteScheduler"),
+    ],
+)
+def test_stable_diffusion_draws_what_its_pipeline_draws(
+    folders: Any, ours: Ours, scheduler: str, changes: dict[str, Any], klass: str
+) -> None:
+    folder = folders("sd", timestep_spacing=changes.get("scheduler__spacing", "leading"))
+    for cell, picture in ours(folder, *DIVIDING, **{"scheduler": scheduler, **changes}):
+        eta = {"eta": changes["scheduler__eta"]} if "scheduler__eta" in changes else {}
+        assert_same(picture, theirs("StableDiffusionPipeline", folder, cell, klass, **eta))
+
+
+@pytest.mark.parametrize("schedule", [{"prediction_type": "v_prediction"}, {"rescale_betas_zero_snr": True}])
+def test_velocities_are_told_by_the_scheduler_and_so_is_a_start_without_signal(
+    folders: Any, ours: Ours, schedule: dict[str, Any]
+) -> None:
+    settings = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", **schedule}
+    folder = folders("sd", **settings)
+    for cell, picture in ours(folder, *DIVIDING):
+        assert_same(picture, theirs("StableDiffusionPipeline", folder, cell))
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_sdxl_draws_what_its_pipeline_draws_with_its_own_idea_of_no_prompt(
+    folders: Any, ours: Ours, zeros: bool
+) -> None:
+    folder = folders("sdxl", force_zeros_for_empty_prompt=zeros)
+    empty = {**THREE[0], "guidance__negative_prompt": ""}
+    drawn = ours(folder, *THREE, empty, scheduler="euler")
+    for cell, picture in drawn:
+        told = {"negative_prompt": ""} if cell.guidance.negative_prompt == "" else {}
+        assert_same(picture, theirs("StableDiffusionXLPipeline", folder, cell, **told))
+    assert np.array_equal(drawn[0][1], drawn[-1][1]) != zeros
+    assert (drawn[0][0].id == drawn[-1][0].id) != zeros
+
+
+# -- from a picture ----------------------------------------------------------------------------------------------------
+IMG2IMG = {"technique": "image_to_image", "technique__strength": 0.6, "input": "drawing"}
+
+
+@pytest.mark.parametrize("scheduler, klass", [("ddim", "DDIMScheduler"), ("euler", "EulerDiscreteScheduler")])
+def test_image_to_image_is_the_pipelines_draws_and_all(folders: Any, ours: Ours, scheduler: str, klass: str) -> None:
+    folder = folders("sd")
+    for cell, picture in ours(folder, *THREE, **{**IMG2IMG, "scheduler": scheduler}):
+        told = {"image": Image.fromarray(cell.pixels), "strength": 0.6}
+        assert_same(picture, theirs("StableDiffusionImg2ImgPipeline", folder, cell, klass, **told))
+
+
+def test_sdxls_image_to_image_is_the_pipelines(folders: Any, ours: Ours) -> None:
+    folder = folders("sdxl")
+    for cell, picture in ours(folder, *THREE, **{**IMG2IMG, "scheduler": "euler"}):
+        told = {"image": Image.fromarray(cell.pixels), "strength": 0.6}
+        assert_same(picture, theirs("StableDiffusionXLImg2ImgPipeline", folder, cell, **told))
