@@ -60,6 +60,10 @@ VALUES = {
 }
 HANDLED = ("scheduler", "guidance", "input", "mask", "view")  # of the groups that a technique may use
 MAX_SEED = 2**63 - 1
+IN_LATENTS = (
+    "a view is of pixels, and this model has latents, which do not turn as their picture does; choose a model in "
+    "pixels, such as model=tiny or model=if_xl"
+)
 OPEN: Any = object()  # in the place of a choice, to see whether a technique makes use of it
 
 
@@ -162,6 +166,10 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
             visited = technique.visited(levels, stage)
             technique = technique.settled(levels)
     looks: tuple[Any, ...] = technique.looks(parts.get("view")) if "view" in uses else ()
+    for view in looks if stage.factor > 1 else ():
+        with problems.under("view"):
+            if (name := _plain(view)["name"]) != "identity":
+                raise BadInput(f"view={name}: {IN_LATENTS}")
     for view in looks:
         fits = getattr(view, "fits", None)
         if fits is not None:

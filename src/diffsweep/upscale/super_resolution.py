@@ -89,7 +89,8 @@ class SuperResolution:
         assert job.low is not None
         x = job.noise()
         large = interpolate(job.low[None], job.stage.shape[-2:], mode="bilinear", align_corners=True)[0]
-        return (yield from technique.denoised(x, shown_beside(job, self, large, job.noise())))
+        job = shown_beside(replace(job, first=x), self, large, job.noise())
+        return (yield from technique.denoised(x, job))
 
 
 def reachable(scheduler: Any, stage: Stage) -> None:
