@@ -143,9 +143,9 @@ class Stage:
     factor: int = 1
 
     @property
-    def side(self) -> int:
-        """Of the picture, in pixels."""
-        return self.shape[-1] * self.factor
+    def size(self) -> tuple[int, int]:
+        """Height and width of the picture, in pixels."""
+        return self.shape[1] * self.factor, self.shape[2] * self.factor
 
 
 class Model(Protocol):

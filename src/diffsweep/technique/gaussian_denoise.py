@@ -55,12 +55,13 @@ class GaussianDenoise(Plain):
         return blur(x, sigma, self._width(sigma))
 
     def best(self, x: Tensor, clean: Tensor) -> float:
-        """The sigma of least squared error: a geometric grid over 0.1 pixels to half the side, then a finer one."""
+        """The sigma of least squared error: a geometric grid over 0.1 pixels to half the longer side, then a finer
+        one."""
 
         def error(sigma: float) -> float:
             return float((self.blurred(x, sigma).clamp(-1, 1) - clean).square().mean())
 
-        low, high = 0.1, x.shape[-1] / 2
+        low, high = 0.1, max(x.shape[-2:]) / 2
         for _ in range(2):
             ratio = (high / low) ** (1 / 24)
             sigma = min((low * ratio**i for i in range(25)), key=error)
