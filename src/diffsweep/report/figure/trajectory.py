@@ -70,7 +70,7 @@ def _draw(store: Store, cell_id: str, steps: Mapping[str, float], text: str) -> 
 
     columns = spread(list(steps), MOST)
     height, width = store.pixels(cell_id, f"{columns[0]}_{KINDS[0]}").shape[:2]
-    tile = PAGE / max(4, len(columns)) * height / width
+    tile = PAGE / max(4, len(columns)) * (height / width)
     figure = Figure(figsize=(PAGE, 2 * tile + 2.4))
     FigureCanvasAgg(figure)
     layout = figure.add_gridspec(3, len(columns), height_ratios=[tile, tile, 1.6])
