@@ -99,9 +99,10 @@ from diffsweep.model.analytic import COLOURS, PROCESSES, GaussianMixture
 class Oblong:
     height: int = 9
     width: int = 16
+    factor: int = 1
 
     def stage(self):
-        return Stage((3, self.height, self.width), PROCESSES["ddpm"])
+        return Stage((3, self.height, self.width), PROCESSES["ddpm"], factor=self.factor)
 
     def fingerprint(self):
         return f"{self}"

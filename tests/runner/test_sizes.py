@@ -128,6 +128,14 @@ def test_a_view_of_squares_alone_is_refused_with_the_way_out(oblong: Oblong, vie
     assert freeze(oblong(8, 8, **changes), {}).stage.size == (8, 8)
 
 
+def test_input_and_mask_have_the_pictures_size_where_the_models_own_is_smaller(oblong: Oblong) -> None:
+    raw = oblong(9, 16, technique="inpaint", input="world", mask="half")
+    raw["model"]["factor"] = 4
+    cell = freeze(raw, {})
+    assert cell.stage.size == cell.mask.shape == cell.hard_mask.shape == (36, 64)
+    assert cell.pixels.shape == (36, 64, 3) and (cell.mask[:, 32:] == 255).all() and not cell.mask[:, :32].any()
+
+
 def test_a_cascade_of_other_proportions_is_refused(oblong: Oblong) -> None:
     raw = oblong(12, 16, technique="text_to_image", upscale="tiny")
     with pytest.raises(
