@@ -272,8 +272,16 @@ PLAIN = "class Mine(Plain):\n    uses = frozenset({{{!r}, 'prompt'}})\n    def p
 @pytest.mark.parametrize(
     "group, written, told",
     [
-        ("input", BARE.format("pixels"), "its class Mine lacks caption, notes, proportions, stamp; build it on {}"),
-        ("mask", BARE.format("values"), "its class Mine lacks enlarged, fits, hard, notes, stamp; build it on {}"),
+        (
+            "input",
+            BARE.format("pixels"),
+            "its class Mine lacks caption, notes, proportions, sized, stamp; build it on {}",
+        ),
+        (
+            "mask",
+            BARE.format("values"),
+            "its class Mine lacks enlarged, fits, fits_cropped, hard, notes, sized, stamp; build it on {}",
+        ),
         ("technique", BARE.format("program"), "its class Mine lacks {}prompts_for, {}uses, visited; build it on {}"),
         ("technique", PLAIN.format("inputs"), "its `uses` names 'inputs'; it may name {}; did you mean 'input'?"),
     ],
