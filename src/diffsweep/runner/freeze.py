@@ -188,8 +188,9 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     problems.settle()
 
     guidance = _guidance(parts["guidance"], stage, technique.prompts_for(prompt))
+    model = parts["model"]
     used: dict[str, Any] = {
-        "model": {**_plain(parts["model"]), "fingerprint": fingerprint},
+        "model": {**_plain(model), "fingerprint": fingerprint, **_told(model, "decided")},
         "technique": _plain(technique),
     }
     if "prompt" in uses:
@@ -217,7 +218,8 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         axes=axes,
         seed=values["seed"],
         prompt=prompt,
-        model=parts["model"],
+        model=model.shared() if hasattr(model, "shared") else model,
+        beside=_told(model, "beside"),
         stage=stage,
         scheduler=scheduler,
         guidance=guidance,
@@ -234,6 +236,11 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     for upscale, following, weights in larger:
         cell = _enlarged(cell, upscale, following, weights, parts, plugins)
     return cell
+
+
+def _told(model: Any, what: str) -> dict[str, Any]:
+    """What a model says of itself beside its keys, if it does: what decides pictures, or what a question tells it."""
+    return getattr(model, what)() if hasattr(model, what) else {}
 
 
 def _guidance(guidance: Any, stage: Stage, prompts: tuple[str, ...]) -> Any:
@@ -312,6 +319,7 @@ def _enlarged(
         pixels=pixels["input"],
         mask=pixels["mask"],
         hard_mask=hard_mask,
+        beside={},
         upscale=upscale,
         base=base,
     )
