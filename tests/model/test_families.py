@@ -6,6 +6,7 @@ Cells of other seeds, prompts, scales and numbers of steps share calls here; the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
 
 def theirs(kind: str, folder: Path, cell: Cell, scheduler: str | None = None, **settings: Any) -> np.ndarray:
     """The picture that a pipeline of diffusers draws for a cell."""
-    pipeline: Any = getattr(diffusers, kind).from_pretrained(folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    absent = {part: None for part, found in index.items() if found == [None, None]}
+    pipeline: Any = getattr(diffusers, kind).from_pretrained(folder, **absent)
     pipeline.set_progress_bar_config(disable=True)
     if scheduler:
         pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
@@ -140,3 +143,35 @@ def test_sdxls_image_to_image_is_the_pipelines(folders: Any, ours: Ours) -> None
     for cell, picture in ours(folder, *THREE, **{**IMG2IMG, "scheduler": "euler"}):
         told = {"image": Image.fromarray(cell.pixels), "strength": 0.6}
         assert_same(picture, theirs("StableDiffusionXLImg2ImgPipeline", folder, cell, **told))
+
+
+# -- flows -------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"third": False}, {"shift": 1.0}, {"use_dynamic_shifting": True}],
+    ids=["usual", "no T5", "even", "mu"],
+)
+def test_stable_diffusion_3_draws_what_its_pipeline_draws(folders: Any, ours: Ours, settings: dict[str, Any]) -> None:
+    folder = folders("sd3", **settings)
+    for cell, picture in ours(folder, *THREE, scheduler="euler"):
+        assert_same(picture, theirs("StableDiffusion3Pipeline", folder, cell))
+
+
+def test_the_number_of_tokens_is_part_of_a_picture(folders: Any, ours: Ours) -> None:
+    folder = folders("sd3")
+    ids = {}
+    for length in ("auto", 256, 20):
+        ((cell, picture),) = ours(folder, {**THREE[0], "model__text__max_length": length}, scheduler="euler")
+        told = {"max_sequence_length": 256 if length == "auto" else length}
+        assert_same(picture, theirs("StableDiffusion3Pipeline", folder, cell, **told))
+        ids[length] = cell.id
+    assert ids["auto"] == ids[256] != ids[20]
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.6, 1.0])
+def test_flows_round_the_share_of_steps_as_their_pipelines(folders: Any, ours: Ours, strength: float) -> None:
+    folder = folders("sd3")
+    changes = {**IMG2IMG, "technique__strength": strength, "scheduler": "euler"}
+    for cell, picture in ours(folder, *THREE, **changes):
+        told = {"image": Image.fromarray(cell.pixels), "strength": strength}
+        assert_same(picture, theirs("StableDiffusion3Img2ImgPipeline", folder, cell, **told))

@@ -141,7 +141,8 @@ class Stage:
 
     factor: pixels of the picture to one of the shape, above 1 for latents, whose channels are not colours. steps,
     scale: how many steps and how much guidance the checkpoint is made for. unconditional: the prompt that means none,
-    None where that is no text.
+    None where that is no text. partial_steps: whether a share of the steps counts the one that it ends within, as the
+    checkpoint's pipeline does.
     threshold is the clean estimate's treatment that the checkpoint's scheduler configuration asks for, one of
     `core.threshold.KINDS`, with its parameters; spacing likewise, with its timestep offset.
     """
@@ -157,6 +158,7 @@ class Stage:
     steps: int = 50
     scale: float = 4.0
     unconditional: str | None = ""
+    partial_steps: bool = False
 
     @property
     def size(self) -> tuple[int, int]:

@@ -160,7 +160,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if levels:
         with problems.under("technique"):
             visited = technique.visited(levels, stage)
-            technique = technique.settled(levels)
+            technique = technique.settled(levels, stage)
     looks: tuple[Any, ...] = technique.looks(parts.get("view")) if "view" in uses else ()
     for view in looks:
         fits = getattr(view, "fits", None)

@@ -124,7 +124,7 @@ class Technique(Protocol):
         fit them."""
         ...
 
-    def settled(self, levels: tuple[Level, ...]) -> Technique:
+    def settled(self, levels: tuple[Level, ...], stage: Stage) -> Technique:
         """The same technique with its keys in their plainest form, so that equal pictures have equal ids."""
         ...
 
@@ -167,7 +167,7 @@ class Plain:
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
         return levels
 
-    def settled(self, levels: tuple[Level, ...]) -> Any:
+    def settled(self, levels: tuple[Level, ...], stage: Stage) -> Any:
         return self
 
     def begin(self, job: Job) -> Tensor:
