@@ -17,6 +17,8 @@ from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -134,8 +136,8 @@ def shifted_vae(scaling: float, shift: float) -> AutoencoderKL:
     return vae(16, scaling, shift_factor=shift, use_quant_conv=False, use_post_quant_conv=False)
 
 
-def stable_diffusion_3(third: bool = True, **schedule: Any) -> StableDiffusion3Pipeline:
-    """third: whether it has the T5. schedule: of its scheduler."""
+def stable_diffusion_3(third: bool = True, moved: float = 0.0609, **schedule: Any) -> StableDiffusion3Pipeline:
+    """third: whether it has the T5. moved: by how much its latents are. schedule: of its scheduler."""
     torch.manual_seed(0)
     network = SD3Transformer2DModel(
         sample_size=16,
@@ -154,13 +156,35 @@ def stable_diffusion_3(third: bool = True, **schedule: Any) -> StableDiffusion3P
     texts = [clip(0, kind), clip_tokenizer(), clip(1, kind), clip_tokenizer()]
     texts += [t5(64), t5_tokenizer()] if third else [None, None]
     scheduler = FlowMatchEulerDiscreteScheduler(**{"shift": 3.0, **schedule})
-    return StableDiffusion3Pipeline(network, scheduler, shifted_vae(1.5305, 0.0609), *texts)
+    return StableDiffusion3Pipeline(network, scheduler, shifted_vae(1.5305, moved), *texts)
+
+
+def flux(guidance: bool = True, dynamic: bool = True) -> FluxPipeline:
+    """dev, or without both schnell. guidance: whether it is told a scale. dynamic: whether its shift depends on the
+    size."""
+    torch.manual_seed(0)
+    network = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=64,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        guidance_embeds=guidance,
+    ).eval()
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0 if dynamic else 1.0, use_dynamic_shifting=dynamic)
+    texts = clip(), clip_tokenizer(), t5(32), t5_tokenizer()
+    return FluxPipeline(scheduler, shifted_vae(0.3611, 0.1159), *texts, network)
 
 
 FAMILIES: dict[str, Callable[..., Any]] = {
     "sd": stable_diffusion,
     "sdxl": stable_diffusion_xl,
     "sd3": stable_diffusion_3,
+    "flux": flux,
 }
 
 
