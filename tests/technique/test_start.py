@@ -92,7 +92,7 @@ def test_a_return_that_never_comes_is_the_same_picture() -> None:
     from diffsweep.technique.inpaint import Inpaint
 
     ten = LEVELS[-10:]
-    plainest = Inpaint().settled(ten)
-    assert Inpaint(resamples=3).settled(ten) == Inpaint(jump=4).settled(ten) == plainest
-    assert Inpaint(jump=4, resamples=3).settled(ten) != plainest
+    plainest = Inpaint().settled(ten, STAGE)
+    assert Inpaint(resamples=3).settled(ten, STAGE) == Inpaint(jump=4).settled(ten, STAGE) == plainest
+    assert Inpaint(jump=4, resamples=3).settled(ten, STAGE) != plainest
     assert Inpaint(jump=10, resamples=3).visited(ten, STAGE) == ten

@@ -22,6 +22,9 @@ CLEAN = -1  # the `t` of the level at the end of every trajectory
 # what a network predicts, in diffusers' words (`prediction_type`)
 EPSILON, SAMPLE, VELOCITY, FLOW = "epsilon", "sample", "v_prediction", "flow_prediction"
 
+# what steers a checkpoint's pictures: two answers pushed apart, or a number that its network is told
+CLASSIFIER_FREE, EMBEDDED = "classifier_free", "embedded"
+
 T = TypeVar("T")
 
 
@@ -140,8 +143,10 @@ class Stage:
     """One network of a model: its picture shape (C, H, W), noise process and sampling habits.
 
     factor: pixels of the picture to one of the shape, above 1 for latents, whose channels are not colours. steps,
-    scale: how many steps and how much guidance the checkpoint is made for. unconditional: the prompt that means none,
-    None where that is no text.
+    scale: how many steps and how much guidance the checkpoint is made for. steers: what guides it, of CLASSIFIER_FREE
+    and EMBEDDED; the scale is the embedded one where there is that. unconditional: the prompt that means none, None
+    where that is no text. partial_steps: whether a share of the steps counts the one that it ends within, as the
+    checkpoint's pipeline does.
     threshold is the clean estimate's treatment that the checkpoint's scheduler configuration asks for, one of
     `core.threshold.KINDS`, with its parameters; spacing likewise, with its timestep offset.
     """
@@ -156,7 +161,9 @@ class Stage:
     factor: int = 1
     steps: int = 50
     scale: float = 4.0
+    steers: frozenset[str] = frozenset({CLASSIFIER_FREE})
     unconditional: str | None = ""
+    partial_steps: bool = False
 
     @property
     def size(self) -> tuple[int, int]:

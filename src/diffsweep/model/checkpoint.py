@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
@@ -118,7 +119,9 @@ class Checkpoint(Stored):
     def settled(self) -> Self:
         """With the picture's size, and the tokens of a prompt, as they come out."""
         height, width = self.stage().size
-        return replace(self, height=height, width=width)
+        length = given(self.text.max_length) or self.family.length
+        text = replace(self.text, max_length=length) if self.family.lengths else self.text
+        return replace(self, height=height, width=width, text=text)
 
     @property
     def loras(self) -> tuple[Lora, ...]:
@@ -344,6 +347,8 @@ class PipelineText:
         needed = [key for key, one in known.items() if one.default is inspect.Parameter.empty and key != "self"]
         off = {"requires_safety_checker": False} if "requires_safety_checker" in known else {}
         pipeline = kind(**{**dict.fromkeys(needed), **settings, **off, **parts})
+        unloaded = SimpleNamespace(config=SimpleNamespace(**model.configs.network))  # some read the network's widths
+        pipeline.__dict__[model.family.network] = unloaded
 
         @torch.no_grad()
         def encode(prompt: str | None) -> Embedding:
