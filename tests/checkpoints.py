@@ -15,10 +15,15 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
     EulerDiscreteScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    UNet2DModel,
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
@@ -107,7 +112,46 @@ def stable_diffusion_xl(**index: Any) -> StableDiffusionXLPipeline:
     return StableDiffusionXLPipeline(vae(scaling=0.13025), *texts, network, scheduler, **index)
 
 
-FAMILIES: dict[str, Callable[..., Any]] = {"sd": stable_diffusion, "sdxl": stable_diffusion_xl}
+def ddpm(network: dict[str, Any] | None = None, **schedule: Any) -> DDPMPipeline:
+    """A model of pixels. network: of its UNet, such as num_class_embeds; schedule: of its DDPM scheduler."""
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {
+        "sample_size": 16,
+        "block_out_channels": (16, 32),
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "norm_num_groups": 4,
+        "attention_head_dim": 8,
+    }
+    return DDPMPipeline(UNet2DModel(**{**settings, **(network or {})}).eval(), DDPMScheduler(**schedule))
+
+
+def dit(**schedule: Any) -> DiTPipeline:
+    """schedule: of its DDIM scheduler."""
+    torch.manual_seed(0)
+    network = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        sample_size=16,
+    )
+    for parameter in network.parameters():  # some are zero, and a label would change nothing
+        torch.nn.init.normal_(parameter, std=0.2)
+    names = {0: "tench, Tinca tinca", 1: "crane", 2: "goldfish", 3: "crane", 4: "great white shark, white shark"}
+    pipeline = DiTPipeline(network.eval(), vae(), DDIMScheduler(**{"clip_sample": False, **schedule}))
+    pipeline.register_to_config(id2label=names)
+    return pipeline
+
+
+FAMILIES: dict[str, Callable[..., Any]] = {
+    "sd": stable_diffusion,
+    "sdxl": stable_diffusion_xl,
+    "ddpm": ddpm,
+    "dit": dit,
+}
 
 
 def saved(folder: Path, name: str, **more: Any) -> Path:

@@ -141,7 +141,9 @@ class Stage:
 
     factor: pixels of the picture to one of the shape, above 1 for latents, whose channels are not colours. steps,
     scale: how many steps and how much guidance the checkpoint is made for. unconditional: the prompt that means none,
-    None where that is no text.
+    None where that is no text. assumed: the prompt that auto stands for where the network reads no text: a class label,
+    or an empty one where it is told nothing. variance: where the network learns none, its place between the
+    posterior's, -1 and the default, and beta, 1.
     threshold is the clean estimate's treatment that the checkpoint's scheduler configuration asks for, one of
     `core.threshold.KINDS`, with its parameters; spacing likewise, with its timestep offset.
     """
@@ -157,6 +159,8 @@ class Stage:
     steps: int = 50
     scale: float = 4.0
     unconditional: str | None = ""
+    assumed: str | None = None
+    variance: float | None = None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffsweep.core.keys import AUTO, Auto
-from diffsweep.core.problems import require, within
+from diffsweep.core.problems import BadInput, require, within
 from diffsweep.core.types import Estimate, Stage
 from diffsweep.guidance.rule import Rule
 
@@ -28,6 +28,10 @@ class ClassifierFree:
         require(within("scale", self.scale, 0))
 
     def on(self, stage: Stage) -> ClassifierFree:
+        asked = [f"scale={self.scale}"] if self.scale not in (AUTO, 1) else []
+        asked += [f"negative_prompt={self.negative_prompt}"] if self.negative_prompt else []
+        if asked and stage.assumed == "":
+            raise BadInput(f"{' '.join(asked)}: this checkpoint is told of no prompt, nothing guides it; leave it out")
         scale = stage.scale if self.scale == AUTO else self.scale
         return ClassifierFree(scale, stage.unconditional if self.negative_prompt is None else self.negative_prompt)
 

@@ -16,7 +16,13 @@ from diffsweep.core.types import EPSILON, FLOW, SAMPLE, VELOCITY, Process
 from diffsweep.model.source import Source
 
 PREDICTIONS = (EPSILON, VELOCITY, SAMPLE, FLOW)
-CLIPPING = ("DDIMScheduler", "DDPMScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler")  # unless told otherwise
+CLIPPING = (  # unless told otherwise
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DDIMParallelScheduler",
+    "DDPMParallelScheduler",
+    "GaussianDDPMScheduler",
+)
 
 
 def is_flow(config: Mapping[str, Any]) -> bool:
@@ -35,7 +41,8 @@ def table(config: Mapping[str, Any]) -> Table:
     if config.get("trained_betas"):
         named = from_betas(config["trained_betas"])
     else:
-        kind, T = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
+        kind = config.get("beta_schedule", "linear")
+        T = config.get("num_train_timesteps", config.get("timesteps", 1000))  # as diffusers called it once
         named = named_table(kind, T, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
     if config.get("rescale_betas_zero_snr"):
         if config.get("prediction_type", EPSILON) == EPSILON:
@@ -63,8 +70,8 @@ def prediction(config: Mapping[str, Any]) -> str:
 
 
 def habits(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage's thresholding and spacing, by their names in `Stage`. Some classes clip where the configuration does not
-    tell."""
+    """A stage's thresholding, spacing and variance, by their names in `Stage`. Some classes clip where the
+    configuration does not tell."""
     clips = config.get("clip_sample", config.get("_class_name", CLIPPING[0]) in CLIPPING)
     return {
         "threshold": "dynamic" if config.get("thresholding") else "clip" if clips else "none",
@@ -72,4 +79,5 @@ def habits(config: Mapping[str, Any]) -> dict[str, Any]:
         "threshold_max": config.get("sample_max_value", 1.0),
         "spacing": config.get("timestep_spacing", "trailing" if is_flow(config) else "leading"),
         "offset": config.get("steps_offset", 0),
+        "variance": 1.0 if str(config.get("variance_type")).startswith("fixed_large") else None,
     }

@@ -169,12 +169,14 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
                 for seen in (stage, *(s for _, s, _ in larger if s.factor == 1)):
                     fits(seen.side)
     prompt, assumed = "", None
-    picture = parts.get("input")
+    picture, guided = parts.get("input"), parts.get("guidance")
+    with problems.under("guidance"):
+        guided = guided.on(stage) if guided and hasattr(guided, "on") else guided
     if picture and ("input" in arrays or "input" not in uses):
         with problems.under():
-            name, guided = _plain(picture)["name"], parts.get("guidance")
-            guided = guided.on(stage) if guided and hasattr(guided, "on") else guided
-            prompt, assumed = prompts.settled(values["prompt"], technique, picture, name, guided)
+            name = _plain(picture)["name"]
+            prompt, assumed = prompts.settled(values["prompt"], technique, picture, name, guided, stage.assumed)
+            prompt = prompts.read(parts["model"], prompt, technique, guided)
     problems.settle()
 
     guidance = _guidance(parts["guidance"], stage, technique.prompts_for(prompt))
