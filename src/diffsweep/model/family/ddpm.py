@@ -1,4 +1,4 @@
-"""Pictures' own pixels, without text: DDPM (Ho et al. 2020) and ADM (Dhariwal and Nichol 2021), as UNet2DModel has both.
+"""Models of pixels without text: DDPM (Ho et al. 2020), ADM (Dhariwal and Nichol 2021), both as UNet2DModel.
 
 A network may be told a class label. If the checkpoint names all labels but the last one, that one means none.
 """
