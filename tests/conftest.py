@@ -88,6 +88,53 @@ def config() -> Callable[..., dict[str, Any]]:
     return composed
 
 
+OBLONG = """
+from dataclasses import dataclass
+
+from diffsweep.core.types import Stage
+from diffsweep.model.analytic import COLOURS, PROCESSES, GaussianMixture
+
+
+@dataclass(frozen=True)
+class Oblong:
+    height: int = 9
+    width: int = 16
+    factor: int = 1
+
+    def stage(self):
+        return Stage((3, self.height, self.width), PROCESSES["ddpm"], factor=self.factor)
+
+    def fingerprint(self):
+        return f"{self}"
+
+    def load(self, device, kept=None):
+        import torch
+
+        n = self.height * self.width
+        ramp = torch.linspace(-0.3, 0.3, n).reshape(1, 1, self.height, self.width)
+        means = torch.tensor(list(COLOURS.values()))[:, :, None, None] + ramp
+        covariances = 0.04 * torch.eye(3 * n).expand(len(COLOURS), -1, -1)
+        return GaussianMixture(means, covariances, [1 / 3] * 3, list(COLOURS), PROCESSES["ddpm"], device)
+"""
+
+
+@pytest.fixture(scope="session")
+def oblong(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., dict[str, Any]]]:
+    """A configuration of a model whose pictures are `height` x `width`, and whose pixels, row by row, are the same
+    whatever the two are, as long as there are as many."""
+    folder = tmp_path_factory.mktemp("plugins")
+    (folder / "oblong_model" / "model").mkdir(parents=True)
+    (folder / "oblong_model" / "model" / "oblong.py").write_text(OBLONG)
+
+    def made(height: int = 9, width: int = 16, **changes: Any) -> dict[str, Any]:
+        raw = composed(**changes)
+        return raw | {"plugins": ["oblong_model"], "model": {"name": "oblong", "height": height, "width": width}}
+
+    sys.path.insert(0, str(folder))
+    yield made
+    sys.path.remove(str(folder))
+
+
 def saved_checkpoint(folder: Path, enlarges: bool) -> Path:
     """A randomly initialised checkpoint of IF's component types, as diffusers itself saves it."""
     import torch

@@ -94,7 +94,7 @@ REFUSED = {
     # wrong types
     "seed=1.5 guidance.scale=seven scheduler.steps=2.5 metric.names=psnr engine.rows=many device=[cpu] prompt=[a,b]": [
         "seed=1.5: must be a whole number",
-        "guidance.scale=seven: must be a number",
+        "guidance.scale=seven: must be auto or a number",
         "scheduler.steps=2.5: must be auto or a whole number",
         "metric.names=psnr: must be a list",
         "engine.rows=many: must be auto or a whole number",
@@ -118,8 +118,8 @@ REFUSED = {
         "device=gpu: must be auto, cpu, cuda or cuda:N",
     ],
     "-m guidance.scale=nan,inf technique=inpaint mask.softness=-1,inf": [
-        "guidance.scale=nan: must be a finite number",
-        "guidance.scale=inf: must be a finite number",
+        "guidance.scale=nan: must be auto or a finite number",
+        "guidance.scale=inf: must be auto or a finite number",
         "mask.softness=-1.0: must be at least 0",
         "mask.softness=inf: must be a finite number",
     ],
@@ -290,7 +290,7 @@ def test_a_mistake_in_a_sweeps_file_is_told_as_one_that_is_typed(refused: Callab
         "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      seed: 0,-1\n"
     )
     assert sorted(refused("+sweeps=mine")) == [
-        "guidance.scale=seven: must be a number",
+        "guidance.scale=seven: must be auto or a number",
         "seed=-1: must be between 0 and 9223372036854775807",
     ]
 

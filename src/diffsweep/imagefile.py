@@ -97,14 +97,24 @@ def size(path: str, frame: int = 0, most: float = MEGAPIXELS) -> tuple[int, int]
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    return image.size[::-1] if orientation(image) in SIDEWAYS else image.size
+    return stored(*image.size, orientation(image))
 
 
-def centre(image: Image.Image) -> tuple[float, float, float, float]:
-    """The square in the middle, as left, top, right, bottom."""
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    return left, top, left + side, top + side
+def stored(width: int, height: int, orientation: int) -> tuple[int, int]:
+    """The sides of an upright picture, as its file has them."""
+    return (height, width) if orientation in SIDEWAYS else (width, height)
+
+
+def centre(size: tuple[int, int], width: int, height: int) -> tuple[float, float, float, float]:
+    """The largest rectangle of the proportions width to height in the middle of a picture, as left, top, right, bottom.
+    size: the picture's width and height."""
+    wide, high = size
+    if wide * height > high * width:
+        w, h = high * width / height, float(high)
+    else:
+        w, h = float(wide), wide * height / width
+    left, top = (wide - w) / 2, (high - h) / 2
+    return left, top, left + w, top + h
 
 
 def stamp(path: str) -> tuple[int, int] | None:

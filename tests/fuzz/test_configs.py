@@ -93,7 +93,7 @@ def test_a_spoilt_configuration_is_refused_or_has_one_id(
         return said(error)
     assert repr(spoilt) == repr(before)
     record = json.loads(to_json(cell.config))  # strict JSON, or an error
-    for cached in (parts._build, freeze._read, freeze._hardened, freeze._plain):
+    for cached in (parts._build, freeze._stamped, freeze._plain):
         cached.cache_clear()
     again = freeze.freeze(copy.deepcopy(spoilt), {"seed": 0})
     assert again.id == cell.id and json.loads(to_json(again.config)) == record

@@ -44,6 +44,14 @@ def test_a_kernel_wider_than_the_picture_is_cut_to_what_reflection_allows() -> N
     np.testing.assert_allclose(blur(x, 2.0, 33), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(4, 12), (12, 4)])
+def test_a_kernel_is_cut_along_the_side_that_it_is_wider_than(shape: tuple[int, int]) -> None:
+    x = randn(3, *shape)
+    radii = [min(10, side - 1) for side in shape]
+    expected = gaussian_filter(x.double().numpy(), 3.0, mode="mirror", radius=radii, axes=(-2, -1))
+    np.testing.assert_allclose(blur(x, 3.0, 21), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("sigmas", [(2.0,), (3.0, 1.0), (4.0, 2.0, 0.5)])
 def test_bands_add_up_to_the_identity_and_run_from_low_to_high(sigmas: tuple[float, ...]) -> None:
     x, parts = randn(3, 16, 16), bands(sigmas, 15)

@@ -22,6 +22,7 @@ from diffsweep import imagefile
 from diffsweep.core.problems import BadInput
 from diffsweep.input.drawing import Drawing
 from diffsweep.input.file import PictureFile
+from diffsweep.input.picture import Picture
 from diffsweep.input.world import World
 from diffsweep.runner.freeze import freeze
 from diffsweep.runner.parts import build, names
@@ -523,3 +524,81 @@ def test_a_world_pictures_caption_is_drawn_once(monkeypatch: pytest.MonkeyPatch)
     before = len(drawn)
     assert {part.caption() for _ in range(5)} == {named("owl/photo/41").caption}
     assert len(drawn) == before + 1
+
+
+# -- pictures that are not square --------------------------------------------------------------------------------------
+SHAPES = [(9, 16), (16, 9), (7, 7)]  # height and width
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("size", [(40, 30), (30, 40), (37, 21), (64, 36)])
+@pytest.mark.parametrize("orientation", [1, 6, 7, 3])
+def test_a_files_centre_is_what_pillow_fits_into_the_picture(
+    tmp_path: Path, shape: tuple[int, int], size: tuple[int, int], orientation: int
+) -> None:
+    """size: the file's width and height as stored. Pillow's own crop and resize, of the picture brought upright."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    noise = Image.fromarray(np.random.default_rng(1).integers(80, 176, (*size[::-1], 3), dtype=np.uint8))
+    file = PictureFile(saved(tmp_path, noise, exif=exif))
+    with Image.open(file.path) as image:
+        upright = ImageOps.exif_transpose(image)
+    height, width = shape
+    expected = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
+    seen = file.sized(height, width)
+    assert np.abs(seen.pixels.astype(int) - np.asarray(expected)).max() <= 1  # turned before or after it was rounded
+
+
+@pytest.mark.parametrize(
+    "size, shape, told",
+    [
+        ((64, 36), (9, 16), None),
+        ((64, 37), (9, 16), "is 64 x 37: its centre, 64 x 36, is taken"),
+        ((40, 30), (9, 16), "is 40 x 30: its centre, 40 x 22, is taken"),
+        ((40, 30), (16, 9), "is 40 x 30: its centre, 17 x 30, is taken"),
+        ((40, 30), (8, 8), "is 40 x 30: its centre square is taken"),
+        ((30, 30), (16, 9), "is 30 x 30: its centre, 17 x 30, is taken"),
+    ],
+)
+def test_what_is_taken_of_a_file_is_noted(
+    tmp_path: Path, size: tuple[int, int], shape: tuple[int, int], told: str | None
+) -> None:
+    seen = PictureFile(saved(tmp_path, Image.new("RGB", size))).sized(*shape)
+    assert seen.pixels.shape == (*shape, 3)
+    assert seen.notes == (() if told is None else (f"picture.png {told}",))
+
+
+def test_a_deep_file_and_a_large_jpeg_are_cropped_alike(tmp_path: Path) -> None:
+    """A ramp along the width, whose middle nine of sixteen parts are seen."""
+    ramp = np.tile(np.linspace(0, 65535, 1600), (1600, 1))
+    deep = saved(tmp_path, ramp.round().astype(np.uint16), "deep.png")
+    jpeg = saved(tmp_path, (ramp / 257).round().astype(np.uint8), "large.jpg", quality=95)
+    expected = 255 * (0.5 + ((np.arange(9) + 0.5) / 9 - 0.5) * 9 / 16)
+    for path in (deep, jpeg):
+        pixels = PictureFile(path).sized(16, 9).pixels
+        np.testing.assert_allclose(pixels[8, 1:-1, 0], expected[1:-1], atol=2)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("part", [Drawing(), World()])
+def test_what_is_drawn_is_the_middle_of_a_square(part: Any, shape: tuple[int, int]) -> None:
+    side = max(shape)
+    top, left = (side - shape[0]) // 2, (side - shape[1]) // 2
+    seen = part.sized(*shape).pixels
+    assert seen.shape == (*shape, 3)
+    for y in range(shape[0]):
+        np.testing.assert_array_equal(seen[y], part.pixels(side)[y + top, left : left + shape[1]])
+
+
+def test_an_input_of_ones_own_knows_squares_alone(tmp_path: Path) -> None:
+    class Columns(Picture):
+        def pixels(self, size: int) -> np.ndarray:
+            return np.tile(np.arange(size, dtype=np.uint8)[:, None], (size, 1, 3))
+
+        def notes(self, size: int) -> tuple[str, ...]:
+            return (f"is {size} wide",)
+
+    seen = Columns().sized(10, 4)
+    assert seen.pixels[..., 0].tolist() == [[3, 4, 5, 6]] * 10 and seen.notes == ("is 10 wide",)
+    assert Columns().sized(4, 10).pixels[..., 0].tolist() == [[*range(10)]] * 4
+    assert Columns().sized(5, 5).pixels[0, :, 0].tolist() == [*range(5)]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.ndimage import label
 
 from diffsweep.core.problems import BadInput
@@ -19,7 +21,8 @@ from diffsweep.mask.box import Box
 from diffsweep.mask.ellipse import Ellipse
 from diffsweep.mask.file import MaskFile
 from diffsweep.mask.half import Half
-from diffsweep.mask.soft import PROFILES
+from diffsweep.mask.mask import Mask
+from diffsweep.mask.soft import PROFILES, Soft, grid
 from diffsweep.mask.strokes import Strokes
 from diffsweep.runner.parts import build, names
 
@@ -555,3 +558,158 @@ def test_a_mask_that_waits_for_ever_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "mask.png")
     with pytest.raises(BadInput, match=r"not a readable image \(a pipe, where a file is needed\)"):
         MaskFile(path=str(tmp_path / "mask.png")).values(16)
+
+
+# -- pictures that are not square --------------------------------------------------------------------------------------
+SHAPES = [(9, 16), (16, 9), (12, 30)]  # height and width
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("invert", [False, True])
+def test_edges_are_shares_of_width_and_height(shape: tuple[int, int], invert: bool) -> None:
+    height, width = shape
+    y, x = (np.arange(height)[:, None] + 0.5) / height, (np.arange(width)[None] + 0.5) / width
+    inside = {
+        Box(x0=0.1, y0=0.3, x1=0.5, y1=0.95, invert=invert): (x >= 0.1) & (x <= 0.5) & (y >= 0.3) & (y <= 0.95),
+        Ellipse(x=0.4, y=0.6, rx=0.35, ry=0.2, invert=invert): np.hypot((x - 0.4) / 0.35, (y - 0.6) / 0.2) <= 1,
+        Half(half="right", invert=invert): (x > 0.5) & (y > 0),
+        Half(half="top", invert=invert): (y < 0.5) & (x > 0),
+    }
+    for part, region in inside.items():
+        expected = (region != invert).tolist()
+        seen = part.sized(height, width)
+        assert seen.hard.tolist() == expected and (seen.values == 255).tolist() == expected
+
+
+@pytest.mark.parametrize("name", SOFT)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_feather_is_as_wide_along_both_sides(mask: Callable[..., Any], name: str, shape: tuple[int, int]) -> None:
+    """By distances in pixels, one pair at a time; a file's is a square, pressed to nothing but its centre."""
+    seen = mask(name, softness=3.0, profile="cosine").sized(*shape)
+    expected = [[255 * rise(0.5 + d / 3, "cosine") for d in row] for row in distances(seen.hard)]
+    assert seen.values.shape == shape and seen.hard.any() and not seen.hard.all()
+    np.testing.assert_allclose(seen.values, expected, rtol=0, atol=0.5 + 1e-6)
+
+
+@pytest.mark.parametrize("name", names("mask"))
+def test_a_square_is_the_square_it_was(mask: Callable[..., Any], name: str) -> None:
+    for settings in ({}, {"softness": 4.0, "invert": True}) if name != "none" else ({},):
+        part = mask(name, **settings)
+        seen = part.sized(SIDE, SIDE)
+        np.testing.assert_array_equal(seen.values, part.values(SIDE))
+        np.testing.assert_array_equal(seen.hard, part.hard(SIDE))
+        assert seen.notes == part.notes(SIDE)
+
+
+@pytest.mark.parametrize("shape", [(24, 60), (60, 24)])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_brush_is_round_and_a_share_of_the_shorter_side(shape: tuple[int, int], seed: int) -> None:
+    """The walk, written out once more, and each pixel's distance from its segments."""
+    height, width = shape
+    rng = random.Random(seed)
+    x, y, angle = rng.random(), rng.random(), rng.uniform(0, 2 * math.pi)
+    points = [(x, y)]
+    for _ in range(rng.randint(3, 6)):
+        angle += rng.uniform(-1, 1)
+        step = rng.uniform(0.1, 0.25)
+        x, y = (float(np.clip(u + step * v, 0, 1)) for u, v in ((x, math.cos(angle)), (y, math.sin(angle))))
+        points.append((x, y))
+    walk = np.array(points) * (width, height)
+    centres = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1)
+    far = np.full(shape, np.inf)
+    for a, b in pairwise(walk):
+        along = np.clip(((centres - a) @ (b - a)) / max((b - a) @ (b - a), 1e-9), 0, 1)
+        far = np.minimum(far, np.linalg.norm(centres - (a + along[..., None] * (b - a)), axis=-1))
+    region = Strokes(seed=seed, count=1, width=0.25).sized(*shape).hard
+    assert region[far < 3 - 0.75].all() and not region[far > 3 + 0.75].any()  # a quarter of 24 pixels wide
+    assert 0.05 < region.mean() < 0.6
+
+
+def test_a_shape_of_ones_own_is_pressed_into_the_picture_before_its_edge_is_softened() -> None:
+    class Corner(Soft):
+        def region(self, size: int) -> np.ndarray:
+            y, x = grid(size)
+            return (x < 0.5) & (y < 0.25)
+
+    for height, width in ((8, 16), (16, 8)):
+        expected = Box(x0=0, y0=0, x1=0.5, y1=0.25, softness=2.0).sized(height, width)
+        seen = Corner(softness=2.0).sized(height, width)
+        np.testing.assert_array_equal(seen.hard, expected.hard)
+        np.testing.assert_array_equal(seen.values, expected.values)
+
+
+def test_a_mask_of_ones_own_is_pressed_by_means_and_a_hard_one_stays_hard() -> None:
+    class Given(Mask):
+        def __init__(self, rows: np.ndarray) -> None:
+            self.rows = rows
+
+        def values(self, size: int) -> np.ndarray:
+            assert size == len(self.rows)
+            return self.rows
+
+        def notes(self, size: int) -> tuple[str, ...]:
+            return (f"is {size} wide",)
+
+    grey = np.random.default_rng(3).integers(1, 255, (16, 16), dtype=np.uint8)
+    seen = Given(grey).sized(8, 16)
+    np.testing.assert_allclose(seen.values, grey.reshape(8, 2, 16).mean(1), atol=0.51)
+    assert seen.notes == ("is 16 wide",)
+    hard = np.where(grey > 128, 255, 0).astype(np.uint8)
+    seen = Given(hard).sized(16, 4)
+    means = hard.reshape(16, 4, 4).mean(2)
+    assert set(np.unique(seen.values)) == {0, 255}
+    np.testing.assert_array_equal(seen.values == 255, means >= 127.5)
+    np.testing.assert_array_equal(seen.hard, seen.values == 255)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("orientation", [1, 6, 3])
+def test_a_mask_files_centre_is_what_pillow_fits_into_the_picture(
+    tmp_path: Path, shape: tuple[int, int], orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    y, x = np.mgrid[:41, :60]
+    path = saved(tmp_path, (90 + 2 * x + y**2 / 60).astype(np.uint8), exif=exif)
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image)
+    expected = ImageOps.fit(upright, shape[::-1], Image.Resampling.BOX)
+    assert np.abs(MaskFile(path=path).sized(*shape).values.astype(int) - np.asarray(expected)).max() <= 3
+
+
+@pytest.mark.parametrize(
+    "mask_size, photo, model, fits",
+    [
+        ((40, 30), (400, 300), (9, 16), True),  # of the photo, with which it is cropped
+        ((32, 18), (400, 300), (9, 16), True),  # of the picture that is left
+        ((34, 18), (400, 300), (9, 16), False),
+        ((30, 30), (400, 300), (9, 16), False),  # a square was none of the two
+        ((30, 30), (300, 300), (9, 16), True),
+        ((32, 18), (400, 300), (16, 9), False),
+        ((30, 30), (400, 300), (8, 8), True),
+        ((31, 30), (400, 300), (8, 8), False),
+    ],
+)
+def test_a_mask_file_is_of_the_photo_or_of_what_is_left_of_it(
+    oblong: Callable[..., Any],
+    tmp_path: Path,
+    mask_size: tuple[int, int],
+    photo: tuple[int, int],
+    model: tuple[int, int],
+    fits: bool,
+) -> None:
+    """Sizes are width and height, the model's height and width."""
+    from diffsweep.runner.freeze import freeze
+
+    Image.new("RGB", photo).save(tmp_path / "photo.png")
+    drawn = np.zeros(mask_size[::-1], np.uint8)
+    drawn[5:15, 5:15] = 255
+    files = {"input": "file", "input__path": str(tmp_path / "photo.png"), "mask": "file"}
+    raw = oblong(*model, technique="inpaint", **files, mask__path=saved(tmp_path, drawn))
+    if fits:
+        assert freeze(raw, {}).mask.shape == model
+        return
+    other = "square" if model == (8, 8) else f"has the proportions of {model[1]} x {model[0]}"
+    told = rf"the mask is {mask_size[0]} x {mask_size[1]} pixels, the picture \d+ x \d+; .*, or {other}$"
+    with pytest.raises(BadInput, match=told):
+        freeze(raw, {})

@@ -133,6 +133,14 @@ def test_the_worlds_held_out_pictures_are_a_reference_set() -> None:
     assert value == pytest.approx(fid(embedded(np.stack(drawn)), embedded(IMAGES)), abs=1e-4)
 
 
+def test_the_worlds_pictures_have_the_proportions_of_those_compared_with_them() -> None:
+    """The middle of each square as large as the longer side."""
+    ours = IMAGES[:, 4:28]
+    drawn = [picture(s, style, 2 * n + 1).pixels[4:28] for n in range(4) for s in SCENES for style in STYLES]
+    value = chosen("fid", references="world").together(Batch(ours)).value
+    assert value == pytest.approx(fid(embedded(np.stack(drawn)), embedded(ours)), abs=1e-4)
+
+
 def test_a_reference_set_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"^metric fid: metric\.references=nowhere: must be inputs, world or a folder"):
         choose(["fid"], Options(references="nowhere"))

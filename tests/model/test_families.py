@@ -233,3 +233,32 @@ def test_sdxls_image_to_image_is_the_pipelines(folders: Any, ours: Ours) -> None
     for cell, picture in ours(folder, *THREE, **{**IMG2IMG, "scheduler": "euler"}):
         told = {"image": Image.fromarray(cell.pixels), "strength": 0.6}
         assert_same(picture, theirs("StableDiffusionXLImg2ImgPipeline", folder, cell, **told))
+
+
+INPAINT = {"technique": "inpaint", "technique__known": "held", "input": "drawing", "mask": "box"}
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.6])
+@pytest.mark.parametrize(
+    "name, kind", [("sd", "StableDiffusionInpaintPipeline"), ("sdxl", "StableDiffusionXLInpaintPipeline")]
+)
+def test_inpainting_with_the_starts_noise_is_the_pipelines(
+    folders: Any, ours: Ours, name: str, kind: str, strength: float
+) -> None:
+    folder = folders(name)
+    start = {"technique__start": "noise" if strength == 1 else "input", "technique__strength": strength}
+    for cell, picture in ours(folder, *THREE, **{**INPAINT, **start, "scheduler": "euler"}):
+        pictures = {"image": Image.fromarray(cell.pixels), "mask_image": Image.fromarray(cell.mask)}
+        sizes = {"height": 32, "width": 32, "strength": strength}
+        assert_same(picture, theirs(kind, folder, cell, "EulerDiscreteScheduler", **pictures, **sizes))
+
+
+def test_known_pixels_are_pasted_after_decoding(folders: Any, ours: Ours) -> None:
+    softened = {"mask__softness": 2.0, "technique__known": "renoised"}
+    (_, decoded), (cell, pasted) = ours(
+        folders("sd"), {**THREE[0]}, {**THREE[0], "technique__paste": True}, **{**INPAINT, **softened}
+    )
+    m = cell.mask[..., None] / 255
+    assert np.abs(m * decoded + (1 - m) * cell.pixels - pasted).max() <= 1
+    assert np.array_equal(pasted[cell.mask == 0], cell.pixels[cell.mask == 0])
+    assert not np.array_equal(decoded[cell.mask == 0], cell.pixels[cell.mask == 0])

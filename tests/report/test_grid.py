@@ -25,6 +25,7 @@ from diffsweep.report.sheet import FONT
 from diffsweep.report.table import summarise
 from diffsweep.report.write import write_all
 from diffsweep.store.cells import Store
+from tests.report.conftest import metrics, stored
 
 Made = Callable[..., Any]
 Shown = list[tuple[str, list[sheet.Block]]]
@@ -528,3 +529,57 @@ def test_prompts_that_differ_in_the_middle_have_labels_of_their_own(tmp_path: Pa
         "cat",
         "dog",
     ]
+
+
+# -- pictures that are not square --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("shape", [(6, 8), (8, 6)])
+@pytest.mark.parametrize("size, by", [(None, 12), (64, 8)])
+def test_a_tile_is_as_wide_and_as_high_as_its_picture(
+    tmp_path: Path, shape: tuple[int, int], size: int | None, by: int
+) -> None:
+    """Two rows and two columns of one colour each: rectangles of the pictures' proportions, one gap apart."""
+    tints = {(scale, seed): (10 + int(scale) * 20, seed * 50, 90) for scale in (1.0, 7.0) for seed in (0, 1)}
+    cells = [
+        {
+            "axes": {"guidance.scale": scale, "seed": seed},
+            "seed": seed,
+            "colour": tint,
+            "metrics": metrics(20.0, 0.1) if (scale, seed) != (7.0, 1) else None,
+            "pictures": {"image": np.full((*shape, 3), tint, np.uint8)},
+        }
+        for (scale, seed), tint in tints.items()
+    ]
+    sweep = stored(tmp_path, {"guidance.scale": [1.0, 7.0], "seed": [0, 1]}, cells)
+    seen = drawn(tmp_path, Store(tmp_path), sweep, size=size)
+    height, width = (side * by for side in shape)
+    where = {key: places(seen, tint) for key, tint in tints.items()}
+    for key in [(1.0, 0), (1.0, 1), (7.0, 0)]:
+        top, left, number = where[key]
+        assert number == height * width
+        assert (seen[top : top + height, left : left + width] == tints[key]).all()
+    assert where[7.0, 0][0] - where[1.0, 0][0] == height + sheet.GAP
+    assert where[1.0, 1][1] - where[1.0, 0][1] == width + sheet.GAP
+    grey = tuple(int(sheet.GREY[i : i + 2], 16) for i in (1, 3, 5))
+    top, left = where[7.0, 0][0], where[1.0, 1][1]  # the failed one
+    assert (seen[top, left : left + width] == grey).all() and (seen[top : top + height, left] == grey).all()
+    assert (seen[top + height, left] != grey).any() and (seen[top, left + width] != grey).any()
+
+
+def test_pictures_of_two_proportions_share_a_sheet_undistorted(tmp_path: Path) -> None:
+    tints = {0: (30, 60, 90), 1: (90, 60, 30)}
+    shapes = {0: (6, 8), 1: (8, 4)}
+    cells = [
+        {
+            "axes": {"seed": seed},
+            "seed": seed,
+            "colour": tint,
+            "metrics": metrics(20.0, 0.1),
+            "pictures": {"image": np.full((*shapes[seed], 3), tint, np.uint8)},
+        }
+        for seed, tint in tints.items()
+    ]
+    seen = drawn(tmp_path, Store(tmp_path), stored(tmp_path, {"seed": [0, 1]}, cells))
+    for seed, (height, width) in shapes.items():
+        top, left, number = places(seen, tints[seed])
+        assert number == 144 * height * width
+        assert (seen[top : top + 12 * height, left : left + 12 * width] == tints[seed]).all()

@@ -56,6 +56,27 @@ def test_the_first_cell_that_was_watched_is_drawn_once(kept: tuple[Store, dict[s
     assert [file.read_bytes() for file in files] == [content for content, _ in first]
 
 
+@pytest.mark.parametrize("shape", [(6, 12), (12, 6)])
+def test_pictures_that_are_not_square_keep_their_proportions(tmp_path: Path, shape: tuple[int, int]) -> None:
+    """Of the one colour that no other picture has, as drawn."""
+    store, (height, width) = Store(tmp_path), shape
+    flat = {level: np.full((*shape, 3), (level, 40, 0), np.uint8) for level in LEVELS}
+    steps = {f"step_{i:03}_{kind}": flat[level] for i, level in enumerate(LEVELS) for kind in ("noisy", "clean")}
+    facts = {"trajectory": {"asked": 4, "t": list(T)}}
+    store.save(IDS[0], {"image": flat[100], **steps}, {"facts": facts})
+    sweep: dict[str, Any] = {"name": "mine", "cells": [{"cell_id": IDS[0], "axes": {"seed": 0}}]}
+    _, file = write_trajectory(tmp_path, store, sweep)
+    with Image.open(file) as drawn:
+        pixels = np.asarray(drawn.convert("RGB"))
+    found = [(pixels == (level, 40, 0)).all(-1) for level in LEVELS]
+    wide = [np.ptp(np.nonzero(one.any(0))[0]) + 1 for one in found]
+    lines = [one.any(1) for one in found]
+    high = [one.sum() / 2 for one in lines]  # noisy above clean
+    np.testing.assert_allclose(np.divide(high, wide), height / width, rtol=0.03)
+    gap = [np.flatnonzero(np.diff(one.astype(int))) for one in lines]
+    assert all(len(edges) == 4 and edges[2] - edges[1] < 0.5 * (edges[1] - edges[0]) for edges in gap)
+
+
 def test_a_cell_without_steps_or_of_another_sweep_is_told(kept: tuple[Store, dict[str, Any]], tmp_path: Path) -> None:
     store, sweep = kept
     with pytest.raises(BadInput, match=r"cell=aaa: no steps are stored; .* engine\.trajectory=8"):

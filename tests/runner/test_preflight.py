@@ -61,6 +61,12 @@ def test_the_meta_devices_peak_is_the_processors(checkpoint: Path, loaded: Any) 
     states = torch.zeros(1, 77, 16)
     real = memory.peak(lambda: loaded.network(x, t, encoder_hidden_states=states, return_dict=False))
     assert DeepFloyd(str(checkpoint)).needs("cpu").row == pytest.approx(real, rel=0.15)
+    wide = memory.peak(
+        lambda: loaded.unet(torch.zeros(1, 3, 16, 48), t, encoder_hidden_states=states, return_dict=False)
+    )
+    stage = replace(DeepFloyd(str(checkpoint)).stage(), shape=(3, 16, 48))
+    config = DeepFloyd(str(checkpoint)).source.config("unet", "config.json")
+    assert memory.unet(config, stage, "float32")[1] == pytest.approx(wide, rel=0.15)
 
 
 @pytest.mark.slow

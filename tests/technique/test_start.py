@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
+from scipy.ndimage import gaussian_filter
 
 from diffsweep.core.problems import BadInput
 from diffsweep.core.process import Flow, named_table
@@ -44,6 +46,16 @@ def test_nothing_is_scaled_up_where_nothing_is_left() -> None:
     blurred = build("technique", {"name": "gaussian_denoise", "t": 1000, "rescale": True})
     with pytest.raises(BadInput, match="rescale=true: nothing of the input is left at t=1000"):
         blurred.visited((), Stage((3, 8, 8), Flow()))
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 40), (3, 40, 6)])
+def test_the_best_sigma_is_searched_to_half_the_longer_side(shape: tuple[int, ...]) -> None:
+    """The sigma of a blur, found from its result; half the shorter side is 3."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    technique = build("technique", {"name": "gaussian_denoise", "kernel": 41})
+    radii = [min(20, side - 1) for side in shape[1:]]
+    clean = gaussian_filter(x.double().numpy(), 8.0, mode="mirror", radius=radii, axes=(1, 2))
+    assert technique.best(x, torch.tensor(clean).float()) == pytest.approx(8.0, rel=0.02)
 
 
 def repaint(n: int, jump: int, resamples: int) -> list[int]:

@@ -89,6 +89,29 @@ def test_it_is_diffusers_x4_upscaler(
     assert ours.std() > 3
 
 
+@pytest.mark.parametrize("shape", [(12, 16), (16, 12)])
+def test_a_picture_that_is_not_square_is_diffusers_too(
+    cascade: Callable[..., Any], oblong: Callable[..., Any], latent: Path, tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    raw = cascade(seed=5) | {key: oblong(*shape)[key] for key in ("model", "plugins")}
+    raw["upscale"] = raw["upscale"]["then"]
+    cell = freeze(raw, {})
+    assert cell.stage.size == (4 * shape[0], 4 * shape[1])
+    run_sweep([(raw, {})], "mine")
+    pipeline = StableDiffusionUpscalePipeline.from_pretrained(latent)
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        prompt="a red dog",
+        image=Image.fromarray(store(tmp_path).pixels(cell.base.id)),
+        num_inference_steps=3,
+        guidance_scale=raw["upscale"]["guidance"]["scale"],
+        noise_level=20,
+        generator=torch.Generator().manual_seed(5),
+    ).images[0]
+    apart = np.abs(store(tmp_path).pixels(cell.id).astype(int) - np.asarray(theirs).astype(int))
+    assert apart.max() <= 1 and (apart > 0).mean() <= 0.02
+
+
 @pytest.mark.slow
 def test_a_cascade_of_three_shares_its_first_stages(cascade: Callable[..., Any], tmp_path: Path) -> None:
     """Two noise levels of stage II, two of stage III, two seeds: 2, 4 and 8 trajectories of 2, 2 and 3 steps."""

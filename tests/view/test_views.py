@@ -11,7 +11,9 @@ import torch
 
 from diffsweep.core.problems import BadInput
 from diffsweep.core.types import Estimate, View
+from diffsweep.runner.freeze import freeze
 from diffsweep.runner.parts import build, names
+from diffsweep.view.flip import Flip
 from diffsweep.view.jigsaw import Jigsaw
 from diffsweep.view.permute import Permute
 
@@ -162,6 +164,21 @@ def test_a_view_that_does_not_fit_the_picture_says_so(settings: dict[str, Any], 
     view.fits(48)
     with pytest.raises(BadInput, match=f"^{key}.* {side} pixels$"):
         view.fits(side)
+
+
+def test_a_view_of_ones_own_is_asked_about_both_sides(
+    oblong: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fits(self: Any, side: int) -> None:
+        if side % 3:
+            raise BadInput(f"view=flip: needs a side divisible by 3, not {side}")
+
+    monkeypatch.setattr(Flip, "fits", fits, raising=False)
+    changes = {"technique": "anagram", "view": "flip"}
+    for height, width in ((9, 16), (16, 9)):
+        with pytest.raises(BadInput, match=r"divisible by 3, not 16$"):
+            freeze(oblong(height, width, **changes), {})
+    freeze(oblong(9, 15, **changes), {})
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ each_step: x <- m x + (1 - m) noised(known, s), the known region re-noised afres
 DeepFloyd writeup's inpainting). A soft mask's effect then depends on the number of steps.
 change_map: a pixel is held while the remaining share of steps exceeds its m, and free afterwards (Levin and Fried
 2023, differential diffusion), so that softness means the same at any number of steps. m = 0 is held to the end.
-The known image is noised from its own random stream, or joined clean (`renoise=False`, IF's own inpainting).
+The known image is noised from its own random stream, or by one noise all along (`held`, as the inpainting of Stable
+Diffusion's pipelines), or joined clean (`renoise=False`, IF's own inpainting).
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Keep:
-    """known: C H W clean image; mask: 1 H W, 1 = regenerate."""
+    """known: C H W clean image; mask: 1 H W, 1 = regenerate; held: C H W, the known region's noise if it is one."""
 
     known: Tensor
     mask: Tensor
     streams: Streams
     renoise: bool = True
+    held: Tensor | None = None
 
     def clean(self, clean: Tensor, x: Tensor, level: Level) -> Tensor:
         return clean
@@ -39,7 +41,8 @@ class Keep:
         """The known image at this level."""
         if level.is_end or not self.renoise:
             return self.known
-        return level.noised(self.known, self.streams.normal("known", tuple(self.known.shape)))
+        fresh = self.streams.normal("known", tuple(self.known.shape)) if self.held is None else self.held
+        return level.noised(self.known, fresh)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,13 @@ class KeepByShare:
 
 
 def keep(
-    blend: str, known: Tensor, mask: Tensor, levels: Sequence[Level], streams: Streams, renoise: bool
+    blend: str,
+    known: Tensor,
+    mask: Tensor,
+    levels: Sequence[Level],
+    streams: Streams,
+    renoise: bool,
+    held: Tensor | None = None,
 ) -> Constraint:
-    every_step = Keep(known, mask, streams, renoise)
+    every_step = Keep(known, mask, streams, renoise, held)
     return KeepByShare(every_step, levels) if blend == "change_map" else every_step

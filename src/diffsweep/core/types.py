@@ -167,11 +167,6 @@ class Stage:
         """Height and width of the picture, in pixels."""
         return self.shape[1] * self.factor, self.shape[2] * self.factor
 
-    @property
-    def side(self) -> int:
-        """Of the picture, in pixels."""
-        return self.shape[-1] * self.factor
-
 
 class Model(Protocol):
     """One stage's network, and the only batched signature of the repository."""

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 
 def blur(x: Tensor, sigma: float, kernel: int) -> Tensor:
-    """Gaussian blur (... H W), reflected at the border. sigma in pixels; kernel: odd width in pixels, cut to fit."""
+    """Gaussian blur (... H W), reflected at the border. sigma in pixels; kernel: odd width in pixels, cut to fit along
+    each side."""
     from torchvision.transforms.functional import gaussian_blur
 
-    widest = 2 * min(x.shape[-2:]) - 1
-    planes = x.reshape(-1, 1, *x.shape[-2:])
-    return gaussian_blur(planes, [min(kernel, widest)] * 2, [sigma] * 2).reshape(x.shape)
+    height, width = x.shape[-2:]
+    widths = [min(kernel, 2 * side - 1) for side in (width, height)]
+    return gaussian_blur(x.reshape(-1, 1, height, width), widths, [sigma] * 2).reshape(x.shape)
 
 
 @dataclass(frozen=True)

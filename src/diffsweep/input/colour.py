@@ -8,15 +8,18 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
-from diffsweep.imagefile import centre, has_16_bits, numbers
+from diffsweep.imagefile import has_16_bits, numbers
 
 DIM = 1 / 8  # a picture of 16 bits whose brightest value is below this share of them holds fewer, probably
 ROUNDED = 1  # by which the profile of a picture that is sRGB already may move a value
 SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # of ICC profiles, as Pillow's modes
 
 
-def scaled(image: Image.Image, size: int, white: float | None) -> tuple[Image.Image, str | None]:
-    """The centre square of a deep picture, `size` pixels a side, as grey of 8 bits; and what should be known of it."""
+def scaled(
+    image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float], white: float | None
+) -> tuple[Image.Image, str | None]:
+    """A deep picture's part within the box, resized, as grey of 8 bits; and what should be known of it. size: width and
+    height."""
     values = numbers(image)
     top, note = float(values.max()), None
     if top <= 0:
@@ -33,7 +36,7 @@ def scaled(image: Image.Image, size: int, white: float | None) -> tuple[Image.Im
                 f"is nearly black, its brightest value {top:g} of {white:g}; input.white={_full(top):.10g} brightens it"
             )
     picture = Image.fromarray(values.astype(np.float32))
-    small = picture.resize((size, size), Image.Resampling.LANCZOS, box=centre(image))
+    small = picture.resize(size, Image.Resampling.LANCZOS, box=box)
     return Image.fromarray(np.rint(np.asarray(small) * (255 / white)).clip(0, 255).astype(np.uint8)), note
 
 

@@ -1,6 +1,7 @@
 """A drawing described in words, for image-to-image edits of rough sketches.
 
-Each shape is one line: its kind, its numbers, its colour. Numbers are shares of the picture's side, from the top left.
+Each shape is one line: its kind, its numbers, its colour. Numbers are shares of the picture's side, from the top left;
+a picture that is not square is the middle of the square of its longer side.
 
     circle X Y RADIUS COLOUR        rectangle X0 Y0 X1 Y1 COLOUR
     line X0 Y0 X1 Y1 WIDTH COLOUR   polygon X Y X Y X Y ... COLOUR

@@ -1,4 +1,4 @@
-"""A picture from a file, cropped to the centre square and resized (Lanczos), as 8-bit sRGB.
+"""A picture from a file, its centre of the picture's proportions cropped and resized (Lanczos), as 8-bit sRGB.
 
 Any format that Pillow reads, and HEIC. Of a JPEG no more is decoded than the size asked for needs.
 """
@@ -16,7 +16,7 @@ from diffsweep import imagefile
 from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, require, within
 from diffsweep.input.colour import scaled, srgb
-from diffsweep.input.picture import Picture
+from diffsweep.input.picture import Picture, Seen
 
 SPARE = 4  # a JPEG is decoded at this many times the size asked for, or more
 
@@ -43,39 +43,51 @@ class PictureFile(Picture):
     def stamp(self) -> object:
         return imagefile.stamp(self.path)
 
+    def sized(self, height: int, width: int) -> Seen:
+        return _read(self, self.stamp(), height, width)
+
     def pixels(self, size: int) -> np.ndarray:
-        return _square(self, self.stamp(), size)[0]
+        return self.sized(size, size).pixels
 
     def notes(self, size: int) -> tuple[str, ...]:
-        return _square(self, self.stamp(), size)[1]
+        return self.sized(size, size).notes
 
     def proportions(self) -> tuple[int, int]:
         return imagefile.size(self.path, self.frame, self.max_megapixels)
 
 
 @lru_cache(maxsize=256)
-def _square(file: PictureFile, stamp: object, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The picture, and what should be known of how it was read. stamp: so that a changed file is read anew."""
+def _read(file: PictureFile, stamp: object, height: int, width: int) -> Seen:
+    """stamp: so that a changed file is read anew."""
     allow = "; input.max_megapixels=N allows more"
     with imagefile.opened(file.path, file.frame, file.max_megapixels, allow) as image:
         found = [imagefile.frame_note(image, file.frame, "input.frame")]
-        width, height = imagefile.upright_size(image)
-        if width != height:
-            found.append(f"is {width} x {height}: its centre square is taken")
-        image.draft(None, (SPARE * size, SPARE * size))
+        found.append(_cropped(imagefile.upright_size(image), width, height))
         turned, profile = imagefile.orientation(image), image.info.get("icc_profile")
+        size = imagefile.stored(width, height, turned)
+        image.draft(None, (SPARE * size[0], SPARE * size[1]))
+        box = imagefile.centre(image.size, *size)
         if imagefile.is_deep(image):
-            picture, note = scaled(image, size, given(file.white))
+            picture, note = scaled(image, size, box, given(file.white))
         else:
             if file.white != AUTO:
                 raise BadInput(
                     f"white={file.white:g}: {file.path} has 8 bits a channel, whose white is 255; leave white out"
                 )
-            box = imagefile.centre(image)
-            small = imagefile.plain(image).resize((size, size), Image.Resampling.LANCZOS, box=box)
+            small = imagefile.plain(image).resize(size, Image.Resampling.LANCZOS, box=box)
             picture, note = srgb(small, profile)
             if small.mode == "RGBA" and not np.asarray(small.getchannel("A")).any():
                 found.append("is transparent all over: it is read as white")
         found.append(note)
     pixels = np.asarray(imagefile.upright(picture.convert("RGB"), turned))
-    return pixels, tuple(f"{Path(file.path).name} {note}" for note in found if note)
+    return Seen(pixels, tuple(f"{Path(file.path).name} {note}" for note in found if note))
+
+
+def _cropped(size: tuple[int, int], width: int, height: int) -> str | None:
+    """What should be known of a file of this width and height, of which only the centre is taken."""
+    left, top, right, bottom = imagefile.centre(size, width, height)
+    taken = round(right - left), round(bottom - top)
+    if taken == size:
+        return None
+    what = "centre square" if width == height else f"centre, {taken[0]} x {taken[1]},"
+    return f"is {size[0]} x {size[1]}: its {what} is taken"

@@ -1,4 +1,7 @@
-"""A held-out picture of the embedded world, by its id: subject/style/number, as in `dog/photo/0`."""
+"""A held-out picture of the embedded world, by its id: subject/style/number, as in `dog/photo/0`.
+
+A picture that is not square is the middle of the square of its longer side.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rectangle, its edges as shares of the picture's side."""
+"""A rectangle, its edges as shares of the picture's width and height."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffsweep.core.problems import within
-from diffsweep.mask.soft import Soft, grid
+from diffsweep.mask.soft import Shape, grid
 
 
 @dataclass(frozen=True)
-class Box(Soft):
+class Box(Shape):
     x0: float = 0.25
     y0: float = 0.25
     x1: float = 0.75
@@ -24,6 +24,6 @@ class Box(Soft):
             f"y0={self.y0}, y1={self.y1}: y0 must not exceed y1" if self.y0 > self.y1 else None,
         ]
 
-    def region(self, size: int) -> np.ndarray:
-        y, x = grid(size)
+    def shape(self, height: int, width: int) -> np.ndarray:
+        y, x = grid(height, width)
         return (self.x0 <= x) & (x <= self.x1) & (self.y0 <= y) & (y <= self.y1)

@@ -1,4 +1,4 @@
-"""An ellipse: centre and radii as shares of the picture's side."""
+"""An ellipse: centre and radii as shares of the picture's width and height."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffsweep.core.problems import within
-from diffsweep.mask.soft import Soft, grid
+from diffsweep.mask.soft import Shape, grid
 
 
 @dataclass(frozen=True)
-class Ellipse(Soft):
+class Ellipse(Shape):
     x: float = 0.5
     y: float = 0.5
     rx: float = 0.3
@@ -23,6 +23,6 @@ class Ellipse(Soft):
             *(within(key, getattr(self, key), 1e-3) for key in ("rx", "ry")),
         ]
 
-    def region(self, size: int) -> np.ndarray:
-        y, x = grid(size)
+    def shape(self, height: int, width: int) -> np.ndarray:
+        y, x = grid(height, width)
         return ((x - self.x) / self.rx) ** 2 + ((y - self.y) / self.ry) ** 2 <= 1

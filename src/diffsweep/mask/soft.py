@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from diffsweep.core.problems import one_of, require, within
-from diffsweep.mask.mask import Mask
+from diffsweep.mask.mask import HALF, Mask, Seen, pressed
 
 SHIFT = {"inward": 0.0, "centred": 0.5, "outward": 1.0}
 PROFILES = ("linear", "cosine", "gaussian")
@@ -51,11 +51,25 @@ class Soft(Mask):
     def region(self, size: int) -> np.ndarray:
         """The shape, not inverted: bool, size x size."""
 
+    def shape(self, height: int, width: int) -> np.ndarray:
+        """The same in a picture that is not square: bool, height x width."""
+        return pressed(np.uint8(255) * self.region(max(height, width)), height, width) >= HALF
+
     def hard(self, size: int) -> np.ndarray:
         return self.region(size) ^ self.invert
 
     def values(self, size: int) -> np.ndarray:
-        region = self.hard(size)
+        return self.softened(self.hard(size))
+
+    def sized(self, height: int, width: int) -> Seen:
+        """The shape pressed into the picture, and then its edge feathered, by the same width along both sides."""
+        if height == width:
+            return super().sized(height, width)
+        hard = self.shape(height, width) ^ self.invert
+        return Seen(self.softened(hard), hard, self.notes(max(height, width)))
+
+    def softened(self, region: np.ndarray) -> np.ndarray:
+        """The values of a hard mask, its edge feathered."""
         if not self.feather or region.all() or not region.any():
             return region.astype(np.uint8) * 255
         distance = np.clip(signed_distance(region), -self.feather, self.feather)  # else a tiny width overflows
@@ -85,7 +99,19 @@ def rise(u: np.ndarray, profile: str) -> np.ndarray:
     return (ndtr(4 * u - 2) - ndtr(-2)) / (ndtr(2) - ndtr(-2))
 
 
-def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """y and x of the pixels' centres, as shares of the side."""
-    y, x = np.mgrid[:size, :size]
-    return (y + 0.5) / size, (x + 0.5) / size
+class Shape(Soft):
+    """One that is drawn into a picture of any proportions."""
+
+    @abstractmethod
+    def shape(self, height: int, width: int) -> np.ndarray:
+        """The shape, not inverted: bool, height x width."""
+
+    def region(self, size: int) -> np.ndarray:
+        return self.shape(size, size)
+
+
+def grid(height: int, width: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """y and x of the pixels' centres, as shares of the height and the width; without a width, of a square."""
+    width = height if width is None else width
+    y, x = np.mgrid[:height, :width]
+    return (y + 0.5) / height, (x + 0.5) / width

@@ -100,7 +100,7 @@ class Distribution:
         if self.references == "inputs":
             assert batch.references is not None
             return self.embedded(np.unique(batch.references, axis=0), batch.device)
-        return _embedded(replace(self, name="fid"), self.reference_set, batch.images.shape[1], batch.device)
+        return _embedded(replace(self, name="fid"), self.reference_set, batch.images.shape[1:3], batch.device)
 
     def embedded(self, pictures: np.ndarray, device: str) -> Tensor:
         """B D float64 from uint8 B H W 3."""
@@ -109,14 +109,16 @@ class Distribution:
 
 
 @lru_cache(maxsize=4)
-def _embedded(metric: Distribution, reference_set: str, side: int, device: str) -> Tensor:
-    """A reference set that does not depend on the cells. side: of the drawn world's pictures, in pixels."""
+def _embedded(metric: Distribution, reference_set: str, size: tuple[int, int], device: str) -> Tensor:
+    """A reference set that does not depend on the cells. size: height and width of the drawn world's pictures."""
     import torch
 
     if metric.references == "world":
-        from diffsweep.world import SCENES, STYLES, picture
+        from diffsweep.input.world import World
+        from diffsweep.world import SCENES, STYLES
 
-        drawn = [picture(s, style, 2 * n + 1, side).pixels for n in range(WORLD) for s in SCENES for style in STYLES]
+        ids = (f"{s}/{style}/{n}" for n in range(WORLD) for s in SCENES for style in STYLES)
+        drawn = [World(id).sized(*size).pixels for id in ids]
         return metric.embedded(np.stack(drawn), device)
     pictures = (np.asarray(Image.open(file).convert("RGB")) for file in _files(metric.references))
     runs = (list(run) for _, run in groupby(pictures, key=lambda pixels: pixels.shape))

@@ -204,5 +204,5 @@ class LoadedDeepFloyd(Network):
             (values,), *_ = self._checker(images=values[None], clip_input=seen)
             picture = Image.fromarray((values * 255).round().astype(np.uint8))
         if self._watermarker is not None:
-            self._watermarker.apply_watermark([picture], self.stage.shape[-1])
+            self._watermarker.apply_watermark([picture], min(self.stage.shape[1:]))
         return torch.tensor(np.array(picture)).permute(2, 0, 1).float().to(x.device) / 127.5 - 1

@@ -77,11 +77,11 @@ class _Keys(NamedTuple):
     dtype: str
     compile: bool
     text: ClipText
-    side: int
+    low: tuple[int, int]
 
 
 class LatentUpscaler(_Keys, Stored):
-    """No choice of the group `model`: it starts no cascade. side: of the picture to enlarge, in pixels."""
+    """No choice of the group `model`: it starts no cascade. low: height and width of the picture to enlarge."""
 
     @property
     def source(self) -> Source:
@@ -110,7 +110,7 @@ class LatentUpscaler(_Keys, Stored):
         """The device's memory that the model takes; decoding one picture counts as a row."""
         unet = self.source.config("unet", "config.json")
         weights, row = memory.unet(unet, self.stage(), self.dtype)
-        vae, decoding = memory.decoder(self.source.config("vae", "config.json"), self.side, self.side)
+        vae, decoding = memory.decoder(self.source.config("vae", "config.json"), self.low)
         elsewhere = self.text.device not in (AUTO, device.partition(":")[0])
         text = 0 if elsewhere else memory.encoder(self.source.root / TEXT[0], self.text.dtype)
         return memory.Needs(text, weights + vae, max(row, decoding), memory.embedding(unet, self.dtype))
@@ -137,7 +137,7 @@ def _stage(model: LatentUpscaler) -> Stage:
         if unet["in_channels"] != channels + 3:
             raise ValueError(f"in_channels={unet['in_channels']}: latents have {channels} and the picture has 3")
         return Stage(
-            shape=(channels, model.side, model.side),
+            shape=(channels, *model.low),
             process=table(config),
             factor=codec.factor(vae),
             **habits(config),

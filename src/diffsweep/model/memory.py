@@ -47,7 +47,7 @@ def encoder(root: Path, dtype: str, eight_bit: bool = False) -> int:
 
 def unet(config: dict[str, Any], stage: Stage, dtype: str) -> tuple[int, int]:
     """Bytes of a UNet2DConditionModel's weights, and of all else at the peak of a call, for each row."""
-    return _unet(json.dumps(config, sort_keys=True), stage.shape[-1], dtype)
+    return _unet(json.dumps(config, sort_keys=True), stage.shape[1:], dtype)
 
 
 def embedding(config: dict[str, Any], dtype: str) -> int:
@@ -59,7 +59,7 @@ def embedding(config: dict[str, Any], dtype: str) -> int:
 
 
 @lru_cache
-def _unet(config_json: str, side: int, dtype: str) -> tuple[int, int]:
+def _unet(config_json: str, size: tuple[int, int], dtype: str) -> tuple[int, int]:
     import torch
     from diffusers import UNet2DConditionModel
 
@@ -69,7 +69,7 @@ def _unet(config_json: str, side: int, dtype: str) -> tuple[int, int]:
         for parameter in network.parameters():
             parameter.data = parameter.data.to(kind)
         width = config.get("encoder_hid_dim") or config["cross_attention_dim"]
-        x = torch.empty(1, config["in_channels"], side, side, dtype=kind)
+        x = torch.empty(1, config["in_channels"], *size, dtype=kind)
         labelled = config.get("class_embed_type") or config.get("num_class_embeds")
         given = {
             "timestep": torch.zeros(1, dtype=torch.long),
@@ -111,14 +111,15 @@ def network(
         return weights, peak(lambda: ask(network, x, t, given))
 
 
-def decoder(config: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
-    """Bytes of an AutoencoderKL's weights in float32, and of all else while it decodes latents of this size."""
+def decoder(config: Mapping[str, Any], size: Sequence[int]) -> tuple[int, int]:
+    """Bytes of an AutoencoderKL's weights in float32, and of all else while it decodes latents of this height and
+    width."""
     import torch
     from diffusers import AutoencoderKL
 
     with torch.device("meta"):
         network: Any = AutoencoderKL.from_config(config).eval()
-        latents = torch.empty(1, config["latent_channels"], height, width)
+        latents = torch.empty(1, config["latent_channels"], *size)
         return 4 * sum(p.numel() for p in network.parameters()), peak(lambda: network.decode(latents))
 
 

@@ -15,6 +15,7 @@ from diffsweep.store.cells import Store
 from diffsweep.store.schema import CellEntry, Definition, Document, Record
 
 ABSENT = "not in the store: not sampled yet, or removed"
+CEILING = "vae_psnr"  # what an autoencoder alone keeps of the input
 DIGESTS = ("sha256", "fingerprint", "timesteps")  # settings that say nothing to a reader
 
 
@@ -27,7 +28,7 @@ class Kept(dict[str, Any]):
 
 def results(store: Store, sweep: Document) -> pd.DataFrame:
     """cell_id, status, (reason), a column an axis, seed, prompt, a column for each further setting that not all cells
-    share, stage, a column a metric, nfe, seconds, image.
+    share, stage, a column a metric, vae_psnr where a model has latents of inputs, nfe, seconds, image.
 
     A metric's value is missing where the cell has none; `<metric>_exact` appears where a picture equals its reference.
     `reason` appears where a cell failed. `attrs` holds the axes, each metric's definition and reasons for missing
@@ -61,6 +62,10 @@ def results(store: Store, sweep: Document) -> pd.DataFrame:
         if any(entry.get("exact") for entry in entries):
             columns[f"{metric}_exact"] = [bool(entry.get("exact")) for entry in entries]
         reasons[metric] = sorted({str(entry["reason"]) for entry in entries if entry.get("reason")})
+    facts: list[Mapping[str, Any]] = [record["facts"] if record else {} for record in records]
+    ceilings = [_number(own.get(CEILING)) for own in facts]
+    if any(ceiling == ceiling for ceiling in ceilings):
+        columns[CEILING] = ceilings
     columns["nfe"] = pd.array([record["nfe"] if record else pd.NA for record in records], dtype="Int64")
     columns["seconds"] = [_number(record["seconds"] if record else None) for record in records]
     columns["image"] = _column(

@@ -183,7 +183,8 @@ class Results:
         """The contact sheet, with these axes as rows, columns and blocks; without arguments as in grid.png.
 
         metric: the metrics below each picture. pictures: those shown side by side for each cell. title: in place of the
-        sweep's name. size: of a picture, in pixels, at most. A sweep too large for one sheet shows the first.
+        sweep's name. size: of a picture's longer side, in pixels, at most. A sweep too large for one sheet shows the
+        first.
         """
         names = {"blocks": _listed(blocks), "metric": _listed(metric), "pictures": _listed(pictures)}
         look: dict[str, Any] = {

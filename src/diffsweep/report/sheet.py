@@ -20,7 +20,7 @@ from diffsweep.report.text import labels
 from diffsweep.store.cells import Store
 from diffsweep.store.pictures import IMAGE, INPUT, MASK
 
-LEAST, MOST, SIDE = 96, 256, 8000  # pixels: a tile's sides, and the greatest side of a sheet
+LEAST, MOST, SIDE = 96, 256, 8000  # pixels: a tile's longer side, and the greatest side of a sheet
 FEW, MANY = 16, 64  # tiles side by side: a lone row is wrapped beyond FEW, several beyond MANY
 GAP, MARGIN, FONT = 4, 16, 12
 WORDS, LONGEST = 140, 280  # pixels: how wide a row's label may always be, and how wide its longest word may make it
@@ -90,18 +90,21 @@ class Sheets:
     def __init__(
         self, store: Store, title: str, blocks: Sequence[Block], subtitle: str = "", size: int | None = None
     ) -> None:
-        """size: the pixels of a picture's side, at most; by default small ones are enlarged and large ones reduced."""
+        """size: the pixels of a picture's longer side, at most; by default small ones are enlarged and large ones
+        reduced."""
         self.store, self.size = store, size
         tiles = {tile for block in blocks for tile in block.tiles()}
-        there = [tile for tile in tiles if tile.there]
+        there = {tile: self._stored(tile) for tile in tiles if tile.there}
         shown = [tile for tile in there if tile.picture not in (INPUT, MASK)] or there
-        self.tile = max((self._size(tile) for tile in shown), default=size or LEAST)
-        self.most = max(1, self.tile // LEADING)  # lines of a label
+        self.tile = max((self._longest(max(there[tile])) for tile in shown), default=size or LEAST)
+        drawn = [self._drawn(*own) for own in there.values()] or [(self.tile, self.tile)]
+        self.wide, self.high = (max(sides) for sides in zip(*drawn, strict=True))
+        self.most = max(1, self.high // LEADING)  # lines of a label
         below = [self._below(tile) for tile in tiles]
         widest = max((_length(text) for text in {text for texts in below for text in texts}), default=0)
-        self.pitch = max(self.tile + GAP, math.ceil(widest) + 2 * GAP)
+        self.pitch = max(self.wide + GAP, math.ceil(widest) + 2 * GAP)
         rows = max(map(len, below), default=0)
-        self.line = self.tile + (rows * LEADING + GAP if rows else 0) + GAP
+        self.line = self.high + (rows * LEADING + GAP if rows else 0) + GAP
         self._label(blocks)
         self.left = MARGIN + (self.label + 2 * GAP if self.label else 0)
         parts = [part for block in blocks for part in self._broken(block)]
@@ -132,29 +135,41 @@ class Sheets:
                 self._line(image, draw, y, block, line)
         return image
 
-    def _size(self, tile: Tile) -> int:
+    def _stored(self, tile: Tile) -> tuple[int, int]:
+        """A picture's own width and height; a square's where it cannot be read."""
         try:
-            side = max(self.store.size(tile.cell_id, tile.names[0]))
+            return self.store.size(tile.cell_id, tile.names[0])
         except OSError:
-            return self.size or LEAST
+            return (self.size or LEAST,) * 2
+
+    def _longest(self, side: int) -> int:
+        """The longer side of a picture on the sheet."""
         if self.size:
             return side * (self.size // side) if side <= self.size else -(-side // -(-side // self.size))
         return side * -(-LEAST // side) if side < LEAST else -(-side // -(-side // MOST))
 
+    def _drawn(self, width: int, height: int) -> tuple[int, int]:
+        """A picture's width and height on the sheet."""
+        side = max(width, height)
+        if side > self.tile:
+            by = -(-side // self.tile)
+            return -(-width // by), -(-height // by)
+        return width * (self.tile // side), height * (self.tile // side)
+
     def _below(self, tile: Tile) -> tuple[str, ...]:
-        return tuple(part for text in tile.below for part in _cut(text, max(self.tile, WORDS), self.most))
+        return tuple(part for text in tile.below for part in _cut(text, max(self.wide, WORDS), self.most))
 
     def _label(self, blocks: Sequence[Block]) -> None:
         """How the labels of rows and columns are shortened, and how wide those of the rows are."""
         starts = dict.fromkeys(line.label for block in blocks for line in block.lines)
         words = max((_length(word) for text in starts for word in _words(text)), default=0)
-        self.beside = round(max(WORDS, self.tile, min(words + 1, LONGEST)))
+        self.beside = round(max(WORDS, self.wide, min(words + 1, LONGEST)))
         self.rows = _fitting(starts, self.beside, self.most)
         names = {block.rows for block in blocks if any(line.label for line in block.lines)}
         parts = {part for text in self.rows.values() for part in wrapped(text, self.beside)}
         self.label = round(max((_length(text) for text in parts | names), default=0))
         together = max((block.together for block in blocks), default=1)
-        self.above = together * self.pitch - 2 * GAP if together > 1 else self.tile
+        self.above = together * self.pitch - 2 * GAP if together > 1 else self.wide
         self.columns = _fitting((text for block in blocks for text in block.columns), self.above, self.most)
 
     def _broken(self, block: Block) -> Iterator[Block]:
@@ -244,7 +259,7 @@ class Sheets:
     def _line(self, image: Image.Image, draw: ImageDraw.ImageDraw, y: int, block: Block, line: Line) -> None:
         parts = wrapped(self.rows[line.label], self.beside) if line.label else ()
         for j, part in enumerate(parts):
-            _write(draw, (MARGIN, y + (self.tile - len(parts) * LEADING) // 2 + j * LEADING), part)
+            _write(draw, (MARGIN, y + (self.high - len(parts) * LEADING) // 2 + j * LEADING), part)
         for i, tile in enumerate(line.lead):
             if tile:
                 self._paste(image, draw, self.left + i * self.pitch, y, tile)
@@ -257,14 +272,14 @@ class Sheets:
         except OSError:
             picture = "unreadable"
         if isinstance(picture, str):
-            draw.rectangle((x, y, x + self.tile - 1, y + self.tile - 1), fill=GREY)
-            if (spare := round(self.tile - _length(picture))) >= 0:
-                _write(draw, (x + spare // 2, y + (self.tile - FONT) // 2), picture)
+            draw.rectangle((x, y, x + self.wide - 1, y + self.high - 1), fill=GREY)
+            if (spare := round(self.wide - _length(picture))) >= 0:
+                _write(draw, (x + spare // 2, y + (self.high - FONT) // 2), picture)
         else:
             draw.rectangle((x - 1, y - 1, x + picture.width, y + picture.height), outline=EDGE)
             image.paste(picture, (x, y))
         for j, text in enumerate(self._below(tile)):
-            _write(draw, (x, y + self.tile + GAP // 2 + j * LEADING), text)
+            _write(draw, (x, y + self.high + GAP // 2 + j * LEADING), text)
 
     def _picture(self, tile: Tile) -> Image.Image:
         if tile.picture == HOLE:
@@ -277,8 +292,7 @@ class Sheets:
         side = max(picture.size)
         if side > self.tile:
             return picture.reduce(-(-side // self.tile))
-        factor = self.tile // side
-        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+        return picture.resize(self._drawn(*picture.size), Image.Resampling.NEAREST)
 
 
 @lru_cache

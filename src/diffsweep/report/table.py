@@ -24,6 +24,7 @@ import pandas as pd
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.core.text import level
 from diffsweep.metric.settings import replicates
+from diffsweep.report.frame import CEILING
 from diffsweep.report.selection import bounds, levels, measured, plain, split_axes, units
 from diffsweep.report.statistics import FEWEST, Stat, averaged, intervals
 from diffsweep.report.text import ARROWS, digits, fixed, no_axis, shown
@@ -44,6 +45,7 @@ class Row:
     seconds: float
     seeds: int
     inputs: int
+    vae_psnr: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ def summarise(
     stats_of = {name: _stats(frame, name, members, *codes, fewest) for name in there}
     sets, notes = _sets(frame, metrics, axes, members)
     nfe, seconds = (frame[name].astype("Float64").to_numpy(dtype=float, na_value=np.nan) for name in ("nfe", "seconds"))
+    ceilings = frame.get(CEILING, pd.Series(math.nan, frame.index)).to_numpy(dtype=float)
     columns = [frame[axis].tolist() for axis in axes]
     table_rows = []
     for i, cells in enumerate(members):
@@ -250,6 +253,7 @@ def summarise(
                 _mean(seconds[finished]),
                 len(np.unique(codes[1][finished])),
                 len(np.unique(codes[0][finished])),
+                _mean(ceilings[finished]),
             )
         )
     most = max((stat.seeds for found in stats_of.values() for stat in found), default=0)
@@ -362,6 +366,8 @@ def _notes(frame: pd.DataFrame) -> Iterator[str]:
     stages = sorted(frame["stage"].dropna().unique())
     if stages[-1:] > [1]:
         yield f"Pictures of stage {' and '.join('I' * int(stage) for stage in stages)}"
+    if CEILING in frame:
+        yield f"{CEILING}: PSNR of the input, encoded and decoded alone: no setting's psnr can pass it by much"
     for name in frame.attrs.get("refused", ()):
         mend = f"`diffsweep-results score SWEEP metric={name}` measures them again"
         yield f"{name}: measured by two definitions, so not compared; {mend}"

@@ -11,6 +11,7 @@ import pandas as pd
 
 from diffsweep.core.text import visible
 from diffsweep.report.caption import defined, full_caption, share
+from diffsweep.report.frame import CEILING
 from diffsweep.report.statistics import Stat
 from diffsweep.report.table import Column, Table, number
 from diffsweep.report.text import evaluations, fixed, markdown, short, shown
@@ -38,10 +39,16 @@ def costs(table: Table) -> list[tuple[str, list[str]]]:
     """The columns that say what a picture took."""
     if table.across:
         return []
+    ceilings = [row.vae_psnr for row in table.rows]
     return [
+        *([(CEILING, list(map(_decimal, ceilings)))] if not all(map(math.isnan, ceilings)) else []),
         ("nfe", [evaluations(row.nfe) for row in table.rows]),
-        ("seconds", ["–" if math.isnan(row.seconds) else fixed(row.seconds, 2) for row in table.rows]),
+        ("seconds", [_decimal(row.seconds) for row in table.rows]),
     ]
+
+
+def _decimal(value: float) -> str:
+    return "–" if math.isnan(value) else fixed(value, 2)
 
 
 def heading(table: Table, column: Column) -> list[str]:
@@ -124,6 +131,7 @@ def to_frame(table: Table) -> pd.DataFrame:
                 for name, direction in table.directions.items()
                 for what, value in _numbers(row.stats[name], direction, table.stats)
             },
+            **({} if math.isnan(row.vae_psnr) else {CEILING: row.vae_psnr}),
             "nfe": row.nfe,
             "seconds": row.seconds,
         }

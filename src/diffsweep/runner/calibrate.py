@@ -64,8 +64,7 @@ def _black(cell: Cell) -> np.ndarray:
     import numpy as np
 
     assert cell.base is not None
-    side = cell.base.stage.side
-    return np.zeros((side, side, 3), np.uint8)
+    return np.zeros((*cell.base.stage.size, 3), np.uint8)
 
 
 def _enough(seconds: Sequence[float], compiled: bool) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,31 +60,39 @@ VALUES = {
 }
 HANDLED = ("scheduler", "guidance", "input", "mask", "view")  # of the groups that a technique may use
 MAX_SEED = 2**63 - 1
+IN_LATENTS = (
+    "a view is of pixels, and this model has latents, which do not turn as their picture does; choose a model in "
+    "pixels, such as model=tiny or model=if_xl"
+)
 OPEN: Any = object()  # in the place of a choice, to see whether a technique makes use of it
 
 
-def _array(group: str, part: Any, size: int) -> tuple[np.ndarray, str]:
-    """An input's or a mask's pixels, and their hash; a changed file is read anew."""
-    return _read(group, part, size, part.stamp())
+class _Read(NamedTuple):
+    """An input's pixels or a mask's values, their SHA-256, and notes. hard: of a mask, before its edge is softened, 0
+    or 255."""
+
+    values: np.ndarray
+    digest: str
+    notes: tuple[str, ...]
+    hard: np.ndarray | None = None
+
+
+def _read(group: str, part: Any, size: tuple[int, int]) -> _Read:
+    """An input or a mask at a height and width; a changed file is read anew."""
+    return _stamped(group, part, size, part.stamp())
 
 
 @lru_cache(maxsize=4096)
-def _read(group: str, part: Any, size: int, stamp: object) -> tuple[np.ndarray, str]:
-    values = part.pixels(size) if group == "input" else part.values(size)
+def _stamped(group: str, part: Any, size: tuple[int, int], stamp: object) -> _Read:
+    height, width = size
+    seen = part.sized(height, width)
+    values = seen.pixels if group == "input" else seen.values
     if group == "mask" and not values.any():
         name = plain(part)["name"]
-        raise BadInput(f"mask={name}: regenerates nothing: it is 0 at each of {size} x {size} pixels")
-    return values, hashlib.sha256(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
-
-
-def _hard(mask: Any, size: int) -> np.ndarray:
-    """A mask before its edge is softened, 0 or 255; a changed file is read anew."""
-    return _hardened(mask, size, mask.stamp())
-
-
-@lru_cache(maxsize=4096)
-def _hardened(mask: Any, size: int, stamp: object) -> np.ndarray:
-    return np.asarray(mask.hard(size), dtype=np.uint8) * 255
+        raise BadInput(f"mask={name}: regenerates nothing: it is 0 at each of {width} x {height} pixels")
+    digest = hashlib.sha256(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
+    hard = np.asarray(seen.hard, dtype=np.uint8) * 255 if group == "mask" else None
+    return _Read(values, digest, seen.notes, hard)
 
 
 @lru_cache(maxsize=4096)
@@ -140,13 +148,13 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         larger = list(_larger(parts["upscale"], parts["model"], stage, problems))
     plugins = values["plugins"] or ()
     uses = parts["technique"].uses if "technique" in parts else used_by(config.get("technique"), plugins)
-    arrays: dict[str, tuple[np.ndarray, str]] = {}
+    reads: dict[str, _Read] = {}
     for group in ("input", "mask"):
         if stage is not None and group in uses and group in parts:
             with problems.under(group):
-                if group == "mask" and "input" in arrays:
-                    parts["mask"].fits(*parts["input"].proportions())
-                arrays[group] = _array(group, parts[group], stage.side)
+                if group == "mask" and "input" in reads:
+                    parts["mask"].fits_cropped(*parts["input"].proportions(), stage.size[::-1])
+                reads[group] = _read(group, parts[group], stage.size)
     if stage is None or "technique" not in parts:
         raise BadInput(problems.messages)  # what follows depends on both
 
@@ -162,17 +170,19 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
             visited = technique.visited(levels, stage)
             technique = technique.settled(levels)
     looks: tuple[Any, ...] = technique.looks(parts.get("view")) if "view" in uses else ()
+    for view in looks if stage.factor > 1 else ():
+        with problems.under("view"):
+            if (name := _plain(view)["name"]) != "identity":
+                raise BadInput(f"view={name}: {IN_LATENTS}")
     for view in looks:
-        fits = getattr(view, "fits", None)
-        if fits is not None:
-            with problems.under("view"):
-                for seen in (stage, *(s for _, s, _ in larger if s.factor == 1)):
-                    fits(seen.side)
+        with problems.under("view"):
+            for seen in (stage, *(s for _, s, _ in larger if s.factor == 1)):
+                _fits(view, *seen.shape[1:])
     prompt, assumed = "", None
     picture, guided = parts.get("input"), parts.get("guidance")
     with problems.under("guidance"):
         guided = guided.on(stage) if guided and hasattr(guided, "on") else guided
-    if picture and ("input" in arrays or "input" not in uses):
+    if picture and ("input" in reads or "input" not in uses):
         with problems.under():
             name = _plain(picture)["name"]
             prompt, assumed = prompts.settled(values["prompt"], technique, picture, name, guided, stage.assumed)
@@ -195,8 +205,8 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         used["guidance"] = _plain(guidance)
     if "view" in uses and OPEN in technique.looks(OPEN):  # else it has views of its own
         used["view"] = _plain(parts["view"])
-    for group, (_, digest) in arrays.items():
-        used[group] = {**_plain(parts[group]), "sha256": digest}
+    for group, read in reads.items():
+        used[group] = {**_plain(parts[group]), "sha256": read.digest}
     others = {group: parts[group] for group in sorted(uses - {"prompt", *HANDLED})}
     used |= {group: _plain(part) for group, part in others.items()}
     deciding = uses - {"prompt", "input", "mask"}
@@ -218,10 +228,10 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         parts=others,
         levels=levels,
         visited=visited,
-        pixels=arrays["input"][0] if "input" in arrays else None,
-        mask=arrays["mask"][0] if "mask" in arrays else None,
-        hard_mask=_hard(parts["mask"], stage.side) if "mask" in arrays else None,
-        notes=(*_notes(arrays, parts, stage.side), *([f"prompt: {assumed}"] if assumed else [])),
+        pixels=reads["input"].values if "input" in reads else None,
+        mask=reads["mask"].values if "mask" in reads else None,
+        hard_mask=reads["mask"].hard if "mask" in reads else None,
+        notes=(*_notes(reads), *([f"prompt: {assumed}"] if assumed else [])),
     )
     for upscale, following, weights in larger:
         cell = _enlarged(cell, upscale, following, weights, parts, plugins)
@@ -234,10 +244,22 @@ def _guidance(guidance: Any, stage: Stage, prompts: tuple[str, ...]) -> Any:
     return guidance.settled(prompts) if hasattr(guidance, "settled") else guidance
 
 
-def _notes(read: Iterable[str], parts: Mapping[str, Any], size: int) -> Iterator[str]:
+def _notes(reads: Mapping[str, _Read]) -> Iterator[str]:
     """Notes on how input and mask were read."""
-    for group in read:
-        yield from (f"{group}: {note}" for note in parts[group].notes(size))
+    for group, read in reads.items():
+        yield from (f"{group}: {note}" for note in read.notes)
+
+
+def _fits(view: Any, height: int, width: int) -> None:
+    """BadInput unless the view can show pictures of these sides."""
+    if height != width and getattr(view, "square", False):
+        raise BadInput(
+            f"view={plain(view)['name']}: shows squares alone, and the model's picture is {width} x {height}; "
+            "identity, flip, negate and rotate with angle=180 show any"
+        )
+    if hasattr(view, "fits"):
+        for side in dict.fromkeys((height, width)):
+            view.fits(side)
 
 
 def _larger(upscale: Any, model: Any, low: Stage, problems: _Problems) -> Iterator[tuple[Any, Stage, str]]:
@@ -273,10 +295,11 @@ def _enlarged(
     for group in (group for group, array in pixels.items() if array is not None):
         part = parts[group]
         if group == "mask":
-            part = part.enlarged(stage.side / base.cascade[0].stage.side)
-            hard_mask = _hard(part, stage.side)
-        pixels[group], digest = _array(group, part, stage.side)
-        decided[group] = {**base.config[group], "sha256": [base.config[group]["sha256"], digest]}
+            part = part.enlarged(stage.size[0] / base.cascade[0].stage.size[0])
+            hard_mask = _read(group, part, stage.size).hard
+        read = _read(group, part, stage.size)
+        pixels[group] = read.values
+        decided[group] = {**base.config[group], "sha256": [base.config[group]["sha256"], read.digest]}
     if own := sources(base.model, base.technique, upscale):
         decided["plugins"] = {**base.config.get("plugins", {}), **own}
     return replace(

@@ -121,7 +121,7 @@ def job(
         view=cell.view,
         parts=cell.parts,
         low=None if low is None else to_tensor(low, device),
-        scale=cell.stage.side / cell.cascade[0].stage.side,
+        scale=cell.stage.size[0] / cell.cascade[0].stage.size[0],
         watch=watch,
     )
 

@@ -57,13 +57,14 @@ class GaussianDenoise(Plain):
         return blur(x, sigma / factor, 2 * round((self._width(sigma) - 1) / 2 / factor) + 1)
 
     def best(self, x: Tensor, clean: Tensor, factor: int) -> float:
-        """The sigma of least squared error: a geometric grid over 0.1 pixels to half the side, then a finer one."""
+        """The sigma of least squared error: a geometric grid over 0.1 pixels to half the longer side, then a finer
+        one."""
 
         def error(sigma: float) -> float:
             blurred = self.blurred(x, sigma, factor)
             return float(((blurred.clamp(-1, 1) if factor == 1 else blurred) - clean).square().mean())
 
-        low, high = 0.1 * factor, x.shape[-1] * factor / 2
+        low, high = 0.1 * factor, max(x.shape[-2:]) * factor / 2
         for _ in range(2):
             ratio = (high / low) ** (1 / 24)
             sigma = min((low * ratio**i for i in range(25)), key=error)

@@ -42,9 +42,10 @@ class Job:
     change), if the technique uses them; image C H W, mask 1 H W: the same as the stage has them, in latents or pixels.
 
     facts: what the record is to tell of the input. parts: those of further groups that the technique uses, by group,
-    such as an operator. low: the picture that a super-resolution stage enlarges, C h w; scale: how much larger its own
-    is than the first stage's. stage_name, beside: which of the engine's models is asked, and what it sees beside x, as
-    of a query. watch: as the loop's.
+    such as an operator. first: the noise that the trajectory begins with, where more than the start needs it. low: the
+    picture that a super-resolution stage enlarges, C h w; scale: how much larger its own is than the first stage's.
+    stage_name, beside: which of the engine's models is asked, and what it sees beside x, as of a query. watch: as the
+    loop's.
     """
 
     prompt: str
@@ -60,6 +61,7 @@ class Job:
     view: View | None = None
     parts: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    first: Tensor | None = None
     low: Tensor | None = None
     scale: float = 1.0
     stage_name: str = BASE

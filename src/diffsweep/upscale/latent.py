@@ -39,7 +39,7 @@ class Latent:
     noise_level: int = 20
     guidance: Rule = field(default_factory=lambda: ClassifierFree(scale=9.0))
     scheduler: Scheduler = field(default_factory=lambda: Ddim(steps=75))
-    side: int = field(default=0, metadata={"bound": True})  # of the picture to enlarge
+    low: tuple[int, int] = field(default=(0, 0), metadata={"bound": True})  # height and width of the picture to enlarge
 
     then = NoUpscale()
 
@@ -48,14 +48,14 @@ class Latent:
 
     @property
     def model(self) -> LatentUpscaler:
-        return LatentUpscaler(self.path, self.variant, self.dtype, self.compile, self.text, self.side)
+        return LatentUpscaler(self.path, self.variant, self.dtype, self.compile, self.text, self.low)
 
     @property
     def name(self) -> str:
         return repr(self.model)
 
     def on(self, model: Any, low: Stage) -> Latent:
-        return replace(self, side=low.side)
+        return replace(self, low=low.size)
 
     def larger(self, low: Stage) -> Stage:
         stage = self.model.stage()

@@ -71,10 +71,13 @@ class SuperResolution:
 
     def larger(self, low: Stage) -> Stage:
         stage = self.model.stage()
+        (height, width), (h, w) = stage.size, low.size
         require(
             within("noise_level", self.noise_level, 0, self.model.noising().T - 1),
-            f"path={self.path}: gives {stage.side} x {stage.side}, and the picture has that size or more already"
-            if stage.side <= low.side
+            f"path={self.path}: gives {width} x {height}, and the picture has that size or more already"
+            if height <= h and width <= w
+            else f"path={self.path}: gives {width} x {height}, and the picture, {w} x {h}, has other proportions"
+            if height * w != width * h
             else None,
         )
         reachable(self.scheduler, stage)
@@ -89,7 +92,8 @@ class SuperResolution:
         assert job.low is not None
         x = job.noise()
         large = interpolate(job.low[None], job.stage.shape[-2:], mode="bilinear", align_corners=True)[0]
-        return (yield from technique.denoised(x, shown_beside(job, self, large, job.noise())))
+        job = shown_beside(replace(job, first=x), self, large, job.noise())
+        return (yield from technique.denoised(x, job))
 
 
 def reachable(scheduler: Any, stage: Stage) -> None:

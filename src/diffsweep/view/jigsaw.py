@@ -11,7 +11,7 @@ import math
 import random
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from diffsweep.core.problems import BadInput
 from diffsweep.core.types import Estimate
@@ -79,6 +79,7 @@ def assembled(side: int, seed: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Jigsaw:
+    square: ClassVar[bool] = True
     seed: int = 0
 
     def fits(self, side: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from diffsweep.core.problems import BadInput, require, within
 from diffsweep.core.types import Estimate
@@ -33,6 +33,7 @@ def shuffled(side: int, patches: int, seed: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Permute:
+    square: ClassVar[bool] = True
     patches: int = 4
     seed: int = 0
 

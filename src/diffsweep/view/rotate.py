@@ -20,6 +20,11 @@ class Rotate:
     def __post_init__(self) -> None:
         require(None if self.angle in (90, 180, 270) else f"angle={self.angle}: must be 90, 180 or 270")
 
+    @property
+    def square(self) -> bool:
+        """Whether it shows squares alone."""
+        return self.angle != 180
+
     def apply(self, x: Tensor) -> Tensor:
         return x.rot90(self.angle // 90, (-2, -1))
 

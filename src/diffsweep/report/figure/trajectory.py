@@ -69,7 +69,8 @@ def _draw(store: Store, cell_id: str, steps: Mapping[str, float], text: str) -> 
     from diffsweep.report.figure.style import COLOURS, DASHES, MARKERS, PAGE, heading
 
     columns = spread(list(steps), MOST)
-    tile = PAGE / max(4, len(columns))
+    height, width = store.pixels(cell_id, f"{columns[0]}_{KINDS[0]}").shape[:2]
+    tile = PAGE / max(4, len(columns)) * (height / width)
     figure = Figure(figsize=(PAGE, 2 * tile + 2.4))
     FigureCanvasAgg(figure)
     layout = figure.add_gridspec(3, len(columns), height_ratios=[tile, tile, 1.6])

@@ -31,7 +31,7 @@ function resize(size) {
 /** Its place's size is not asked of the page, which would have to be laid out for that. */
 function sharpen(image) {
   const room = tileOf(image) ? Number($("size").value) : 400;
-  image.classList.toggle("small", image.naturalWidth <= room);
+  image.classList.toggle("small", Math.max(image.naturalWidth, image.naturalHeight) <= room);
 }
 
 /** As large as fits beside one another, within reason. */
