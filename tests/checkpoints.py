@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,24 @@ from diffusers import (
     DDPMScheduler,
     DiTPipeline,
     DiTTransformer2DModel,
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     UNet2DModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
 
 SCALED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 LETTERS = [*string.ascii_lowercase, *string.digits, *" .,"]
@@ -146,11 +158,47 @@ def dit(**schedule: Any) -> DiTPipeline:
     return pipeline
 
 
+def t5_tokenizer() -> PreTrainedTokenizerFast:
+    marks = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    spelled = spelling(["<pad>", "</s>", "<unk>"], "$A </s>")
+    return PreTrainedTokenizerFast(tokenizer_object=spelled, model_max_length=512, **marks)
+
+
+def t5(width: int = 32, seed: int = 0) -> T5EncoderModel:
+    torch.manual_seed(seed)
+    sizes = {"d_model": width, "d_kv": 8, "d_ff": 37, "num_layers": 2, "num_heads": 4, "vocab_size": 100}
+    return T5EncoderModel(T5Config(pad_token_id=0, eos_token_id=1, **sizes)).eval()
+
+
+def pixart(kind: type = PixArtSigmaPipeline, network: dict[str, Any] | None = None, **schedule: Any) -> Any:
+    """network: of its transformer; schedule: of its DPM-Solver."""
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {
+        "num_attention_heads": 3,
+        "attention_head_dim": 8,
+        "in_channels": 4,
+        "out_channels": 8,
+        "num_layers": 2,
+        "sample_size": 16,
+        "caption_channels": 32,
+        "cross_attention_dim": 24,
+    }
+    transformer = PixArtTransformer2DModel(**{**settings, **(network or {})}).eval()
+    parts = {
+        "vae": vae(scaling=0.13025),
+        "transformer": transformer,
+        "scheduler": DPMSolverMultistepScheduler(**schedule),
+    }
+    return kind(tokenizer=t5_tokenizer(), text_encoder=t5(), **parts)
+
+
 FAMILIES: dict[str, Callable[..., Any]] = {
     "sd": stable_diffusion,
     "sdxl": stable_diffusion_xl,
     "ddpm": ddpm,
     "dit": dit,
+    "pixart": pixart,
+    "pixart_alpha": partial(pixart, PixArtAlphaPipeline),
 }
 
 

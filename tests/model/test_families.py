@@ -216,6 +216,34 @@ def test_dit_draws_what_its_pipeline_draws_with_the_null_class_against_the_label
         assert_same(picture, unasked("DiTPipeline", folder, cell, **told))
 
 
+# -- text under a mask -------------------------------------------------------------------------------------------------
+UNBINNED = {"use_resolution_binning": False}
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
+def test_pixart_sigma_draws_what_its_pipeline_draws_with_its_own_spacing(
+    folders: Any, ours: Ours, spacing: str
+) -> None:
+    folder = folders("pixart", timestep_spacing=spacing)
+    for cell, picture in ours(folder, *DIVIDING, scheduler="dpm_solver"):
+        assert_same(picture, theirs("PixArtSigmaPipeline", folder, cell, **UNBINNED))
+
+
+def test_pixart_alpha_is_told_the_pictures_size_where_it_was_trained_so(folders: Any, ours: Ours) -> None:
+    folder = folders("pixart_alpha", network={"sample_size": 128})
+    size = {"height": 64, "width": 32}
+    for cell, picture in ours(folder, *THREE, scheduler="dpm_solver", model__height=64, model__width=32):
+        assert_same(picture, theirs("PixArtAlphaPipeline", folder, cell, **UNBINNED, **size))
+
+
+def test_a_prompt_is_cut_where_pixart_is_told_to(folders: Any, ours: Ours) -> None:
+    folder = folders("pixart")
+    for cell, picture in ours(folder, THREE[1], scheduler="dpm_solver", model__text__max_length=5):
+        cut = theirs("PixArtSigmaPipeline", folder, cell, **UNBINNED, max_sequence_length=5)
+        assert_same(picture, cut)
+        assert np.abs(cut.astype(int) - theirs("PixArtSigmaPipeline", folder, cell, **UNBINNED)).max() > 1
+
+
 # -- from a picture ----------------------------------------------------------------------------------------------------
 IMG2IMG = {"technique": "image_to_image", "technique__strength": 0.6, "input": "drawing"}
 

@@ -231,7 +231,8 @@ def _stage(model: Checkpoint) -> Stage:
     )
     try:
         prediction(model.configs.scheduler)
-        stage = family.stage(model.configs, (asked["height"], asked["width"]))
+        size = (asked["height"], asked["width"]) if family.multiple else (None, None)
+        stage = family.stage(model.configs, size)
     except BadInput:
         raise
     except (KeyError, TypeError, ValueError) as error:

@@ -24,6 +24,13 @@ CLIPPING = (  # unless told otherwise
     "GaussianDDPMScheduler",
 )
 
+ABOVE = (  # classes whose n timesteps are those of n + 1 above the last one
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "SASolverScheduler",
+    "UniPCMultistepScheduler",
+)
+
 
 def is_flow(config: Mapping[str, Any]) -> bool:
     return "FlowMatch" in config.get("_class_name", "") or config.get("prediction_type") == FLOW
@@ -69,6 +76,14 @@ def prediction(config: Mapping[str, Any]) -> str:
     return kind
 
 
+def spacing(config: Mapping[str, Any]) -> str:
+    """The spacing that the scheduler's class makes of its configuration."""
+    if config.get("_class_name") not in ABOVE:
+        return config.get("timestep_spacing", "trailing" if is_flow(config) else "leading")
+    named = "linspace" if config.get("use_flow_sigmas") else config.get("timestep_spacing", "linspace")
+    return f"{named}_above" if named in ("leading", "linspace") else named
+
+
 def habits(config: Mapping[str, Any]) -> dict[str, Any]:
     """A stage's thresholding, spacing and variance, by their names in `Stage`. Some classes clip where the
     configuration does not tell."""
@@ -77,7 +92,7 @@ def habits(config: Mapping[str, Any]) -> dict[str, Any]:
         "threshold": "dynamic" if config.get("thresholding") else "clip" if clips else "none",
         "threshold_ratio": config.get("dynamic_thresholding_ratio", 0.995),
         "threshold_max": config.get("sample_max_value", 1.0),
-        "spacing": config.get("timestep_spacing", "trailing" if is_flow(config) else "leading"),
+        "spacing": spacing(config),
         "offset": config.get("steps_offset", 0),
         "variance": 1.0 if str(config.get("variance_type")).startswith("fixed_large") else None,
     }
