@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
-from diffsweep.core.files import is_there
+from diffsweep.core.files import is_file, is_there
 from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, one_of, require, within
 from diffsweep.core.streams import placed
@@ -26,6 +26,7 @@ from diffsweep.model.codec import Codec
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.model.family import families
 from diffsweep.model.family.family import Configs, Family, Told
+from diffsweep.model.labels import Labels
 from diffsweep.model.lora import Bank, Delta, Lora, deltas, misfit
 from diffsweep.model.network import Network
 from diffsweep.model.schedule import prediction
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 INDEX = "model_index.json"
 KIND = "a checkpoint"
 TYPES = ("float32", "bfloat16", "float16")
+ROOTED = ("UNet2DModel", "UNetUnconditionalModel")  # of which diffusers once saved all at the root
 SINGLE = (".safetensors", ".ckpt", ".gguf", ".pt", ".bin")
 
 
@@ -153,6 +155,15 @@ class Checkpoint(Stored):
         """The parts that encode prompts, those that the checkpoint has."""
         return tuple(name for name in self.family.text if _has(self.configs.index, name))
 
+    @property
+    def labels(self) -> Labels | None:
+        return _labels(self.source)
+
+    def read(self, prompt: str, key: str = "prompt") -> str:
+        """The prompt in its plainest form; BadInput where the network cannot be told of it. key: what it is called in
+        messages."""
+        return prompt if self.labels is None else self.labels.read(prompt, key)
+
     def stage(self) -> Stage:
         return _stage(self)
 
@@ -166,10 +177,13 @@ class Checkpoint(Stored):
         weighted = [family.network, *(["vae"] if family.vae else [])]
         parts = [*weighted, "scheduler"]
         self.source.require([*parts, *self.encoders], KIND)
-        return [INDEX, *self.source.files(parts, weighted)]
+        return [*self._index(), *self.source.files(parts, weighted)]
 
     def text_files(self) -> list[str]:
-        return [INDEX, *self.source.files(self.encoders, self.networks)]
+        return [*self._index(), *self.source.files(self.encoders, self.networks)] if self.encoders else []
+
+    def _index(self) -> list[str]:
+        return [INDEX] if is_file(self.source.root / INDEX) else []
 
     def needs(self, device: str) -> memory.Needs:
         """The device's memory that the model takes; what decodes its latents counts as weights."""
@@ -196,8 +210,10 @@ def class_of(source: Source) -> str:
     root = source.root
     if not (root / INDEX).is_file():
         source.require((), KIND)
-        if (root / "config.json").is_file():
+        if is_file(root / "config.json"):
             alone = source.config(".", "config.json").get("_class_name", "a network")
+            if alone in ROOTED and is_file(root / "scheduler_config.json"):
+                return "DDPMPipeline"
             raise BadInput(f"{path}: {alone} alone; a whole pipeline is needed, a folder with {INDEX}")
         raise BadInput(f"{path}: not {KIND}, {INDEX} missing in it")
     return str(source.config(".", INDEX).get("_class_name"))
@@ -222,11 +238,16 @@ def _configs(source: Source) -> Configs:
     family = family_of(source)
     source.require([family.network, "scheduler", *(["vae"] if family.vae else [])], KIND)
     return Configs(
-        index=source.config(".", INDEX),
+        index=source.config(".", INDEX) if is_file(source.root / INDEX) else {},
         network=source.config(family.network, "config.json"),
         scheduler=source.config("scheduler", "scheduler_config.json"),
         vae=source.config("vae", "config.json") if family.vae else {},
     )
+
+
+@lru_cache
+def _labels(source: Source) -> Labels | None:
+    return family_of(source).labels(_configs(source))
 
 
 @lru_cache
@@ -244,11 +265,16 @@ def _stage(model: Checkpoint) -> Stage:
     )
     try:
         prediction(model.configs.scheduler)
-        stage = family.stage(model.configs, (asked["height"], asked["width"]))
+        size = (asked["height"], asked["width"]) if family.multiple else (None, None)
+        stage = family.stage(model.configs, size)
     except BadInput:
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(f"path={model.path}: not {KIND}, its configuration says otherwise ({error})") from error
+    require(*(_other(key, side, own) for (key, side), own in zip(asked.items(), stage.size, strict=True) if side))
+    if (labels := model.labels) is not None:
+        steers = stage.steers if labels.null is not None else frozenset()
+        stage = replace(stage, assumed=labels.assumed, steers=steers)
     for lora, added in zip(model.loras, model.added(), strict=True):
         if why := misfit(_shape(model.source), added.get(family.network, {})):
             raise BadInput(f"lora={lora.path}: made for another base: {why}")
@@ -292,8 +318,15 @@ def _needs(model: Checkpoint, elsewhere: bool) -> memory.Needs:
     return memory.Needs(text, weights, row, memory.told(shapes, model.dtype))
 
 
-def _uneven(key: str, side: int, multiple: int) -> str | None:
+def _other(key: str, side: int, own: int) -> str | None:
+    """A problem with a side where the checkpoint has one of its own."""
+    return f"{key}={side}: this checkpoint draws {own} pixels alone; leave it out" if side != own else None
+
+
+def _uneven(key: str, side: int, multiple: int | None) -> str | None:
     """A problem with a side that the family cannot have."""
+    if multiple is None:
+        return None
     near = max(multiple, round(side / multiple) * multiple)
     return f"{key}={side}: must be a multiple of {multiple} for this family, such as {near}" if side != near else None
 
@@ -375,7 +408,8 @@ class LoadedCheckpoint(Network):
     """A checkpoint in memory, for pictures of one size."""
 
     def __init__(self, model: Checkpoint, device: str, kept: Path | None) -> None:
-        embeddings = Embeddings(PipelineText(model), model.source, model.text_files(), device, kept)
+        text = PipelineText(model) if model.labels is None else model.labels
+        embeddings = Embeddings(text, model.source, model.text_files(), device, kept if model.encoders else None)
         super().__init__(model.source, model.files(), model.stage(), model.dtype, device, embeddings)
         self.model, self.compiled = model, model.compile
         self.kind, self.name = model.family.kind, model.family.network

@@ -187,7 +187,8 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if picture and ("input" in reads or "input" not in uses):
         with problems.under():
             name = _plain(picture)["name"]
-            prompt, assumed = prompts.settled(values["prompt"], technique, picture, name, guided)
+            prompt, assumed = prompts.settled(values["prompt"], technique, picture, name, guided, stage.assumed)
+            prompt = prompts.read(parts["model"], prompt, technique, guided)
     problems.settle()
 
     guidance = _plainest(guided, technique.prompts_for(prompt))
