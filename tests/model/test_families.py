@@ -24,7 +24,7 @@ from diffsweep.runner.freeze import freeze
 from diffsweep.runner.ingredients import to_pixels
 from tests.checkpoints import saved
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' Euler
+pytestmark = pytest.mark.filterwarnings("ignore:__array_.*:DeprecationWarning")  # some schedulers of diffusers
 Ours = Callable[..., list[tuple[Cell, np.ndarray]]]
 THREE = (
     {"seed": 0, "prompt": "a dog", "guidance__scale": 5.0, "scheduler__steps": 4},
@@ -415,3 +415,55 @@ def test_a_shift_is_another_picture_as_diffusers_shifts_it(
     assert cell.id != same.id == auto.id
     moved = {**json.loads((folder / "scheduler/scheduler_config.json").read_text()), "shift": 5.0}
     assert_same(picture, theirs(kind, folder, cell, changed=moved))
+
+
+# -- any scheduler of diffusers ----------------------------------------------------------------------------------------
+CLASSES = (
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+    "DEISMultistepScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DDPMScheduler",
+    "LCMScheduler",
+)
+
+
+@pytest.mark.parametrize("klass", CLASSES)
+def test_any_scheduler_of_diffusers_draws_what_its_pipeline_draws(folders: Any, ours: Ours, klass: str) -> None:
+    folder = folders("sd")
+    kept = {"scheduler": "diffusers", "scheduler__cls": klass}
+    for cell, picture in ours(folder, *DIVIDING, **kept):
+        steps = {"num_inference_steps": next(o["scheduler__steps"] for o in DIVIDING if o["seed"] == cell.seed)}
+        assert_same(picture, theirs("StableDiffusionPipeline", folder, cell, klass, **steps))
+
+
+@pytest.mark.parametrize("klass", ["UniPCMultistepScheduler", "DPMSolverMultistepScheduler", "DDPMScheduler"])
+def test_any_scheduler_begins_from_a_picture_as_its_pipeline_does(folders: Any, ours: Ours, klass: str) -> None:
+    folder = folders("sd")
+    for cell, picture in ours(folder, *THREE, **{**IMG2IMG, "scheduler": "diffusers", "scheduler__cls": klass}):
+        told = {"image": Image.fromarray(cell.pixels), "strength": 0.6}
+        assert_same(picture, theirs("StableDiffusionImg2ImgPipeline", folder, cell, klass, **told))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"scheduler__cls": "UniPC"}, r"scheduler\.cls=UniPC: no scheduler class of diffusers"),
+        ({"scheduler__cls": "FlowMatchEulerDiscreteScheduler"}, "has a noise schedule of its own"),
+        ({"technique": "inpaint", "input": "drawing", "mask": "box"}, "serves text_to_image and image_to_image alone"),
+        ({"scheduler__spacing": "karras"}, "spacing=karras: must be one of"),
+    ],
+)
+def test_what_such_a_scheduler_cannot_do_is_refused(
+    folders: Any, config: Any, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        freeze(
+            config(**{"model": "tiny_sd", "model__path": str(folders("sd")), "scheduler": "diffusers", **changes}), {}
+        )
