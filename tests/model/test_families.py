@@ -250,6 +250,17 @@ def test_flux_schnell_draws_what_its_pipeline_draws(folders: Any, ours: Ours) ->
         assert_same(picture, theirs("FluxPipeline", folder, cell))
 
 
+@pytest.mark.parametrize("distilled", [False, True])
+def test_flux2_klein_draws_what_its_pipeline_draws(folders: Any, ours: Ours, distilled: bool) -> None:
+    folder = folders("klein", distilled=distilled)
+    plain = [{key: value for key, value in one.items() if "negative" not in key} for one in THREE]
+    size = {"model__height": 48, "model__width": 32, "scheduler": "euler"}
+    for cell, picture in ours(
+        folder, *({**one, "guidance__scale": "auto"} if distilled else one for one in plain), **size
+    ):
+        assert_same(picture, theirs("Flux2KleinPipeline", folder, cell, height=48, width=32))
+
+
 def test_ways_to_say_an_embedded_scale_are_one_picture(folders: Any, config: Any) -> None:
     usual = {"model": "tiny_sd", "model__path": str(folders("flux")), **SMALL}
     ways: list[dict[str, Any]] = [

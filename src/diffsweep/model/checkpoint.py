@@ -20,7 +20,7 @@ from diffsweep.core.files import is_there
 from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, one_of, require, within
 from diffsweep.core.types import Latents, Stage
-from diffsweep.model import memory
+from diffsweep.model import codec, memory
 from diffsweep.model.codec import Codec
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.model.family import families
@@ -236,7 +236,8 @@ def _needs(model: Checkpoint, elsewhere: bool) -> memory.Needs:
         lambda network, x, t, given: family.ask(network, x, t, given, {}, stage),
     )
     if family.vae:
-        weights += sum(memory.decoder(configs.vae, stage.shape[1:]))
+        pixels = codec.factor(configs.vae)
+        weights += sum(memory.decoder(configs.vae, [side // pixels for side in stage.size]))
     text = 0 if elsewhere else sum(memory.encoder(model.source.root / name, keys.dtype) for name in model.networks)
     return memory.Needs(text, weights, row, memory.told(shapes, model.dtype))
 

@@ -36,10 +36,14 @@ class Needs(NamedTuple):
 def encoder(root: Path, dtype: str, eight_bit: bool = False) -> int:
     """Bytes of a text encoder's weights. Of a T5 in half precision, transformers keeps some in single (`wo`)."""
     import torch
-    from transformers import AutoConfig, AutoModelForTextEncoding
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTextEncoding
 
+    config: Any = AutoConfig.from_pretrained(root, local_files_only=True)
+    kind: Any = (
+        AutoModelForTextEncoding if type(config) in AutoModelForTextEncoding._model_mapping else AutoModelForCausalLM
+    )
     with torch.device("meta"):
-        network = AutoModelForTextEncoding.from_config(AutoConfig.from_pretrained(root, local_files_only=True))
+        network = kind.from_config(config)
     width = 1 if eight_bit else getattr(torch, dtype).itemsize
     kept = [name for name, _ in network.named_parameters() if width < 4 and name.endswith("wo.weight")]
     return sum(p.numel() * (4 if name in kept else width) for name, p in network.named_parameters())
@@ -112,13 +116,14 @@ def network(
 
 
 def decoder(config: Mapping[str, Any], size: Sequence[int]) -> tuple[int, int]:
-    """Bytes of an AutoencoderKL's weights in float32, and of all else while it decodes latents of this height and
+    """Bytes of an autoencoder's weights in float32, and of all else while it decodes latents of this height and
     width."""
+    import diffusers
     import torch
-    from diffusers import AutoencoderKL
 
+    kind = getattr(diffusers, config.get("_class_name", "AutoencoderKL"))
     with torch.device("meta"):
-        network: Any = AutoencoderKL.from_config(config).eval()
+        network: Any = kind.from_config(config).eval()
         latents = torch.empty(1, config["latent_channels"], *size)
         return 4 * sum(p.numel() for p in network.parameters()), peak(lambda: network.decode(latents))
 

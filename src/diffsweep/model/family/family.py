@@ -63,15 +63,18 @@ class Family:
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         """The stage of pictures of this height and width, None for the checkpoint's own; KeyError, TypeError or
         ValueError where the configurations are not such a checkpoint's."""
-        factor = codec.factor(configs.vae)
-        own = self.sides(configs)
+        (channels, factor), own = self.latents(configs), self.sides(configs)
         height, width = (given // factor if given else side for given, side in zip(size, own, strict=True))
         return Stage(
-            shape=(configs.vae["latent_channels"], height, width),
+            shape=(channels, height, width),
             process=process(configs.scheduler, height * width // self.patch**2),
             factor=factor,
             **habits(configs.scheduler),
         )
+
+    def latents(self, configs: Configs) -> tuple[int, int]:
+        """Channels of the latents, and pixels of a side to one."""
+        return configs.vae["latent_channels"], codec.factor(configs.vae)
 
     def sides(self, configs: Configs) -> tuple[int, int]:
         """Height and width that the network is made for, of its input."""
