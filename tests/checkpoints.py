@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,26 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
     DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    UNet2DModel,
 )
 from transformers import (
     CLIPTextConfig,
@@ -217,12 +227,72 @@ def flux2_klein(distilled: bool = False) -> Flux2KleinPipeline:
     return Flux2KleinPipeline(scheduler, codec, text, tokens, network, is_distilled=distilled)
 
 
+def ddpm(network: dict[str, Any] | None = None, **schedule: Any) -> DDPMPipeline:
+    """A model of pixels. network: of its UNet, such as num_class_embeds; schedule: of its DDPM scheduler."""
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {
+        "sample_size": 16,
+        "block_out_channels": (16, 32),
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "norm_num_groups": 4,
+        "attention_head_dim": 8,
+    }
+    return DDPMPipeline(UNet2DModel(**{**settings, **(network or {})}).eval(), DDPMScheduler(**schedule))
+
+
+def dit(**schedule: Any) -> DiTPipeline:
+    """schedule: of its DDIM scheduler."""
+    torch.manual_seed(0)
+    network = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        sample_size=16,
+    )
+    for parameter in network.parameters():  # some are zero, and a label would change nothing
+        torch.nn.init.normal_(parameter, std=0.2)
+    names = {0: "tench, Tinca tinca", 1: "crane", 2: "goldfish", 3: "crane", 4: "great white shark, white shark"}
+    pipeline = DiTPipeline(network.eval(), vae(), DDIMScheduler(**{"clip_sample": False, **schedule}))
+    pipeline.register_to_config(id2label=names)
+    return pipeline
+
+
+def pixart(kind: type = PixArtSigmaPipeline, network: dict[str, Any] | None = None, **schedule: Any) -> Any:
+    """network: of its transformer; schedule: of its DPM-Solver."""
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {
+        "num_attention_heads": 3,
+        "attention_head_dim": 8,
+        "in_channels": 4,
+        "out_channels": 8,
+        "num_layers": 2,
+        "sample_size": 16,
+        "caption_channels": 32,
+        "cross_attention_dim": 24,
+    }
+    transformer = PixArtTransformer2DModel(**{**settings, **(network or {})}).eval()
+    parts = {
+        "vae": vae(scaling=0.13025),
+        "transformer": transformer,
+        "scheduler": DPMSolverMultistepScheduler(**schedule),
+    }
+    return kind(tokenizer=t5_tokenizer(), text_encoder=t5(), **parts)
+
+
 FAMILIES: dict[str, Callable[..., Any]] = {
     "sd": stable_diffusion,
     "sdxl": stable_diffusion_xl,
     "sd3": stable_diffusion_3,
     "flux": flux,
     "klein": flux2_klein,
+    "ddpm": ddpm,
+    "dit": dit,
+    "pixart": pixart,
+    "pixart_alpha": partial(pixart, PixArtAlphaPipeline),
 }
 
 

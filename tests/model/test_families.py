@@ -7,6 +7,7 @@ Cells of other seeds, prompts, scales and numbers of steps share calls here; the
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,125 @@ def test_sdxl_draws_what_its_pipeline_draws_with_its_own_idea_of_no_prompt(
         assert_same(picture, theirs("StableDiffusionXLPipeline", folder, cell, **told))
     assert np.array_equal(drawn[0][1], drawn[-1][1]) != zeros
     assert (drawn[0][0].id == drawn[-1][0].id) != zeros
+
+
+# -- pixels, and labels in the place of text ---------------------------------------------------------------------------
+STEPS = tuple({"seed": seed, "scheduler__steps": n, "prompt": "auto"} for seed, n in enumerate((4, 7, 20)))
+ADM = {"num_class_embeds": 3, "out_channels": 6, "resnet_time_scale_shift": "scale_shift"}
+
+
+def drawn_by_steps(folder: Path, cell: Cell, label: int) -> np.ndarray:
+    """The picture of a network that is told a label, by diffusers' DDPM scheduler: its pipeline tells none."""
+    pipeline: Any = diffusers.DDPMPipeline.from_pretrained(folder)
+    generator, scheduler = torch.Generator().manual_seed(cell.seed), pipeline.scheduler
+    x = torch.randn(1, *cell.stage.shape, generator=generator)
+    scheduler.set_timesteps(len(cell.levels))
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            answer = pipeline.unet(x, t, class_labels=torch.tensor([label])).sample
+            x = scheduler.step(answer, t, x, generator=generator).prev_sample
+    return to_pixels(x[0])
+
+
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+@pytest.mark.parametrize("scheduler, kind", [("ddpm", "DDPMPipeline"), ("ddim", "DDIMPipeline")])
+def test_pixels_are_what_their_pipelines_draw_at_a_row_a_step(
+    folders: Any, ours: Ours, variance: str, scheduler: str, kind: str
+) -> None:
+    folder = folders("ddpm", variance_type=variance)
+    anew = {"use_clipped_model_output": True} if scheduler == "ddim" else {}
+    for cell, picture in ours(folder, *STEPS, scheduler=scheduler):
+        assert_same(picture, unasked(kind, folder, cell, **anew))
+        assert (cell.prompts, cell.notes) == (("",), ())
+
+
+def unasked(kind: str, folder: Path, cell: Cell, **settings: Any) -> np.ndarray:
+    """The picture that a pipeline draws without a prompt."""
+    pipeline: Any = getattr(diffusers, kind).from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    told = {"generator": torch.Generator().manual_seed(cell.seed), "num_inference_steps": len(cell.levels)}
+    return (pipeline(**told, **settings, output_type="np").images[0] * 255).round().astype(np.uint8)
+
+
+def test_the_variance_that_a_checkpoint_names_makes_another_picture(folders: Any, ours: Ours) -> None:
+    small, large = (
+        ours(folders("ddpm", variance_type=kind), STEPS[0], scheduler="ddpm")[0][1]
+        for kind in ("fixed_small", "fixed_large")
+    )
+    assert not np.array_equal(small, large)
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_repository_of_old_with_all_at_the_root_draws_the_same(
+    folders: Any, ours: Ours, tmp_path: Path, indexed: bool
+) -> None:
+    folder = folders("ddpm", num_train_timesteps=400, beta_end=0.05)
+    old = tmp_path / "old"
+    old.mkdir()
+    for file in (*folder.glob("unet/*"), *([folder / "model_index.json"] if indexed else [])):
+        shutil.copy(file, old)
+    written = {"_class_name": "GaussianDDPMScheduler", "timesteps": 400, "beta_start": 1e-4, "beta_end": 0.05}
+    (old / "scheduler_config.json").write_text(json.dumps(written))
+    ((_, new),) = ours(folder, STEPS[1], scheduler="ddpm")
+    ((_, same),) = ours(old, STEPS[1], scheduler="ddpm")
+    assert np.array_equal(new, same)
+
+
+def test_labels_are_told_by_number_or_name_and_a_learned_variance_is_used(
+    folders: Any, ours: Ours, tmp_path: Path
+) -> None:
+    folder = tmp_path / "named"
+    shutil.copytree(folders("ddpm", network=ADM, variance_type="learned_range"), folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["id2label"] = {"0": "tench, Tinca tinca", "1": "goldfish", "2": "crane"}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    prompts = ["auto", "1", "Tinca tinca", "crane"]
+    cells = [{**STEPS[1], "prompt": prompt} for prompt in prompts]
+    drawn = ours(folder, *cells, scheduler="ddpm")
+    for (cell, picture), label in zip(drawn, (0, 1, 0, 2), strict=True):
+        assert_same(picture, drawn_by_steps(folder, cell, label))
+    assert [cell.prompt for cell, _ in drawn] == ["tench", "goldfish", "tench", "crane"]
+    assert drawn[0][0].id == drawn[2][0].id
+    assert drawn[0][0].notes == ("prompt: none is given, text_to_image draws 'tench'",)
+
+
+def test_dit_draws_what_its_pipeline_draws_with_the_null_class_against_the_label(folders: Any, ours: Ours) -> None:
+    folder = folders("dit")
+    labels = {"2": 2, "White shark": 4, "tench": 0}
+    cells = [
+        {**cell, "prompt": name, "guidance__negative_prompt": None} for cell, name in zip(THREE, labels, strict=True)
+    ]
+    for (cell, picture), number in zip(ours(folder, *cells), labels.values(), strict=True):
+        told = {"class_labels": [number], "guidance_scale": cell.guidance.scale}
+        assert_same(picture, unasked("DiTPipeline", folder, cell, **told))
+
+
+# -- text under a mask -------------------------------------------------------------------------------------------------
+UNBINNED = {"use_resolution_binning": False}
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
+def test_pixart_sigma_draws_what_its_pipeline_draws_with_its_own_spacing(
+    folders: Any, ours: Ours, spacing: str
+) -> None:
+    folder = folders("pixart", timestep_spacing=spacing)
+    for cell, picture in ours(folder, *DIVIDING, scheduler="dpm_solver"):
+        assert_same(picture, theirs("PixArtSigmaPipeline", folder, cell, **UNBINNED))
+
+
+def test_pixart_alpha_is_told_the_pictures_size_where_it_was_trained_so(folders: Any, ours: Ours) -> None:
+    folder = folders("pixart_alpha", network={"sample_size": 128})
+    size = {"height": 64, "width": 32}
+    for cell, picture in ours(folder, *THREE, scheduler="dpm_solver", model__height=64, model__width=32):
+        assert_same(picture, theirs("PixArtAlphaPipeline", folder, cell, **UNBINNED, **size))
+
+
+def test_a_prompt_is_cut_where_pixart_is_told_to(folders: Any, ours: Ours) -> None:
+    folder = folders("pixart")
+    for cell, picture in ours(folder, THREE[1], scheduler="dpm_solver", model__text__max_length=5):
+        cut = theirs("PixArtSigmaPipeline", folder, cell, **UNBINNED, max_sequence_length=5)
+        assert_same(picture, cut)
+        assert np.abs(cut.astype(int) - theirs("PixArtSigmaPipeline", folder, cell, **UNBINNED)).max() > 1
 
 
 # -- from a picture ----------------------------------------------------------------------------------------------------

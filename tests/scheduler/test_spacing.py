@@ -7,7 +7,7 @@ import math
 from typing import Any, ClassVar
 
 import pytest
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.pipelines.deepfloyd_if import timesteps as theirs
 
 from diffsweep.core.problems import BadInput
@@ -63,6 +63,26 @@ def test_a_spacing_is_diffusers_own(spacing: str, offset: int) -> None:
         expected = [t for t in expected if t < 1000]  # an offset may point beyond the schedule
         assert list(spaced(spacing, n, process, offset)) == expected, n
     assert wrong_length == (62 if spacing == "trailing" else 0)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("spacing", ["leading", "linspace"])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_spacing_above_the_cleanest_is_that_of_diffusers_dpm_solver(spacing: str, offset: int) -> None:
+    process = named_table("linear")
+    scheduler = DPMSolverMultistepScheduler(timestep_spacing=spacing, steps_offset=offset)
+    for n in (1, 2, 3, 7, 20, 50, 99, 333, 499):
+        scheduler.set_timesteps(n)
+        assert list(spaced(f"{spacing}_above", n, process, offset)) == scheduler.timesteps.tolist(), n
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_flows_spacing_above_the_cleanest_is_that_of_diffusers_flow_sigmas() -> None:
+    scheduler = DPMSolverMultistepScheduler(use_flow_sigmas=True, flow_shift=3.0, prediction_type="flow_prediction")
+    for n in (1, 2, 7, 20, 50):
+        scheduler.set_timesteps(n)
+        sigmas = [level.sigma for level in spaced_levels("linspace_above", n, Flow(shift=3.0))]
+        assert sigmas == pytest.approx(scheduler.sigmas.tolist()[:-1], rel=1e-6), n
 
 
 @pytest.mark.parametrize("spacing", FORMULAS)

@@ -55,7 +55,7 @@ def test_the_best_sigma_is_searched_to_half_the_longer_side(shape: tuple[int, ..
     technique = build("technique", {"name": "gaussian_denoise", "kernel": 41})
     radii = [min(20, side - 1) for side in shape[1:]]
     clean = gaussian_filter(x.double().numpy(), 8.0, mode="mirror", radius=radii, axes=(1, 2))
-    assert technique.best(x, torch.tensor(clean).float()) == pytest.approx(8.0, rel=0.02)
+    assert technique.best(x, torch.tensor(clean).float(), 1) == pytest.approx(8.0, rel=0.02)
 
 
 def repaint(n: int, jump: int, resamples: int) -> list[int]:

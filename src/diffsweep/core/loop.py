@@ -87,7 +87,10 @@ def denoise(
             watch(t, x, clean)
         weights = scheduler.weights(t, s, before[0] if before else None)
         noise = streams.normal(MAIN, tuple(x.shape)) if weights.noise else None
-        x_next = stepped(weights, x, clean, before[1] if before else None, noise, estimate.variance)
+        variance = estimate.variance
+        if variance is None and stage.variance is not None:
+            variance = x.new_tensor(stage.variance)
+        x_next = stepped(weights, x, clean, before[1] if before else None, noise, variance)
         if corrected := scheduler.corrected(t, s):
             again, _ = yield from estimated(x_next, s)
             x_next = stepped(corrected, x, clean, again)
@@ -105,7 +108,7 @@ def stepped(
     noise: Tensor | None = None,
     variance: Tensor | None = None,
 ) -> Tensor:
-    """The next x (all C H W). variance: a learned one, as `Estimate.variance`."""
+    """The next x (all C H W). variance: as `Estimate.variance`, or one number."""
     x_next = weights.clean * clean + weights.x * x
     if weights.other:
         assert other is not None

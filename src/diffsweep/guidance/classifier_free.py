@@ -35,8 +35,10 @@ class ClassifierFree:
     def on(self, stage: Stage) -> ClassifierFree:
         told, own = EMBEDDED in stage.steers, CLASSIFIER_FREE in stage.steers
         scale = (stage.scale if own and not told else 1.0) if self.scale == AUTO else self.scale
+        asked = [f"scale={self.scale:g}"] if self.scale not in (AUTO, 1) else []
+        asked += [f"negative_prompt={self.negative_prompt}"] if self.negative_prompt else []
         require(
-            None if own or scale == 1 else f"scale={scale:g}: this checkpoint is made to run unguided: leave it out",
+            None if own or not asked else f"{' '.join(asked)}: this checkpoint is made to run unguided: leave it out",
             None if told or self.embedded is None else f"embedded={self.embedded:g}: {TAKES_NONE}: leave it out",
         )
         negative = stage.unconditional if self.negative_prompt is None else self.negative_prompt

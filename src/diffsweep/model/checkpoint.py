@@ -16,15 +16,18 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
-from diffsweep.core.files import is_there
+from diffsweep.core.files import is_file, is_there
 from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, one_of, require, within
+from diffsweep.core.streams import placed
 from diffsweep.core.types import Latents, Stage
 from diffsweep.model import codec, memory
 from diffsweep.model.codec import Codec
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.model.family import families
 from diffsweep.model.family.family import Configs, Family, Told
+from diffsweep.model.labels import Labels
+from diffsweep.model.lora import Bank, Delta, Lora, deltas, misfit
 from diffsweep.model.network import Network
 from diffsweep.model.schedule import prediction
 from diffsweep.model.source import Source
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 INDEX = "model_index.json"
 KIND = "a checkpoint"
 TYPES = ("float32", "bfloat16", "float16")
+ROOTED = ("UNet2DModel", "UNetUnconditionalModel")  # of which diffusers once saved all at the root
 SINGLE = (".safetensors", ".ckpt", ".gguf", ".pt", ".bin")
 
 
@@ -69,8 +73,9 @@ class TextKeys:
 class Checkpoint(Stored):
     """path: a folder, a repository of the hub (`owner/name@revision`), or an embedded one. variant: which of several
     weights. dtype: of the network; the autoencoder computes in float32. compile: by torch.compile, for long sweeps.
-    height, width: of the picture in pixels; auto is the checkpoint's own. text: how prompts are encoded. default_steps,
-    default_scale: what `scheduler.steps=auto` and `guidance.scale=auto` stand for; auto is what suits most models.
+    height, width: of the picture in pixels; auto is the checkpoint's own. lora: LoRAs, `path:strength` each. text: how
+    prompts are encoded. default_steps, default_scale: what `scheduler.steps=auto` and `guidance.scale=auto` stand for;
+    auto is what suits most models.
     """
 
     path: str = field(default="tiny_sd", metadata={"decides": False})  # the weights' fingerprint does
@@ -79,6 +84,7 @@ class Checkpoint(Stored):
     compile: bool = False
     height: Auto | int = AUTO
     width: Auto | int = AUTO
+    lora: tuple[str, ...] = field(default=(), metadata={"decides": False})  # the fingerprint and `decided` do
     text: TextKeys = field(default_factory=TextKeys)
     default_steps: Auto | int = field(default=AUTO, metadata={"decides": False})
     default_scale: Auto | float = field(default=AUTO, metadata={"decides": False})
@@ -91,6 +97,7 @@ class Checkpoint(Stored):
             within("default_steps", self.default_steps, 1),
             within("default_scale", self.default_scale, 0),
         )
+        _ = self.loras
 
     @property
     def source(self) -> Source:
@@ -119,15 +126,50 @@ class Checkpoint(Stored):
         return replace(self, height=height, width=width, text=text)
 
     @property
+    def loras(self) -> tuple[Lora, ...]:
+        return tuple(map(Lora.read, self.lora))
+
+    def decided(self) -> dict[str, Any]:
+        """What decides pictures beside the keys."""
+        return {"lora_strengths": [lora.strength for lora in self.loras]} if self.lora else {}
+
+    def shared(self) -> Self:
+        """The model that serves every strength of the LoRAs in the same calls. Those that change a text encoder keep
+        their strengths: they decide embeddings."""
+        if not self.lora or any(part != self.family.network for added in self.added() for part in added):
+            return self
+        return replace(self, lora=tuple(lora.path for lora in self.loras))
+
+    def beside(self) -> dict[str, float]:
+        """What a question tells the network of this model."""
+        return {lora_key(number): lora.strength for number, lora in enumerate(self.loras)}
+
+    def added(self) -> list[Mapping[str, Mapping[str, Delta]]]:
+        """What each LoRA adds, by part and layer."""
+        name = class_of(self.source)
+        read = [(lora.source, lora.source.fetch(lora.files()), lora.files()) for lora in self.loras]
+        return [deltas(root / files[0], name, source.stamp(files)) for source, root, files in read]
+
+    @property
     def encoders(self) -> tuple[str, ...]:
         """The parts that encode prompts, those that the checkpoint has."""
         return tuple(name for name in self.family.text if _has(self.configs.index, name))
+
+    @property
+    def labels(self) -> Labels | None:
+        return _labels(self.source)
+
+    def read(self, prompt: str, key: str = "prompt") -> str:
+        """The prompt in its plainest form; BadInput where the network cannot be told of it. key: what it is called in
+        messages."""
+        return prompt if self.labels is None else self.labels.read(prompt, key)
 
     def stage(self) -> Stage:
         return _stage(self)
 
     def places(self) -> Sequence[tuple[Source, list[str]]]:
-        return [(self.source, sorted({*self.files(), *self.text_files()}))]
+        own = [(self.source, sorted({*self.files(), *self.text_files()}))]
+        return own + [(lora.source, lora.files()) for lora in self.loras]
 
     def files(self) -> list[str]:
         """Those that decide the pictures, of prompts' encoders aside; BadInput where weights are missing."""
@@ -135,10 +177,13 @@ class Checkpoint(Stored):
         weighted = [family.network, *(["vae"] if family.vae else [])]
         parts = [*weighted, "scheduler"]
         self.source.require([*parts, *self.encoders], KIND)
-        return [INDEX, *self.source.files(parts, weighted)]
+        return [*self._index(), *self.source.files(parts, weighted)]
 
     def text_files(self) -> list[str]:
-        return [INDEX, *self.source.files(self.encoders, self.networks)]
+        return [*self._index(), *self.source.files(self.encoders, self.networks)] if self.encoders else []
+
+    def _index(self) -> list[str]:
+        return [INDEX] if is_file(self.source.root / INDEX) else []
 
     def needs(self, device: str) -> memory.Needs:
         """The device's memory that the model takes; what decodes its latents counts as weights."""
@@ -165,8 +210,10 @@ def class_of(source: Source) -> str:
     root = source.root
     if not (root / INDEX).is_file():
         source.require((), KIND)
-        if (root / "config.json").is_file():
+        if is_file(root / "config.json"):
             alone = source.config(".", "config.json").get("_class_name", "a network")
+            if alone in ROOTED and is_file(root / "scheduler_config.json"):
+                return "DDPMPipeline"
             raise BadInput(f"{path}: {alone} alone; a whole pipeline is needed, a folder with {INDEX}")
         raise BadInput(f"{path}: not {KIND}, {INDEX} missing in it")
     return str(source.config(".", INDEX).get("_class_name"))
@@ -191,11 +238,16 @@ def _configs(source: Source) -> Configs:
     family = family_of(source)
     source.require([family.network, "scheduler", *(["vae"] if family.vae else [])], KIND)
     return Configs(
-        index=source.config(".", INDEX),
+        index=source.config(".", INDEX) if is_file(source.root / INDEX) else {},
         network=source.config(family.network, "config.json"),
         scheduler=source.config("scheduler", "scheduler_config.json"),
         vae=source.config("vae", "config.json") if family.vae else {},
     )
+
+
+@lru_cache
+def _labels(source: Source) -> Labels | None:
+    return family_of(source).labels(_configs(source))
 
 
 @lru_cache
@@ -213,13 +265,37 @@ def _stage(model: Checkpoint) -> Stage:
     )
     try:
         prediction(model.configs.scheduler)
-        stage = family.stage(model.configs, (asked["height"], asked["width"]))
+        size = (asked["height"], asked["width"]) if family.multiple else (None, None)
+        stage = family.stage(model.configs, size)
     except BadInput:
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(f"path={model.path}: not {KIND}, its configuration says otherwise ({error})") from error
+    require(*(_other(key, side, own) for (key, side), own in zip(asked.items(), stage.size, strict=True) if side))
+    if (labels := model.labels) is not None:
+        steers = stage.steers if labels.null is not None else frozenset()
+        stage = replace(stage, assumed=labels.assumed, steers=steers)
+    for lora, added in zip(model.loras, model.added(), strict=True):
+        if why := misfit(_shape(model.source), added.get(family.network, {})):
+            raise BadInput(f"lora={lora.path}: made for another base: {why}")
     steps, scale = given(model.default_steps), given(model.default_scale)
     return replace(stage, steps=steps or stage.steps, scale=stage.scale if scale is None else scale)
+
+
+def lora_key(number: int) -> str:
+    """What a LoRA's strength is called beside a question."""
+    return f"lora_{number}"
+
+
+@lru_cache
+def _shape(source: Source) -> Any:
+    """A checkpoint's network without its weights."""
+    import diffusers
+    import torch
+
+    family = family_of(source)
+    with torch.device("meta"):
+        return getattr(diffusers, family.kind).from_config(_configs(source).network)
 
 
 @lru_cache
@@ -238,12 +314,20 @@ def _needs(model: Checkpoint, elsewhere: bool) -> memory.Needs:
     if family.vae:
         pixels = codec.factor(configs.vae)
         weights += sum(memory.decoder(configs.vae, [side // pixels for side in stage.size]))
+    weights += sum(lora.source.size(lora.files()) for lora in model.loras)
     text = 0 if elsewhere else sum(memory.encoder(model.source.root / name, keys.dtype) for name in model.networks)
     return memory.Needs(text, weights, row, memory.told(shapes, model.dtype))
 
 
-def _uneven(key: str, side: int, multiple: int) -> str | None:
+def _other(key: str, side: int, own: int) -> str | None:
+    """A problem with a side where the checkpoint has one of its own."""
+    return f"{key}={side}: this checkpoint draws {own} pixels alone; leave it out" if side != own else None
+
+
+def _uneven(key: str, side: int, multiple: int | None) -> str | None:
     """A problem with a side that the family cannot have."""
+    if multiple is None:
+        return None
     near = max(multiple, round(side / multiple) * multiple)
     return f"{key}={side}: must be a multiple of {multiple} for this family, such as {near}" if side != near else None
 
@@ -269,8 +353,14 @@ class PipelineText:
 
     @property
     def decides(self) -> tuple[Any, ...]:
-        keys = self.model.text
-        return class_of(self.model.source), keys.dtype, keys.max_length, keys.clip_skip
+        keys, changed = self.model.text, [part for added in self.model.added() for part in added if part in self.parts]
+        loras = self.model.fingerprint(), [lora.strength for lora in self.model.loras]
+        own = class_of(self.model.source), keys.dtype, keys.max_length, keys.clip_skip
+        return (*own, *loras) if changed else own
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.model.networks
 
     def cleaned(self, prompt: str | None) -> str | None:
         return prompt
@@ -286,6 +376,8 @@ class PipelineText:
         parts: dict[str, Any] = {name: tokenizer(root, name) for name in model.encoders if name not in model.networks}
         for name in model.networks:
             parts[name] = encoder(root, name, index[name][1], variant, model.text.dtype).to(device)
+            bank = Bank(parts[name], [added.get(name, {}) for added in model.added()])
+            bank.strengths = torch.tensor([[lora.strength for lora in model.loras]], device=device)
         needed = [key for key, one in known.items() if one.default is inspect.Parameter.empty and key != "self"]
         off = {"requires_safety_checker": False} if "requires_safety_checker" in known else {}
         pipeline = kind(**{**dict.fromkeys(needed), **settings, **off, **parts})
@@ -306,6 +398,9 @@ class Weights:
     network: Any = None
     codec: Codec | None = None
 
+    def __init__(self) -> None:
+        self.banks: dict[tuple[str, ...], Bank] = {}  # by the LoRAs' paths
+
 
 _weights: WeakValueDictionary[object, Weights] = WeakValueDictionary()
 
@@ -314,7 +409,8 @@ class LoadedCheckpoint(Network):
     """A checkpoint in memory, for pictures of one size."""
 
     def __init__(self, model: Checkpoint, device: str, kept: Path | None) -> None:
-        embeddings = Embeddings(PipelineText(model), model.source, model.text_files(), device, kept)
+        text = PipelineText(model) if model.labels is None else model.labels
+        embeddings = Embeddings(text, model.source, model.text_files(), device, kept if model.encoders else None)
         super().__init__(model.source, model.files(), model.stage(), model.dtype, device, embeddings)
         self.model, self.compiled = model, model.compile
         self.kind, self.name = model.family.kind, model.family.network
@@ -334,10 +430,24 @@ class LoadedCheckpoint(Network):
             self.weights.network = self.network
             if family.vae:
                 self.weights.codec = Codec(self.part(getattr(diffusers, family.vae), "vae"))
+        if self.paths and self.paths not in self.weights.banks:
+            added = [own.get(family.network, {}) for own in self.model.added()]
+            self.weights.banks[self.paths] = Bank(self.network, added)
         return loads
 
     def ask(self, x: Tensor, t: Tensor, given: Mapping[str, Tensor], beside: Mapping[str, Tensor]) -> Tensor:
-        return self.model.family.ask(self.network, x.to(self.dtype), t, given, beside, self.stage)
+        import torch
+
+        number = len(self.model.lora)
+        if not number:
+            return self.model.family.ask(self.network, x.to(self.dtype), t, given, beside, self.stage)
+        strengths = torch.stack([placed(beside[lora_key(k)], self.device) for k in range(number)], dim=1)
+        with self.weights.banks[self.paths].at(strengths):
+            return self.model.family.ask(self.network, x.to(self.dtype), t, given, beside, self.stage)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(lora.path for lora in self.model.loras)
 
     @property
     def codec(self) -> Codec:

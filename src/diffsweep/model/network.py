@@ -85,7 +85,7 @@ class Network:
 
         try:
             network, report = kind.from_pretrained(
-                self.source.root / name,
+                self.source.root / self.source.place(name),
                 use_safetensors=True,
                 variant=self.source.variant,
                 torch_dtype=dtype or torch.float32,

@@ -18,7 +18,20 @@ from diffsweep.model.source import Source
 PREDICTIONS = (EPSILON, VELOCITY, SAMPLE, FLOW)
 DYNAMIC = {"base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096}
 UNKNOWN = ("shift_terminal", "invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
-CLIPPING = ("DDIMScheduler", "DDPMScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler")  # unless told otherwise
+CLIPPING = (  # unless told otherwise
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DDIMParallelScheduler",
+    "DDPMParallelScheduler",
+    "GaussianDDPMScheduler",
+)
+
+ABOVE = (  # classes whose n timesteps are those of n + 1 above the last one
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "SASolverScheduler",
+    "UniPCMultistepScheduler",
+)
 
 
 def is_flow(config: Mapping[str, Any]) -> bool:
@@ -45,7 +58,8 @@ def table(config: Mapping[str, Any]) -> Table:
     if config.get("trained_betas"):
         named = from_betas(config["trained_betas"])
     else:
-        kind, T = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
+        kind = config.get("beta_schedule", "linear")
+        T = config.get("num_train_timesteps", config.get("timesteps", 1000))  # as diffusers called it once
         named = named_table(kind, T, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
     if config.get("rescale_betas_zero_snr"):
         if config.get("prediction_type", EPSILON) == EPSILON:
@@ -72,14 +86,23 @@ def prediction(config: Mapping[str, Any]) -> str:
     return kind
 
 
+def spacing(config: Mapping[str, Any]) -> str:
+    """The spacing that the scheduler's class makes of its configuration."""
+    if config.get("_class_name") not in ABOVE:
+        return config.get("timestep_spacing", "trailing" if is_flow(config) else "leading")
+    named = "linspace" if config.get("use_flow_sigmas") else config.get("timestep_spacing", "linspace")
+    return f"{named}_above" if named in ("leading", "linspace") else named
+
+
 def habits(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage's thresholding and spacing, by their names in `Stage`. Some classes clip where the configuration does not
-    tell."""
+    """A stage's thresholding, spacing and variance, by their names in `Stage`. Some classes clip where the
+    configuration does not tell."""
     clips = config.get("clip_sample", config.get("_class_name", CLIPPING[0]) in CLIPPING)
     return {
         "threshold": "dynamic" if config.get("thresholding") else "clip" if clips else "none",
         "threshold_ratio": config.get("dynamic_thresholding_ratio", 0.995),
         "threshold_max": config.get("sample_max_value", 1.0),
-        "spacing": config.get("timestep_spacing", "trailing" if is_flow(config) else "leading"),
+        "spacing": spacing(config),
         "offset": config.get("steps_offset", 0),
+        "variance": 1.0 if str(config.get("variance_type")).startswith("fixed_large") else None,
     }

@@ -19,13 +19,14 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from diffsweep.core.files import irregular, is_folder, is_there, require_regular
+from diffsweep.core.files import irregular, is_file, is_folder, is_there, require_regular
 from diffsweep.core.problems import BadInput
 from diffsweep.model.hub import SMALL, Repository
 
 EMBEDDED = ("tiny", "tiny_upscale", "tiny_clip", "tiny_sd", "tiny_flow")  # folders beside this file
 SUMS = "SHA256SUMS"
 TENSORS = ".safetensors"
+AT_ROOT = {"unet": "config.json", "scheduler": "scheduler_config.json"}  # of what diffusers saved without folders once
 LARGE = 50_000_000  # bytes: a larger file's hash is kept from run to run
 _HUB = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?")
 _WEIGHTS = re.compile(r"\w+?(?:\.(\w+))?(?:-\d+-of-\d+)?(?:\.(\w+))?\.safetensors(?:\.index(?:\.(\w+))?\.json)?")
@@ -55,8 +56,13 @@ class Source:
             return self.hub.folder
         return Path(__file__).parent / self.path if self.path in EMBEDDED else Path(self.path).expanduser()
 
+    def place(self, part: str) -> str:
+        """The folder of a part, `.` where its files lie at the root."""
+        at_root = part in AT_ROOT and not is_folder(self.root / part) and is_file(self.root / AT_ROOT[part])
+        return "." if at_root else part
+
     def config(self, part: str, name: str) -> dict[str, Any]:
-        file = self.root / part / name
+        file = self.root / self.place(part) / name
         try:
             require_regular(file)
             return json.loads(file.read_text())
@@ -65,7 +71,7 @@ class Source:
 
     def require(self, parts: Iterable[str], kind: str, library: str = "diffusers") -> None:
         """BadInput unless it has these folders, as a checkpoint of this kind has."""
-        root, parts = self.root, list(parts)
+        root, parts = self.root, [self.place(part) for part in parts]
         if self.hub and any(not is_folder(root / part) for part in parts):
             self.hub.fetch_small()  # another tool may have downloaded a part of it
         if not is_folder(root):
@@ -77,6 +83,7 @@ class Source:
         """The files of these parts, of weights the variant's; BadInput where one of the weighted parts lacks any, or
         SHA256SUMS lists a file that is not there."""
         root = self.root
+        parts, weighted = ([*dict.fromkeys(map(self.place, names))] for names in (parts, weighted))
         folders = [root / part for part in parts if (root / part).is_dir()]
         inside = [f for folder in folders for f in folder.iterdir()]
         there = [f.relative_to(root).as_posix() for f in inside if f.is_file()]

@@ -187,12 +187,14 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if picture and ("input" in reads or "input" not in uses):
         with problems.under():
             name = _plain(picture)["name"]
-            prompt, assumed = prompts.settled(values["prompt"], technique, picture, name, guided)
+            prompt, assumed = prompts.settled(values["prompt"], technique, picture, name, guided, stage.assumed)
+            prompt = prompts.read(parts["model"], prompt, technique, guided)
     problems.settle()
 
     guidance = _plainest(guided, technique.prompts_for(prompt))
+    model = parts["model"]
     used: dict[str, Any] = {
-        "model": {**_plain(parts["model"]), "fingerprint": fingerprint},
+        "model": {**_plain(model), "fingerprint": fingerprint, **_told(model, "decided")},
         "technique": _plain(technique),
     }
     if "prompt" in uses:
@@ -220,7 +222,8 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         axes=axes,
         seed=values["seed"],
         prompt=prompt,
-        model=parts["model"],
+        model=model.shared() if hasattr(model, "shared") else model,
+        beside=_told(model, "beside"),
         stage=stage,
         scheduler=scheduler,
         guidance=guidance,
@@ -237,6 +240,11 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     for upscale, following, weights in larger:
         cell = _enlarged(cell, upscale, following, weights, parts, plugins)
     return cell
+
+
+def _told(model: Any, what: str) -> dict[str, Any]:
+    """What a model says of itself beside its keys, if it does: what decides pictures, or what a question tells it."""
+    return getattr(model, what)() if hasattr(model, what) else {}
 
 
 def _guided(guidance: Any, stage: Stage) -> Any:
@@ -324,6 +332,7 @@ def _enlarged(
         pixels=pixels["input"],
         mask=pixels["mask"],
         hard_mask=hard_mask,
+        beside={},
         upscale=upscale,
         base=base,
     )

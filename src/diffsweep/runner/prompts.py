@@ -15,25 +15,46 @@ DEFAULT_PROMPT = "a photo of a dog"
 OPEN = "\0"  # no prompt of anybody's: it shows whether a technique asks about the cell's prompt at all
 
 
-def settled(given: str, technique: Any, picture: Any, name: str, guidance: Any = None) -> tuple[str, str | None]:
-    """The prompt, and a note if it was assumed. picture: the input, whose choice is `name`."""
+def settled(
+    given: str, technique: Any, picture: Any, name: str, guidance: Any = None, assumed: str | None = None
+) -> tuple[str, str | None]:
+    """The prompt, and a note if it was assumed. picture: the input, whose choice is `name`. assumed: what the model
+    takes for auto, where it reads no text."""
     if given != AUTO:
         return given, None
+    if assumed == "":
+        return "", None
     takes, kind = technique.uses, type(technique).__module__.rpartition(".")[2]
     if "input" not in takes:
-        assumed = "prompt" in takes and OPEN in technique.prompts_for(OPEN)
-        return DEFAULT_PROMPT, f"none is given, {kind} draws {DEFAULT_PROMPT!r}" if assumed else None
-    if caption := picture.caption():
+        drawn = assumed or DEFAULT_PROMPT
+        asks = "prompt" in takes and OPEN in technique.prompts_for(OPEN)
+        return drawn, f"none is given, {kind} draws {drawn!r}" if asks else None
+    if assumed is None and (caption := picture.caption()):
         return caption, None
     if "prompt" not in takes:
         return "", None
     if getattr(technique, "restores", False):
         how = f"with an empty one, {_steered(guidance)}"
         return "", f"none is given and input={name} has no caption: {kind} runs {how}"
+    if assumed is not None:
+        raise BadInput(f"prompt: {kind} edits the picture towards one: give a label, such as prompt={assumed!r}")
     raise BadInput(
         f"prompt: {kind} edits the picture towards one, and input={name} has no caption: "
         'give prompt="a photo of ...", or prompt= for an empty one'
     )
+
+
+def read(model: Any, prompt: str, technique: Any, guidance: Any) -> str:
+    """The prompt in its plainest form for a model; BadInput where it cannot be told of that, or of another one that is
+    asked about. guidance: as it is for the model's stage."""
+    if not hasattr(model, "read"):
+        return prompt
+    plainest = model.read(prompt)
+    for own in technique.prompts_for(plainest):
+        model.read(own, "prompt" if own == plainest else "technique.prompts")
+        for other in guidance.branches(own) if guidance else ():
+            model.read(other or "", "guidance.negative_prompt")
+    return plainest
 
 
 def _steered(guidance: Any) -> str:

@@ -5,8 +5,8 @@ In alpha and sigma (Kingma et al. 2021, appendix A): with sigma_ts^2 = sigma_t^2
     x_s = (alpha_t / alpha_s) (sigma_s / sigma_t)^2 x_t + alpha_s (sigma_ts / sigma_t)^2 clean + noise.
 
 The variance is iDDPM's interpolation between the posterior's and beta = sigma_ts^2 in the log domain (iDDPM (15))
-where the model learns it, else the posterior's. The last step adds no noise. (diffusers' DDPM adds noise in a last
-step that starts above timestep 0.)
+where the model learns it, else the one that its checkpoint names (`fixed_small`: the posterior's; `fixed_large`: beta).
+The last step adds no noise. (diffusers' DDPM adds noise in a last step that starts above timestep 0.)
 """
 
 from __future__ import annotations

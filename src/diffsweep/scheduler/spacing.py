@@ -24,7 +24,16 @@ from diffsweep.scheduler.presets import PRESETS
 
 SIGMA_MAX = 80.0  # Karras et al. 2022, table 1; the cosine schedule itself reaches 20,291
 RHO = 7.0  # ditto
-FORMULAS = ("leading", "trailing", "linspace", "quadratic", "karras", "logsnr_uniform")
+FORMULAS = (
+    "leading",
+    "trailing",
+    "linspace",
+    "quadratic",
+    "karras",
+    "logsnr_uniform",
+    "leading_above",
+    "linspace_above",
+)
 OF_FLOWS = ("sd3",)
 SPACINGS = (*FORMULAS, *OF_FLOWS, *PRESETS)
 
@@ -35,8 +44,10 @@ def spaced(spacing: str, n: int, process: Process, offset: int = 0) -> tuple[Lev
 
     leading, trailing, linspace: Lin et al. 2023, table 2, as diffusers has them. quadratic: DDIM, appendix D.2, here
     over the whole process, so that sampling begins at full noise. karras: Karras et al. (5), rho 7, sigma clipped at
-    80. logsnr_uniform: equal steps in log(sigma), clipped alike. sd3: of a flow, evenly down to its lowest sigma taken
-    for a place, which is thus shifted twice (Stable Diffusion 3 in diffusers). offset: added to `leading` (diffusers'
+    80. logsnr_uniform: equal steps in log(sigma), clipped alike. leading_above, linspace_above: of n + 1 levels those
+    above the cleanest, as DPM-Solver's class in diffusers has them. sd3: of a flow, evenly down to its lowest sigma
+    taken for a place, which is thus shifted twice (Stable Diffusion 3 in diffusers). offset: added to `leading`
+    (diffusers'
     `steps_offset`).
     """
     T, last = process.T, max(n - 1, 1)
@@ -44,13 +55,16 @@ def spaced(spacing: str, n: int, process: Process, offset: int = 0) -> tuple[Lev
         high, low = min(SIGMA_MAX, process.at(T - 1).ratio), process.at(0).ratio
         found = [process.nearest(_between(spacing, high, low, i / last)) for i in range(n)]
     else:
-        first = int(spacing in ("trailing", "sd3"))  # which count places from 1 to T, where a table's are rounded
+        from_one = spacing in ("trailing", "sd3") or (spacing == "linspace_above" and not isinstance(process, Table))
+        first = int(from_one)  # places are counted from 1 to T, and rounded there
         lowest = T * process.at(0).sigma if spacing == "sd3" else 1.0
         places: dict[str, Callable[[int], float]] = {
             "leading": lambda i: i * (T // n) + offset,
             "trailing": lambda i: T + i * ((T - T / n) - T),  # in this order, as numpy.arange rounds
             "linspace": lambda i: i * ((T - 1) / last),  # in this order, as numpy.linspace rounds
             "sd3": lambda i: T + i * ((lowest - T) / last),
+            "leading_above": lambda i: (i + 1) * (T // (n + 1)) + offset,
+            "linspace_above": lambda i: (i + 1) * ((T - 1) / n),
             "quadratic": lambda i: (T - 1) * (i / last) ** 2,
         }
         chosen = [places[spacing](i) for i in range(n)]

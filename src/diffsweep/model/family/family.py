@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffsweep.core.types import Stage
 from diffsweep.model import codec
+from diffsweep.model.labels import Labels
 from diffsweep.model.schedule import habits, process
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ class Told:
 
 class Family:
     """pipeline: the classes that diffusers gives such a checkpoint. network, kind: its network's part and class. text:
-    the parts that encode prompts. multiple: what a picture's sides must be multiples of. patch: latents of a side to
-    one of the network's tokens. lengths: the fewest and the most tokens that `text.max_length` may ask for, None where
-    the length is fixed; length: how many there are else. skips: whether CLIP's last layers can be left out.
+    the parts that encode prompts, none where the network reads no text. multiple: what a picture's sides must be
+    multiples of, None where they cannot be chosen. patch: latents of a side to one of the network's tokens. lengths:
+    the fewest and the most tokens that `text.max_length` may ask for, None where the length is fixed; length: how many
+    there are else. skips: whether CLIP's last layers can be left out.
     """
 
     pipeline: ClassVar[tuple[str, ...]]
@@ -54,7 +56,7 @@ class Family:
     kind: ClassVar[str] = "UNet2DConditionModel"
     vae: ClassVar[str | None] = "AutoencoderKL"
     text: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")
-    multiple: ClassVar[int] = 8
+    multiple: ClassVar[int | None] = 8
     patch: ClassVar[int] = 1
     lengths: ClassVar[tuple[int, int] | None] = None
     length: ClassVar[int] = 77
@@ -73,7 +75,9 @@ class Family:
         )
 
     def latents(self, configs: Configs) -> tuple[int, int]:
-        """Channels of the latents, and pixels of a side to one."""
+        """Channels of the latents, and pixels of a side to one; of pixels themselves without an autoencoder."""
+        if not self.vae:
+            return configs.network["in_channels"], 1
         return configs.vae["latent_channels"], codec.factor(configs.vae)
 
     def sides(self, configs: Configs) -> tuple[int, int]:
@@ -81,12 +85,16 @@ class Family:
         size = configs.network["sample_size"]
         return (size[0], size[1]) if isinstance(size, list | tuple) else (size, size)
 
+    def labels(self, configs: Configs) -> Labels | None:
+        """What a prompt can be where the network reads no text."""
+        return None
+
     def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
         """The shapes of what `embed` gives."""
         raise NotImplementedError
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
-        """What the network is told of a prompt, on the processor."""
+        """What the network is told of a text, on the processor. pipeline: without network and autoencoder."""
         raise NotImplementedError
 
     def ask(

@@ -1,0 +1,49 @@
+"""PixArt-alpha and PixArt-Sigma (Chen et al. 2023, 2024): a transformer over latents, T5's text under a mask.
+
+Of the answer's eight channels four are the noise. Some networks are told the picture's size too. Prompts are put in
+lower case; `clean_caption`, which changes more where two packages are installed, is off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from diffsweep.core.types import Stage
+from diffsweep.model.family.family import Configs, Family, Tensors, Told
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffsweep.model.text import Embedding
+
+TOKENS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
+
+
+class PixArt(Family):
+    pipeline: ClassVar[tuple[str, ...]] = tuple(TOKENS)
+    network: ClassVar[str] = "transformer"
+    kind: ClassVar[str] = "PixArtTransformer2DModel"
+    multiple: ClassVar[int | None] = 16
+    lengths: ClassVar[tuple[int, int] | None] = (1, 512)
+
+    def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
+        length = told.max_length or TOKENS[configs.index["_class_name"]]
+        return {"text": (length, configs.network["caption_channels"]), "mask": (length,)}
+
+    def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
+        length = {"max_sequence_length": told.max_length} if told.max_length else {}
+        text, mask, *_ = pipeline.encode_prompt(prompt or "", False, device=pipeline.text_encoder.device, **length)
+        return {"text": text[0], "mask": mask[0]}
+
+    def ask(self, network: Any, x: Tensor, t: Tensor, given: Tensors, beside: Tensors, stage: Stage) -> Tensor:
+        height, width = stage.size
+        sized = {"resolution": x.new_tensor([[height, width]]), "aspect_ratio": x.new_tensor([[height / width]])}
+        told = network.use_additional_conditions
+        return network(
+            x,
+            encoder_hidden_states=given["text"],
+            timestep=t,
+            added_cond_kwargs={key: one.expand(len(x), -1) if told else None for key, one in sized.items()},
+            encoder_attention_mask=given["mask"],
+            return_dict=False,
+        )[0]
