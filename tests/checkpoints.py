@@ -83,7 +83,7 @@ def t5_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=spelled, model_max_length=512, **marks)
 
 
-def t5(width: int) -> T5EncoderModel:
+def t5(width: int = 32) -> T5EncoderModel:
     torch.manual_seed(2)
     sizes = {"vocab_size": 100, "d_model": width, "d_kv": 8, "d_ff": 37, "num_layers": 2, "num_heads": 4}
     return T5EncoderModel(T5Config(pad_token_id=0, eos_token_id=1, **sizes)).eval()
@@ -191,7 +191,7 @@ def flux(guidance: bool = True, dynamic: bool = True) -> FluxPipeline:
         guidance_embeds=guidance,
     ).eval()
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0 if dynamic else 1.0, use_dynamic_shifting=dynamic)
-    texts = clip(), clip_tokenizer(), t5(32), t5_tokenizer()
+    texts = clip(), clip_tokenizer(), t5(), t5_tokenizer()
     return FluxPipeline(scheduler, shifted_vae(0.3611, 0.1159), *texts, network)
 
 

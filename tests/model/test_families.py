@@ -16,9 +16,12 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from diffsweep.core.problems import BadInput
+from diffsweep.model.hub import from_cache_alone
+from diffsweep.paths import shipped
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.freeze import freeze
 from diffsweep.runner.ingredients import to_pixels
@@ -426,3 +429,14 @@ def test_a_shift_is_another_picture_as_diffusers_shifts_it(
     assert cell.id != same.id == auto.id
     moved = {**json.loads((folder / "scheduler/scheduler_config.json").read_text()), "shift": 5.0}
     assert_same(picture, theirs(kind, folder, cell, changed=moved))
+
+
+# -- from the hub ------------------------------------------------------------------------------------------------------
+MODELS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted(shipped("conf").glob("model/*.yaml"))}
+HUB = [name for name, own in MODELS.items() if "/" in own.get("path", "")]
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_shipped_checkpoints_say_what_is_missing_before_anything_runs(config: Any, name: str) -> None:
+    with from_cache_alone(), pytest.raises(BadInput, match=r"^model\.path=[\w.-]+/[\w.-]+: not in the hub's cache$"):
+        freeze(config(model=name), {})

@@ -315,7 +315,8 @@ def _needs(model: Checkpoint, elsewhere: bool) -> memory.Needs:
         pixels = codec.factor(configs.vae)
         weights += sum(memory.decoder(configs.vae, [side // pixels for side in stage.size]))
     weights += sum(lora.source.size(lora.files()) for lora in model.loras)
-    text = 0 if elsewhere else sum(memory.encoder(model.source.root / name, keys.dtype) for name in model.networks)
+    encoders = {} if elsewhere else {name: configs.index[name][1] for name in model.networks}
+    text = sum(memory.encoder(model.source.root / name, keys.dtype, kind=kind) for name, kind in encoders.items())
     return memory.Needs(text, weights, row, memory.told(shapes, model.dtype))
 
 

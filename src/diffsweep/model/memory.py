@@ -33,17 +33,16 @@ class Needs(NamedTuple):
     prompt: int = 0
 
 
-def encoder(root: Path, dtype: str, eight_bit: bool = False) -> int:
-    """Bytes of a text encoder's weights. Of a T5 in half precision, transformers keeps some in single (`wo`)."""
+def encoder(root: Path, dtype: str, eight_bit: bool = False, kind: str | None = None) -> int:
+    """Bytes of a text encoder's weights. Of a T5 in half precision, transformers keeps some in single (`wo`). kind: its
+    class in transformers; None is what its configuration is mostly used for."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTextEncoding
+    import transformers
 
-    config: Any = AutoConfig.from_pretrained(root, local_files_only=True)
-    kind: Any = (
-        AutoModelForTextEncoding if type(config) in AutoModelForTextEncoding._model_mapping else AutoModelForCausalLM
-    )
+    config = transformers.AutoConfig.from_pretrained(root, local_files_only=True)
+    make: Any = getattr(transformers, kind) if kind else transformers.AutoModelForTextEncoding.from_config
     with torch.device("meta"):
-        network = kind.from_config(config)
+        network = make(config)
     width = 1 if eight_bit else getattr(torch, dtype).itemsize
     kept = [name for name, _ in network.named_parameters() if width < 4 and name.endswith("wo.weight")]
     return sum(p.numel() * (4 if name in kept else width) for name, p in network.named_parameters())
