@@ -67,7 +67,6 @@ class Family:
         ValueError where the configurations are not such a checkpoint's."""
         (channels, factor), own = self.latents(configs), self.sides(configs)
         height, width = (given // factor if given else side for given, side in zip(size, own, strict=True))
-        channels = configs.vae["latent_channels"] if self.vae else configs.network["in_channels"]
         return Stage(
             shape=(channels, height, width),
             process=process(configs.scheduler, height * width // self.patch**2),
