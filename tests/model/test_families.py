@@ -406,6 +406,8 @@ def test_ways_to_say_an_embedded_scale_are_one_picture(folders: Any, config: Any
         ("flux", {"guidance": False}, {"guidance": "embedded"}, r"guidance=embedded: .* takes no guidance scale"),
         ("sd", {}, {"guidance": "embedded"}, r"guidance=embedded: .* takes no guidance scale"),
         ("sd", {}, {"guidance__embedded": 2.0}, r"guidance\.embedded=2: .* takes no guidance scale"),
+        ("sd3", {}, {"model__height": 512}, r"model\.height=512: at most 96"),
+        ("klein", {"distilled": True}, {"guidance__scale": 4.0}, r"guidance\.scale=4: .* made to run unguided"),
         ("sd", {}, {"scheduler__shift": 2.0}, r"scheduler\.shift=2\.0: of flows alone"),
         ("sd", {}, {"scheduler__spacing": "sd3"}, r"scheduler\.spacing=sd3: made for flows"),
     ],
@@ -417,18 +419,20 @@ def test_what_a_checkpoint_is_not_made_for_is_refused_before_anything_runs(
         freeze(config(model="tiny_sd", model__path=str(folders(name, **settings)), **change), {})
 
 
-@pytest.mark.parametrize("name, settings", [("sd3", {}), ("flux", {"dynamic": False})])
+@pytest.mark.parametrize("name, settings", [("sd3", {}), ("flux", {"dynamic": False}), ("flux", {}), ("klein", {})])
 def test_a_shift_is_another_picture_as_diffusers_shifts_it(
     folders: Any, ours: Ours, name: str, settings: dict[str, Any]
 ) -> None:
     """In the place of the checkpoint's; its own number is the same picture."""
-    folder, kind = folders(name, **settings), {"sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline"}[name]
-    own = 3.0 if name == "sd3" else 1.0
+    folder = folders(name, **settings)
+    kind = {"sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline", "klein": "Flux2KleinPipeline"}[name]
+    config = json.loads((folder / "scheduler/scheduler_config.json").read_text())
+    own = "auto" if config["use_dynamic_shifting"] else config["shift"]
     asked = ({**THREE[0], "scheduler__shift": shift} for shift in (5.0, own, "auto"))
     (cell, picture), (same, _), (auto, _) = ours(folder, *asked, **SMALL, scheduler="euler")
     assert cell.id != same.id == auto.id
-    moved = {**json.loads((folder / "scheduler/scheduler_config.json").read_text()), "shift": 5.0}
-    assert_same(picture, theirs(kind, folder, cell, changed=moved))
+    moved = {**config, "shift": 5.0, "use_dynamic_shifting": False}
+    assert_same(picture, theirs(kind, folder, cell, changed=moved, height=32, width=32))
 
 
 # -- from the hub ------------------------------------------------------------------------------------------------------

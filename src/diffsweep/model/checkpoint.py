@@ -288,11 +288,12 @@ def _labels(source: Source) -> Labels | None:
 @lru_cache
 def _stage(model: Checkpoint) -> Stage:
     family, told = model.family, model.text
-    lacking = [name for name in family.text if name in model.configs.index and not _has(model.configs.index, name)]
+    needed = [name for name in family.text if name not in family.optional]
+    lacking = [name for name in needed if not _has(model.configs.index, name)]
     asked = {"height": given(model.height), "width": given(model.width)}
     require(
         *(_uneven(key, side, family.multiple) for key, side in asked.items() if side),
-        f"path={model.path}: {lacking[0]} is missing in it" if lacking and not model.encoders else None,
+        f"path={model.path}: {lacking[0]} is missing in it" if lacking else None,
         f"text.clip_skip={told.clip_skip}: this family's text encoders have no layers to leave out"
         if told.clip_skip and not family.skips
         else None,

@@ -45,10 +45,10 @@ class Told:
 
 class Family:
     """pipeline: the classes that diffusers gives such a checkpoint. network, kind: its network's part and class. text:
-    the parts that encode prompts, none where the network reads no text. multiple: what a picture's sides must be
-    multiples of, None where they cannot be chosen. patch: latents of a side to one of the network's tokens. lengths:
-    the fewest and the most tokens that `text.max_length` may ask for, None where the length is fixed; length: how many
-    there are else. skips: whether CLIP's last layers can be left out.
+    the parts that encode prompts, none where the network reads no text; optional: those that a checkpoint may lack.
+    multiple: what a picture's sides must be multiples of, None where they cannot be chosen. patch: latents of a side to
+    one of the network's tokens. lengths: the fewest and the most tokens that `text.max_length` may ask for, None where
+    the length is fixed; length: how many there are else. skips: whether CLIP's last layers can be left out.
     """
 
     pipeline: ClassVar[tuple[str, ...]]
@@ -56,6 +56,7 @@ class Family:
     kind: ClassVar[str] = "UNet2DConditionModel"
     vae: ClassVar[str | None] = "AutoencoderKL"
     text: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")
+    optional: ClassVar[tuple[str, ...]] = ()
     multiple: ClassVar[int | None] = 8
     patch: ClassVar[int] = 1
     lengths: ClassVar[tuple[int, int] | None] = None

@@ -27,7 +27,7 @@ class Flux2Klein(Family):
     network: ClassVar[str] = "transformer"
     kind: ClassVar[str] = "Flux2Transformer2DModel"
     vae: ClassVar[str | None] = "AutoencoderKLFlux2"
-    multiple: ClassVar[int] = 16
+    multiple: ClassVar[int | None] = 16
     lengths: ClassVar[tuple[int, int] | None] = (1, 512)
     length: ClassVar[int] = 512
 
