@@ -16,9 +16,12 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from diffsweep.core.problems import BadInput
+from diffsweep.model.hub import from_cache_alone
+from diffsweep.paths import shipped
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.freeze import freeze
 from diffsweep.runner.ingredients import to_pixels
@@ -370,6 +373,17 @@ def test_flux_schnell_draws_what_its_pipeline_draws(folders: Any, ours: Ours) ->
         assert_same(picture, theirs("FluxPipeline", folder, cell))
 
 
+@pytest.mark.parametrize("distilled", [False, True])
+def test_flux2_klein_draws_what_its_pipeline_draws(folders: Any, ours: Ours, distilled: bool) -> None:
+    folder = folders("klein", distilled=distilled)
+    plain = [{key: value for key, value in one.items() if "negative" not in key} for one in THREE]
+    size = {"model__height": 48, "model__width": 32, "scheduler": "euler"}
+    for cell, picture in ours(
+        folder, *({**one, "guidance__scale": "auto"} if distilled else one for one in plain), **size
+    ):
+        assert_same(picture, theirs("Flux2KleinPipeline", folder, cell, height=48, width=32))
+
+
 def test_ways_to_say_an_embedded_scale_are_one_picture(folders: Any, config: Any) -> None:
     usual = {"model": "tiny_sd", "model__path": str(folders("flux")), **SMALL}
     ways: list[dict[str, Any]] = [
@@ -392,6 +406,8 @@ def test_ways_to_say_an_embedded_scale_are_one_picture(folders: Any, config: Any
         ("flux", {"guidance": False}, {"guidance": "embedded"}, r"guidance=embedded: .* takes no guidance scale"),
         ("sd", {}, {"guidance": "embedded"}, r"guidance=embedded: .* takes no guidance scale"),
         ("sd", {}, {"guidance__embedded": 2.0}, r"guidance\.embedded=2: .* takes no guidance scale"),
+        ("sd3", {}, {"model__height": 512}, r"model\.height=512: at most 96"),
+        ("klein", {"distilled": True}, {"guidance__scale": 4.0}, r"guidance\.scale=4: .* made to run unguided"),
         ("sd", {}, {"scheduler__shift": 2.0}, r"scheduler\.shift=2\.0: of flows alone"),
         ("sd", {}, {"scheduler__spacing": "sd3"}, r"scheduler\.spacing=sd3: made for flows"),
     ],
@@ -403,18 +419,31 @@ def test_what_a_checkpoint_is_not_made_for_is_refused_before_anything_runs(
         freeze(config(model="tiny_sd", model__path=str(folders(name, **settings)), **change), {})
 
 
-@pytest.mark.parametrize("name, settings", [("sd3", {}), ("flux", {"dynamic": False})])
+@pytest.mark.parametrize("name, settings", [("sd3", {}), ("flux", {"dynamic": False}), ("flux", {}), ("klein", {})])
 def test_a_shift_is_another_picture_as_diffusers_shifts_it(
     folders: Any, ours: Ours, name: str, settings: dict[str, Any]
 ) -> None:
     """In the place of the checkpoint's; its own number is the same picture."""
-    folder, kind = folders(name, **settings), {"sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline"}[name]
-    own = 3.0 if name == "sd3" else 1.0
+    folder = folders(name, **settings)
+    kind = {"sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline", "klein": "Flux2KleinPipeline"}[name]
+    config = json.loads((folder / "scheduler/scheduler_config.json").read_text())
+    own = "auto" if config["use_dynamic_shifting"] else config["shift"]
     asked = ({**THREE[0], "scheduler__shift": shift} for shift in (5.0, own, "auto"))
     (cell, picture), (same, _), (auto, _) = ours(folder, *asked, **SMALL, scheduler="euler")
     assert cell.id != same.id == auto.id
-    moved = {**json.loads((folder / "scheduler/scheduler_config.json").read_text()), "shift": 5.0}
-    assert_same(picture, theirs(kind, folder, cell, changed=moved))
+    moved = {**config, "shift": 5.0, "use_dynamic_shifting": False}
+    assert_same(picture, theirs(kind, folder, cell, changed=moved, height=32, width=32))
+
+
+# -- from the hub ------------------------------------------------------------------------------------------------------
+MODELS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted(shipped("conf").glob("model/*.yaml"))}
+HUB = [name for name, own in MODELS.items() if "/" in own.get("path", "")]
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_shipped_checkpoints_say_what_is_missing_before_anything_runs(config: Any, name: str) -> None:
+    with from_cache_alone(), pytest.raises(BadInput, match=r"^model\.path=[\w.-]+/[\w.-]+: not in the hub's cache$"):
+        freeze(config(model=name), {})
 
 
 # -- any scheduler of diffusers ----------------------------------------------------------------------------------------

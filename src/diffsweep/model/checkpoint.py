@@ -21,7 +21,7 @@ from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, one_of, require, within
 from diffsweep.core.streams import placed
 from diffsweep.core.types import Latents, Stage
-from diffsweep.model import memory
+from diffsweep.model import codec, memory
 from diffsweep.model.codec import Codec
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.model.family import families
@@ -288,11 +288,12 @@ def _labels(source: Source) -> Labels | None:
 @lru_cache
 def _stage(model: Checkpoint) -> Stage:
     family, told = model.family, model.text
-    lacking = [name for name in family.text if name in model.configs.index and not _has(model.configs.index, name)]
+    needed = [name for name in family.text if name not in family.optional]
+    lacking = [name for name in needed if not _has(model.configs.index, name)]
     asked = {"height": given(model.height), "width": given(model.width)}
     require(
         *(_uneven(key, side, family.multiple) for key, side in asked.items() if side),
-        f"path={model.path}: {lacking[0]} is missing in it" if lacking and not model.encoders else None,
+        f"path={model.path}: {lacking[0]} is missing in it" if lacking else None,
         f"text.clip_skip={told.clip_skip}: this family's text encoders have no layers to leave out"
         if told.clip_skip and not family.skips
         else None,
@@ -347,9 +348,11 @@ def _needs(model: Checkpoint, elsewhere: bool) -> memory.Needs:
         lambda network, x, t, given: family.ask(network, x, t, given, {}, stage),
     )
     if family.vae:
-        weights += sum(memory.decoder(configs.vae, stage.shape[1:]))
+        pixels = codec.factor(configs.vae)
+        weights += sum(memory.decoder(configs.vae, [side // pixels for side in stage.size]))
     weights += sum(lora.source.size(lora.files()) for lora in model.loras)
-    text = 0 if elsewhere else sum(memory.encoder(model.source.root / name, keys.dtype) for name in model.networks)
+    encoders = {} if elsewhere else {name: configs.index[name][1] for name in model.networks}
+    text = sum(memory.encoder(model.source.root / name, keys.dtype, kind=kind) for name, kind in encoders.items())
     return memory.Needs(text, weights, row, memory.told(shapes, model.dtype))
 
 

@@ -33,13 +33,16 @@ class Needs(NamedTuple):
     prompt: int = 0
 
 
-def encoder(root: Path, dtype: str, eight_bit: bool = False) -> int:
-    """Bytes of a text encoder's weights. Of a T5 in half precision, transformers keeps some in single (`wo`)."""
+def encoder(root: Path, dtype: str, eight_bit: bool = False, kind: str | None = None) -> int:
+    """Bytes of a text encoder's weights. Of a T5 in half precision, transformers keeps some in single (`wo`). kind: its
+    class in transformers; None is what its configuration is mostly used for."""
     import torch
-    from transformers import AutoConfig, AutoModelForTextEncoding
+    import transformers
 
+    config = transformers.AutoConfig.from_pretrained(root, local_files_only=True)
+    make: Any = getattr(transformers, kind) if kind else transformers.AutoModelForTextEncoding.from_config
     with torch.device("meta"):
-        network = AutoModelForTextEncoding.from_config(AutoConfig.from_pretrained(root, local_files_only=True))
+        network = make(config)
     width = 1 if eight_bit else getattr(torch, dtype).itemsize
     kept = [name for name, _ in network.named_parameters() if width < 4 and name.endswith("wo.weight")]
     return sum(p.numel() * (4 if name in kept else width) for name, p in network.named_parameters())
@@ -113,13 +116,14 @@ def network(
 
 
 def decoder(config: Mapping[str, Any], size: Sequence[int]) -> tuple[int, int]:
-    """Bytes of an AutoencoderKL's weights in float32, and of all else while it decodes latents of this height and
+    """Bytes of an autoencoder's weights in float32, and of all else while it decodes latents of this height and
     width."""
+    import diffusers
     import torch
-    from diffusers import AutoencoderKL
 
+    kind = getattr(diffusers, config.get("_class_name", "AutoencoderKL"))
     with torch.device("meta"):
-        network: Any = AutoencoderKL.from_config(config).eval()
+        network: Any = kind.from_config(config).eval()
         latents = torch.empty(1, config["latent_channels"], *size)
         return 4 * sum(p.numel() for p in network.parameters()), peak(lambda: network.decode(latents))
 
