@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,69 @@ def test_a_prompt_is_cut_where_pixart_is_told_to(folders: Any, ours: Ours) -> No
         cut = theirs("PixArtSigmaPipeline", folder, cell, **UNBINNED, max_sequence_length=5)
         assert_same(picture, cut)
         assert np.abs(cut.astype(int) - theirs("PixArtSigmaPipeline", folder, cell, **UNBINNED)).max() > 1
+
+
+def test_sana_draws_what_its_pipeline_draws_and_instructs_positive_prompts_alone(folders: Any, ours: Ours) -> None:
+    folder = folders("sana")
+    told = {"height": 32, "width": 32, **UNBINNED}
+    for cell, picture in ours(folder, *THREE, scheduler="dpm_solver"):
+        own = theirs("SanaPipeline", folder, cell, **told)
+        assert_same(picture, own)
+        bare = theirs("SanaPipeline", folder, cell, **told, complex_human_instruction=None)
+        assert np.abs(own.astype(int) - bare).max() > 1
+
+
+def test_sana_is_guided_even_where_a_prompt_is_its_own_negative(folders: Any, ours: Ours) -> None:
+    same = {**THREE[0], "guidance__negative_prompt": "a dog"}
+    ((cell, picture),) = ours(folders("sana"), same, scheduler="dpm_solver")
+    told = {"height": 32, "width": 32, **UNBINNED}
+    assert len(cell.prompts) == 2
+    assert_same(picture, theirs("SanaPipeline", folders("sana"), cell, **told))
+
+
+# -- rows of a call ----------------------------------------------------------------------------------------------------
+MIXED = {
+    "sd": THREE,
+    "dit": [{**cell, "prompt": n, "guidance__negative_prompt": "4"} for cell, n in zip(THREE, "024", strict=True)],
+}
+
+
+class Swapped:
+    """A model that mistakes two rows for each other. what: `prompts` or `levels`."""
+
+    def __init__(self, model: Any, what: str) -> None:
+        self.model, self.what = model, what
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def predict(self, x: torch.Tensor, levels: list[Any], prompts: list[Any], beside: Any) -> Any:
+        told = {"levels": [*levels], "prompts": [*prompts]}
+        own = told[self.what]
+        own[0], own[-1] = own[-1], own[0]
+        return self.model.predict(x, **told, beside=beside)
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl", "ddpm", "dit", "pixart", "pixart_alpha", "sana"])
+def test_cells_that_share_calls_have_the_bits_that_each_has_alone(
+    folders: Any, config: Any, sampled: Any, name: str
+) -> None:
+    changes = STEPS if name == "ddpm" else MIXED.get(name, THREE)
+    usual = {"model": "tiny_sd", "model__path": str(folders(name)), "scheduler": "ddim"}
+    cells = [freeze(config(**usual, **change), {}) for change in changes]
+    model = cells[0].model.load("cpu")
+
+    def drawn(cells: list[Cell], model: Any = model) -> list[torch.Tensor]:
+        return [end.result.image for end in sampled(cells, model, 4)]
+
+    together = drawn(cells)
+    alone = [drawn([cell])[0] for cell in cells]
+    assert all(torch.equal(own, other) for own, other in zip(together, alone, strict=True))
+    for what in ("levels", *([] if name == "ddpm" else ["prompts"])):
+        assert not all(map(torch.equal, drawn(cells, Swapped(model, what)), alone))
+    if name != "ddpm":
+        exchanged = [replace(cells[0], guidance=cells[2].guidance), cells[1], cells[2]]
+        assert not torch.equal(drawn(exchanged)[0], alone[0])
 
 
 # -- from a picture ----------------------------------------------------------------------------------------------------

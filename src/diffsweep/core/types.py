@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BASE = "base"  # the stage that makes the first picture; a super-resolution stage is called by its checkpoint
 DECODER = " decoder"  # ends the name of what makes pictures of a stage's latents
+AGAINST = "\0"  # begins a prompt that is encoded as a negative one
 CLEAN = -1  # the `t` of the level at the end of every trajectory
 
 # what a network predicts, in diffusers' words (`prediction_type`)
@@ -141,9 +142,9 @@ class Stage:
 
     factor: pixels of the picture to one of the shape, above 1 for latents, whose channels are not colours. steps,
     scale: how many steps and how much guidance the checkpoint is made for. unconditional: the prompt that means none,
-    None where that is no text. assumed: the prompt that auto stands for where the network reads no text: a class label,
-    or an empty one where it is told nothing. variance: where the network learns none, its place between the
-    posterior's, -1 and the default, and beta, 1.
+    None where that is no text. against: whether negative prompts are encoded otherwise than positive ones. assumed: the
+    prompt that auto stands for where the network reads no text: a class label, or an empty one where it is told
+    nothing. variance: where the network learns none, its place between the posterior's, -1 and the default, and beta, 1.
     threshold is the clean estimate's treatment that the checkpoint's scheduler configuration asks for, one of
     `core.threshold.KINDS`, with its parameters; spacing likewise, with its timestep offset.
     """
@@ -160,6 +161,7 @@ class Stage:
     scale: float = 4.0
     unconditional: str | None = ""
     assumed: str | None = None
+    against: bool = False
     variance: float | None = None
 
     @property
@@ -207,11 +209,12 @@ class LatentModel(Model, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """A picture's latents: mean and standard deviation (C h w) of the encoder's Gaussian. psnr: in decibels, of the
+    """A picture's latents: mean and standard deviation (C h w) of the encoder's Gaussian, None of one that draws
+    nothing. psnr: in decibels, of the
     picture that the mean is decoded to, both in 8 bits: no setting of the latents can pass it by much."""
 
     mean: Tensor
-    std: Tensor
+    std: Tensor | None
     psnr: float
 
 

@@ -8,21 +8,22 @@ alone for every w <= 1.)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.problems import BadInput, require, within
-from diffsweep.core.types import Estimate, Stage
+from diffsweep.core.types import AGAINST, Estimate, Stage
 from diffsweep.guidance.rule import Rule
 
 
 @dataclass(frozen=True)
 class ClassifierFree:
     """scale: w, at least 0; auto is what the checkpoint is made for. negative_prompt: what the unconditional branch is
-    asked about; None is what the checkpoint itself takes for no prompt."""
+    asked about; None is what the checkpoint itself takes for no prompt. against: that is encoded as a negative one."""
 
     scale: Auto | float = AUTO
     negative_prompt: str | None = None
+    against: bool = field(default=False, metadata={"bound": True})
 
     def __post_init__(self) -> None:
         require(within("scale", self.scale, 0))
@@ -33,12 +34,14 @@ class ClassifierFree:
         if asked and stage.assumed == "":
             raise BadInput(f"{' '.join(asked)}: this checkpoint is told of no prompt, nothing guides it; leave it out")
         scale = stage.scale if self.scale == AUTO else self.scale
-        return ClassifierFree(scale, stage.unconditional if self.negative_prompt is None else self.negative_prompt)
+        negative = stage.unconditional if self.negative_prompt is None else self.negative_prompt
+        return ClassifierFree(scale, negative, stage.against)
 
     def branches(self, prompt: str) -> tuple[str | None, ...]:
         if self.scale == 1:
             return (prompt,)
-        return (self.negative_prompt,) if self.scale == 0 else (self.negative_prompt, prompt)
+        negative = AGAINST + (self.negative_prompt or "") if self.against else self.negative_prompt
+        return (negative,) if self.scale == 0 else (negative, prompt)
 
     def combined(self, answers: Sequence[Estimate]) -> Estimate:
         if len(answers) == 1:
@@ -49,7 +52,7 @@ class ClassifierFree:
         return Estimate(output, conditional.variance, conditional.kind, conditional.pulled)
 
     def settled(self, prompts: Sequence[str]) -> Rule:
-        """Scale 1 where nothing is pushed apart: there, and where all prompts are the negative one."""
-        if self.scale != 1 and any(prompt != self.negative_prompt for prompt in prompts):
+        """Scale 1 where nothing is pushed apart: there, and where all prompts are the negative one, encoded alike."""
+        if self.scale != 1 and (self.against or any(prompt != self.negative_prompt for prompt in prompts)):
             return self
         return ClassifierFree(1.0, "")

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 def factor(config: Mapping[str, Any]) -> int:
-    """Pixels of a picture's side to one latent, of an AutoencoderKL."""
-    return 2 ** (len(config["block_out_channels"]) - 1)
+    """Pixels of a picture's side to one latent, of an AutoencoderKL or an AutoencoderDC."""
+    channels = config.get("block_out_channels") or config["encoder_block_out_channels"]
+    return 2 ** (len(channels) - 1)
 
 
 class Codec:
-    """vae: diffusers' AutoencoderKL, on its device."""
+    """vae: diffusers' AutoencoderKL, or its AutoencoderDC, on its device."""
 
     def __init__(self, vae: Any) -> None:
         import torch
@@ -37,9 +38,13 @@ class Codec:
         """Pictures (B 3 H W) of latents (B C h w)."""
         return self.vae.decode(x / self.scale + self.shift, return_dict=False)[0]
 
-    def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latents of pictures (B 3 H W), B C h w each."""
-        code = self.vae.encode(pictures).latent_dist
+    def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Mean and standard deviation of the latents of pictures (B 3 H W), B C h w each; None where nothing is
+        drawn."""
+        found = self.vae.encode(pictures)
+        if not hasattr(found, "latent_dist"):
+            return (found.latent - self.shift) * self.scale, None
+        code = found.latent_dist
         return (code.mean - self.shift) * self.scale, code.std * self.scale
 
     def latents(self, picture: Tensor) -> Latents:
@@ -50,7 +55,9 @@ class Codec:
             mean, std = self.encode(picture[None])
             (seen,) = self.decode(mean)
         error = (_eight_bit(seen) - _eight_bit(picture)).square().mean()
-        return Latents(mean[0], std[0], float(10 * torch.log10(255**2 / error.clamp_min(1e-10))))
+        return Latents(
+            mean[0], None if std is None else std[0], float(10 * torch.log10(255**2 / error.clamp_min(1e-10)))
+        )
 
 
 def _eight_bit(picture: Tensor) -> Tensor:

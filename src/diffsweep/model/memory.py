@@ -36,10 +36,12 @@ class Needs(NamedTuple):
 def encoder(root: Path, dtype: str, eight_bit: bool = False) -> int:
     """Bytes of a text encoder's weights. Of a T5 in half precision, transformers keeps some in single (`wo`)."""
     import torch
-    from transformers import AutoConfig, AutoModelForTextEncoding
+    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
+    config = AutoConfig.from_pretrained(root, local_files_only=True)
     with torch.device("meta"):
-        network = AutoModelForTextEncoding.from_config(AutoConfig.from_pretrained(root, local_files_only=True))
+        encodes = type(config) in AutoModelForTextEncoding._model_mapping
+        network = (AutoModelForTextEncoding if encodes else AutoModel).from_config(config)
     width = 1 if eight_bit else getattr(torch, dtype).itemsize
     kept = [name for name, _ in network.named_parameters() if width < 4 and name.endswith("wo.weight")]
     return sum(p.numel() * (4 if name in kept else width) for name, p in network.named_parameters())
@@ -111,14 +113,14 @@ def network(
         return weights, peak(lambda: ask(network, x, t, given))
 
 
-def decoder(config: Mapping[str, Any], size: Sequence[int]) -> tuple[int, int]:
-    """Bytes of an AutoencoderKL's weights in float32, and of all else while it decodes latents of this height and
-    width."""
+def decoder(kind: str, config: Mapping[str, Any], size: Sequence[int]) -> tuple[int, int]:
+    """Bytes of an autoencoder's weights in float32, and of all else while it decodes latents of this height and width.
+    kind: its class in diffusers."""
+    import diffusers
     import torch
-    from diffusers import AutoencoderKL
 
     with torch.device("meta"):
-        network: Any = AutoencoderKL.from_config(config).eval()
+        network: Any = getattr(diffusers, kind).from_config(config).eval()
         latents = torch.empty(1, config["latent_channels"], *size)
         return 4 * sum(p.numel() for p in network.parameters()), peak(lambda: network.decode(latents))
 

@@ -103,7 +103,9 @@ def job(
     facts: dict[str, Any] = {}
     if factor > 1 and picture is not None:
         latents = model.latents(picture)  # drawn before all else, as diffusers' pipelines do
-        image = latents.mean + latents.std * streams.normal(MAIN, cell.stage.shape)
+        image = latents.mean
+        if latents.std is not None:
+            image = image + latents.std * streams.normal(MAIN, cell.stage.shape)
         facts = {"vae_psnr": latents.psnr}
     return Job(
         prompt=cell.prompt,
