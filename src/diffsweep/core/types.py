@@ -144,7 +144,8 @@ class Stage:
     scale: how many steps and how much guidance the checkpoint is made for. unconditional: the prompt that means none,
     None where that is no text. against: whether negative prompts are encoded otherwise than positive ones. assumed: the
     prompt that auto stands for where the network reads no text: a class label, or an empty one where it is told
-    nothing. variance: where the network learns none, its place between the posterior's, -1 and the default, and beta, 1.
+    nothing. variance: where the network learns none, its place between the posterior's, -1 and the default, and beta's,
+    1.
     threshold is the clean estimate's treatment that the checkpoint's scheduler configuration asks for, one of
     `core.threshold.KINDS`, with its parameters; spacing likewise, with its timestep offset.
     """
