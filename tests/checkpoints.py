@@ -23,11 +23,16 @@ from diffusers import (
     DiTTransformer2DModel,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
     SanaPipeline,
     SanaTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -70,6 +75,18 @@ def clip(seed: int = 0, kind: type = CLIPTextModel) -> Any:
     sizes = {"hidden_size": 32, "projection_dim": 32, "intermediate_size": 37, "vocab_size": 100}
     layers = {"num_attention_heads": 4, "num_hidden_layers": 3, "max_position_embeddings": 77}
     return kind(CLIPTextConfig(bos_token_id=0, eos_token_id=2, pad_token_id=2, **sizes, **layers)).eval()
+
+
+def t5_tokenizer() -> PreTrainedTokenizerFast:
+    spelled = spelling(["<pad>", "</s>", "<unk>"], "$A </s>")
+    marks = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=spelled, model_max_length=512, **marks)
+
+
+def t5(width: int) -> T5EncoderModel:
+    torch.manual_seed(2)
+    sizes = {"vocab_size": 100, "d_model": width, "d_kv": 8, "d_ff": 37, "num_layers": 2, "num_heads": 4}
+    return T5EncoderModel(T5Config(pad_token_id=0, eos_token_id=1, **sizes)).eval()
 
 
 def vae(latent: int = 4, scaling: float = 0.18215, **more: Any) -> AutoencoderKL:
@@ -129,6 +146,55 @@ def stable_diffusion_xl(**index: Any) -> StableDiffusionXLPipeline:
     return StableDiffusionXLPipeline(vae(scaling=0.13025), *texts, network, scheduler, **index)
 
 
+def shifted_vae(scaling: float, shift: float) -> AutoencoderKL:
+    """Of 16 channels, as flow models have it."""
+    return vae(16, scaling, shift_factor=shift, use_quant_conv=False, use_post_quant_conv=False)
+
+
+def stable_diffusion_3(third: bool = True, moved: float = 0.0609, **schedule: Any) -> StableDiffusion3Pipeline:
+    """third: whether it has the T5. moved: by how much its latents are. schedule: of its scheduler."""
+    torch.manual_seed(0)
+    network = SD3Transformer2DModel(
+        sample_size=16,
+        patch_size=2,
+        in_channels=16,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        caption_projection_dim=32,
+        joint_attention_dim=64,
+        pooled_projection_dim=64,
+        out_channels=16,
+        pos_embed_max_size=24,
+    ).eval()
+    kind = CLIPTextModelWithProjection
+    texts = [clip(0, kind), clip_tokenizer(), clip(1, kind), clip_tokenizer()]
+    texts += [t5(64), t5_tokenizer()] if third else [None, None]
+    scheduler = FlowMatchEulerDiscreteScheduler(**{"shift": 3.0, **schedule})
+    return StableDiffusion3Pipeline(network, scheduler, shifted_vae(1.5305, moved), *texts)
+
+
+def flux(guidance: bool = True, dynamic: bool = True) -> FluxPipeline:
+    """dev, or without both schnell. guidance: whether it is told a scale. dynamic: whether its shift depends on the
+    size."""
+    torch.manual_seed(0)
+    network = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=64,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        guidance_embeds=guidance,
+    ).eval()
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0 if dynamic else 1.0, use_dynamic_shifting=dynamic)
+    texts = clip(), clip_tokenizer(), t5(32), t5_tokenizer()
+    return FluxPipeline(scheduler, shifted_vae(0.3611, 0.1159), *texts, network)
+
+
 def ddpm(network: dict[str, Any] | None = None, **schedule: Any) -> DDPMPipeline:
     """A model of pixels. network: of its UNet, such as num_class_embeds; schedule: of its DDPM scheduler."""
     torch.manual_seed(0)
@@ -161,18 +227,6 @@ def dit(**schedule: Any) -> DiTPipeline:
     pipeline = DiTPipeline(network.eval(), vae(), DDIMScheduler(**{"clip_sample": False, **schedule}))
     pipeline.register_to_config(id2label=names)
     return pipeline
-
-
-def t5_tokenizer() -> PreTrainedTokenizerFast:
-    marks = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    spelled = spelling(["<pad>", "</s>", "<unk>"], "$A </s>")
-    return PreTrainedTokenizerFast(tokenizer_object=spelled, model_max_length=512, **marks)
-
-
-def t5(width: int = 32, seed: int = 0) -> T5EncoderModel:
-    torch.manual_seed(seed)
-    sizes = {"d_model": width, "d_kv": 8, "d_ff": 37, "num_layers": 2, "num_heads": 4, "vocab_size": 100}
-    return T5EncoderModel(T5Config(pad_token_id=0, eos_token_id=1, **sizes)).eval()
 
 
 def pixart(kind: type = PixArtSigmaPipeline, network: dict[str, Any] | None = None, **schedule: Any) -> Any:
@@ -246,6 +300,8 @@ def sana(scheduler: Any = None) -> SanaPipeline:
 FAMILIES: dict[str, Callable[..., Any]] = {
     "sd": stable_diffusion,
     "sdxl": stable_diffusion_xl,
+    "sd3": stable_diffusion_3,
+    "flux": flux,
     "ddpm": ddpm,
     "dit": dit,
     "pixart": pixart,

@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diffsweep.core.problems import BadInput
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.freeze import freeze
 from diffsweep.runner.ingredients import to_pixels
@@ -68,15 +69,30 @@ def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
     assert apart.max() <= 1 and (apart > 0).mean() <= 0.02, (apart.max(), (apart > 0).mean())
 
 
-def theirs(kind: str, folder: Path, cell: Cell, scheduler: str | None = None, **settings: Any) -> np.ndarray:
-    """The picture that a pipeline of diffusers draws for a cell."""
-    pipeline: Any = getattr(diffusers, kind).from_pretrained(folder)
+def theirs(
+    kind: str,
+    folder: Path,
+    cell: Cell,
+    scheduler: str | None = None,
+    changed: dict[str, Any] | None = None,
+    **settings: Any,
+) -> np.ndarray:
+    """The picture that a pipeline of diffusers draws for a cell. changed: its scheduler's configuration."""
+    index = json.loads((folder / "model_index.json").read_text())
+    absent = {part: None for part, found in index.items() if found == [None, None]}
+    pipeline: Any = getattr(diffusers, kind).from_pretrained(folder, **absent)
     pipeline.set_progress_bar_config(disable=True)
     if scheduler:
         pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
-    told = {"prompt": cell.prompt, "guidance_scale": cell.guidance.scale, "num_inference_steps": len(cell.levels)}
+    if changed:
+        pipeline.scheduler = pipeline.scheduler.from_config(changed)
+    told = {"prompt": cell.prompt, "num_inference_steps": len(cell.levels), "guidance_scale": cell.guidance.scale}
     if cell.guidance.negative_prompt:
         told["negative_prompt"] = cell.guidance.negative_prompt
+    if kind.startswith("FluxI") or kind == "FluxPipeline":
+        told |= {"guidance_scale": cell.guidance.embedded, "true_cfg_scale": cell.guidance.scale}
+        told |= {"height": cell.stage.size[0], "width": cell.stage.size[1]}
+        told["negative_prompt"] = cell.guidance.negative_prompt or ""
     drawn = pipeline(**{**told, "generator": torch.Generator().manual_seed(cell.seed), "output_type": "np", **settings})
     return (drawn.images[0] * 255).round().astype(np.uint8)
 
@@ -309,6 +325,7 @@ def test_cells_that_share_calls_have_the_bits_that_each_has_alone(
 
 
 # -- from a picture ----------------------------------------------------------------------------------------------------
+SMALL = {"model__height": 32, "model__width": 32}  # FLUX's networks do not say a size
 IMG2IMG = {"technique": "image_to_image", "technique__strength": 0.6, "input": "drawing"}
 
 
@@ -332,17 +349,23 @@ INPAINT = {"technique": "inpaint", "technique__known": "held", "input": "drawing
 
 @pytest.mark.parametrize("strength", [1.0, 0.6])
 @pytest.mark.parametrize(
-    "name, kind", [("sd", "StableDiffusionInpaintPipeline"), ("sdxl", "StableDiffusionXLInpaintPipeline")]
+    "name, kind, scheduler, settings",
+    [
+        ("sd", "StableDiffusionInpaintPipeline", "EulerDiscreteScheduler", {}),
+        ("sdxl", "StableDiffusionXLInpaintPipeline", "EulerDiscreteScheduler", {}),
+        ("sd3", "StableDiffusion3InpaintPipeline", None, {"moved": 0.0}),  # which it forgets when it decodes
+        ("flux", "FluxInpaintPipeline", None, {}),
+    ],
 )
 def test_inpainting_with_the_starts_noise_is_the_pipelines(
-    folders: Any, ours: Ours, name: str, kind: str, strength: float
+    folders: Any, ours: Ours, name: str, kind: str, scheduler: str | None, settings: dict[str, Any], strength: float
 ) -> None:
-    folder = folders(name)
+    folder = folders(name, **settings)
     start = {"technique__start": "noise" if strength == 1 else "input", "technique__strength": strength}
-    for cell, picture in ours(folder, *THREE, **{**INPAINT, **start, "scheduler": "euler"}):
+    for cell, picture in ours(folder, *THREE, **{**INPAINT, **SMALL, **start, "scheduler": "euler"}):
         pictures = {"image": Image.fromarray(cell.pixels), "mask_image": Image.fromarray(cell.mask)}
         sizes = {"height": 32, "width": 32, "strength": strength}
-        assert_same(picture, theirs(kind, folder, cell, "EulerDiscreteScheduler", **pictures, **sizes))
+        assert_same(picture, theirs(kind, folder, cell, scheduler, **pictures, **sizes))
 
 
 def test_known_pixels_are_pasted_after_decoding(folders: Any, ours: Ours) -> None:
@@ -354,3 +377,105 @@ def test_known_pixels_are_pasted_after_decoding(folders: Any, ours: Ours) -> Non
     assert np.abs(m * decoded + (1 - m) * cell.pixels - pasted).max() <= 1
     assert np.array_equal(pasted[cell.mask == 0], cell.pixels[cell.mask == 0])
     assert not np.array_equal(decoded[cell.mask == 0], cell.pixels[cell.mask == 0])
+
+
+# -- flows -------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"third": False}, {"shift": 1.0}, {"use_dynamic_shifting": True}],
+    ids=["usual", "no T5", "even", "mu"],
+)
+def test_stable_diffusion_3_draws_what_its_pipeline_draws(folders: Any, ours: Ours, settings: dict[str, Any]) -> None:
+    folder = folders("sd3", **settings)
+    for cell, picture in ours(folder, *THREE, scheduler="euler"):
+        assert_same(picture, theirs("StableDiffusion3Pipeline", folder, cell))
+
+
+def test_the_number_of_tokens_is_part_of_a_picture(folders: Any, ours: Ours) -> None:
+    folder = folders("sd3")
+    ids = {}
+    for length in ("auto", 256, 20):
+        ((cell, picture),) = ours(folder, {**THREE[0], "model__text__max_length": length}, scheduler="euler")
+        told = {"max_sequence_length": 256 if length == "auto" else length}
+        assert_same(picture, theirs("StableDiffusion3Pipeline", folder, cell, **told))
+        ids[length] = cell.id
+    assert ids["auto"] == ids[256] != ids[20]
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.6, 1.0])
+@pytest.mark.parametrize("name, kind", [("sd3", "StableDiffusion3Img2ImgPipeline"), ("flux", "FluxImg2ImgPipeline")])
+def test_flows_round_the_share_of_steps_as_their_pipelines(
+    folders: Any, ours: Ours, name: str, kind: str, strength: float
+) -> None:
+    folder = folders(name)
+    changes = {**IMG2IMG, **SMALL, "technique__strength": strength, "scheduler": "euler"}
+    for cell, picture in ours(folder, *THREE, **changes):
+        told = {"image": Image.fromarray(cell.pixels), "strength": strength}
+        assert_same(picture, theirs(kind, folder, cell, **told))
+
+
+@pytest.mark.parametrize("height, width", [(32, 32), (48, 16)])
+def test_flux_dev_is_told_a_scale_and_takes_true_guidance_too(
+    folders: Any, ours: Ours, height: int, width: int
+) -> None:
+    folder = folders("flux")
+    told = tuple({**one, "guidance__embedded": scale} for one, scale in zip(THREE, (None, 2.0, 7.0), strict=True))
+    alone = {**THREE[0], "guidance__scale": "auto"}
+    size = {"model__height": height, "model__width": width}
+    for cell, picture in ours(folder, *told, alone, scheduler="euler", **size):
+        assert_same(picture, theirs("FluxPipeline", folder, cell))
+    assert (cell.guidance.scale, cell.guidance.embedded) == (1.0, 3.5)
+
+
+def test_flux_schnell_draws_what_its_pipeline_draws(folders: Any, ours: Ours) -> None:
+    folder = folders("flux", guidance=False, dynamic=False)
+    plain = tuple({key: value for key, value in one.items() if "guidance" not in key} for one in THREE)
+    for cell, picture in ours(folder, *plain, **SMALL, scheduler="euler"):
+        assert_same(picture, theirs("FluxPipeline", folder, cell))
+
+
+def test_ways_to_say_an_embedded_scale_are_one_picture(folders: Any, config: Any) -> None:
+    usual = {"model": "tiny_sd", "model__path": str(folders("flux")), **SMALL}
+    ways: list[dict[str, Any]] = [
+        {},
+        {"guidance__embedded": 3.5},
+        {"guidance__scale": 1.0},
+        {"guidance": "none"},
+        {"guidance": "embedded"},
+        {"guidance": "embedded", "guidance__scale": 3.5},
+    ]
+    assert len({freeze(config(**usual, **way), {}).id for way in ways}) == 1
+    others = [{"guidance__embedded": 2.0}, {"guidance": "embedded", "guidance__scale": 4.0}, {"guidance__scale": 2.0}]
+    assert len({freeze(config(**usual, **way), {}).id for way in [{}, *others]}) == 4
+
+
+@pytest.mark.parametrize(
+    "name, settings, change, message",
+    [
+        ("flux", {"guidance": False}, {"guidance__scale": 3.0}, r"guidance\.scale=3: .* made to run unguided"),
+        ("flux", {"guidance": False}, {"guidance": "embedded"}, r"guidance=embedded: .* takes no guidance scale"),
+        ("sd", {}, {"guidance": "embedded"}, r"guidance=embedded: .* takes no guidance scale"),
+        ("sd", {}, {"guidance__embedded": 2.0}, r"guidance\.embedded=2: .* takes no guidance scale"),
+        ("sd", {}, {"scheduler__shift": 2.0}, r"scheduler\.shift=2\.0: of flows alone"),
+        ("sd", {}, {"scheduler__spacing": "sd3"}, r"scheduler\.spacing=sd3: made for flows"),
+    ],
+)
+def test_what_a_checkpoint_is_not_made_for_is_refused_before_anything_runs(
+    folders: Any, config: Any, name: str, settings: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=f"^{message}"):
+        freeze(config(model="tiny_sd", model__path=str(folders(name, **settings)), **change), {})
+
+
+@pytest.mark.parametrize("name, settings", [("sd3", {}), ("flux", {"dynamic": False})])
+def test_a_shift_is_another_picture_as_diffusers_shifts_it(
+    folders: Any, ours: Ours, name: str, settings: dict[str, Any]
+) -> None:
+    """In the place of the checkpoint's; its own number is the same picture."""
+    folder, kind = folders(name, **settings), {"sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline"}[name]
+    own = 3.0 if name == "sd3" else 1.0
+    asked = ({**THREE[0], "scheduler__shift": shift} for shift in (5.0, own, "auto"))
+    (cell, picture), (same, _), (auto, _) = ours(folder, *asked, **SMALL, scheduler="euler")
+    assert cell.id != same.id == auto.id
+    moved = {**json.loads((folder / "scheduler/scheduler_config.json").read_text()), "shift": 5.0}
+    assert_same(picture, theirs(kind, folder, cell, changed=moved))

@@ -113,7 +113,7 @@ AROUND = {
     "metric__references": "world",
     "tracker": "wandb",
 }
-ALONE = {"technique__paste"}  # of models with latents, and refused of others
+ALONE = {"technique__paste", "guidance__embedded", "scheduler__shift"}  # of latents, FLUX and flows; refused of others
 # where a technique's keys are changed from, if not from their defaults
 FROM = {
     "inpaint": {"technique__start": "input", "technique__jump": 1, "technique__resamples": 2},

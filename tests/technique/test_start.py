@@ -55,7 +55,7 @@ def test_the_best_sigma_is_searched_to_half_the_longer_side(shape: tuple[int, ..
     technique = build("technique", {"name": "gaussian_denoise", "kernel": 41})
     radii = [min(20, side - 1) for side in shape[1:]]
     clean = gaussian_filter(x.double().numpy(), 8.0, mode="mirror", radius=radii, axes=(1, 2))
-    assert technique.best(x, torch.tensor(clean).float()) == pytest.approx(8.0, rel=0.02)
+    assert technique.best(x, torch.tensor(clean).float(), 1) == pytest.approx(8.0, rel=0.02)
 
 
 def repaint(n: int, jump: int, resamples: int) -> list[int]:
@@ -92,7 +92,7 @@ def test_a_return_that_never_comes_is_the_same_picture() -> None:
     from diffsweep.technique.inpaint import Inpaint
 
     ten = LEVELS[-10:]
-    plainest = Inpaint().settled(ten)
-    assert Inpaint(resamples=3).settled(ten) == Inpaint(jump=4).settled(ten) == plainest
-    assert Inpaint(jump=4, resamples=3).settled(ten) != plainest
+    plainest = Inpaint().settled(ten, STAGE)
+    assert Inpaint(resamples=3).settled(ten, STAGE) == Inpaint(jump=4).settled(ten, STAGE) == plainest
+    assert Inpaint(jump=4, resamples=3).settled(ten, STAGE) != plainest
     assert Inpaint(jump=10, resamples=3).visited(ten, STAGE) == ten

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from operator import mul
@@ -59,15 +59,41 @@ class Table:
 
 
 @dataclass(frozen=True)
+class StepsShift:
+    """FLUX.2's shift, exp(mu), with mu linear in the tokens of a picture and, up to 4300 of these, in the steps
+    (`compute_empirical_mu` of its pipelines in diffusers)."""
+
+    tokens: int
+
+    def of(self, n: int) -> float:
+        most, least = 0.00016927 * self.tokens + 0.45666666, 8.73809524e-05 * self.tokens + 1.89833333  # at 200, at 10
+        if self.tokens > 4300:
+            return math.exp(most)
+        slope = (most - least) / 190
+        return math.exp(slope * n + most - 200 * slope)
+
+
+def tokens_shift(tokens: int, base: float, highest: float, fewest: int, most: int) -> float:
+    """FLUX.1's shift, exp(mu), with mu linear in the tokens of a picture: `base` at `fewest`, `highest` at `most`."""
+    slope = (highest - base) / (most - fewest)
+    return math.exp(base + slope * (tokens - fewest))
+
+
+@dataclass(frozen=True)
 class Flow:
     """Rectified flow, x = (1 - s) x_0 + s eps, for s in (0, 1] (Liu et al. 2022; Lipman et al. 2022).
 
     The network is given t = T s. shift moves evenly spaced places towards noise: the place at share u of all has
-    s = shift u / (1 + (shift - 1) u) (Esser et al. 2024, (23)).
+    s = shift u / (1 + (shift - 1) u) (Esser et al. 2024, (23)). It can depend on the number of steps.
     """
 
     T: int = 1000
-    shift: float = 1.0
+    shift: float | StepsShift = 1.0
+
+    def shifted(self, n: int, shift: float | None = None) -> Flow:
+        """The flow as n steps see it, by another shift if there is one."""
+        own = self.shift.of(n) if isinstance(self.shift, StepsShift) else self.shift
+        return replace(self, shift=own if shift is None else shift)
 
     @property
     def clean(self) -> Level:
@@ -78,6 +104,7 @@ class Flow:
         return Level(t, 1 - t / self.T, t / self.T)
 
     def at(self, place: float, first: int = 0) -> Level:
+        assert not isinstance(self.shift, StepsShift), "settled by `shifted`"
         u = min((place - first + 1) / self.T, 1.0)
         return self.level(self.T * self.shift * u / (1 + (self.shift - 1) * u))
 

@@ -23,6 +23,9 @@ CLEAN = -1  # the `t` of the level at the end of every trajectory
 # what a network predicts, in diffusers' words (`prediction_type`)
 EPSILON, SAMPLE, VELOCITY, FLOW = "epsilon", "sample", "v_prediction", "flow_prediction"
 
+# what steers a checkpoint's pictures: two answers pushed apart, or a number that its network is told
+CLASSIFIER_FREE, EMBEDDED = "classifier_free", "embedded"
+
 T = TypeVar("T")
 
 
@@ -141,11 +144,13 @@ class Stage:
     """One network of a model: its picture shape (C, H, W), noise process and sampling habits.
 
     factor: pixels of the picture to one of the shape, above 1 for latents, whose channels are not colours. steps,
-    scale: how many steps and how much guidance the checkpoint is made for. unconditional: the prompt that means none,
-    None where that is no text. against: whether negative prompts are encoded otherwise than positive ones. assumed: the
+    scale: how many steps and how much guidance the checkpoint is made for. steers: what guides it, of CLASSIFIER_FREE
+    and EMBEDDED; the scale is the embedded one where there is that. unconditional: the prompt that means none, None
+    where that is no text. against: whether negative prompts are encoded otherwise than positive ones. assumed: the
     prompt that auto stands for where the network reads no text: a class label, or an empty one where it is told
     nothing. variance: where the network learns none, its place between the posterior's, -1 and the default, and beta's,
-    1.
+    1. partial_steps: whether a share of the steps counts the one that it ends within, as the checkpoint's pipeline
+    does.
     threshold is the clean estimate's treatment that the checkpoint's scheduler configuration asks for, one of
     `core.threshold.KINDS`, with its parameters; spacing likewise, with its timestep offset.
     """
@@ -160,7 +165,9 @@ class Stage:
     factor: int = 1
     steps: int = 50
     scale: float = 4.0
+    steers: frozenset[str] = frozenset({CLASSIFIER_FREE})
     unconditional: str | None = ""
+    partial_steps: bool = False
     assumed: str | None = None
     against: bool = False
     variance: float | None = None

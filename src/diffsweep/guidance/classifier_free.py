@@ -2,40 +2,54 @@
 
 Any kind of output serves in place of eps: all are linear in it. w = 1 is unguided and asks one question only; w = 0 is
 unconditional. The variance is the conditional branch's, as in DeepFloyd IF. (diffusers runs the conditional branch
-alone for every w <= 1.)
+alone for every w <= 1.) A network that takes a guidance scale itself (FLUX.1 dev) is told it in both branches; its w is
+then diffusers' `true_cfg_scale`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from diffsweep.core.keys import AUTO, Auto
-from diffsweep.core.problems import BadInput, require, within
-from diffsweep.core.types import AGAINST, Estimate, Stage
+from diffsweep.core.problems import require, within
+from diffsweep.core.types import AGAINST, CLASSIFIER_FREE, EMBEDDED, Estimate, Stage
 from diffsweep.guidance.rule import Rule
+
+TAKES_NONE = "this checkpoint's network takes no guidance scale"
 
 
 @dataclass(frozen=True)
 class ClassifierFree:
-    """scale: w, at least 0; auto is what the checkpoint is made for. negative_prompt: what the unconditional branch is
-    asked about; None is what the checkpoint itself takes for no prompt. against: that is encoded as a negative one."""
+    """scale: w, at least 0; auto is what the checkpoint is made for, 1 where that is another guidance or none.
+    negative_prompt: what the unconditional branch is asked about; None is what the checkpoint itself takes for no
+    prompt. embedded: the scale that the network is told; None is the checkpoint's, if its network takes one.
+    against: that negative prompts are encoded as such."""
 
     scale: Auto | float = AUTO
     negative_prompt: str | None = None
+    embedded: float | None = field(default=None, metadata={"later": True})
     against: bool = field(default=False, metadata={"bound": True})
 
     def __post_init__(self) -> None:
-        require(within("scale", self.scale, 0))
+        require(within("scale", self.scale, 0), within("embedded", self.embedded, 0))
 
     def on(self, stage: Stage) -> ClassifierFree:
-        asked = [f"scale={self.scale}"] if self.scale not in (AUTO, 1) else []
+        told, own = EMBEDDED in stage.steers, CLASSIFIER_FREE in stage.steers
+        scale = (stage.scale if own and not told else 1.0) if self.scale == AUTO else self.scale
+        asked = [f"scale={self.scale:g}"] if self.scale not in (AUTO, 1) else []
         asked += [f"negative_prompt={self.negative_prompt}"] if self.negative_prompt else []
-        if asked and stage.assumed == "":
-            raise BadInput(f"{' '.join(asked)}: this checkpoint is told of no prompt, nothing guides it; leave it out")
-        scale = stage.scale if self.scale == AUTO else self.scale
+        require(
+            None if own or not asked else f"{' '.join(asked)}: this checkpoint is made to run unguided: leave it out",
+            None if told or self.embedded is None else f"embedded={self.embedded:g}: {TAKES_NONE}: leave it out",
+        )
         negative = stage.unconditional if self.negative_prompt is None else self.negative_prompt
-        return ClassifierFree(scale, negative, stage.against)
+        embedded = stage.scale if told and self.embedded is None else self.embedded
+        return ClassifierFree(scale, negative, embedded, stage.against)
+
+    @property
+    def told(self) -> Mapping[str, float]:
+        return {} if self.embedded is None else {EMBEDDED: self.embedded}
 
     def branches(self, prompt: str) -> tuple[str | None, ...]:
         if self.scale == 1:
@@ -55,4 +69,4 @@ class ClassifierFree:
         """Scale 1 where nothing is pushed apart: there, and where all prompts are the negative one, encoded alike."""
         if self.scale != 1 and (self.against or any(prompt != self.negative_prompt for prompt in prompts)):
             return self
-        return ClassifierFree(1.0, "")
+        return ClassifierFree(1.0, "", self.embedded)

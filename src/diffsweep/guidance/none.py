@@ -1,8 +1,9 @@
-"""No guidance: the model is asked once, about the prompt. The same as classifier-free guidance at scale 1."""
+"""No guidance: the model is asked once, about the prompt. The same as classifier-free guidance at scale 1; a network
+that takes a guidance scale itself is told the checkpoint's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from diffsweep.core.types import Estimate, Stage
@@ -13,7 +14,11 @@ from diffsweep.guidance.rule import Rule
 @dataclass(frozen=True)
 class Unguided:
     def on(self, stage: Stage) -> Rule:
-        return self
+        return ClassifierFree(1.0, "").on(stage)
+
+    @property
+    def told(self) -> Mapping[str, float]:
+        return {}
 
     def branches(self, prompt: str) -> tuple[str, ...]:
         return (prompt,)

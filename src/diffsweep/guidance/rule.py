@@ -23,6 +23,11 @@ class Rule(Protocol):
         """The prompts asked about for this one, a model row each."""
         ...
 
+    @property
+    def told(self) -> Mapping[str, float]:
+        """What the network is told of the guidance, as `beside` of each question."""
+        ...
+
     def combined(self, answers: Sequence[Estimate]) -> Estimate:
         """One estimate from the branches' answers."""
         ...
@@ -46,5 +51,6 @@ class About:
         return self.rule.branches(self.prompt)
 
     def estimate(self, x: Tensor, level: Level) -> Program[Estimate]:
-        answers = yield [Query(x, level, prompt, self.stage, self.beside) for prompt in self.prompts]
+        beside = {**self.beside, **getattr(self.rule, "told", {})}  # which a user's own rule may leave out
+        answers = yield [Query(x, level, prompt, self.stage, beside) for prompt in self.prompts]
         return self.rule.combined(answers)

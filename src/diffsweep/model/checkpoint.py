@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from diffsweep.core.files import is_file, is_there
 from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, one_of, require, within
+from diffsweep.core.streams import placed
 from diffsweep.core.types import Latents, Stage
 from diffsweep.model import memory
 from diffsweep.model.codec import Codec
@@ -25,6 +27,7 @@ from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.model.family import families
 from diffsweep.model.family.family import Configs, Family, Told
 from diffsweep.model.labels import Labels
+from diffsweep.model.lora import Bank, Delta, Lora, deltas, misfit
 from diffsweep.model.network import Network
 from diffsweep.model.schedule import prediction
 from diffsweep.model.source import Source
@@ -70,8 +73,9 @@ class TextKeys:
 class Checkpoint(Stored):
     """path: a folder, a repository of the hub (`owner/name@revision`), or an embedded one. variant: which of several
     weights. dtype: of the network; the autoencoder computes in float32. compile: by torch.compile, for long sweeps.
-    height, width: of the picture in pixels; auto is the checkpoint's own. text: how prompts are encoded. default_steps,
-    default_scale: what `scheduler.steps=auto` and `guidance.scale=auto` stand for; auto is what suits most models.
+    height, width: of the picture in pixels; auto is the checkpoint's own. lora: LoRAs, `path:strength` each. text: how
+    prompts are encoded. default_steps, default_scale: what `scheduler.steps=auto` and `guidance.scale=auto` stand for;
+    auto is what suits most models.
     """
 
     path: str = field(default="tiny_sd", metadata={"decides": False})  # the weights' fingerprint does
@@ -80,6 +84,7 @@ class Checkpoint(Stored):
     compile: bool = False
     height: Auto | int = AUTO
     width: Auto | int = AUTO
+    lora: tuple[str, ...] = field(default=(), metadata={"decides": False})  # the fingerprint and `decided` do
     text: TextKeys = field(default_factory=TextKeys)
     default_steps: Auto | int = field(default=AUTO, metadata={"decides": False})
     default_scale: Auto | float = field(default=AUTO, metadata={"decides": False})
@@ -92,6 +97,7 @@ class Checkpoint(Stored):
             within("default_steps", self.default_steps, 1),
             within("default_scale", self.default_scale, 0),
         )
+        _ = self.loras
 
     @property
     def source(self) -> Source:
@@ -115,7 +121,34 @@ class Checkpoint(Stored):
     def settled(self) -> Self:
         """With the picture's size, and the tokens of a prompt, as they come out."""
         height, width = self.stage().size
-        return replace(self, height=height, width=width)
+        length = given(self.text.max_length) or self.family.length
+        text = replace(self.text, max_length=length) if self.family.lengths else self.text
+        return replace(self, height=height, width=width, text=text)
+
+    @property
+    def loras(self) -> tuple[Lora, ...]:
+        return tuple(map(Lora.read, self.lora))
+
+    def decided(self) -> dict[str, Any]:
+        """What decides pictures beside the keys."""
+        return {"lora_strengths": [lora.strength for lora in self.loras]} if self.lora else {}
+
+    def shared(self) -> Self:
+        """The model that serves every strength of the LoRAs in the same calls. Those that change a text encoder keep
+        their strengths: they decide embeddings."""
+        if not self.lora or any(part != self.family.network for added in self.added() for part in added):
+            return self
+        return replace(self, lora=tuple(lora.path for lora in self.loras))
+
+    def beside(self) -> dict[str, float]:
+        """What a question tells the network of this model."""
+        return {lora_key(number): lora.strength for number, lora in enumerate(self.loras)}
+
+    def added(self) -> list[Mapping[str, Mapping[str, Delta]]]:
+        """What each LoRA adds, by part and layer."""
+        name = class_of(self.source)
+        read = [(lora.source, lora.source.fetch(lora.files()), lora.files()) for lora in self.loras]
+        return [deltas(root / files[0], name, source.stamp(files)) for source, root, files in read]
 
     @property
     def encoders(self) -> tuple[str, ...]:
@@ -135,7 +168,8 @@ class Checkpoint(Stored):
         return _stage(self)
 
     def places(self) -> Sequence[tuple[Source, list[str]]]:
-        return [(self.source, sorted({*self.files(), *self.text_files()}))]
+        own = [(self.source, sorted({*self.files(), *self.text_files()}))]
+        return own + [(lora.source, lora.files()) for lora in self.loras]
 
     def files(self) -> list[str]:
         """Those that decide the pictures, of prompts' encoders aside; BadInput where weights are missing."""
@@ -239,10 +273,29 @@ def _stage(model: Checkpoint) -> Stage:
         raise BadInput(f"path={model.path}: not {KIND}, its configuration says otherwise ({error})") from error
     require(*(_other(key, side, own) for (key, side), own in zip(asked.items(), stage.size, strict=True) if side))
     if (labels := model.labels) is not None:
-        steered = labels.null is not None
-        stage = replace(stage, assumed=labels.assumed, scale=stage.scale if steered else 1.0)
+        steers = stage.steers if labels.null is not None else frozenset()
+        stage = replace(stage, assumed=labels.assumed, steers=steers)
+    for lora, added in zip(model.loras, model.added(), strict=True):
+        if why := misfit(_shape(model.source), added.get(family.network, {})):
+            raise BadInput(f"lora={lora.path}: made for another base: {why}")
     steps, scale = given(model.default_steps), given(model.default_scale)
     return replace(stage, steps=steps or stage.steps, scale=stage.scale if scale is None else scale)
+
+
+def lora_key(number: int) -> str:
+    """What a LoRA's strength is called beside a question."""
+    return f"lora_{number}"
+
+
+@lru_cache
+def _shape(source: Source) -> Any:
+    """A checkpoint's network without its weights."""
+    import diffusers
+    import torch
+
+    family = family_of(source)
+    with torch.device("meta"):
+        return getattr(diffusers, family.kind).from_config(_configs(source).network)
 
 
 @lru_cache
@@ -260,6 +313,7 @@ def _needs(model: Checkpoint, elsewhere: bool) -> memory.Needs:
     )
     if family.vae:
         weights += sum(memory.decoder(family.vae, configs.vae, stage.shape[1:]))
+    weights += sum(lora.source.size(lora.files()) for lora in model.loras)
     text = 0 if elsewhere else sum(memory.encoder(model.source.root / name, keys.dtype) for name in model.networks)
     return memory.Needs(text, weights, row, memory.told(shapes, model.dtype))
 
@@ -298,8 +352,14 @@ class PipelineText:
 
     @property
     def decides(self) -> tuple[Any, ...]:
-        keys = self.model.text
-        return class_of(self.model.source), keys.dtype, keys.max_length, keys.clip_skip
+        keys, changed = self.model.text, [part for added in self.model.added() for part in added if part in self.parts]
+        loras = self.model.fingerprint(), [lora.strength for lora in self.model.loras]
+        own = class_of(self.model.source), keys.dtype, keys.max_length, keys.clip_skip
+        return (*own, *loras) if changed else own
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.model.networks
 
     def cleaned(self, prompt: str | None) -> str | None:
         return prompt
@@ -315,9 +375,13 @@ class PipelineText:
         parts: dict[str, Any] = {name: tokenizer(root, name) for name in model.encoders if name not in model.networks}
         for name in model.networks:
             parts[name] = encoder(root, name, index[name][1], variant, model.text.dtype).to(device)
+            bank = Bank(parts[name], [added.get(name, {}) for added in model.added()])
+            bank.strengths = torch.tensor([[lora.strength for lora in model.loras]], device=device)
         needed = [key for key, one in known.items() if one.default is inspect.Parameter.empty and key != "self"]
         off = {"requires_safety_checker": False} if "requires_safety_checker" in known else {}
         pipeline = kind(**{**dict.fromkeys(needed), **settings, **off, **parts})
+        unloaded = SimpleNamespace(config=SimpleNamespace(**model.configs.network))  # some read the network's widths
+        pipeline.__dict__[model.family.network] = unloaded
 
         @torch.no_grad()
         def encode(prompt: str | None) -> Embedding:
@@ -332,6 +396,9 @@ class Weights:
 
     network: Any = None
     codec: Codec | None = None
+
+    def __init__(self) -> None:
+        self.banks: dict[tuple[str, ...], Bank] = {}  # by the LoRAs' paths
 
 
 _weights: WeakValueDictionary[object, Weights] = WeakValueDictionary()
@@ -362,10 +429,24 @@ class LoadedCheckpoint(Network):
             self.weights.network = self.network
             if family.vae:
                 self.weights.codec = Codec(self.part(getattr(diffusers, family.vae), "vae"))
+        if self.paths and self.paths not in self.weights.banks:
+            added = [own.get(family.network, {}) for own in self.model.added()]
+            self.weights.banks[self.paths] = Bank(self.network, added)
         return loads
 
     def ask(self, x: Tensor, t: Tensor, given: Mapping[str, Tensor], beside: Mapping[str, Tensor]) -> Tensor:
-        return self.model.family.ask(self.network, x.to(self.dtype), t, given, beside, self.stage)
+        import torch
+
+        number = len(self.model.lora)
+        if not number:
+            return self.model.family.ask(self.network, x.to(self.dtype), t, given, beside, self.stage)
+        strengths = torch.stack([placed(beside[lora_key(k)], self.device) for k in range(number)], dim=1)
+        with self.weights.banks[self.paths].at(strengths):
+            return self.model.family.ask(self.network, x.to(self.dtype), t, given, beside, self.stage)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(lora.path for lora in self.model.loras)
 
     @property
     def codec(self) -> Codec:

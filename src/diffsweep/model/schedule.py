@@ -11,11 +11,13 @@ from functools import lru_cache
 from typing import Any
 
 from diffsweep.core.problems import BadInput
-from diffsweep.core.process import Flow, Table, from_betas, named_table, zero_snr
+from diffsweep.core.process import Flow, Table, from_betas, named_table, tokens_shift, zero_snr
 from diffsweep.core.types import EPSILON, FLOW, SAMPLE, VELOCITY, Process
 from diffsweep.model.source import Source
 
 PREDICTIONS = (EPSILON, VELOCITY, SAMPLE, FLOW)
+DYNAMIC = {"base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096}
+UNKNOWN = ("shift_terminal", "invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 CLIPPING = (  # unless told otherwise
     "DDIMScheduler",
     "DDPMScheduler",
@@ -36,11 +38,17 @@ def is_flow(config: Mapping[str, Any]) -> bool:
     return "FlowMatch" in config.get("_class_name", "") or config.get("prediction_type") == FLOW
 
 
-def process(config: Mapping[str, Any]) -> Process:
-    """The noise process; ValueError where it is not known."""
-    if is_flow(config):
-        return Flow(config.get("num_train_timesteps", 1000), config.get("shift", config.get("flow_shift", 1.0)) or 1.0)
-    return table(config)
+def process(config: Mapping[str, Any], tokens: int = 0) -> Process:
+    """The noise process; ValueError where it is not known. tokens: of a picture, where the shift depends on them."""
+    if not is_flow(config):
+        return table(config)
+    if odd := [key for key in UNKNOWN if config.get(key)]:
+        raise ValueError(f"{odd[0]}={config[odd[0]]} is not known")
+    shift = config.get("shift", config.get("flow_shift", 1.0)) or 1.0
+    if config.get("use_dynamic_shifting"):
+        span = {key: config.get(key, usual) for key, usual in DYNAMIC.items()}
+        shift = tokens_shift(tokens, *span.values())
+    return Flow(config.get("num_train_timesteps", 1000), shift)
 
 
 def table(config: Mapping[str, Any]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ class Cell:
     visited: tuple[Level, ...]  # those of the technique's trajectory
     pixels: np.ndarray | None
     mask: np.ndarray | None
+    beside: Mapping[str, float] = field(default_factory=dict)  # what a question tells the network of this cell's model
     hard_mask: np.ndarray | None = None  # before softening; it decides no pixel, metrics need it
     upscale: Any = None
     base: Cell | None = None  # the cell whose picture this one enlarges

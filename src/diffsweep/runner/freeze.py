@@ -13,7 +13,7 @@ import numpy as np
 
 from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
-from diffsweep.core.types import Level, Stage
+from diffsweep.core.types import EMBEDDED, Level, Stage
 from diffsweep.runner import prompts
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.identity import cell_id
@@ -168,7 +168,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if levels:
         with problems.under("technique"):
             visited = technique.visited(levels, stage)
-            technique = technique.settled(levels)
+            technique = technique.settled(levels, stage)
     looks: tuple[Any, ...] = technique.looks(parts.get("view")) if "view" in uses else ()
     for view in looks if stage.factor > 1 else ():
         with problems.under("view"):
@@ -178,10 +178,12 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         with problems.under("view"):
             for seen in (stage, *(s for _, s, _ in larger if s.factor == 1)):
                 _fits(view, *seen.shape[1:])
+    guided: Any = None
+    if "guidance" in parts:
+        with problems.under("guidance"):
+            guided = _guided(parts["guidance"], stage)
     prompt, assumed = "", None
-    picture, guided = parts.get("input"), parts.get("guidance")
-    with problems.under("guidance"):
-        guided = guided.on(stage) if guided and hasattr(guided, "on") else guided
+    picture = parts.get("input")
     if picture and ("input" in reads or "input" not in uses):
         with problems.under():
             name = _plain(picture)["name"]
@@ -189,9 +191,10 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
             prompt = prompts.read(parts["model"], prompt, technique, guided)
     problems.settle()
 
-    guidance = _guidance(parts["guidance"], stage, technique.prompts_for(prompt))
+    guidance = _plainest(guided, technique.prompts_for(prompt))
+    model = parts["model"]
     used: dict[str, Any] = {
-        "model": {**_plain(parts["model"]), "fingerprint": fingerprint},
+        "model": {**_plain(model), "fingerprint": fingerprint, **_told(model, "decided")},
         "technique": _plain(technique),
     }
     if "prompt" in uses:
@@ -219,7 +222,8 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         axes=axes,
         seed=values["seed"],
         prompt=prompt,
-        model=parts["model"],
+        model=model.shared() if hasattr(model, "shared") else model,
+        beside=_told(model, "beside"),
         stage=stage,
         scheduler=scheduler,
         guidance=guidance,
@@ -238,9 +242,22 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     return cell
 
 
-def _guidance(guidance: Any, stage: Stage, prompts: tuple[str, ...]) -> Any:
-    """As it is for a stage, in its plainest form about these prompts, so that equal pictures have equal ids."""
+def _told(model: Any, what: str) -> dict[str, Any]:
+    """What a model says of itself beside its keys, if it does: what decides pictures, or what a question tells it."""
+    return getattr(model, what)() if hasattr(model, what) else {}
+
+
+def _guided(guidance: Any, stage: Stage) -> Any:
+    """As it is for a stage; BadInput where that cannot be guided so."""
     guidance = guidance.on(stage) if hasattr(guidance, "on") else guidance
+    if EMBEDDED in stage.steers and EMBEDDED not in getattr(guidance, "told", {}):
+        name = _plain(guidance)["name"]
+        raise BadInput(f"guidance={name}: it does not tell this checkpoint's network the scale that it takes (`told`)")
+    return guidance
+
+
+def _plainest(guidance: Any, prompts: tuple[str, ...]) -> Any:
+    """In its plainest form about these prompts, so that equal pictures have equal ids."""
     return guidance.settled(prompts) if hasattr(guidance, "settled") else guidance
 
 
@@ -283,7 +300,8 @@ def _enlarged(
 ) -> Cell:
     """The cell that enlarges the picture of `base`, towards the same input and under the same mask."""
     levels = upscale.scheduler.levels(stage)
-    guidance = _guidance(upscale.guidance, stage, upscale.prompts_for(base.technique.prompts_for(base.prompt)))
+    asked = upscale.prompts_for(base.technique.prompts_for(base.prompt))
+    guidance = _plainest(_guided(upscale.guidance, stage), asked)
     settled = {key: value for key, value in plain(upscale).items() if key != "then"}
     settled |= {"scheduler": _trajectory(upscale.scheduler, stage, levels), "guidance": _plain(guidance)}
     before = {"of": base.config["upscale"]} if base.base else {}
@@ -314,6 +332,7 @@ def _enlarged(
         pixels=pixels["input"],
         mask=pixels["mask"],
         hard_mask=hard_mask,
+        beside={},
         upscale=upscale,
         base=base,
     )

@@ -120,6 +120,7 @@ def job(
         region=region,
         facts=facts,
         stage_name=cell.stage_name,
+        beside=cell.beside,
         view=cell.view,
         parts=cell.parts,
         low=None if low is None else to_tensor(low, device),

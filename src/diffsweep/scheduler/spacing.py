@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, one_of, require, within
-from diffsweep.core.process import Table
+from diffsweep.core.process import Flow, Table
 from diffsweep.core.text import counted
 from diffsweep.core.threshold import KINDS
 from diffsweep.core.types import Level, Process, Stage, Weights
@@ -34,7 +34,8 @@ FORMULAS = (
     "leading_above",
     "linspace_above",
 )
-SPACINGS = (*FORMULAS, *PRESETS)
+OF_FLOWS = ("sd3",)
+SPACINGS = (*FORMULAS, *OF_FLOWS, *PRESETS)
 
 
 @lru_cache(maxsize=4096)
@@ -44,7 +45,9 @@ def spaced(spacing: str, n: int, process: Process, offset: int = 0) -> tuple[Lev
     leading, trailing, linspace: Lin et al. 2023, table 2, as diffusers has them. quadratic: DDIM, appendix D.2, here
     over the whole process, so that sampling begins at full noise. karras: Karras et al. (5), rho 7, sigma clipped at
     80. logsnr_uniform: equal steps in log(sigma), clipped alike. leading_above, linspace_above: of n + 1 levels those
-    above the cleanest, as DPM-Solver's class in diffusers has them. offset: added to `leading` (diffusers'
+    above the cleanest, as DPM-Solver's class in diffusers has them. sd3: of a flow, evenly down to its lowest sigma
+    taken for a place, which is thus shifted twice (Stable Diffusion 3 in diffusers). offset: added to `leading`
+    (diffusers'
     `steps_offset`).
     """
     T, last = process.T, max(n - 1, 1)
@@ -52,12 +55,14 @@ def spaced(spacing: str, n: int, process: Process, offset: int = 0) -> tuple[Lev
         high, low = min(SIGMA_MAX, process.at(T - 1).ratio), process.at(0).ratio
         found = [process.nearest(_between(spacing, high, low, i / last)) for i in range(n)]
     else:
-        from_one = spacing == "trailing" or (spacing == "linspace_above" and not isinstance(process, Table))
+        from_one = spacing in ("trailing", "sd3") or (spacing == "linspace_above" and not isinstance(process, Table))
         first = int(from_one)  # places are counted from 1 to T, and rounded there
+        lowest = T * process.at(0).sigma if spacing == "sd3" else 1.0
         places: dict[str, Callable[[int], float]] = {
             "leading": lambda i: i * (T // n) + offset,
             "trailing": lambda i: T + i * ((T - T / n) - T),  # in this order, as numpy.arange rounds
             "linspace": lambda i: i * ((T - 1) / last),  # in this order, as numpy.linspace rounds
+            "sd3": lambda i: T + i * ((lowest - T) / last),
             "leading_above": lambda i: (i + 1) * (T // (n + 1)) + offset,
             "linspace_above": lambda i: (i + 1) * ((T - 1) / n),
             "quadratic": lambda i: (T - 1) * (i / last) ** 2,
@@ -96,7 +101,8 @@ class Spaced:
 
     steps: how many; auto is the preset's or the list's own number, or the checkpoint's. spacing: one of SPACINGS, or
     the timesteps themselves, falling. threshold: none, clip or dynamic. threshold_ratio, threshold_max: dynamic
-    thresholding's quantile and highest value (IF: 0.95, and 1.5 or 1 by stage). Of all, auto is the checkpoint's own.
+    thresholding's quantile and highest value (IF: 0.95, and 1.5 or 1 by stage). shift: of a flow's places, above 1
+    towards noise. Of all, auto is the checkpoint's own.
     """
 
     ends_with_noise: ClassVar[bool] = False  # where the checkpoint says so (`set_alpha_to_one: false`), as DDIM does
@@ -105,6 +111,7 @@ class Spaced:
     threshold: Auto | str = AUTO
     threshold_ratio: Auto | float = AUTO
     threshold_max: Auto | float = AUTO
+    shift: Auto | float = field(default=AUTO, metadata={"decides": False})  # as steps
 
     def __post_init__(self) -> None:
         if isinstance(self.spacing, tuple):
@@ -116,6 +123,8 @@ class Spaced:
             within("steps", self.steps, 1),
             problem,
             self._conflict(name, len(fixed)) if fixed else None,
+            f"shift={self.shift}: must be above 0" if self.shift != AUTO and self.shift <= 0 else None,
+            f"shift={self.shift}: {name} fixes the timesteps; leave it out" if fixed and self.shift != AUTO else None,
             one_of("threshold", self.threshold, (AUTO, *KINDS)),
             within("threshold_ratio", self.threshold_ratio, 0, 1),
             within("threshold_max", self.threshold_max, 1),
@@ -154,10 +163,16 @@ class Spaced:
             except BadInput as error:
                 raise BadInput(f"spacing: {message}" for message in error.messages) from None
         require(one_of(f"spacing={AUTO}: the checkpoint's timestep_spacing", spacing, SPACINGS))
+        flow = isinstance(process, Flow)
+        require(
+            f"spacing={spacing}: made for flows, and this model is none" if spacing in OF_FLOWS and not flow else None,
+            f"shift={self.shift}: of flows alone, and this model is none" if self.shift != AUTO and not flow else None,
+        )
+        n = len(PRESETS.get(spacing, ())) or given(self.steps) or min(stage.steps, T)
+        process = process.shifted(n, given(self.shift)) if isinstance(process, Flow) else process
         if spacing in PRESETS:
             require(None if T == 1000 else f"spacing={spacing}: made for 1000 training steps, this model has {T}")
             return tuple(process.at(place) for place in PRESETS[spacing])
-        n = given(self.steps) or min(stage.steps, T)
         if n > T:
             raise BadInput(f"steps={n}: this model has {T} training steps")
         return spaced(spacing, n, process, stage.offset)

@@ -46,7 +46,7 @@ class GaussianDenoise(Plain):
         require(f"rescale=true: nothing of the input is left at t={self.t}" if lost else None)
         return ()
 
-    def settled(self, levels: tuple[Level, ...]) -> Self:
+    def settled(self, levels: tuple[Level, ...], stage: Stage) -> Self:
         return self if self.sigma == AUTO else replace(self, kernel=self._width(self.sigma))
 
     def _width(self, sigma: float) -> int:

@@ -18,7 +18,8 @@ DEFAULT_STRENGTH = 0.7
 class ImageToImage(FromInput):
     """Where to start, one of: start_index, counted from the noisiest level; strength, the share of steps run.
 
-    strength means int(n strength) of n steps, as in diffusers; with both keys auto it is 0.7.
+    strength means n strength of n steps, rounded as the checkpoint's pipeline does in diffusers, mostly down; with both
+    keys auto it is 0.7.
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance", "input"})
@@ -34,15 +35,15 @@ class ImageToImage(FromInput):
             else None,
         )
 
-    def settled(self, levels: tuple[Level, ...]) -> Self:
-        return replace(self, start_index=self.index(len(levels)), strength=AUTO)
+    def settled(self, levels: tuple[Level, ...], stage: Stage) -> Self:
+        return replace(self, start_index=self.index(len(levels), stage), strength=AUTO)
 
-    def index(self, n: int) -> int:
+    def index(self, n: int, stage: Stage) -> int:
         if self.start_index != AUTO:
             check_index(self.start_index, n)
             return self.start_index
         strength = DEFAULT_STRENGTH if self.strength == AUTO else self.strength
-        return index_of(strength, n)
+        return index_of(strength, n, stage)
 
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
-        return levels[self.index(len(levels)) :]
+        return levels[self.index(len(levels), stage) :]

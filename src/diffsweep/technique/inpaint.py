@@ -49,9 +49,9 @@ class Inpaint(Plain):
             "strength below 1 needs start=input" if self.strength < 1 and self.start == "noise" else None,
         )
 
-    def settled(self, levels: tuple[Level, ...]) -> Self:
+    def settled(self, levels: tuple[Level, ...], stage: Stage) -> Self:
         n = len(levels)
-        start = index_of(self.strength, n)
+        start = index_of(self.strength, n, stage)
         returns = self.resamples > 1 and self.jump < n - start
         jump, resamples = (self.jump, self.resamples) if returns else (Inpaint.jump, 1)
         return replace(self, strength=round((n - start) / n, 6), jump=jump, resamples=resamples)
@@ -59,7 +59,7 @@ class Inpaint(Plain):
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
         exact = self.paste and stage.factor == 1
         require("paste=true: the known pixels stay as they are without it: the model has no latents" if exact else None)
-        return jumping(levels[index_of(self.strength, len(levels)) :], self.jump, self.resamples)
+        return jumping(levels[index_of(self.strength, len(levels), stage) :], self.jump, self.resamples)
 
     def begin(self, job: Job) -> Tensor:
         assert job.image is not None and job.mask is not None

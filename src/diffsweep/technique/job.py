@@ -126,7 +126,7 @@ class Technique(Protocol):
         fit them."""
         ...
 
-    def settled(self, levels: tuple[Level, ...]) -> Technique:
+    def settled(self, levels: tuple[Level, ...], stage: Stage) -> Technique:
         """The same technique with its keys in their plainest form, so that equal pictures have equal ids."""
         ...
 
@@ -169,7 +169,7 @@ class Plain:
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
         return levels
 
-    def settled(self, levels: tuple[Level, ...]) -> Any:
+    def settled(self, levels: tuple[Level, ...], stage: Stage) -> Any:
         return self
 
     def begin(self, job: Job) -> Tensor:

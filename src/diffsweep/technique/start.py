@@ -9,10 +9,12 @@ from diffsweep.core.text import counted
 from diffsweep.core.types import Level, Stage
 
 
-def index_of(strength: float, n: int) -> int:
-    """The start index that skips all but int(n strength) of n levels, as diffusers' pipelines do."""
-    kept = min(int(n * strength), n)
-    require(f"strength={strength}: leaves no step of {n}; at least {least(n)} is needed" if kept == 0 else None)
+def index_of(strength: float, n: int, stage: Stage) -> int:
+    """The start index that leaves the share `strength` of n steps, rounded as the pipeline of the stage's checkpoint
+    does in diffusers."""
+    kept = n - int(n - min(n * strength, n)) if stage.partial_steps else min(int(n * strength), n)
+    advice = "" if stage.partial_steps else f"; at least {least(n)} is needed"
+    require(f"strength={strength}: leaves no step of {n}{advice}" if kept == 0 else None)
     return n - kept
 
 

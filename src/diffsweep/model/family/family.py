@@ -46,9 +46,9 @@ class Told:
 class Family:
     """pipeline: the classes that diffusers gives such a checkpoint. network, kind: its network's part and class. text:
     the parts that encode prompts, none where the network reads no text. multiple: what a picture's sides must be
-    multiples of, None where they cannot be chosen. lengths: the fewest and the
-    most tokens that `text.max_length` may ask for, None where the length is fixed. skips: whether CLIP's last layers
-    can be left out.
+    multiples of, None where they cannot be chosen. patch: latents of a side to one of the network's tokens. lengths:
+    the fewest and the most tokens that `text.max_length` may ask for, None where the length is fixed; length: how many
+    there are else. skips: whether CLIP's last layers can be left out.
     """
 
     pipeline: ClassVar[tuple[str, ...]]
@@ -57,20 +57,28 @@ class Family:
     vae: ClassVar[str | None] = "AutoencoderKL"
     text: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")
     multiple: ClassVar[int | None] = 8
+    patch: ClassVar[int] = 1
     lengths: ClassVar[tuple[int, int] | None] = None
+    length: ClassVar[int] = 77
     skips: ClassVar[bool] = False
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         """The stage of pictures of this height and width, None for the checkpoint's own; KeyError, TypeError or
         ValueError where the configurations are not such a checkpoint's."""
         factor = codec.factor(configs.vae) if self.vae else 1
-        height, width = (own or factor * side for own, side in zip(size, sides(configs.network), strict=True))
+        own = self.sides(configs)
+        height, width = (given // factor if given else side for given, side in zip(size, own, strict=True))
         return Stage(
-            shape=(configs.network["in_channels"], height // factor, width // factor),
-            process=process(configs.scheduler),
+            shape=(configs.vae["latent_channels"], height, width),
+            process=process(configs.scheduler, height * width // self.patch**2),
             factor=factor,
             **habits(configs.scheduler),
         )
+
+    def sides(self, configs: Configs) -> tuple[int, int]:
+        """Height and width that the network is made for, of its input."""
+        size = configs.network["sample_size"]
+        return (size[0], size[1]) if isinstance(size, list | tuple) else (size, size)
 
     def labels(self, configs: Configs) -> Labels | None:
         """What a prompt can be where the network reads no text."""
@@ -96,9 +104,3 @@ class Family:
         """One call: x, B C H W in the network's type; t: B; given: what `embed` gives, of each row; beside: as of
         `Query`. The answer may have channels after those of x, for a learned variance."""
         raise NotImplementedError
-
-
-def sides(network: Mapping[str, Any]) -> tuple[int, int]:
-    """Height and width that a network is made for, of its input."""
-    size = network["sample_size"]
-    return (size[0], size[1]) if isinstance(size, list | tuple) else (size, size)
