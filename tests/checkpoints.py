@@ -248,7 +248,7 @@ def pixart(kind: type = PixArtSigmaPipeline, network: dict[str, Any] | None = No
         "transformer": transformer,
         "scheduler": DPMSolverMultistepScheduler(**schedule),
     }
-    return kind(tokenizer=t5_tokenizer(), text_encoder=t5(), **parts)
+    return kind(tokenizer=t5_tokenizer(), text_encoder=t5(32), **parts)
 
 
 def deep_compression(latent: int = 4) -> AutoencoderDC:

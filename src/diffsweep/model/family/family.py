@@ -68,8 +68,9 @@ class Family:
         factor = codec.factor(configs.vae) if self.vae else 1
         own = self.sides(configs)
         height, width = (given // factor if given else side for given, side in zip(size, own, strict=True))
+        channels = configs.vae["latent_channels"] if self.vae else configs.network["in_channels"]
         return Stage(
-            shape=(configs.vae["latent_channels"], height, width),
+            shape=(channels, height, width),
             process=process(configs.scheduler, height * width // self.patch**2),
             factor=factor,
             **habits(configs.scheduler),

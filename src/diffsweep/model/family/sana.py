@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from diffsweep.model.text import Embedding
 
-TOKENS = 300
-
 
 class Sana(Family):
     pipeline: ClassVar[tuple[str, ...]] = ("SanaPipeline",)
@@ -28,12 +26,13 @@ class Sana(Family):
     vae: ClassVar[str | None] = "AutoencoderDC"
     multiple: ClassVar[int | None] = 32
     lengths: ClassVar[tuple[int, int] | None] = (2, 512)
+    length: ClassVar[int] = 300
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         return replace(super().stage(configs, size), against=True)
 
     def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
-        length = told.max_length or TOKENS
+        length = told.max_length or self.length
         return {"text": (length, configs.network["caption_channels"]), "mask": (length,)}
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
@@ -42,7 +41,7 @@ class Sana(Family):
             (prompt or "").removeprefix(AGAINST),
             False,
             device=pipeline.text_encoder.device,
-            max_sequence_length=told.max_length or TOKENS,
+            max_sequence_length=told.max_length or self.length,
             complex_human_instruction=None if (prompt or "").startswith(AGAINST) else instruction,
         )
         return {"text": text[0], "mask": mask[0]}
