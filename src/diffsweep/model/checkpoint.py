@@ -42,7 +42,8 @@ INDEX = "model_index.json"
 KIND = "a checkpoint"
 TYPES = ("float32", "bfloat16", "float16")
 ROOTED = ("UNet2DModel", "UNetUnconditionalModel")  # of which diffusers once saved all at the root
-SINGLE = (".safetensors", ".ckpt", ".gguf", ".pt", ".bin")
+SINGLE = (".safetensors", ".ckpt", ".pt", ".bin")
+QUANTISED = ".gguf"
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,8 @@ class Checkpoint(Stored):
 def class_of(source: Source) -> str:
     """The pipeline's class that a checkpoint names; BadInput where it is none."""
     path = f"{source.key}={source.path}"
+    if source.hub is None and source.path.lower().endswith(QUANTISED) and is_there(source.path):
+        raise BadInput(f"{path}: quantised weights of one network; diffsweep reads folders that diffusers saves")
     if source.hub is None and source.path.lower().endswith(SINGLE) and is_there(source.path):
         raise BadInput(
             f"{path}: a single file; diffsweep reads folders that diffusers saves: convert it once, where there is a "
@@ -253,11 +256,15 @@ def _labels(source: Source) -> Labels | None:
 @lru_cache
 def _stage(model: Checkpoint) -> Stage:
     family, told = model.family, model.text
-    lacking = [name for name in family.text if name in model.configs.index and not _has(model.configs.index, name)]
+    needed = [name for name in family.text if name not in family.optional]
+    lacking = [name for name in needed if not _has(model.configs.index, name)]
     asked = {"height": given(model.height), "width": given(model.width)}
     require(
         *(_uneven(key, side, family.multiple) for key, side in asked.items() if side),
-        f"path={model.path}: {lacking[0]} is missing in it" if lacking and not model.encoders else None,
+        f"path={model.path}: {', '.join(lacking)} missing in it, by its {INDEX}" if lacking else None,
+        "dtype=float16: this family's network overflows in it; give bfloat16 or float32"
+        if family.overflows and model.dtype == "float16"
+        else None,
         f"text.clip_skip={told.clip_skip}: this family's text encoders have no layers to leave out"
         if told.clip_skip and not family.skips
         else None,
