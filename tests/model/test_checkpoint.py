@@ -196,6 +196,14 @@ def test_without_text_auto_asks_about_nothing_at_a_row_a_step(frozen: Any, whole
     assert not any("prompt" in note for note in cell.notes)
 
 
+def test_without_text_a_technique_of_several_prompts_is_refused(refused: Any, whole: Any) -> None:
+    told = refused(whole("ddpm"), technique="hybrid")
+    assert told.startswith(
+        "technique.prompts=an oil painting of people around a campfire: this checkpoint is told of no"
+    )
+    assert told.endswith("prompt; choose another technique")
+
+
 @pytest.mark.parametrize(
     "changes, told",
     [

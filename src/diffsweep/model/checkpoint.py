@@ -319,7 +319,7 @@ def _needs(model: Checkpoint, elsewhere: bool) -> memory.Needs:
         lambda network, x, t, given: family.ask(network, x, t, given, {}, stage),
     )
     if family.vae:
-        weights += sum(memory.decoder(family.vae, configs.vae, stage.shape[1:]))
+        weights += sum(memory.decoder(configs.vae, stage.shape[1:], family.vae))
     weights += sum(lora.source.size(lora.files()) for lora in model.loras)
     text = 0 if elsewhere else sum(memory.encoder(model.source.root / name, keys.dtype) for name in model.networks)
     return memory.Needs(text, weights, row, memory.told(shapes, model.dtype))

@@ -113,7 +113,7 @@ def network(
         return weights, peak(lambda: ask(network, x, t, given))
 
 
-def decoder(kind: str, config: Mapping[str, Any], size: Sequence[int]) -> tuple[int, int]:
+def decoder(config: Mapping[str, Any], size: Sequence[int], kind: str = "AutoencoderKL") -> tuple[int, int]:
     """Bytes of an autoencoder's weights in float32, and of all else while it decodes latents of this height and width.
     kind: its class in diffusers."""
     import diffusers
