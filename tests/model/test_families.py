@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from diffsweep.core.problems import BadInput
 from diffsweep.runner.cell import Cell
@@ -197,6 +198,16 @@ def test_a_repository_of_old_with_all_at_the_root_draws_the_same(
     old.mkdir()
     for file in (*folder.glob("unet/*"), *([folder / "model_index.json"] if indexed else [])):
         shutil.copy(file, old)
+    (weights,) = old.glob("*.safetensors")
+    named = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # of attention's layers, then
+
+    def renamed(key: str) -> str:
+        layer, _, kind = key.rpartition(".")
+        return next(
+            (f"{layer.removesuffix(new)}{was}.{kind}" for new, was in named.items() if layer.endswith(new)), key
+        )
+
+    save_file({renamed(key): tensor for key, tensor in load_file(weights).items()}, weights)
     written = {"_class_name": "GaussianDDPMScheduler", "timesteps": 400, "beta_start": 1e-4, "beta_end": 0.05}
     (old / "scheduler_config.json").write_text(json.dumps(written))
     ((_, new),) = ours(folder, STEPS[1], scheduler="ddpm")

@@ -41,7 +41,8 @@ def encoder(root: Path, dtype: str, eight_bit: bool = False) -> int:
     config = AutoConfig.from_pretrained(root, local_files_only=True)
     with torch.device("meta"):
         encodes = type(config) in AutoModelForTextEncoding._model_mapping
-        network = (AutoModelForTextEncoding if encodes else AutoModel).from_config(config)
+        kind: Any = AutoModelForTextEncoding if encodes else AutoModel
+        network = kind.from_config(config)
     width = 1 if eight_bit else getattr(torch, dtype).itemsize
     kept = [name for name, _ in network.named_parameters() if width < 4 and name.endswith("wo.weight")]
     return sum(p.numel() * (4 if name in kept else width) for name, p in network.named_parameters())
