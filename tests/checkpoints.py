@@ -83,8 +83,8 @@ def t5_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=spelled, model_max_length=512, **marks)
 
 
-def t5(width: int = 32, seed: int = 0) -> T5EncoderModel:
-    torch.manual_seed(2)
+def t5(width: int = 32, seed: int = 2) -> T5EncoderModel:
+    torch.manual_seed(seed)
     sizes = {"vocab_size": 100, "d_model": width, "d_kv": 8, "d_ff": 37, "num_layers": 2, "num_heads": 4}
     return T5EncoderModel(T5Config(pad_token_id=0, eos_token_id=1, **sizes)).eval()
 

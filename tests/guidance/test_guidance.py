@@ -247,3 +247,32 @@ def test_guidance_that_pushes_nothing_apart_is_at_scale_1(rule: Any, prompts: tu
     assert rule.settled(prompts) == plainest
     for prompt in prompts:
         torch.testing.assert_close(asked(About(rule, prompt)).output, asked(About(plainest, prompt)).output)
+
+
+# -- rescaled, and within an interval ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("rescale", [0.0, 0.3, 1.0])
+def test_rescaled_guidance_is_diffusers_formula(rescale: float) -> None:
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+
+    estimate = asked(About(ClassifierFree(6.0, "", rescale=rescale), "p"))
+    guided, conditional = torch.from_numpy(eps("") + 6.0 * (eps("p") - eps(""))), torch.from_numpy(eps("p"))
+    expected = rescale_noise_cfg(guided[None], conditional[None], rescale)[0]
+    assert_equal(estimate, expected.numpy(), v("p"))
+
+
+@pytest.mark.parametrize(
+    "low, high, rows", [(0.0, 1e9, 2), (1.0, 1.0, 2), (1.01, 1e9, 1), (0.0, 0.99, 1)]
+)  # in units of the level's own
+def test_guidance_is_within_its_interval_alone_and_asks_one_question_outside(
+    low: float, high: float, rows: int
+) -> None:
+    rule = ClassifierFree(3.0, "", interval=(low * LEVEL.ratio, high * LEVEL.ratio))
+    expected = asked(About(ClassifierFree(3.0, "") if rows == 2 else Unguided(), "p"))
+    assert torch.equal(asked(About(rule, "p")).output, expected.output)
+    assert len(next(About(rule, "p").estimate(torch.from_numpy(X), LEVEL))) == rows
+
+
+@pytest.mark.parametrize("interval", [[1.0], [2.0, 1.0], [-1.0, 1.0]])
+def test_an_interval_that_cannot_be_is_refused(interval: list[float]) -> None:
+    with pytest.raises(BadInput, match=r"^guidance\.interval=.*the lower first"):
+        build("guidance", {"name": "classifier_free", "interval": interval})

@@ -56,6 +56,8 @@ SHARED = {
     "scheduler__threshold_max": 1.0,
     "guidance": "none",
     "guidance__scale": 3.0,
+    "guidance__rescale": 0.5,
+    "guidance__interval": [0.0, 0.5],
     "guidance__negative_prompt": "red",
     "view": "negate",
     "view__patches": 2,
@@ -165,6 +167,15 @@ def test_a_key_changes_the_id_exactly_where_it_changes_the_picture(
         assert (cell.id == base.id) == (group not in used), key
         if base.visited or group != "model":
             assert same_picture == (group not in used), key
+
+
+def test_rows_that_an_interval_saves_are_not_counted(frozen: Callable[..., Cell], sampled: Any) -> None:
+    whole = frozen(guidance__scale=3.0)
+    ratios = sorted(level.ratio for level in whole.visited)
+    cell = frozen(guidance__scale=3.0, guidance__interval=[ratios[1], ratios[2]])
+    (end,) = sampled([cell], load(cell.model, "cpu"), rows=4)
+    assert whole.evaluations == 8 and cell.evaluations == end.nfe == 6
+    assert frozen(guidance__scale=3.0, guidance__interval=None).id == whole.id != cell.id
 
 
 # -- one picture, one id ----------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_the_meta_devices_peak_is_the_processors(checkpoint: Path, loaded: Any) 
     real = memory.peak(lambda: loaded.network(x, t, encoder_hidden_states=states, return_dict=False))
     assert DeepFloyd(str(checkpoint)).needs("cpu").row == pytest.approx(real, rel=0.15)
     wide = memory.peak(
-        lambda: loaded.unet(torch.zeros(1, 3, 16, 48), t, encoder_hidden_states=states, return_dict=False)
+        lambda: loaded.network(torch.zeros(1, 3, 16, 48), t, encoder_hidden_states=states, return_dict=False)
     )
     stage = replace(DeepFloyd(str(checkpoint)).stage(), shape=(3, 16, 48))
     config = DeepFloyd(str(checkpoint)).source.config("unet", "config.json")

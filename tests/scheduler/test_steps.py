@@ -17,7 +17,8 @@ from diffusers import (
     HeunDiscreteScheduler,
 )
 
-from diffsweep.core.loop import rounds, stepped, steps
+from diffsweep.core.loop import asked as asked_at
+from diffsweep.core.loop import stepped, steps
 from diffsweep.core.process import Flow, named_table, zero_snr
 from diffsweep.core.threshold import threshold
 from diffsweep.core.types import Estimate, Level, Process, Stage
@@ -174,7 +175,7 @@ def test_heun_steps_as_diffusers_does(n: int, spacing: str) -> None:
             asked += 1
             x_next = stepped(corrected, x, first.clean(x, t), Estimate(out[:3]).clean(x_next, s))
             assert_same(x_next / s.alpha, y, 1e-6)
-    assert asked == len(theirs.scheduler.timesteps) == rounds(levels, ours, TABLE)
+    assert asked == len(theirs.scheduler.timesteps) == len(asked_at(levels, ours, TABLE))
 
 
 @pytest.mark.parametrize("churn", [0.0, 3.0, 40.0])

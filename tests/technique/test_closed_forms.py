@@ -20,7 +20,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from diffsweep.core.loop import rounds
+from diffsweep.core.loop import asked as asked_at
 from diffsweep.core.process import Flow, named_table
 from diffsweep.core.streams import Streams
 from diffsweep.core.types import CLEAN, Estimate, Level, Stage
@@ -233,7 +233,9 @@ def code_moments(technique: Any, timesteps: list[int], scheduler: Any, **parts: 
             )
             return lambda: technique.program(job)
 
-        works = [Work(i, started(probe), rounds(visited, scheduler, stage.process)) for i, probe in enumerate(probes)]
+        works = [
+            Work(i, started(probe), len(asked_at(visited, scheduler, stage.process))) for i, probe in enumerate(probes)
+        ]
         ended = sorted(Engine({"base": model()}, 64).run(works), key=lambda end: end.owner)
         assert not [end.error for end in ended if end.error]
         return np.stack([end.result.image.double().flatten().numpy() for end in ended], axis=1)

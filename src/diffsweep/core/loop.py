@@ -47,11 +47,11 @@ def rises(t: Level, s: Level) -> bool:
     return s.ratio > t.ratio
 
 
-def rounds(levels: Sequence[Level], scheduler: Scheduler, process: Process) -> int:
-    """How often guidance is asked for an estimate on the way."""
+def asked(levels: Sequence[Level], scheduler: Scheduler, process: Process) -> list[Level]:
+    """The levels at which guidance is asked for an estimate on the way, a level as often as it is."""
     falling = [(t, s) for t, s in steps(levels, process) if not rises(t, s)]
     begun = [(scheduler.raised(t, len(falling), process), s) for t, s in falling]
-    return len(begun) + sum(scheduler.corrected(t, s) is not None for t, s in begun)
+    return [level for t, s in begun for level in ((t, s) if scheduler.corrected(t, s) is not None else (t,))]
 
 
 def denoise(

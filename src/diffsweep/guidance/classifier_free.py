@@ -9,11 +9,11 @@ then diffusers' `true_cfg_scale`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.problems import require, within
-from diffsweep.core.types import AGAINST, CLASSIFIER_FREE, EMBEDDED, Estimate, Stage
+from diffsweep.core.types import AGAINST, CLASSIFIER_FREE, EMBEDDED, Estimate, Level, Stage
 from diffsweep.guidance.rule import Rule
 
 TAKES_NONE = "this checkpoint's network takes no guidance scale"
@@ -23,16 +23,30 @@ TAKES_NONE = "this checkpoint's network takes no guidance scale"
 class ClassifierFree:
     """scale: w, at least 0; auto is what the checkpoint is made for, 1 where that is another guidance or none.
     negative_prompt: what the unconditional branch is asked about; None is what the checkpoint itself takes for no
-    prompt. embedded: the scale that the network is told; None is the checkpoint's, if its network takes one.
-    against: that negative prompts are encoded as such."""
+    prompt. embedded: the scale that the network is told; None is the checkpoint's, if its network takes one. rescale:
+    how much of the conditional branch's own standard deviation the result gets back, 0 to 1 (Lin et al. 2023, (15) and
+    (16)). interval: the noise over signal, from and to, within which there is guidance at all; None is everywhere
+    (Kynkaanniemi et al. 2024). against: that negative prompts are encoded as such."""
 
     scale: Auto | float = AUTO
     negative_prompt: str | None = None
     embedded: float | None = field(default=None, metadata={"later": True})
+    rescale: float = field(default=0.0, metadata={"later": True})
+    interval: tuple[float, ...] | None = field(default=None, metadata={"later": True})
     against: bool = field(default=False, metadata={"bound": True})
 
     def __post_init__(self) -> None:
-        require(within("scale", self.scale, 0), within("embedded", self.embedded, 0))
+        require(
+            within("scale", self.scale, 0),
+            within("embedded", self.embedded, 0),
+            within("rescale", self.rescale, 0, 1),
+            self._wrong_interval(),
+        )
+
+    def _wrong_interval(self) -> str | None:
+        if self.interval is None or (len(self.interval) == 2 and 0 <= self.interval[0] <= self.interval[1]):
+            return None
+        return f"interval={list(self.interval)}: two numbers are needed, the lower first, of noise over signal"
 
     def on(self, stage: Stage) -> ClassifierFree:
         told, own = EMBEDDED in stage.steers, CLASSIFIER_FREE in stage.steers
@@ -45,7 +59,13 @@ class ClassifierFree:
         )
         negative = stage.unconditional if self.negative_prompt is None else self.negative_prompt
         embedded = stage.scale if told and self.embedded is None else self.embedded
-        return ClassifierFree(scale, negative, embedded, stage.against)
+        return replace(self, scale=scale, negative_prompt=negative, embedded=embedded, against=stage.against)
+
+    def at(self, level: Level) -> ClassifierFree:
+        """The rule at a level: unguided outside of the interval."""
+        if self.interval is None or self.interval[0] <= level.ratio <= self.interval[1]:
+            return self
+        return ClassifierFree(1.0, "", self.embedded)
 
     @property
     def told(self) -> Mapping[str, float]:
@@ -63,10 +83,12 @@ class ClassifierFree:
         assert self.scale != AUTO, "settled by `on`"
         unconditional, conditional = answers
         output = unconditional.output + self.scale * (conditional.output - unconditional.output)
+        if self.rescale:
+            output = output * (1 + self.rescale * (conditional.output.std() / output.std() - 1))
         return Estimate(output, conditional.variance, conditional.kind, conditional.pulled)
 
     def settled(self, prompts: Sequence[str]) -> Rule:
         """Scale 1 where nothing is pushed apart: there, and where all prompts are the negative one, encoded alike."""
         if self.scale != 1 and (self.against or any(prompt != self.negative_prompt for prompt in prompts)):
-            return self
+            return self if self.scale or not self.rescale else replace(self, rescale=0.0)
         return ClassifierFree(1.0, "", self.embedded)

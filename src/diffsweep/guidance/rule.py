@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from diffsweep.core.types import BASE, Estimate, Level, Program, Query, Stage
 
@@ -37,6 +37,11 @@ class Rule(Protocol):
         ...
 
 
+def varies(rule: Any) -> bool:
+    """Whether a rule is another one at other levels, as its `at` has it, which most rules do without."""
+    return getattr(rule, "interval", None) is not None
+
+
 @dataclass(frozen=True, eq=False)
 class About:
     """The guidance by a rule towards one prompt. stage, beside: as of the questions."""
@@ -52,5 +57,7 @@ class About:
 
     def estimate(self, x: Tensor, level: Level) -> Program[Estimate]:
         beside = {**self.beside, **getattr(self.rule, "told", {})}  # which a user's own rule may leave out
-        answers = yield [Query(x, level, prompt, self.stage, beside) for prompt in self.prompts]
-        return self.rule.combined(answers)
+        rule: Any = self.rule
+        rule = rule.at(level) if varies(rule) else rule
+        answers = yield [Query(x, level, prompt, self.stage, beside) for prompt in rule.branches(self.prompt)]
+        return rule.combined(answers)

@@ -8,8 +8,8 @@ the autoencoder of a latent model. Weights are read from safetensors only.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,11 +39,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 INDEX = "model_index.json"
+IF = "IFPipeline"
 KIND = "a checkpoint"
 TYPES = ("float32", "bfloat16", "float16")
 ROOTED = ("UNet2DModel", "UNetUnconditionalModel")  # of which diffusers once saved all at the root
-SINGLE = (".safetensors", ".ckpt", ".pt", ".bin")
 QUANTISED = ".gguf"
+SINGLE = (".safetensors", ".ckpt", ".pt", ".bin", QUANTISED)
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,6 @@ class Checkpoint(Stored):
     @property
     def configs(self) -> Configs:
         return _configs(self.source)
-
-    def resolved(self) -> Checkpoint | DeepFloyd:
-        """The same, or DeepFloyd IF's where the folder holds that."""
-        if class_of(self.source) != "IFPipeline":
-            return self
-        text = T5(dtype=self.text.dtype, device=self.text.device)
-        return DeepFloyd(self.path, self.variant, self.dtype, self.compile, text)
 
     def settled(self) -> Self:
         """With the picture's size, and the tokens of a prompt, as they come out."""
@@ -200,12 +194,53 @@ class Checkpoint(Stored):
         return LoadedCheckpoint(self, device, kept)
 
 
+def resolved(model: Any) -> Any:
+    """The model that its folder holds, whichever choice names that; BadInput where keys have no meaning for it."""
+    if isinstance(model, Checkpoint) and class_of(model.source) == IF:
+        text = T5(dtype=model.text.dtype, device=model.text.device)
+        return _as(model, DeepFloyd(model.path, model.variant, model.dtype, model.compile, text))
+    if isinstance(model, DeepFloyd) and not model.enlarges and not _as_ifs(model.source):
+        text_keys = TextKeys(model.text.dtype, model.text.device)
+        return _as(model, Checkpoint(model.path, model.variant, model.dtype, model.compile, text=text_keys))
+    return model
+
+
+def _as_ifs(source: Source) -> bool:
+    """Whether nothing says that a folder is no checkpoint of IF."""
+    told = _is_single(source) or any(is_file(source.root / name) for name in (INDEX, "config.json"))
+    return not told or class_of(source).startswith("IF")
+
+
+def _is_single(source: Source) -> bool:
+    return source.hub is None and source.path.lower().endswith(SINGLE) and is_there(source.path)
+
+
+def _as(model: Any, other: Any) -> Any:
+    """The other model; BadInput where keys are set that it does not have."""
+    usual = type(model)(path=model.path)
+    for key, own in _set(model, usual):
+        if key not in {name for name, _ in _keys(other)}:
+            raise BadInput(f"{key}={own}: no key of such a checkpoint; leave it out")
+    return other
+
+
+def _set(model: Any, usual: Any) -> Iterator[tuple[str, Any]]:
+    """The keys that are not as usual."""
+    yield from ((key, own) for (key, own), (_, other) in zip(_keys(model), _keys(usual), strict=True) if own != other)
+
+
+def _keys(part: Any, under: str = "") -> Iterator[tuple[str, Any]]:
+    for one in fields(part):
+        value = getattr(part, one.name)
+        yield from _keys(value, f"{one.name}.") if is_dataclass(value) else [(under + one.name, value)]
+
+
 def class_of(source: Source) -> str:
     """The pipeline's class that a checkpoint names; BadInput where it is none."""
     path = f"{source.key}={source.path}"
-    if source.hub is None and source.path.lower().endswith(QUANTISED) and is_there(source.path):
-        raise BadInput(f"{path}: quantised weights of one network; diffsweep reads folders that diffusers saves")
-    if source.hub is None and source.path.lower().endswith(SINGLE) and is_there(source.path):
+    if _is_single(source):
+        if source.path.lower().endswith(QUANTISED):
+            raise BadInput(f"{path}: quantised weights of one network; diffsweep reads folders that diffusers saves")
         raise BadInput(
             f"{path}: a single file; diffsweep reads folders that diffusers saves: convert it once, where there is a "
             "network, by StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER), and give FOLDER"

@@ -106,8 +106,9 @@ def network(
 
     of = getattr(torch, dtype)
     with torch.device("meta"):
-        network: Any = getattr(diffusers, kind).from_config(config)
-        network = network.to("meta", of).eval()
+        network: Any = getattr(diffusers, kind).from_config(config).eval()
+        for parameter in network.parameters():
+            parameter.data = parameter.data.to(of)
         given = {key: torch.empty(1, *own, dtype=of) for key, own in shapes.items()}
         x, t = torch.empty(1, *shape, dtype=of), torch.zeros(1)
         weights = sum(p.numel() * p.element_size() for p in network.parameters())

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from diffsweep.core.loop import rounds
+from diffsweep.core.loop import asked
 from diffsweep.core.types import BASE, Level, Stage
+from diffsweep.guidance.rule import Rule, varies
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,13 +68,25 @@ class Cell:
     @property
     def prompts(self) -> tuple[str | None, ...]:
         """Every prompt the model is asked about, a step's rows in order."""
-        if not self.visited:
-            return ()
+        return self._rows(self.guidance) if self.visited else ()
+
+    def _rows(self, guidance: Rule) -> tuple[str | None, ...]:
         prompts = self.technique.prompts_for(self.prompt)
         prompts = self.upscale.prompts_for(prompts) if self.base else prompts
-        return tuple(row for prompt in prompts for row in self.guidance.branches(prompt))
+        return tuple(row for prompt in prompts for row in guidance.branches(prompt))
 
     @cached_property
     def rounds(self) -> int:
-        """How often the technique asks for an estimate, each of so many model rows as there are `prompts`."""
-        return rounds(self.visited, self.scheduler, self.stage.process)
+        """How often the technique asks for an estimate, each of at most so many model rows as there are `prompts`."""
+        return len(self._asked)
+
+    @cached_property
+    def evaluations(self) -> int:
+        """The model rows of this cell's own stage; guidance may ask fewer at some levels than at others."""
+        if not varies(self.guidance):
+            return self.rounds * len(self.prompts)
+        return sum(len(self._rows(self.guidance.at(level))) for level in self._asked)
+
+    @cached_property
+    def _asked(self) -> list[Level]:
+        return asked(self.visited, self.scheduler, self.stage.process)

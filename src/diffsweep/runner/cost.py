@@ -49,7 +49,7 @@ class On:
 
 def rows_of(cell: Cell) -> int:
     """The model rows that a cell's own stage is asked for."""
-    return cell.rounds * len(cell.prompts)
+    return cell.evaluations
 
 
 def fewest_calls(cells: Iterable[Cell], rows: int) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.core.types import EMBEDDED, Level, Stage
+from diffsweep.model.checkpoint import resolved
 from diffsweep.runner import prompts
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.identity import cell_id
@@ -107,7 +108,7 @@ def _model(part: Any) -> tuple[Stage, str]:
 
 def _resolved(model: Any) -> Any:
     """The model that its files say it is, its keys as they come out."""
-    model = model.resolved() if hasattr(model, "resolved") else model
+    model = resolved(model)
     return model.settled() if hasattr(model, "settled") else model
 
 

@@ -63,7 +63,8 @@ def write(workplace: Path, raw: Sequence[Raw], whole: Plan, wanted: Collection[C
     cells = []
     for (config, axes), cell in zip(raw, whole.cells, strict=True):
         stages = [
-            [one.id, one.rounds, prompts.number(next(rows)), one.config_key, one.stage_name] for one in cell.cascade
+            [one.id, one.rounds, one.evaluations, prompts.number(next(rows)), one.config_key, one.stage_name]
+            for one in cell.cascade
         ]
         own = {key: nodes.number(value) for key, value in config.items()}
         cells.append([own, dict(axes), numbers[cell.model], stages])
@@ -102,9 +103,9 @@ def _cells(content: Any) -> tuple[list[Raw], list[Any], list[Any]]:
     cells = []
     for one, (_, _, model, stages) in zip(raw, content["cells"], strict=True):
         base: Later | None = None
-        for depth, (cell_id, rounds, prompts, key, stage) in enumerate(stages):
+        for depth, (cell_id, rounds, rows, prompts, key, stage) in enumerate(stages):
             if cell_id not in known:
-                values = cell_id, rounds, tuple(content["prompts"][prompts]), key, stage, base
+                values = cell_id, rounds, rows, tuple(content["prompts"][prompts]), key, stage, base
                 known[cell_id] = Later(*values, one, depth, model, networks)
             base = known[cell_id]
         assert base is not None
@@ -121,7 +122,8 @@ class Later:
 
     id: str
     rounds: int
-    prompts: tuple[str, ...]
+    evaluations: int
+    prompts: tuple[str | None, ...]
     config_key: str
     stage_name: str
     base: Later | None

@@ -29,6 +29,7 @@ from diffsweep.metric import measured_sweep, score
 from diffsweep.runner import handed, preflight, shape
 from diffsweep.runner.background import Background
 from diffsweep.runner.cell import Cell
+from diffsweep.runner.cost import rows_of
 from diffsweep.runner.crew import Crew, Handing, Lookout, Start
 from diffsweep.runner.listener import Listener
 from diffsweep.runner.log import Log
@@ -388,7 +389,7 @@ class Sweep:
     @contextmanager
     def _heard(self, cells: Collection[Cell]) -> Iterator[None]:
         """Within, the listener knows that these cells are sampled."""
-        self.listener.samples(len(cells), sum(cell.rounds * len(cell.prompts) for cell in cells))
+        self.listener.samples(len(cells), sum(map(rows_of, cells)))
         try:
             yield
         finally:

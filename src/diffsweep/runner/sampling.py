@@ -176,14 +176,15 @@ class Sampler:
             self.counted.note({**self.rows, **{key: engine.rows[stage] for stage, key in keys.items()}})
 
     def _stages(self, by_stage: Mapping[str, Sequence[Cell]]) -> dict[str, Model]:
-        """The model of each stage. Models that no stage needs are dropped."""
+        """The model of each stage. Models that no stage needs are dropped, but not what those have in common with them:
+        a model of another size shares its networks."""
         firsts = {stage: cells[0] for stage, cells in by_stage.items()}
-        for key in _models.keys() - {(cell.network, self.device) for cell in firsts.values()}:
-            del _models[key]
         for cell in firsts.values():
             if (cell.network, self.device) not in _models:
                 with _of(cell):
                     _models[cell.network, self.device] = cell.network.load(self.device, self.store.root / "embeddings")
+        for key in _models.keys() - {(cell.network, self.device) for cell in firsts.values()}:
+            del _models[key]
         return {stage: _models[cell.network, self.device] for stage, cell in firsts.items()}
 
     def _load(self, engine: Engine, by_stage: Mapping[str, Sequence[Cell]], listener: Heard, once: Once) -> None:
