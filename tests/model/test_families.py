@@ -290,6 +290,19 @@ def test_sana_is_guided_even_where_a_prompt_is_its_own_negative(folders: Any, ou
     assert_same(picture, theirs("SanaPipeline", folders("sana"), cell, **told))
 
 
+def test_sanas_autoencoder_draws_nothing(folders: Any, ours: Ours) -> None:
+    """The first draw is the noise."""
+    noised = {"technique": "forward_noise", "technique__t": 300, "input": "drawing", "seed": 3}
+    ((cell, picture),) = ours(folders("sana"), noised)
+    vae: Any = diffusers.AutoencoderDC.from_pretrained(folders("sana") / "vae")
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        pixels = torch.tensor(cell.pixels).permute(2, 0, 1)[None] / 127.5 - 1
+        clean = vae.encode(pixels).latent * vae.config.scaling_factor
+        (decoded,) = vae.decode((0.7 * clean + 0.3 * noise) / vae.config.scaling_factor).sample
+    assert_same(picture, to_pixels(decoded))
+
+
 # -- rows of a call ----------------------------------------------------------------------------------------------------
 MIXED = {
     "sd": THREE,
