@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffsweep.core.keys import AUTO, given
 from diffsweep.core.problems import BadInput, did_you_mean, one_of, require
@@ -34,6 +34,7 @@ MOST_BETA = 1 - 1e-6
 class Diffusers(Spaced):
     """cls: the class. spacing: leading, trailing or linspace, as far as the class has a choice."""
 
+    ends_with_noise: ClassVar[bool] = True  # the class decides
     cls: str = field(default="UniPCMultistepScheduler")
 
     def __post_init__(self) -> None:
