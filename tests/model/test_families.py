@@ -330,6 +330,12 @@ def test_stable_diffusion_3_draws_what_its_pipeline_draws(folders: Any, ours: Ou
         assert_same(picture, theirs("StableDiffusion3Pipeline", folder, cell))
 
 
+def test_stable_diffusion_3_is_stepped_by_classes_of_diffusers_as_its_pipeline_is(folders: Any, ours: Ours) -> None:
+    folder, flow = folders("sd3"), {"use_flow_sigmas": True, "flow_shift": 3.0, "prediction_type": "flow_prediction"}
+    for cell, picture in ours(folder, *THREE, scheduler="unipc"):
+        assert_same(picture, theirs("StableDiffusion3Pipeline", folder, cell, "UniPCMultistepScheduler", flow))
+
+
 def test_the_number_of_tokens_is_part_of_a_picture(folders: Any, ours: Ours) -> None:
     folder = folders("sd3")
     ids = {}
