@@ -14,6 +14,7 @@ from typing import Any
 import tokenizers
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
     AutoencoderKLFlux2,
     DDIMScheduler,
@@ -31,6 +32,8 @@ from diffusers import (
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -42,6 +45,8 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -280,7 +285,53 @@ def pixart(kind: type = PixArtSigmaPipeline, network: dict[str, Any] | None = No
         "transformer": transformer,
         "scheduler": DPMSolverMultistepScheduler(**schedule),
     }
-    return kind(tokenizer=t5_tokenizer(), text_encoder=t5(), **parts)
+    return kind(tokenizer=t5_tokenizer(), text_encoder=t5(32), **parts)
+
+
+def deep_compression(latent: int = 4) -> AutoencoderDC:
+    """Sana's autoencoder, here of factor 2, which draws nothing."""
+    torch.manual_seed(0)
+    blocks = ("ResBlock", "EfficientViTBlock")
+    sizes = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
+    layers = {"encoder_layers_per_block": (1, 1), "decoder_layers_per_block": (1, 1)}
+    scales = {"encoder_qkv_multiscales": ((), (5,)), "decoder_qkv_multiscales": ((), (5,))}
+    kinds = {"encoder_block_types": blocks, "decoder_block_types": blocks, "attention_head_dim": 2}
+    sampling = {"downsample_block_type": "conv", "upsample_block_type": "interpolate", "scaling_factor": 0.41407}
+    return AutoencoderDC(latent_channels=latent, **sizes, **layers, **scales, **kinds, **sampling).eval()
+
+
+def gemma() -> Gemma2Model:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 100, "head_dim": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    return Gemma2Model(Gemma2Config(**sizes, **heads, bos_token_id=2, eos_token_id=1, pad_token_id=0)).eval()
+
+
+def gemma_tokenizer() -> PreTrainedTokenizerFast:
+    marks = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
+    spelled = spelling(["<pad>", "<eos>", "<bos>", "<unk>"], "<bos> $A")
+    return PreTrainedTokenizerFast(tokenizer_object=spelled, model_max_length=8192, **marks)
+
+
+def sana(scheduler: Any = None) -> SanaPipeline:
+    """scheduler: its own, else DPM-Solver over a flow's noise levels."""
+    torch.manual_seed(0)
+    network = SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=16,
+        sample_size=16,
+        timestep_scale=0.5,
+    )
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+    scheduler = scheduler or DPMSolverMultistepScheduler(**flow)
+    return SanaPipeline(gemma_tokenizer(), gemma(), deep_compression(), network.eval(), scheduler)
 
 
 FAMILIES: dict[str, Callable[..., Any]] = {
@@ -292,6 +343,7 @@ FAMILIES: dict[str, Callable[..., Any]] = {
     "ddpm": ddpm,
     "dit": dit,
     "pixart": pixart,
+    "sana": sana,
     "pixart_alpha": partial(pixart, PixArtAlphaPipeline),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from diffsweep.core.problems import BadInput
 from diffsweep.model.hub import from_cache_alone
@@ -199,6 +201,16 @@ def test_a_repository_of_old_with_all_at_the_root_draws_the_same(
     old.mkdir()
     for file in (*folder.glob("unet/*"), *([folder / "model_index.json"] if indexed else [])):
         shutil.copy(file, old)
+    (weights,) = old.glob("*.safetensors")
+    named = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # of attention's layers, then
+
+    def renamed(key: str) -> str:
+        layer, _, kind = key.rpartition(".")
+        return next(
+            (f"{layer.removesuffix(new)}{was}.{kind}" for new, was in named.items() if layer.endswith(new)), key
+        )
+
+    save_file({renamed(key): tensor for key, tensor in load_file(weights).items()}, weights)
     written = {"_class_name": "GaussianDDPMScheduler", "timesteps": 400, "beta_start": 1e-4, "beta_end": 0.05}
     (old / "scheduler_config.json").write_text(json.dumps(written))
     ((_, new),) = ours(folder, STEPS[1], scheduler="ddpm")
@@ -261,6 +273,82 @@ def test_a_prompt_is_cut_where_pixart_is_told_to(folders: Any, ours: Ours) -> No
         cut = theirs("PixArtSigmaPipeline", folder, cell, **UNBINNED, max_sequence_length=5)
         assert_same(picture, cut)
         assert np.abs(cut.astype(int) - theirs("PixArtSigmaPipeline", folder, cell, **UNBINNED)).max() > 1
+
+
+def test_sana_draws_what_its_pipeline_draws_and_instructs_positive_prompts_alone(folders: Any, ours: Ours) -> None:
+    folder = folders("sana")
+    told = {"height": 32, "width": 32, **UNBINNED}
+    for cell, picture in ours(folder, *THREE, scheduler="dpm_solver"):
+        own = theirs("SanaPipeline", folder, cell, **told)
+        assert_same(picture, own)
+        bare = theirs("SanaPipeline", folder, cell, **told, complex_human_instruction=None)
+        assert np.abs(own.astype(int) - bare).max() > 1
+
+
+def test_sana_is_guided_even_where_a_prompt_is_its_own_negative(folders: Any, ours: Ours) -> None:
+    same = {**THREE[0], "guidance__negative_prompt": "a dog"}
+    ((cell, picture),) = ours(folders("sana"), same, scheduler="dpm_solver")
+    told = {"height": 32, "width": 32, **UNBINNED}
+    assert len(cell.prompts) == 2
+    assert_same(picture, theirs("SanaPipeline", folders("sana"), cell, **told))
+
+
+def test_sanas_autoencoder_draws_nothing(folders: Any, ours: Ours) -> None:
+    """The first draw is the noise."""
+    noised = {"technique": "forward_noise", "technique__t": 300, "input": "drawing", "seed": 3}
+    ((cell, picture),) = ours(folders("sana"), noised)
+    vae: Any = diffusers.AutoencoderDC.from_pretrained(folders("sana") / "vae")
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        pixels = torch.tensor(cell.pixels).permute(2, 0, 1)[None] / 127.5 - 1
+        clean = vae.encode(pixels).latent * vae.config.scaling_factor
+        (decoded,) = vae.decode((0.7 * clean + 0.3 * noise) / vae.config.scaling_factor).sample
+    assert_same(picture, to_pixels(decoded))
+
+
+# -- rows of a call ----------------------------------------------------------------------------------------------------
+MIXED = {
+    "sd": THREE,
+    "dit": [{**cell, "prompt": n, "guidance__negative_prompt": "4"} for cell, n in zip(THREE, "024", strict=True)],
+}
+
+
+class Swapped:
+    """A model that mistakes two rows for each other. what: `prompts` or `levels`."""
+
+    def __init__(self, model: Any, what: str) -> None:
+        self.model, self.what = model, what
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def predict(self, x: torch.Tensor, levels: list[Any], prompts: list[Any], beside: Any) -> Any:
+        told = {"levels": [*levels], "prompts": [*prompts]}
+        own = told[self.what]
+        own[0], own[-1] = own[-1], own[0]
+        return self.model.predict(x, **told, beside=beside)
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl", "ddpm", "dit", "pixart", "pixart_alpha", "sana"])
+def test_cells_that_share_calls_have_the_bits_that_each_has_alone(
+    folders: Any, config: Any, sampled: Any, name: str
+) -> None:
+    changes = STEPS if name == "ddpm" else MIXED.get(name, THREE)
+    usual = {"model": "tiny_sd", "model__path": str(folders(name)), "scheduler": "ddim"}
+    cells = [freeze(config(**usual, **change), {}) for change in changes]
+    model = cells[0].model.load("cpu")
+
+    def drawn(cells: list[Cell], model: Any = model) -> list[torch.Tensor]:
+        return [end.result.image for end in sampled(cells, model, 4)]
+
+    together = drawn(cells)
+    alone = [drawn([cell])[0] for cell in cells]
+    assert all(torch.equal(own, other) for own, other in zip(together, alone, strict=True))
+    for what in ("levels", *([] if name == "ddpm" else ["prompts"])):
+        assert not all(map(torch.equal, drawn(cells, Swapped(model, what)), alone))
+    if name != "ddpm":
+        exchanged = [replace(cells[0], guidance=cells[2].guidance), cells[1], cells[2]]
+        assert not torch.equal(drawn(exchanged)[0], alone[0])
 
 
 # -- from a picture ----------------------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import torch
+
+from tests.checkpoints import FAMILIES
 
 COMMIT = "a" * 40
 NAME = "someone/tiny-if"
@@ -213,6 +216,54 @@ def test_a_disk_too_small_is_told_before_the_download(command: Command, hub: Hub
     assert told.returncode == 2
     assert "to download, 0.0 GB free" in told.stderr and "HF_HOME" in told.stderr
     assert not any(".safetensors" in line for line in hub.asked)
+
+
+def in_shards(folder: Path) -> None:
+    """Text in two encoders, each part's weights in many files, beside a pickle."""
+    pipeline = FAMILIES["sdxl"]()
+    pipeline.save_pretrained(folder, max_shard_size="20KB")
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
+
+
+def in_half(folder: Path) -> None:
+    """Weights of a variant alone."""
+    FAMILIES["pixart"]().to(torch.float16).save_pretrained(folder, variant="fp16")
+
+
+def at_root(folder: Path) -> None:
+    """All at the root, without an index, and the scheduler in words of old."""
+    pipeline = FAMILIES["ddpm"]()
+    pipeline.unet.save_pretrained(folder)
+    (folder / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
+    old = {"_class_name": "GaussianDDPMScheduler", "timesteps": 1000, "variance_type": "fixed_large"}
+    (folder / "scheduler_config.json").write_text(json.dumps(old))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout, words", [(in_shards, ()), (in_half, ("model.variant=fp16",)), (at_root, ())])
+def test_every_layout_comes_whole_and_without_its_pickles(
+    command: Command, hub: Hub, tmp_path: Path, layout: Callable[[Path], None], words: tuple[str, ...]
+) -> None:
+    hub.folder = tmp_path / "laid_out"
+    hub.folder.mkdir()
+    layout(hub.folder)
+    settings = ("model=tiny_sd", *words, *(["prompt=auto"] if layout is at_root else []))
+    first = command(*settings, f"model.path={NAME}")
+    assert first.returncode == 0, first.stderr
+    assert not any(".bin" in line for line in hub.asked)
+    same = command(*settings, f"model.path={hub.folder}", HF_HUB_OFFLINE="1")
+    assert same.returncode == 0 and "1 already stored, 0 to sample" in same.stderr
+
+
+@pytest.mark.slow
+def test_of_a_repository_the_missing_variant_is_told_from_its_list(command: Command, hub: Hub, tmp_path: Path) -> None:
+    hub.folder = tmp_path / "laid_out"
+    in_half(hub.folder)
+    told = command("model=tiny_sd", f"model.path={NAME}")
+    assert told.returncode == 2
+    line = f"model.path={NAME}: no .safetensors file in transformer/; there is variant=fp16"
+    assert told.stderr.strip().splitlines()[-1] == line
+    assert not any(".safetensors" in asked for asked in hub.asked)
 
 
 def test_weights_come_from_the_commit_that_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BASE = "base"  # the stage that makes the first picture; a super-resolution stage is called by its checkpoint
 DECODER = " decoder"  # ends the name of what makes pictures of a stage's latents
+AGAINST = "\0"  # begins a prompt that is encoded as a negative one
 CLEAN = -1  # the `t` of the level at the end of every trajectory
 
 # what a network predicts, in diffusers' words (`prediction_type`)
@@ -145,10 +146,11 @@ class Stage:
     factor: pixels of the picture to one of the shape, above 1 for latents, whose channels are not colours. steps,
     scale: how many steps and how much guidance the checkpoint is made for. steers: what guides it, of CLASSIFIER_FREE
     and EMBEDDED; the scale is the embedded one where there is that. unconditional: the prompt that means none, None
-    where that is no text. assumed: the prompt that auto stands for where the network reads no text: a class label, or
-    an empty one where it is told nothing. variance: where the network learns none, its place between the posterior's,
-    -1 and the default, and beta, 1. partial_steps: whether a share of the steps counts the one that it ends within, as
-    the checkpoint's pipeline does.
+    where that is no text. against: whether negative prompts are encoded otherwise than positive ones. assumed: the
+    prompt that auto stands for where the network reads no text: a class label, or an empty one where it is told
+    nothing. variance: where the network learns none, its place between the posterior's, -1 and the default, and beta's,
+    1. partial_steps: whether a share of the steps counts the one that it ends within, as the checkpoint's pipeline
+    does.
     threshold is the clean estimate's treatment that the checkpoint's scheduler configuration asks for, one of
     `core.threshold.KINDS`, with its parameters; spacing likewise, with its timestep offset.
     """
@@ -167,6 +169,7 @@ class Stage:
     unconditional: str | None = ""
     partial_steps: bool = False
     assumed: str | None = None
+    against: bool = False
     variance: float | None = None
 
     @property

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.problems import require, within
-from diffsweep.core.types import CLASSIFIER_FREE, EMBEDDED, Estimate, Level, Stage
+from diffsweep.core.types import AGAINST, CLASSIFIER_FREE, EMBEDDED, Estimate, Level, Stage
 from diffsweep.guidance.rule import Rule
 
 TAKES_NONE = "this checkpoint's network takes no guidance scale"
@@ -26,13 +26,14 @@ class ClassifierFree:
     prompt. embedded: the scale that the network is told; None is the checkpoint's, if its network takes one. rescale:
     how much of the conditional branch's own standard deviation the result gets back, 0 to 1 (Lin et al. 2023, (15) and
     (16)). interval: the noise over signal, from and to, within which there is guidance at all; None is everywhere
-    (Kynkaanniemi et al. 2024)."""
+    (Kynkaanniemi et al. 2024). against: that negative prompts are encoded as such."""
 
     scale: Auto | float = AUTO
     negative_prompt: str | None = None
     embedded: float | None = field(default=None, metadata={"later": True})
     rescale: float = field(default=0.0, metadata={"later": True})
     interval: tuple[float, ...] | None = field(default=None, metadata={"later": True})
+    against: bool = field(default=False, metadata={"bound": True})
 
     def __post_init__(self) -> None:
         require(
@@ -58,7 +59,7 @@ class ClassifierFree:
         )
         negative = stage.unconditional if self.negative_prompt is None else self.negative_prompt
         embedded = stage.scale if told and self.embedded is None else self.embedded
-        return replace(self, scale=scale, negative_prompt=negative, embedded=embedded)
+        return replace(self, scale=scale, negative_prompt=negative, embedded=embedded, against=stage.against)
 
     def at(self, level: Level) -> ClassifierFree:
         """The rule at a level: unguided outside of the interval."""
@@ -73,7 +74,8 @@ class ClassifierFree:
     def branches(self, prompt: str) -> tuple[str | None, ...]:
         if self.scale == 1:
             return (prompt,)
-        return (self.negative_prompt,) if self.scale == 0 else (self.negative_prompt, prompt)
+        negative = AGAINST + (self.negative_prompt or "") if self.against else self.negative_prompt
+        return (negative,) if self.scale == 0 else (negative, prompt)
 
     def combined(self, answers: Sequence[Estimate]) -> Estimate:
         if len(answers) == 1:
@@ -86,7 +88,7 @@ class ClassifierFree:
         return Estimate(output, conditional.variance, conditional.kind, conditional.pulled)
 
     def settled(self, prompts: Sequence[str]) -> Rule:
-        """Scale 1 where nothing is pushed apart: there, and where all prompts are the negative one."""
-        if self.scale != 1 and any(prompt != self.negative_prompt for prompt in prompts):
+        """Scale 1 where nothing is pushed apart: there, and where all prompts are the negative one, encoded alike."""
+        if self.scale != 1 and (self.against or any(prompt != self.negative_prompt for prompt in prompts)):
             return self if self.scale or not self.rescale else replace(self, rescale=0.0)
         return ClassifierFree(1.0, "", self.embedded)

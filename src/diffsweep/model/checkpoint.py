@@ -43,7 +43,8 @@ IF = "IFPipeline"
 KIND = "a checkpoint"
 TYPES = ("float32", "bfloat16", "float16")
 ROOTED = ("UNet2DModel", "UNetUnconditionalModel")  # of which diffusers once saved all at the root
-SINGLE = (".safetensors", ".ckpt", ".gguf", ".pt", ".bin")
+QUANTISED = ".gguf"
+SINGLE = (".safetensors", ".ckpt", ".pt", ".bin", QUANTISED)
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,8 @@ def class_of(source: Source) -> str:
     """The pipeline's class that a checkpoint names; BadInput where it is none."""
     path = f"{source.key}={source.path}"
     if _is_single(source):
+        if source.path.lower().endswith(QUANTISED):
+            raise BadInput(f"{path}: quantised weights of one network; diffsweep reads folders that diffusers saves")
         raise BadInput(
             f"{path}: a single file; diffsweep reads folders that diffusers saves: convert it once, where there is a "
             "network, by StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER), and give FOLDER"
@@ -293,7 +296,10 @@ def _stage(model: Checkpoint) -> Stage:
     asked = {"height": given(model.height), "width": given(model.width)}
     require(
         *(_uneven(key, side, family.multiple) for key, side in asked.items() if side),
-        f"path={model.path}: {lacking[0]} is missing in it" if lacking else None,
+        f"path={model.path}: {', '.join(lacking)} missing in it, by its {INDEX}" if lacking else None,
+        "dtype=float16: this family's network overflows in it; give bfloat16 or float32"
+        if family.overflows and model.dtype == "float16"
+        else None,
         f"text.clip_skip={told.clip_skip}: this family's text encoders have no layers to leave out"
         if told.clip_skip and not family.skips
         else None,

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 
 def factor(config: Mapping[str, Any]) -> int:
-    """Pixels of a picture's side to one latent, of an AutoencoderKL."""
-    return 2 ** (len(config["block_out_channels"]) - 1)
+    """Pixels of a picture's side to one latent, of an AutoencoderKL or an AutoencoderDC."""
+    channels = config.get("block_out_channels") or config["encoder_block_out_channels"]
+    return 2 ** (len(channels) - 1)
 
 
 class Codec:
-    """vae: diffusers' AutoencoderKL or AutoencoderKLFlux2, on its device."""
+    """vae: diffusers' AutoencoderKL, AutoencoderKLFlux2 or AutoencoderDC, on its device."""
 
     shift: Any
     scale: Any
@@ -47,9 +48,12 @@ class Codec:
         return self.vae.decode(opened(code) if self.patched else code, return_dict=False)[0]
 
     def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Mean and standard deviation of the latents of pictures (B 3 H W), B C h w each; None where the mean alone is
-        taken."""
-        code = self.vae.encode(pictures).latent_dist
+        """Mean and standard deviation of the latents of pictures (B 3 H W), B C h w each; the latter None where nothing
+        is drawn."""
+        found = self.vae.encode(pictures)
+        if not hasattr(found, "latent_dist"):
+            return (found.latent - self.shift) * self.scale, None
+        code = found.latent_dist
         if self.patched:
             return (gathered(code.mean) - self.shift) * self.scale, None
         return (code.mean - self.shift) * self.scale, code.std * self.scale

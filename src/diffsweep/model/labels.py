@@ -59,7 +59,8 @@ class Labels:
         text = prompt.strip().lower()
         if not self.count:
             if text:
-                raise BadInput(f"{key}={prompt}: this checkpoint is told of no prompt; leave it out")
+                instead = "leave it out" if key == "prompt" else "choose another technique"
+                raise BadInput(f"{key}={prompt}: this checkpoint is told of no prompt; {instead}")
             return None
         if not text and self.null is None:
             raise BadInput(f"{key}=: this checkpoint knows no empty prompt; give {self._known}")

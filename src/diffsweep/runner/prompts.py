@@ -10,6 +10,7 @@ from typing import Any
 
 from diffsweep.core.keys import AUTO
 from diffsweep.core.problems import BadInput
+from diffsweep.core.types import AGAINST
 
 DEFAULT_PROMPT = "a photo of a dog"
 OPEN = "\0"  # no prompt of anybody's: it shows whether a technique asks about the cell's prompt at all
@@ -59,5 +60,6 @@ def read(model: Any, prompt: str, technique: Any, guidance: Any) -> str:
 
 def _steered(guidance: Any) -> str:
     """How an empty prompt is guided."""
-    other = [row for row in guidance.branches("") if row] if guidance else []
+    rows = [row.removeprefix(AGAINST) for row in guidance.branches("") if row] if guidance else []
+    other = [row for row in rows if row]
     return f"guided by {', '.join(map(repr, other))} alone" if other else "unguided"

@@ -30,6 +30,7 @@ class Flux(Family):
     patch: ClassVar[int] = 2
     lengths: ClassVar[tuple[int, int] | None] = (1, 512)
     length: ClassVar[int] = 512
+    overflows: ClassVar[bool] = True
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         told = configs.network["guidance_embeds"]

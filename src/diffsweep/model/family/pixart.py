@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
     from diffsweep.model.text import Embedding
 
-TOKENS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
 
-
-class PixArt(Family):
-    pipeline: ClassVar[tuple[str, ...]] = tuple(TOKENS)
+class PixArtSigma(Family):
+    pipeline: ClassVar[tuple[str, ...]] = ("PixArtSigmaPipeline",)
     network: ClassVar[str] = "transformer"
     kind: ClassVar[str] = "PixArtTransformer2DModel"
     multiple: ClassVar[int | None] = 16
+    patch: ClassVar[int] = 2
     lengths: ClassVar[tuple[int, int] | None] = (1, 512)
+    length: ClassVar[int] = 300
 
     def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
-        length = told.max_length or TOKENS[configs.index["_class_name"]]
+        length = told.max_length or self.length
         return {"text": (length, configs.network["caption_channels"]), "mask": (length,)}
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
-        length = {"max_sequence_length": told.max_length} if told.max_length else {}
-        text, mask, *_ = pipeline.encode_prompt(prompt or "", False, device=pipeline.text_encoder.device, **length)
+        device, length = pipeline.text_encoder.device, told.max_length or self.length
+        text, mask, *_ = pipeline.encode_prompt(prompt or "", False, device=device, max_sequence_length=length)
         return {"text": text[0], "mask": mask[0]}
 
     def ask(self, network: Any, x: Tensor, t: Tensor, given: Tensors, beside: Tensors, stage: Stage) -> Tensor:
@@ -47,3 +47,8 @@ class PixArt(Family):
             encoder_attention_mask=given["mask"],
             return_dict=False,
         )[0]
+
+
+class PixArtAlpha(PixArtSigma):
+    pipeline: ClassVar[tuple[str, ...]] = ("PixArtAlphaPipeline",)
+    length: ClassVar[int] = 120

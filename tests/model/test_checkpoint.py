@@ -1,0 +1,262 @@
+"""What checkpoints are refused for, by one message each, before a model is loaded; what a prompt is without text."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diffusers import ControlNetModel
+
+from diffsweep.core.problems import BadInput
+from diffsweep.model.labels import Labels, named
+from diffsweep.runner.cell import Cell
+from diffsweep.runner.freeze import freeze
+from tests.checkpoints import saved
+
+ADM = {"num_class_embeds": 4}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A family's checkpoint, saved once; not to be changed."""
+    kept: dict[str, Path] = {}
+
+    def folder(name: str, **more: Any) -> Path:
+        key = f"{name}-{more}"
+        if key not in kept:
+            kept[key] = saved(tmp_path_factory.mktemp(name), name, **more)
+        return kept[key]
+
+    return folder
+
+
+@pytest.fixture
+def copied(whole: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """A family's checkpoint to be changed. index: what its model_index.json is to hold."""
+
+    def folder(name: str, index: dict[str, Any] | None = None) -> Path:
+        copy = Path(shutil.copytree(whole(name), tmp_path / name))
+        file = copy / "model_index.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **(index or {})}))
+        return copy
+
+    return folder
+
+
+@pytest.fixture
+def frozen(config: Callable[..., dict[str, Any]]) -> Callable[..., Cell]:
+    def made(path: Path, **changes: Any) -> Cell:
+        usual = {"model": "tiny_sd", "model__path": str(path), "scheduler": "ddim", "prompt": "auto"}
+        return freeze(config(**{**usual, **changes}), {})
+
+    return made
+
+
+@pytest.fixture
+def refused(frozen: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The only message that a checkpoint is refused with; none of its networks is loaded."""
+    from diffusers import ModelMixin
+
+    def loads(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("a network was loaded")
+
+    monkeypatch.setattr(ModelMixin, "from_pretrained", loads)
+
+    def message(path: Path, **changes: Any) -> str:
+        with pytest.raises(BadInput) as error:
+            frozen(path, **changes)
+        (only,) = error.value.messages
+        return only
+
+    return message
+
+
+# -- what is not a checkpoint in a layout of diffusers -----------------------------------------------------------------
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("model.safetensors", "a single file; diffsweep reads folders that diffusers saves"),
+        ("model.CKPT", "a single file; diffsweep reads folders that diffusers saves"),
+        ("model-Q4.gguf", "quantised weights of one network; diffsweep reads folders that diffusers saves"),
+    ],
+)
+def test_a_single_file_is_told_from_a_folder(refused: Any, tmp_path: Path, name: str, why: str) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    assert refused(tmp_path / name).startswith(f"model.path={tmp_path / name}: {why}")
+
+
+def test_a_control_net_is_no_pipeline(refused: Any, tmp_path: Path) -> None:
+    blocks = {"block_out_channels": (8, 8), "norm_num_groups": 4, "conditioning_embedding_out_channels": (8, 8)}
+    kinds = {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "cross_attention_dim": 8}
+    ControlNetModel(**blocks, **kinds, attention_head_dim=4, layers_per_block=1).save_pretrained(tmp_path)
+    assert refused(tmp_path) == (
+        f"model.path={tmp_path}: ControlNetModel alone; a whole pipeline is needed, a folder with model_index.json"
+    )
+
+
+@pytest.mark.parametrize("kind", ["WanPipeline", "StableDiffusionControlNetPipeline", "Unheard"])
+def test_a_family_that_is_not_known_is_named_beside_those_that_are(refused: Any, copied: Any, kind: str) -> None:
+    told = refused(copied("sd", {"_class_name": kind}))
+    assert f"a {kind}, which diffsweep cannot sample; it can IFPipeline, " in told
+    for known in ("StableDiffusionPipeline", "DDPMPipeline", "DiTPipeline", "PixArtSigmaPipeline", "SanaPipeline"):
+        assert known in told
+
+
+# -- what is missing or damaged ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name, part", [("sd", "text_encoder"), ("sdxl", "text_encoder"), ("pixart", "tokenizer")])
+def test_a_text_encoder_that_is_left_out_is_missed(refused: Any, copied: Any, name: str, part: str) -> None:
+    folder = copied(name, {part: [None, None]})
+    assert refused(folder) == f"model.path={folder}: {part} missing in it, by its model_index.json"
+
+
+@pytest.mark.parametrize("name, part", [("sdxl", "text_encoder_2"), ("dit", "vae"), ("sana", "transformer")])
+def test_a_part_without_a_folder_is_missed(refused: Any, copied: Any, name: str, part: str) -> None:
+    folder = copied(name)
+    shutil.rmtree(folder / part)
+    assert refused(folder) == f"model.path={folder}: not a checkpoint, {part} missing in it"
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])
+def test_pickles_alone_are_refused(refused: Any, copied: Any, part: str) -> None:
+    folder = copied("pixart")
+    (weights,) = (folder / part).glob("*.safetensors")
+    weights.rename(weights.with_suffix(".bin"))
+    told = f"no .safetensors file in {part}/; {weights.stem}.bin is a pickle, which is never loaded"
+    assert refused(folder) == f"model.path={folder}: {told}"
+
+
+@pytest.mark.parametrize("name, part", [("ddpm", "unet"), ("dit", "vae"), ("sana", "text_encoder")])
+def test_damaged_weights_are_told(refused: Any, copied: Any, name: str, part: str) -> None:
+    folder = copied(name)
+    (weights,) = (folder / part).glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert refused(folder) == f"model.path={folder}: {part}/{weights.name} is cut short or damaged"
+
+
+def test_a_variant_that_is_not_there_is_told_beside_those_that_are(refused: Any, whole: Any) -> None:
+    folder = whole("pixart")
+    told = f"model.path={folder}: no .safetensors file of variant fp16 in transformer/; there is variant=null"
+    assert refused(folder, model__variant="fp16") == told
+
+
+# -- what a family cannot do -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "name, height, near", [("sd", 30, "8 for this family, such as 32"), ("pixart", 40, "16"), ("sana", 48, "32")]
+)
+def test_a_side_that_is_no_multiple_is_refused(refused: Any, whole: Any, name: str, height: int, near: str) -> None:
+    assert refused(whole(name), model__height=height).startswith(f"model.height={height}: must be a multiple of {near}")
+
+
+@pytest.mark.parametrize("name, own", [("ddpm", 16), ("dit", 32)])
+def test_a_size_that_is_fixed_cannot_be_chosen(refused: Any, frozen: Any, whole: Any, name: str, own: int) -> None:
+    told = f"model.width=64: this checkpoint draws {own} pixels alone; leave it out"
+    assert refused(whole(name), model__width=64) == told
+    assert frozen(whole(name), model__width=own).stage.size == (own, own)
+
+
+def test_half_precision_is_refused_where_it_overflows(refused: Any, whole: Any) -> None:
+    told = "model.dtype=float16: this family's network overflows in it; give bfloat16 or float32"
+    assert refused(whole("flux"), model__dtype="float16", scheduler="euler") == told
+    told = "model.text.dtype=float16: must be one of float32, bfloat16; did you mean 'bfloat16'?"
+    assert refused(whole("pixart"), model__text__dtype="float16") == told
+
+
+@pytest.mark.parametrize("key, value", [("clip_skip", 1), ("max_length", 20)])
+def test_keys_of_text_are_refused_where_there_is_none(refused: Any, whole: Any, key: str, value: int) -> None:
+    assert refused(whole("dit"), **{f"model__text__{key}": value}).startswith(
+        f"model.text.{key}={value}: this family's"
+    )
+
+
+@pytest.mark.parametrize(
+    "network, why",
+    [
+        ({"in_channels": 1, "out_channels": 1}, "in_channels=1: pictures have 3"),
+        ({"time_embedding_type": "fourier"}, "time_embedding_type=fourier: its noise levels are no timesteps"),
+        ({"class_embed_type": "timestep"}, "class_embed_type=timestep: its classes are no labels"),
+    ],
+)
+def test_a_network_of_pixels_that_is_none_of_ddpms_is_refused(
+    refused: Any, whole: Any, network: dict[str, Any], why: str
+) -> None:
+    folder = whole("ddpm", network=network)
+    told = f"model.path={folder}: not a checkpoint, its configuration says otherwise ({why})"
+    assert refused(folder) == told
+
+
+# -- prompts where there is no text ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("technique", ["text_to_image", "image_to_image", "inpaint"])
+def test_without_text_auto_asks_about_nothing_at_a_row_a_step(frozen: Any, whole: Any, technique: str) -> None:
+    cell = frozen(whole("ddpm"), technique=technique)
+    assert (cell.prompt, cell.prompts, cell.guidance.scale) == ("", ("",), 1)
+    assert not any("prompt" in note for note in cell.notes)
+
+
+def test_without_text_a_technique_of_several_prompts_is_refused(refused: Any, whole: Any) -> None:
+    told = refused(whole("ddpm"), technique="hybrid")
+    assert told.startswith(
+        "technique.prompts=an oil painting of people around a campfire: this checkpoint is told of no"
+    )
+    assert told.endswith("prompt; choose another technique")
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"prompt": "a dog"}, "prompt=a dog: this checkpoint is told of no prompt; leave it out"),
+        ({"guidance__scale": 5.0}, "guidance.scale=5: this checkpoint is made to run unguided: leave it out"),
+        (
+            {"guidance__negative_prompt": "a cat"},
+            "guidance.negative_prompt=a cat: this checkpoint is made to run unguided: leave it out",
+        ),
+    ],
+)
+def test_without_text_a_prompt_and_guidance_are_refused(
+    refused: Any, whole: Any, changes: dict[str, Any], told: str
+) -> None:
+    assert refused(whole("ddpm"), **changes) == told
+
+
+def test_a_label_is_a_number_or_a_name_and_others_are_refused_with_some_that_are_known(
+    refused: Any, frozen: Any, whole: Any
+) -> None:
+    names = "give a number from 0 to 999, or a name: tench, crane, goldfish, crane, great white shark"
+    folder = whole("dit")
+    assert refused(folder, prompt="1000") == f"prompt=1000: no label of this checkpoint; {names}"
+    near = f"prompt=tensh: no label of this checkpoint; {names}; did you mean 'tench'?"
+    assert refused(folder, prompt="tensh") == near
+    assert refused(folder, prompt="crane") == "prompt=crane: means the labels 1 and 3; give one's number"
+    told = f"guidance.negative_prompt=x: no label of this checkpoint; {names}"
+    assert refused(folder, prompt="0", guidance__negative_prompt="x") == told
+    assert frozen(folder, prompt="2").id == frozen(folder, prompt="Goldfish").id
+    assert frozen(folder, prompt="2").prompts == ("", "goldfish")
+    assert frozen(folder, prompt="1").prompt == "1"  # its name is another's too
+
+
+def test_a_network_of_labels_without_one_that_means_none_runs_unguided(refused: Any, frozen: Any, whole: Any) -> None:
+    folder = whole("ddpm", network=ADM)
+    assert frozen(folder, prompt="3").prompts == ("3",)
+    told = "guidance.scale=3: this checkpoint is made to run unguided: leave it out"
+    assert refused(folder, prompt="3", guidance__scale=3.0) == told
+    empty = "prompt=: this checkpoint knows no empty prompt; give a number from 0 to 3"
+    assert refused(folder, prompt="") == empty
+    edited = "prompt: image_to_image edits the picture towards one: give a label, such as prompt='0'"
+    assert refused(folder, technique="image_to_image") == edited
+
+
+def test_one_class_beyond_those_that_have_names_means_none(frozen: Any, whole: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(whole("ddpm", network=ADM), tmp_path / "named"))
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "id2label": {"0": "a", "1": "b", "2": "c"}}))
+    cell = frozen(folder, prompt="b", guidance__scale=2.0)
+    assert cell.prompts == ("", "b")
+    assert cell.model.labels == Labels(3, ("a", "b", "c"), 3)
+
+
+def test_names_that_leave_a_number_out_are_none() -> None:
+    assert named({"0": "a", "2": "c"}) == named(None) == ()
+    assert named({"1": "b", "0": "a"}) == ("a", "b")
