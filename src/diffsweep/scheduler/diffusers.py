@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SERVES = ("text_to_image", "image_to_image")
-SPACED = {"leading_above": "leading", "linspace_above": "linspace"}  # what such a class does by itself
+# what such a class does by itself; of a flow it has one spacing, whatever it is told
+SPACED = {"leading_above": "leading", "linspace_above": "linspace", "sd3": "linspace"}
 MOST_BETA = 1 - 1e-6
 
 
