@@ -16,6 +16,7 @@ import torch
 from diffusers import (
     AutoencoderDC,
     AutoencoderKL,
+    AutoencoderKLFlux2,
     DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
@@ -24,6 +25,8 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     PixArtAlphaPipeline,
@@ -45,6 +48,8 @@ from transformers import (
     Gemma2Config,
     Gemma2Model,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     T5Config,
     T5EncoderModel,
 )
@@ -191,8 +196,40 @@ def flux(guidance: bool = True, dynamic: bool = True) -> FluxPipeline:
         guidance_embeds=guidance,
     ).eval()
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0 if dynamic else 1.0, use_dynamic_shifting=dynamic)
-    texts = clip(), clip_tokenizer(), t5(32), t5_tokenizer()
+    texts = clip(), clip_tokenizer(), t5(), t5_tokenizer()
     return FluxPipeline(scheduler, shifted_vae(0.3611, 0.1159), *texts, network)
+
+
+CHAT = "{% for message in messages %}{{ message['content'] }}{% endfor %}{% if add_generation_prompt %} so.{% endif %}"
+
+
+def flux2_klein(distilled: bool = False) -> Flux2KleinPipeline:
+    torch.manual_seed(0)
+    network = Flux2Transformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=48,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    ).eval()
+    levels = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    codec = AutoencoderKLFlux2(
+        block_out_channels=[8, 8], latent_channels=4, norm_num_groups=2, layers_per_block=1, sample_size=32, **levels
+    ).eval()
+    codec.bn.running_mean.normal_()
+    codec.bn.running_var.uniform_(0.5, 2.0)
+    layers = {"num_hidden_layers": 28, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
+    sizes = {"vocab_size": 100, "hidden_size": 16, "intermediate_size": 16, "max_position_embeddings": 512}
+    text = Qwen3ForCausalLM(Qwen3Config(pad_token_id=0, bos_token_id=1, eos_token_id=1, **sizes, **layers)).eval()
+    tokens = t5_tokenizer()
+    tokens.chat_template = CHAT
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    return Flux2KleinPipeline(scheduler, codec, text, tokens, network, is_distilled=distilled)
 
 
 def ddpm(network: dict[str, Any] | None = None, **schedule: Any) -> DDPMPipeline:
@@ -302,6 +339,7 @@ FAMILIES: dict[str, Callable[..., Any]] = {
     "sdxl": stable_diffusion_xl,
     "sd3": stable_diffusion_3,
     "flux": flux,
+    "klein": flux2_klein,
     "ddpm": ddpm,
     "dit": dit,
     "pixart": pixart,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,17 +24,22 @@ BESIDE = {
 }
 # weights of a random checkpoint of the same kind, instead of the hub's
 WEIGHTS = {("model", f"if_{size}"): "checkpoint" for size in ("m", "l", "xl")}
-CHECKPOINTS = {
-    "sd15": "sd",
-    "sd21": "sd",
-    "sdxl": "sdxl",
-    "ddpm_celebahq": "ddpm",
-    "dit": "dit",
-    "pixart_sigma": "pixart",
-    "sana": "sana",
-}
-WEIGHTS |= {("model", choice): family for choice, family in CHECKPOINTS.items()}
 WEIGHTS |= {("upscale", f"if_{size}"): "enlarging" for size in ("m", "l")} | {("upscale", "x4"): "latent"}
+# random checkpoints of the same family, and how they are made
+FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
+    "sd15": ("sd", {}),
+    "sd21": ("sd", {}),
+    "sdxl": ("sdxl", {}),
+    "sd35_medium": ("sd3", {}),
+    "sd35_large": ("sd3", {}),
+    "flux_dev": ("flux", {}),
+    "flux_schnell": ("flux", {"guidance": False, "dynamic": False}),
+    "flux2_klein": ("klein", {"distilled": True}),
+    "ddpm_celebahq": ("ddpm", {}),
+    "dit": ("dit", {}),
+    "pixart_sigma": ("pixart", {}),
+    "sana": ("sana", {}),
+}
 CHOICES = sorted((file.parent.name, file.stem) for file in shipped("conf").glob("*/*.yaml"))
 SWEEPS = sorted(file.stem for file in shipped("sweeps").glob("*.yaml"))
 
@@ -43,7 +49,8 @@ def together() -> list[tuple[str, tuple[str, ...]]]:
     sweep."""
     found: dict[tuple[str, str], tuple[str, ...]] = {}
     for group, choice in CHOICES:
-        alone = group in ("metric", "tracker") or choice == "file" or (group, choice) in (*WEIGHTS, ("input", "none"))
+        own = (*WEIGHTS, *(("model", name) for name in FAMILY), ("input", "none"), ("guidance", "embedded"))
+        alone = group in ("metric", "tracker") or choice == "file" or (group, choice) in own
         key = group, choice if alone else ""
         found[key] = (*found.get(key, ()), choice)
     return [(group, choices) for (group, _), choices in found.items()]
@@ -72,9 +79,7 @@ def test_every_choice_runs_a_cell(
     (choice, *others) = choices
     extra = list(BESIDE.get(group, ()))
     if (group, choice) in WEIGHTS:
-        kind = WEIGHTS[group, choice]
-        family = choice in CHECKPOINTS
-        folder = saved(tmp_path / kind, kind) if family else request.getfixturevalue(kind)
+        folder = request.getfixturevalue(WEIGHTS[group, choice])
         extra += [f"{group}.path={folder}", f"{group}.variant=null"]
         if group == "upscale":
             extra.append(f"{group}.scheduler.steps={27 if choice.startswith('if') else 2}")
@@ -89,6 +94,13 @@ def test_every_choice_runs_a_cell(
         extra = ["technique=text_to_image"]
     monkeypatch.setenv("WANDB_MODE", "offline")
     small = [word for word in SMALL if not word.startswith(f"{group}=")]
+    if (group, choice) == ("guidance", "embedded"):
+        small[0] = "model=flux_dev"
+    model = choice if group == "model" else small[0].removeprefix("model=")
+    if model in FAMILY:
+        family, settings = FAMILY[model]
+        folder = saved(tmp_path / "weights", family, **settings)
+        extra += [f"model.path={folder}", "model.variant=null", "model.height=32", "model.width=32"]
     sweep = ["-m"] if others else []
     document = run(monkeypatch, tmp_path, *sweep, *small, *extra, f"{group}={','.join(choices)}")
     assert [cell["status"] for cell in document["cells"]] == ["done"] * len(choices)  # type: ignore[attr-defined]

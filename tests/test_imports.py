@@ -22,7 +22,7 @@ MUTANTS = [
     ("diffsweep/technique/start.py", "diffsweep.model.analytic", "A technique never knows"),
     ("diffsweep/runner/plan.py", "omegaconf", "Only the command line knows Hydra"),
     ("diffsweep/store/cells.py", "hydra", "Only the command line knows Hydra"),
-    ("diffsweep/scheduler/ddpm.py", "diffusers", "Only models know diffusers"),
+    ("diffsweep/scheduler/ddpm.py", "diffusers", "Only models, and the scheduler that wraps it, know diffusers"),
     ("diffsweep/input/file.py", "transformers", "Only models and metrics know transformers"),
     ("diffsweep/report/text.py", "wandb", "Only the tracker knows wandb"),
     ("diffsweep/results.py", "wandb_workspaces", "Only the tracker knows wandb"),

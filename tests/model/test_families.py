@@ -17,16 +17,19 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from diffsweep.core.problems import BadInput
+from diffsweep.model.hub import from_cache_alone
+from diffsweep.paths import shipped
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.freeze import freeze
 from diffsweep.runner.ingredients import to_pixels
 from tests.checkpoints import saved
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' Euler
+pytestmark = pytest.mark.filterwarnings("ignore:__array_.*:DeprecationWarning")  # some schedulers of diffusers
 Ours = Callable[..., list[tuple[Cell, np.ndarray]]]
 THREE = (
     {"seed": 0, "prompt": "a dog", "guidance__scale": 5.0, "scheduler__steps": 4},
@@ -458,6 +461,17 @@ def test_flux_schnell_draws_what_its_pipeline_draws(folders: Any, ours: Ours) ->
         assert_same(picture, theirs("FluxPipeline", folder, cell))
 
 
+@pytest.mark.parametrize("distilled", [False, True])
+def test_flux2_klein_draws_what_its_pipeline_draws(folders: Any, ours: Ours, distilled: bool) -> None:
+    folder = folders("klein", distilled=distilled)
+    plain = [{key: value for key, value in one.items() if "negative" not in key} for one in THREE]
+    size = {"model__height": 48, "model__width": 32, "scheduler": "euler"}
+    for cell, picture in ours(
+        folder, *({**one, "guidance__scale": "auto"} if distilled else one for one in plain), **size
+    ):
+        assert_same(picture, theirs("Flux2KleinPipeline", folder, cell, height=48, width=32))
+
+
 def test_ways_to_say_an_embedded_scale_are_one_picture(folders: Any, config: Any) -> None:
     usual = {"model": "tiny_sd", "model__path": str(folders("flux")), **SMALL}
     ways: list[dict[str, Any]] = [
@@ -480,6 +494,8 @@ def test_ways_to_say_an_embedded_scale_are_one_picture(folders: Any, config: Any
         ("flux", {"guidance": False}, {"guidance": "embedded"}, r"guidance=embedded: .* takes no guidance scale"),
         ("sd", {}, {"guidance": "embedded"}, r"guidance=embedded: .* takes no guidance scale"),
         ("sd", {}, {"guidance__embedded": 2.0}, r"guidance\.embedded=2: .* takes no guidance scale"),
+        ("sd3", {}, {"model__height": 512}, r"model\.height=512: at most 96"),
+        ("klein", {"distilled": True}, {"guidance__scale": 4.0}, r"guidance\.scale=4: .* made to run unguided"),
         ("sd", {}, {"scheduler__shift": 2.0}, r"scheduler\.shift=2\.0: of flows alone"),
         ("sd", {}, {"scheduler__spacing": "sd3"}, r"scheduler\.spacing=sd3: made for flows"),
     ],
@@ -491,15 +507,80 @@ def test_what_a_checkpoint_is_not_made_for_is_refused_before_anything_runs(
         freeze(config(model="tiny_sd", model__path=str(folders(name, **settings)), **change), {})
 
 
-@pytest.mark.parametrize("name, settings", [("sd3", {}), ("flux", {"dynamic": False})])
+@pytest.mark.parametrize("name, settings", [("sd3", {}), ("flux", {"dynamic": False}), ("flux", {}), ("klein", {})])
 def test_a_shift_is_another_picture_as_diffusers_shifts_it(
     folders: Any, ours: Ours, name: str, settings: dict[str, Any]
 ) -> None:
     """In the place of the checkpoint's; its own number is the same picture."""
-    folder, kind = folders(name, **settings), {"sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline"}[name]
-    own = 3.0 if name == "sd3" else 1.0
+    folder = folders(name, **settings)
+    kind = {"sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline", "klein": "Flux2KleinPipeline"}[name]
+    config = json.loads((folder / "scheduler/scheduler_config.json").read_text())
+    own = "auto" if config["use_dynamic_shifting"] else config["shift"]
     asked = ({**THREE[0], "scheduler__shift": shift} for shift in (5.0, own, "auto"))
     (cell, picture), (same, _), (auto, _) = ours(folder, *asked, **SMALL, scheduler="euler")
     assert cell.id != same.id == auto.id
-    moved = {**json.loads((folder / "scheduler/scheduler_config.json").read_text()), "shift": 5.0}
-    assert_same(picture, theirs(kind, folder, cell, changed=moved))
+    moved = {**config, "shift": 5.0, "use_dynamic_shifting": False}
+    assert_same(picture, theirs(kind, folder, cell, changed=moved, height=32, width=32))
+
+
+# -- from the hub ------------------------------------------------------------------------------------------------------
+MODELS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted(shipped("conf").glob("model/*.yaml"))}
+HUB = [name for name, own in MODELS.items() if "/" in own.get("path", "")]
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_shipped_checkpoints_say_what_is_missing_before_anything_runs(config: Any, name: str) -> None:
+    with from_cache_alone(), pytest.raises(BadInput, match=r"^model\.path=[\w.-]+/\S+: not in the hub's cache$"):
+        freeze(config(model=name), {})
+
+
+# -- any scheduler of diffusers ----------------------------------------------------------------------------------------
+CLASSES = (
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+    "DEISMultistepScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DDPMScheduler",
+    "LCMScheduler",
+)
+
+
+@pytest.mark.parametrize("klass", CLASSES)
+def test_any_scheduler_of_diffusers_draws_what_its_pipeline_draws(folders: Any, ours: Ours, klass: str) -> None:
+    folder = folders("sd")
+    kept = {"scheduler": "diffusers", "scheduler__cls": klass}
+    for cell, picture in ours(folder, *DIVIDING, **kept):
+        steps = {"num_inference_steps": next(o["scheduler__steps"] for o in DIVIDING if o["seed"] == cell.seed)}
+        assert_same(picture, theirs("StableDiffusionPipeline", folder, cell, klass, **steps))
+
+
+@pytest.mark.parametrize("klass", ["UniPCMultistepScheduler", "DPMSolverMultistepScheduler", "DDPMScheduler"])
+def test_any_scheduler_begins_from_a_picture_as_its_pipeline_does(folders: Any, ours: Ours, klass: str) -> None:
+    folder = folders("sd")
+    for cell, picture in ours(folder, *THREE, **{**IMG2IMG, "scheduler": "diffusers", "scheduler__cls": klass}):
+        told = {"image": Image.fromarray(cell.pixels), "strength": 0.6}
+        assert_same(picture, theirs("StableDiffusionImg2ImgPipeline", folder, cell, klass, **told))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"scheduler__cls": "UniPC"}, r"scheduler\.cls=UniPC: no scheduler class of diffusers"),
+        ({"scheduler__cls": "FlowMatchEulerDiscreteScheduler"}, "has a noise schedule of its own"),
+        ({"technique": "inpaint", "input": "drawing", "mask": "box"}, "serves text_to_image and image_to_image alone"),
+        ({"scheduler__spacing": "karras"}, "spacing=karras: must be one of"),
+    ],
+)
+def test_what_such_a_scheduler_cannot_do_is_refused(
+    folders: Any, config: Any, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        freeze(
+            config(**{"model": "tiny_sd", "model__path": str(folders("sd")), "scheduler": "diffusers", **changes}), {}
+        )

@@ -11,10 +11,11 @@ from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.pipelines.deepfloyd_if import timesteps as theirs
 
 from diffsweep.core.problems import BadInput
-from diffsweep.core.process import Flow, Table, named_table
+from diffsweep.core.process import Flow, StepsShift, Table, named_table, tokens_shift
 from diffsweep.core.types import Level, Process, Stage
 from diffsweep.runner.parts import build
 from diffsweep.scheduler.ddpm import Ddpm
+from diffsweep.scheduler.euler import Euler
 from diffsweep.scheduler.presets import PRESETS
 from diffsweep.scheduler.spacing import FORMULAS
 from diffsweep.scheduler.spacing import spaced as spaced_levels
@@ -251,3 +252,53 @@ def test_karras_levels_of_a_flow_are_karras_formula_itself() -> None:
 
 def test_a_list_of_a_flows_timesteps_need_not_be_whole() -> None:
     assert timesteps(build("scheduler", {"name": "ddim", "spacing": [1000, 250.5]}), FLOW) == (1000, 250.5)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 0.5])
+@pytest.mark.parametrize("n", [1, 2, 7, 28, 100])
+def test_sd3s_levels_are_those_that_diffusers_finds_for_itself(shift: float, n: int) -> None:
+    """Which takes its lowest sigma, already shifted, for one to shift."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    theirs = FlowMatchEulerDiscreteScheduler(shift=shift)
+    theirs.set_timesteps(n)
+    assert [level.t for level in spaced_levels("sd3", n, Flow(shift=shift))] == pytest.approx(theirs.timesteps.tolist())
+
+
+@pytest.mark.parametrize("n", [1, 4, 50, 200])
+@pytest.mark.parametrize("tokens", [64, 4096, 4300, 4301, 16384])
+def test_a_shift_of_tokens_and_steps_is_flux2s(tokens: int, n: int) -> None:
+    from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+
+    assert StepsShift(tokens).of(n) == pytest.approx(math.exp(compute_empirical_mu(tokens, n)))
+    stage = Stage((16, 8, 8), Flow(shift=StepsShift(tokens)), spacing="trailing")
+    assert Euler(n).levels(stage) == spaced_levels("trailing", n, Flow(shift=StepsShift(tokens).of(n)))
+
+
+@pytest.mark.parametrize("tokens", [64, 256, 4096, 9216])
+def test_a_shift_of_tokens_is_flux1s(tokens: int) -> None:
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    expected = math.exp(calculate_shift(tokens, 256, 4096, 0.5, 1.15))
+    assert tokens_shift(tokens, 0.5, 1.15, 256, 4096) == pytest.approx(expected)
+
+
+def test_a_shift_that_is_asked_for_stands_for_the_checkpoints() -> None:
+    for own in (3.0, StepsShift(4096)):
+        asked = Euler(7, shift=2.0).levels(Stage((16, 8, 8), Flow(shift=own), spacing="trailing"))
+        assert asked == spaced_levels("trailing", 7, Flow(shift=2.0))
+
+
+@pytest.mark.parametrize(
+    "keys, message",
+    [
+        ({"shift": 0.0}, r"shift=0\.0: must be above 0"),
+        ({"shift": 2.0, "spacing": (900, 100)}, r"shift=2\.0: the list fixes the timesteps"),
+        ({"shift": 2.0, "spacing": "smart50"}, r"shift=2\.0: spacing=smart50 fixes the timesteps"),
+    ],
+)
+def test_a_shift_that_shifts_nothing_is_refused(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        Euler(**keys)
+    with pytest.raises(BadInput, match=r"^shift=2\.0: of flows alone"):
+        Euler(7, shift=2.0).levels(STAGE)

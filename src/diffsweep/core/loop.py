@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffsweep.core.streams import MAIN, Streams
 from diffsweep.core.threshold import threshold
@@ -64,7 +64,8 @@ def denoise(
     constraint: Constraint | None = None,
     watch: Watch | None = None,
 ) -> Program[Tensor]:
-    """Carry `x` (C H W, at levels[0]) down to a clean image. watch: sees every step."""
+    """Carry `x` (C H W, at levels[0]) down to a clean image. watch: sees every step. A scheduler with a `stepper` has
+    steps of its own, which nothing corrects."""
     stage = scheduler.on(stage)
     process = stage.process
 
@@ -73,6 +74,16 @@ def denoise(
         clean = threshold(estimate.clean(x, level), stage)
         return clean if constraint is None else constraint.clean(clean, x, level), estimate
 
+    own: Any = getattr(scheduler, "stepper", None)
+    if own is not None:
+        assert constraint is None, "its steps cannot be corrected"
+        step = own(stage, levels, streams)
+        for level in levels:
+            clean, estimate = yield from estimated(x, level)
+            if watch is not None:
+                watch(level, x, clean)
+            x = step(x, clean, estimate, level)
+        return x
     falls = sum(not rises(t, s) for t, s in steps(levels, process))
     before: tuple[Level, Tensor] | None = None  # of the step that led here
     for t, s in steps(levels, process):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from operator import mul
@@ -22,11 +22,13 @@ class Table:
     """q(x_t | x_0) = N(sqrt(a_t) x_0, (1 - a_t) I), DDPM (4), with a_t written alpha_bar in DDPM.
 
     alphas_cumprod: a_t for t = 0 .. T - 1, falling. end: a at CLEAN, below 1 where a checkpoint's own sampler leaves a
-    little noise (diffusers' `set_alpha_to_one: false`).
+    little noise (diffusers' `set_alpha_to_one: false`). named: the schedule's name, its first beta and its last, if it
+    is one that diffusers names.
     """
 
     alphas_cumprod: tuple[float, ...]
     end: float = 1.0
+    named: tuple[str, float, float] | None = field(default=None, compare=False)
 
     @property
     def T(self) -> int:
@@ -130,14 +132,16 @@ def named_table(kind: str, steps: int = 1000, start: float = 1e-4, end: float = 
     linear: DDPM; scaled_linear: latent diffusion; squaredcos_cap_v2: iDDPM (17), which DeepFloyd IF uses.
     """
     if kind == "linear":
-        return from_betas([start + (end - start) * i / (steps - 1) for i in range(steps)])
-    if kind == "scaled_linear":
+        betas = [start + (end - start) * i / (steps - 1) for i in range(steps)]
+    elif kind == "scaled_linear":
         low, high = math.sqrt(start), math.sqrt(end)
-        return from_betas([(low + (high - low) * i / (steps - 1)) ** 2 for i in range(steps)])
-    if kind == "squaredcos_cap_v2":
+        betas = [(low + (high - low) * i / (steps - 1)) ** 2 for i in range(steps)]
+    elif kind == "squaredcos_cap_v2":
 
         def f(u: float) -> float:
             return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
 
-        return from_betas([min(1 - f((i + 1) / steps) / f(i / steps), 0.999) for i in range(steps)])
-    raise ValueError(f"beta_schedule={kind!r} is not known: linear, scaled_linear, squaredcos_cap_v2 are")
+        betas = [min(1 - f((i + 1) / steps) / f(i / steps), 0.999) for i in range(steps)]
+    else:
+        raise ValueError(f"beta_schedule={kind!r} is not known: linear, scaled_linear, squaredcos_cap_v2 are")
+    return replace(from_betas(betas), named=(kind, start, end))

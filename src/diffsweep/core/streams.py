@@ -33,12 +33,18 @@ class Streams:
     device: str = "cpu"
     _generators: dict[str, torch.Generator] = field(default_factory=dict)
 
-    def normal(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def generator(self, name: str) -> torch.Generator:
+        """A stream as a generator on the processor, which goes on from where the last draw left it."""
         import torch
 
         if name not in self._generators:
             self._generators[name] = torch.Generator("cpu").manual_seed(stream_seed(self.seed, name))
-        return placed(torch.randn(shape, generator=self._generators[name]), self.device)
+        return self._generators[name]
+
+    def normal(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        import torch
+
+        return placed(torch.randn(shape, generator=self.generator(name)), self.device)
 
 
 def placed(x: Tensor, device: str) -> Tensor:

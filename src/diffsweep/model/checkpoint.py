@@ -21,7 +21,7 @@ from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, one_of, require, within
 from diffsweep.core.streams import placed
 from diffsweep.core.types import Latents, Stage
-from diffsweep.model import memory
+from diffsweep.model import codec, memory
 from diffsweep.model.codec import Codec
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.model.family import families
@@ -354,9 +354,11 @@ def _needs(model: Checkpoint, elsewhere: bool) -> memory.Needs:
         lambda network, x, t, given: family.ask(network, x, t, given, {}, stage),
     )
     if family.vae:
-        weights += sum(memory.decoder(configs.vae, stage.shape[1:], family.vae))
+        pixels = codec.factor(configs.vae)
+        weights += sum(memory.decoder(configs.vae, [side // pixels for side in stage.size]))
     weights += sum(lora.source.size(lora.files()) for lora in model.loras)
-    text = 0 if elsewhere else sum(memory.encoder(model.source.root / name, keys.dtype) for name in model.networks)
+    encoders = {} if elsewhere else {name: configs.index[name][1] for name in model.networks}
+    text = sum(memory.encoder(model.source.root / name, keys.dtype, kind=kind) for name, kind in encoders.items())
     return memory.Needs(text, weights, row, memory.told(shapes, model.dtype))
 
 

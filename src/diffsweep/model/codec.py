@@ -1,7 +1,8 @@
 """An autoencoder of latents: pictures in, pictures out, in float32 whatever the network computes in.
 
 Latents are scaled as the checkpoint's network is trained on them: z = scale (code - shift), by one number each or by
-one for each channel (`latents_mean`, `latents_std`).
+one for each channel (`latents_mean`, `latents_std`). FLUX.2's are patches of 2 x 2, each of their channels scaled by
+the statistics of a batch norm, and its pipelines take the encoder's mean for a picture's latents.
 """
 
 from __future__ import annotations
@@ -22,29 +23,39 @@ def factor(config: Mapping[str, Any]) -> int:
 
 
 class Codec:
-    """vae: diffusers' AutoencoderKL, or its AutoencoderDC, on its device."""
+    """vae: diffusers' AutoencoderKL, AutoencoderDC or AutoencoderKLFlux2, on its device."""
+
+    shift: Any
+    scale: Any
 
     def __init__(self, vae: Any) -> None:
         import torch
 
         self.vae, config = vae, vae.config
+        self.patched = hasattr(vae, "bn")
+        if self.patched:
+            self.shift = vae.bn.running_mean[:, None, None]
+            self.scale = (vae.bn.running_var + config.batch_norm_eps).rsqrt()[:, None, None]
+            return
         mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
         each = {"device": vae.device, "dtype": torch.float32}
-        shift = torch.tensor(mean, **each)[:, None, None] if mean else getattr(config, "shift_factor", None) or 0.0
-        self.shift: Any = shift
-        self.scale: Any = config.scaling_factor / (torch.tensor(std, **each)[:, None, None] if std else 1.0)
+        self.shift = torch.tensor(mean, **each)[:, None, None] if mean else getattr(config, "shift_factor", None) or 0.0
+        self.scale = config.scaling_factor / (torch.tensor(std, **each)[:, None, None] if std else 1.0)
 
     def decode(self, x: Tensor) -> Tensor:
         """Pictures (B 3 H W) of latents (B C h w)."""
-        return self.vae.decode(x / self.scale + self.shift, return_dict=False)[0]
+        code = x / self.scale + self.shift
+        return self.vae.decode(opened(code) if self.patched else code, return_dict=False)[0]
 
     def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Mean and standard deviation of the latents of pictures (B 3 H W), B C h w each; None where nothing is
-        drawn."""
+        """Mean and standard deviation of the latents of pictures (B 3 H W), B C h w each; None where the mean alone is
+        taken."""
         found = self.vae.encode(pictures)
         if not hasattr(found, "latent_dist"):
             return (found.latent - self.shift) * self.scale, None
         code = found.latent_dist
+        if self.patched:
+            return (gathered(code.mean) - self.shift) * self.scale, None
         return (code.mean - self.shift) * self.scale, code.std * self.scale
 
     def latents(self, picture: Tensor) -> Latents:
@@ -55,9 +66,22 @@ class Codec:
             mean, std = self.encode(picture[None])
             (seen,) = self.decode(mean)
         error = (_eight_bit(seen) - _eight_bit(picture)).square().mean()
-        return Latents(
-            mean[0], None if std is None else std[0], float(10 * torch.log10(255**2 / error.clamp_min(1e-10)))
-        )
+        spread = None if std is None else std[0]
+        return Latents(mean[0], spread, float(10 * torch.log10(255**2 / error.clamp_min(1e-10))))
+
+
+def gathered(code: Tensor) -> Tensor:
+    """Patches of 2 x 2 as channels: B 4C h/2 w/2 of B C h w."""
+    batch, channels, height, width = code.shape
+    patches = code.view(batch, channels, height // 2, 2, width // 2, 2)
+    return patches.permute(0, 1, 3, 5, 2, 4).reshape(batch, 4 * channels, height // 2, width // 2)
+
+
+def opened(code: Tensor) -> Tensor:
+    """B C h w of its patches as channels."""
+    batch, channels, height, width = code.shape
+    patches = code.view(batch, channels // 4, 2, 2, height, width)
+    return patches.permute(0, 1, 4, 2, 5, 3).reshape(batch, channels // 4, 2 * height, 2 * width)
 
 
 def _eight_bit(picture: Tensor) -> Tensor:

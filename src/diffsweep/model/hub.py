@@ -14,7 +14,7 @@ from pathlib import Path
 
 from diffsweep.core.problems import BadInput
 
-SMALL = ("json", "model", "txt")  # kinds of file that planning needs: configurations, vocabularies
+SMALL = ("json", "model", "txt", "jinja")  # kinds of file that planning needs: configurations, vocabularies
 _from_cache_alone = False
 
 

@@ -33,16 +33,16 @@ class Needs(NamedTuple):
     prompt: int = 0
 
 
-def encoder(root: Path, dtype: str, eight_bit: bool = False) -> int:
-    """Bytes of a text encoder's weights. Of a T5 in half precision, transformers keeps some in single (`wo`)."""
+def encoder(root: Path, dtype: str, eight_bit: bool = False, kind: str | None = None) -> int:
+    """Bytes of a text encoder's weights. Of a T5 in half precision, transformers keeps some in single (`wo`). kind: its
+    class in transformers; None is what its configuration is mostly used for."""
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
+    import transformers
 
-    config = AutoConfig.from_pretrained(root, local_files_only=True)
+    config = transformers.AutoConfig.from_pretrained(root, local_files_only=True)
+    make: Any = getattr(transformers, kind) if kind else transformers.AutoModelForTextEncoding.from_config
     with torch.device("meta"):
-        encodes = type(config) in AutoModelForTextEncoding._model_mapping
-        kind: Any = AutoModelForTextEncoding if encodes else AutoModel
-        network = kind.from_config(config)
+        network = make(config)
     width = 1 if eight_bit else getattr(torch, dtype).itemsize
     kept = [name for name, _ in network.named_parameters() if width < 4 and name.endswith("wo.weight")]
     return sum(p.numel() * (4 if name in kept else width) for name, p in network.named_parameters())
@@ -115,14 +115,15 @@ def network(
         return weights, peak(lambda: ask(network, x, t, given))
 
 
-def decoder(config: Mapping[str, Any], size: Sequence[int], kind: str = "AutoencoderKL") -> tuple[int, int]:
-    """Bytes of an autoencoder's weights in float32, and of all else while it decodes latents of this height and width.
-    kind: its class in diffusers."""
+def decoder(config: Mapping[str, Any], size: Sequence[int]) -> tuple[int, int]:
+    """Bytes of an autoencoder's weights in float32, and of all else while it decodes latents of this height and
+    width."""
     import diffusers
     import torch
 
+    kind = getattr(diffusers, config.get("_class_name", "AutoencoderKL"))
     with torch.device("meta"):
-        network: Any = getattr(diffusers, kind).from_config(config).eval()
+        network: Any = kind.from_config(config).eval()
         latents = torch.empty(1, config["latent_channels"], *size)
         return 4 * sum(p.numel() for p in network.parameters()), peak(lambda: network.decode(latents))
 

@@ -46,6 +46,8 @@ def process(config: Mapping[str, Any], tokens: int = 0) -> Process:
         raise ValueError(f"{odd[0]}={config[odd[0]]} is not known")
     shift = config.get("shift", config.get("flow_shift", 1.0)) or 1.0
     if config.get("use_dynamic_shifting"):
+        if (kind := config.get("time_shift_type", "exponential")) != "exponential":
+            raise ValueError(f"time_shift_type={kind} is not known")
         span = {key: config.get(key, usual) for key, usual in DYNAMIC.items()}
         shift = tokens_shift(tokens, *span.values())
     return Flow(config.get("num_train_timesteps", 1000), shift)

@@ -166,6 +166,8 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     if scheduler:
         with problems.under("scheduler"):
             levels = scheduler.levels(stage)
+            if hasattr(scheduler, "serves") and "scheduler" in uses:
+                scheduler.serves(_plain(technique)["name"])
     if levels:
         with problems.under("technique"):
             visited = technique.visited(levels, stage)

@@ -45,11 +45,11 @@ class Told:
 
 class Family:
     """pipeline: the classes that diffusers gives such a checkpoint. network, kind: its network's part and class. text:
-    the parts that encode prompts, none where the network reads no text. multiple: what a picture's sides must be
-    multiples of, None where they cannot be chosen. patch: latents of a side to one of the network's tokens. lengths:
-    the fewest and the most tokens that `text.max_length` may ask for, None where the length is fixed; length: how many
-    there are else. skips: whether CLIP's last layers can be left out. optional: the parts of `text` that may be
-    missing. overflows: whether the network does in float16.
+    the parts that encode prompts, none where the network reads no text; optional: those that a checkpoint may lack.
+    multiple: what a picture's sides must be multiples of, None where they cannot be chosen. patch: latents of a side to
+    one of the network's tokens. lengths: the fewest and the most tokens that `text.max_length` may ask for, None where
+    the length is fixed; length: how many there are else. skips: whether CLIP's last layers can be left out.
+    overflows: whether the network does in float16.
     """
 
     pipeline: ClassVar[tuple[str, ...]]
@@ -57,27 +57,31 @@ class Family:
     kind: ClassVar[str] = "UNet2DConditionModel"
     vae: ClassVar[str | None] = "AutoencoderKL"
     text: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")
+    optional: ClassVar[tuple[str, ...]] = ()
     multiple: ClassVar[int | None] = 8
     patch: ClassVar[int] = 1
     lengths: ClassVar[tuple[int, int] | None] = None
     length: ClassVar[int] = 77
     skips: ClassVar[bool] = False
-    optional: ClassVar[tuple[str, ...]] = ()
     overflows: ClassVar[bool] = False
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         """The stage of pictures of this height and width, None for the checkpoint's own; KeyError, TypeError or
         ValueError where the configurations are not such a checkpoint's."""
-        factor = codec.factor(configs.vae) if self.vae else 1
-        own = self.sides(configs)
+        (channels, factor), own = self.latents(configs), self.sides(configs)
         height, width = (given // factor if given else side for given, side in zip(size, own, strict=True))
-        channels = configs.vae["latent_channels"] if self.vae else configs.network["in_channels"]
         return Stage(
             shape=(channels, height, width),
             process=process(configs.scheduler, height * width // self.patch**2),
             factor=factor,
             **habits(configs.scheduler),
         )
+
+    def latents(self, configs: Configs) -> tuple[int, int]:
+        """Channels of the latents, and pixels of a side to one; of pixels themselves without an autoencoder."""
+        if not self.vae:
+            return configs.network["in_channels"], 1
+        return configs.vae["latent_channels"], codec.factor(configs.vae)
 
     def sides(self, configs: Configs) -> tuple[int, int]:
         """Height and width that the network is made for, of its input."""

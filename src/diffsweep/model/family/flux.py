@@ -26,7 +26,7 @@ class Flux(Family):
     network: ClassVar[str] = "transformer"
     kind: ClassVar[str] = "FluxTransformer2DModel"
     text: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
-    multiple: ClassVar[int] = 16
+    multiple: ClassVar[int | None] = 16
     patch: ClassVar[int] = 2
     lengths: ClassVar[tuple[int, int] | None] = (1, 512)
     length: ClassVar[int] = 512

@@ -38,12 +38,12 @@ class StableDiffusion3(Family):
         "text_encoder_3",
         "tokenizer_3",
     )
-    multiple: ClassVar[int] = 16
+    optional: ClassVar[tuple[str, ...]] = ("text_encoder_3", "tokenizer_3")
+    multiple: ClassVar[int | None] = 16
     patch: ClassVar[int] = 2
     lengths: ClassVar[tuple[int, int] | None] = (1, 512)
     length: ClassVar[int] = 256  # of T5, behind CLIP's
     skips: ClassVar[bool] = True
-    optional: ClassVar[tuple[str, ...]] = ("text_encoder_3", "tokenizer_3")
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         stage = super().stage(configs, size)
