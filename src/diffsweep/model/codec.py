@@ -23,7 +23,7 @@ def factor(config: Mapping[str, Any]) -> int:
 
 
 class Codec:
-    """vae: diffusers' AutoencoderKL, AutoencoderDC or AutoencoderKLFlux2, on its device."""
+    """vae: diffusers' AutoencoderKL, AutoencoderKLFlux2 or AutoencoderDC, on its device."""
 
     shift: Any
     scale: Any
@@ -48,8 +48,8 @@ class Codec:
         return self.vae.decode(opened(code) if self.patched else code, return_dict=False)[0]
 
     def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Mean and standard deviation of the latents of pictures (B 3 H W), B C h w each; None where the mean alone is
-        taken."""
+        """Mean and standard deviation of the latents of pictures (B 3 H W), B C h w each; the latter None where nothing
+        is drawn."""
         found = self.vae.encode(pictures)
         if not hasattr(found, "latent_dist"):
             return (found.latent - self.shift) * self.scale, None

@@ -48,8 +48,8 @@ class Family:
     the parts that encode prompts, none where the network reads no text; optional: those that a checkpoint may lack.
     multiple: what a picture's sides must be multiples of, None where they cannot be chosen. patch: latents of a side to
     one of the network's tokens. lengths: the fewest and the most tokens that `text.max_length` may ask for, None where
-    the length is fixed; length: how many there are else. skips: whether CLIP's last layers can be left out.
-    overflows: whether the network does in float16.
+    the length is fixed; length: how many there are else. skips: whether CLIP's last layers can be left out. overflows:
+    whether the network does in float16.
     """
 
     pipeline: ClassVar[tuple[str, ...]]
