@@ -115,7 +115,12 @@ AROUND = {
     "metric__references": "world",
     "tracker": "wandb",
 }
-ALONE = {"technique__paste", "guidance__embedded", "scheduler__shift"}  # of latents, FLUX and flows; refused of others
+ALONE = {
+    "technique__paste",
+    "technique__space",
+    "guidance__embedded",
+    "scheduler__shift",
+}  # of latents, FLUX and flows; refused of others
 # where a technique's keys are changed from, if not from their defaults
 FROM = {
     "inpaint": {"technique__start": "input", "technique__jump": 1, "technique__resamples": 2},

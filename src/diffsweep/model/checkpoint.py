@@ -500,6 +500,9 @@ class LoadedCheckpoint(Network):
     def decode(self, x: Tensor) -> Tensor:
         return self.codec.decode(x)
 
+    def encoded(self, pictures: Tensor) -> Tensor:
+        return self.codec.encode(pictures)[0]
+
     def latents(self, picture: Tensor) -> Latents:
         """Those of the pictures used last are kept."""
         key = picture.cpu().numpy().tobytes()
