@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from diffsweep.core.types import SAMPLE, Estimate, LatentModel, Level, Model, Stage, decoder_of, encoder_of
+from diffsweep.model import codec
 from diffsweep.runner.shape import Rows
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-MOST = 1024 * 1024  # pixels of a call, unless one picture has more: an autoencoder takes some 3 kB a pixel
 
 
 class Translator:
@@ -35,12 +34,6 @@ class Translator:
         return x
 
 
-def rows_of(stage: Stage, rows: int) -> int:
-    """The rows of a call of a stage's decoder or encoder, where the model's calls have `rows`."""
-    _, height, width = stage.shape
-    return max(1, min(rows, MOST // (height * width * stage.factor**2)))
-
-
 def with_translators(models: Mapping[str, Model], rows: Rows) -> tuple[dict[str, Model], dict[str, int]]:
     """The engine's models and the rows of their calls, decoders and encoders among them. rows: of the models, by
     stage."""
@@ -50,5 +43,5 @@ def with_translators(models: Mapping[str, Model], rows: Rows) -> tuple[dict[str,
             latent = cast("LatentModel", model)
             for key, translate in ((decoder_of(name), latent.decode), (encoder_of(name), latent.encoded)):
                 found[key] = Translator(model.stage, translate)
-                theirs[key] = rows_of(model.stage, rows[name])
+                theirs[key] = min(rows[name], codec.rows(*model.stage.size))
     return found, theirs
