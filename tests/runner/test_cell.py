@@ -57,7 +57,7 @@ SHARED = {
     "guidance": "none",
     "guidance__scale": 3.0,
     "guidance__rescale": 0.5,
-    "guidance__interval": [0.0, 0.5],
+    "guidance__interval": [0.0, 0.1],
     "guidance__negative_prompt": "red",
     "view": "negate",
     "view__patches": 2,

@@ -24,7 +24,7 @@ from diffsweep.view.identity import Identity
 from diffsweep.view.rotate import Rotate
 
 OTHERS = {("model", f"if_{size}") for size in ("m", "l", "xl")} | {("upscale", f"if_{size}") for size in ("m", "l")}
-OTHERS |= {("upscale", "x4"), ("model", "analytic_flow")}  # choices of a part with other settings than its own
+OTHERS |= {("upscale", "x4"), ("model", "analytic_flow"), ("scheduler", "unipc")}  # choices of a part with other settings than its own
 YAMLS = sorted(file for group in groups() for file in (shipped("conf") / group).glob("*.yaml"))
 
 ROLL = """

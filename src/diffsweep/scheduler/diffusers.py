@@ -46,7 +46,7 @@ class Diffusers(Spaced):
         """BadInput for a technique that such a class cannot serve."""
         if technique not in SERVES:
             raise BadInput(
-                f"cls={self.cls}: serves {' and '.join(SERVES)} alone; choose euler, ddim or another of ours"
+                f"cls={self.cls}: serves {' and '.join(SERVES)} alone; choose euler, ddim or another rule of diffsweep"
             )
 
     def levels(self, stage: Stage) -> tuple[Level, ...]:
