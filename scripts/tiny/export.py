@@ -15,6 +15,7 @@ from tiny.trainer import averaged
 
 MODELS = Path(__file__).parents[2] / "src" / "diffsweep" / "model"
 PLACES = {"stage1": MODELS / "tiny", "stage2": MODELS / "tiny_upscale", "clip": MODELS / "tiny_clip"}
+PLACES |= {"latent": MODELS / "tiny_sd", "flow": MODELS / "tiny_flow"}
 ABOUT = {
     "stage1": (
         "The embedded model, first stage",
@@ -32,6 +33,18 @@ ABOUT = {
         "The embedded CLIP",
         "A CLIP of the drawn world (32 x 32 pixels, patches of 4, four layers a tower), in the layout that "
         "transformers saves: `CLIPModel.from_pretrained` and `CLIPProcessor.from_pretrained` load it.",
+    ),
+    "latent": (
+        "The embedded latent model",
+        "A latent diffusion model in Stable Diffusion's layout (AutoencoderKL, the embedded CLIP's CLIPTextModel, "
+        "UNet2DConditionModel), 128 x 128 pixels from 4 x 16 x 16 latents, as diffusers saves it: `diffusers."
+        "StableDiffusionPipeline.from_pretrained` loads it.",
+    ),
+    "flow": (
+        "The embedded rectified flow",
+        "A small transformer in Stable Diffusion 3's layout (SD3Transformer2DModel, the embedded CLIP as both text "
+        "encoders, no T5), on the latents of `tiny_sd`, 128 x 128 pixels, as diffusers saves it: `diffusers."
+        "StableDiffusion3Pipeline.from_pretrained(..., text_encoder_3=None, tokenizer_3=None)` loads it.",
     ),
 }
 FIGURES = "\n## Figures\n"  # the last section of a card
@@ -70,6 +83,10 @@ def export(part: str, trained: Path, to: Path) -> None:
         from tiny.clip import Clip
 
         Clip().save(weights, to)
+    elif part in ("latent", "flow"):
+        from tiny.latent import codec, save
+
+        save(weights, recipe, codec(trained.parent), to)
     else:
         from tiny.diffusion import save
 
@@ -83,7 +100,7 @@ def export(part: str, trained: Path, to: Path) -> None:
 
 
 def card(part: str, recipe: dict[str, Any]) -> str:
-    from tiny import clip, diffusion
+    from tiny import clip, diffusion, latent
 
     title, about = ABOUT[part]
     curve = recipe["curve"]
@@ -91,7 +108,7 @@ def card(part: str, recipe: dict[str, Any]) -> str:
     columns = list(shown[0]) if shown else []  # without the bars of |v|, which part columns
     rows = [[c.strip("|") for c in columns], ["---"] * len(columns)]
     rows += [[str(entry[c]) for c in columns] for entry in shown]
-    how = (clip if part == "clip" else diffusion).__doc__ or ""
+    how = {"clip": clip, "latent": latent, "flow": latent}.get(part, diffusion).__doc__ or ""
     size = f"channels {recipe['channels']}" if "channels" in recipe else f"towers {recipe['tower']}"
     points = [
         f"**Data**: the drawn world of `diffsweep.world`, training seeds only: {recipe['pictures']} pictures, mirrored "
@@ -99,7 +116,7 @@ def card(part: str, recipe: dict[str, Any]) -> str:
         f"**Recipe**: `python scripts/train_tiny.py {part}`: {size}, batch {recipe['batch']}, AdamW, cosine decay at "
         f"the end, averaged weights, stored in half precision. {how}",
         f"**Trained**: {recipe['step']} steps, {recipe['seen']} pictures seen, {recipe['minutes']} minutes, "
-        f"{recipe['device']}.{started(recipe)}",
+        f"{recipe['device']}.{started(recipe)}{encoded(recipe)}",
         f"**Use**: {USE}",
     ]
     listed = [fill(" ".join(f"* {point}".split()), 100, subsequent_indent="  ") for point in points]
@@ -116,4 +133,15 @@ def started(recipe: dict[str, Any]) -> str:
     return (
         f" Began from earlier weights: {steps} steps, {before['seen']} pictures seen, "
         f"{before['minutes']} minutes, {before['device']}."
+    )
+
+
+def encoded(recipe: dict[str, Any]) -> str:
+    """The autoencoder of a latent model."""
+    vae = recipe.get("vae")
+    if not vae:
+        return ""
+    return (
+        f" Its autoencoder, `python scripts/train_tiny.py vae`: channels {vae['channels']}, batch {vae['batch']}, "
+        f"{vae['step']} steps, {vae['seen']} pictures seen, {vae['minutes']} minutes, {vae['device']}.{started(vae)}"
     )
