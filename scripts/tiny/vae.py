@@ -1,10 +1,10 @@
 """The latent models' autoencoder, of Stable Diffusion's own layout (Rombach et al. 2022): 128 x 128 to 4 x 16 x 16.
 
 It is trained to give back pictures by L1 and squared error, their edges by L1 of the differences of neighbours, and
-their colours by L1 of the means of 8 x 8 pixels; a very small KL term keeps the latents near a unit normal. Of the world's colours,
-green against magenta varies least and would be found last: the fourth latent is drawn towards it. There is no
-adversary: the drawn world is flat. Three batches in four are crops of half the side, the fourth is a quarter as many
-whole pictures, so that each costs the same.
+their colours by L1 of the means of 8 x 8 pixels; a very small KL term keeps the latents near a unit normal. Of the
+world's colours, green against magenta varies least and would be found last: the fourth latent is drawn towards it.
+There is no adversary: the drawn world is flat. Three batches in four are crops of half the side, the fourth is a
+quarter as many whole pictures, so that each costs the same.
 """
 
 from __future__ import annotations
