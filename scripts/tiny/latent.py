@@ -52,7 +52,7 @@ MODELS = Path(__file__).parents[2] / "src" / "diffsweep" / "model"
 CLIP, SD = MODELS / "tiny_clip", MODELS / "tiny_sd"
 SIZE, WIDTH, TOKENS, ZEROS = 16, 128, 77, 256  # of a latent; of CLIP's embedding; of a prompt; of the T5 there is not
 EMPTY = 0.1
-CHANNELS = (64, 128, 160)
+CHANNELS = (64, 128, 128)
 LAYERS, HEADS = 6, 4  # of the transformer, whose width --channels says
 FLOW_CHANNELS = (160,)
 
@@ -234,7 +234,7 @@ class Weighted:
 class Latent:
     """The part that the training loop trains: `latent`."""
 
-    rate = 5e-4
+    rate = 8e-4
 
     def __init__(self, codec: Codec, scale: float, channels: tuple[int, ...] | None, start: Path | None) -> None:
         self.channels = channels or self.default
