@@ -359,3 +359,23 @@ def test_the_latent_models_are_gone_on_from(trained: Path, exported: Path) -> No
         assert all(
             torch.equal(value, average[name].half().float()) for name, value in begun.module.state_dict().items()
         )
+
+
+def test_a_latent_models_card_tells_how_well_pictures_are_given_back(exported: Path) -> None:
+    """scikit-image's PSNR, of the exported autoencoder as diffusers loads it."""
+    from diffusers import AutoencoderKL
+    from skimage.metrics import peak_signal_noise_ratio
+
+    from diffsweep.world import held_out
+
+    vae = AutoencoderKL.from_pretrained(exported / "latent" / "vae")
+    each = []
+    for index in range(147):
+        pixels = held_out(index, 128).pixels
+        x = torch.from_numpy(pixels / 127.5 - 1).float().permute(2, 0, 1)[None]
+        with torch.no_grad():
+            again = vae(x).sample[0].clamp(-1, 1).permute(1, 2, 0).numpy()
+        each.append(peak_signal_noise_ratio(pixels / 127.5 - 1, again, data_range=2))
+    card = " ".join((exported / "latent" / "README.md").read_text().split())
+    told = float(card.partition("n = 147: PSNR ")[2].split()[0])
+    assert told == pytest.approx(np.mean(each), abs=0.02)

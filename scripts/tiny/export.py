@@ -8,10 +8,16 @@ import hashlib
 import json
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from diffsweep.model.source import SUMS
+from diffsweep.world import STYLES, SUBJECTS, held_out
 from tiny.trainer import averaged
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 MODELS = Path(__file__).parents[2] / "src" / "diffsweep" / "model"
 PLACES = {"stage1": MODELS / "tiny", "stage2": MODELS / "tiny_upscale", "clip": MODELS / "tiny_clip"}
@@ -78,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
 
 def export(part: str, trained: Path, to: Path) -> None:
     recipe = json.loads((trained / "recipe.json").read_text())
-    weights = averaged(trained)
+    weights, figures = averaged(trained), UNMEASURED
     if part == "clip":
         from tiny.clip import Clip
 
@@ -86,20 +92,33 @@ def export(part: str, trained: Path, to: Path) -> None:
     elif part in ("latent", "flow"):
         from tiny.latent import codec, save
 
-        save(weights, recipe, codec(trained.parent), to)
+        autoencoder = codec(trained.parent)
+        figures = given_back(autoencoder.vae)
+        save(weights, recipe, autoencoder, to)
     else:
         from tiny.diffusion import save
 
         save(weights, part, tuple(recipe["channels"]), to)
     (to / "recipe.json").write_text(json.dumps({k: v for k, v in recipe.items() if k != "curve"}, indent=1) + "\n")
-    (to / "README.md").write_text(card(part, recipe))
+    (to / "README.md").write_text(card(part, recipe, figures))
     files = sorted(f for f in to.rglob("*") if f.is_file() and f.name not in (SUMS, "README.md", "recipe.json"))
     sums = [f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(to).as_posix()}\n" for f in files]
     (to / SUMS).write_text("".join(sums))
     print(f"{to}: {sum(f.stat().st_size for f in files) / 1e6:.1f} MB")
 
 
-def card(part: str, recipe: dict[str, Any]) -> str:
+def given_back(vae: AutoencoderKL) -> str:
+    """How well held-out pictures, one of every subject in every style, are encoded and decoded."""
+    from tiny.vae import SIZE, given_back, psnr
+
+    pictures = [held_out(i, SIZE).pixels for i in range(len(SUBJECTS) * len(STYLES))]
+    each = [psnr(float(np.square((given_back(vae, p) - p.astype(float)) / 127.5).mean())) for p in pictures]
+    return f"Held-out pictures encoded and decoded, n = {len(each)}: PSNR {np.mean(each):.2f} dB in the mean, " + (
+        f"{np.median(each):.2f} the median, {min(each):.2f} the worst."
+    )
+
+
+def card(part: str, recipe: dict[str, Any], figures: str) -> str:
     from tiny import clip, diffusion, latent
 
     title, about = ABOUT[part]
@@ -121,7 +140,8 @@ def card(part: str, recipe: dict[str, Any]) -> str:
     ]
     listed = [fill(" ".join(f"* {point}".split()), 100, subsequent_indent="  ") for point in points]
     table = [f"| {' | '.join(row)} |" for row in rows if row]
-    return "\n".join([f"# {title}", "", fill(about, 100), "", *listed, "", *table]) + f"\n{FIGURES}\n{UNMEASURED}\n"
+    lines = [f"# {title}", "", fill(about, 100), "", *listed, "", *table, FIGURES, fill(figures, 100), ""]
+    return "\n".join(lines)
 
 
 def started(recipe: dict[str, Any]) -> str:
