@@ -19,7 +19,8 @@ Without a checkpoint, exported weights are gone on from by --start, into a new b
     python scripts/train_tiny.py vae --start src/diffsweep/model/tiny_sd --decoder
 
 The latent models take the autoencoder trained beside them (.train/vae), or else the one that `tiny_sd` ships. With
-another encoder they must be trained anew; a decoder may be trained on at any time.
+another encoder they must be trained anew; a decoder may be trained on at any time: --out .train/FOLDER/vae, and when it
+is better, its folder in the place of .train/vae.
 """
 
 from __future__ import annotations

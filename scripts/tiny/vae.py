@@ -59,6 +59,7 @@ class Autoencoder:
                 raise SystemExit("--decoder: give the autoencoder whose encoder is kept, by --start")
             for kept in (self.module.encoder, self.module.quant_conv):
                 kept.requires_grad_(False)
+            self.recipe["decoder_only"] = True
 
     def loss(self, batch: Batch, generator: torch.Generator, rng: random.Random) -> tuple[Tensor, dict[str, float]]:
         pixels, half = batch.pixels, batch.pixels.shape[-1] // 2
