@@ -70,7 +70,7 @@ class Codec:
         digest = hashlib.sha256()
         for name, value in sorted(self.vae.state_dict().items()):
             if name.startswith(("encoder", "quant_conv")):
-                digest.update(name.encode() + value.half().cpu().numpy().tobytes())
+                digest.update(name.encode() + (value.half() + 0).cpu().numpy().tobytes())  # no negative zero
         return digest.hexdigest()
 
 
