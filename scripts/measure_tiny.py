@@ -410,8 +410,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = page(figures, f"{stem.name}.png")
     if args.write:
         stem.with_suffix(".md").write_text(text)
-        for part, folder in PLACES.items():
-            carded(figures, part, folder)
+        for part in MEASURED:
+            carded(figures, part, PLACES[part])
     print(text)
 
 

@@ -21,6 +21,8 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
 SMALL = ("--pictures", "40", "--batch", "4", "--workers", "1", "--threads", "1", "--samples-every", "0")
 CHANNELS = ("--channels", "16", "32")
 PARTS = {"stage1": CHANNELS, "stage2": CHANNELS, "clip": (), "judge": ()}
+PARTS |= {"vae": ("--channels", "8", "8", "8", "16"), "latent": CHANNELS, "flow": ("--channels", "32")}
+EXPORTED = ("stage1", "stage2", "clip", "latent", "flow")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,7 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     to = tmp_path_factory.mktemp("exported")
-    for part in ("stage1", "stage2", "clip"):
+    for part in EXPORTED:
         run("export", part, "--root", trained, "--to", to / part)
     return to
 
@@ -128,7 +130,7 @@ def test_the_tokenizer_reads_any_words(exported: Path) -> None:
 
 
 def test_the_exports_sums_are_those_of_their_files(exported: Path) -> None:
-    for part in ("stage1", "stage2", "clip"):
+    for part in EXPORTED:
         lines = (exported / part / "SHA256SUMS").read_text().splitlines()
         names = {line.split()[1]: line.split()[0] for line in lines}
         assert any(name.endswith(".safetensors") for name in names)
@@ -225,3 +227,155 @@ def test_the_second_stages_loss_is_the_velocitys_as_diffusers_has_it() -> None:
         if not wrong:  # the noise that it means is the true one: so is the bound of the variance
             told = diffusion.losses(torch.cat([eps, variance], 1), x0, x, eps, t, a)[1]
             torch.testing.assert_close(bound, told, atol=1e-4, rtol=1e-3)
+
+
+def test_the_latent_models_ship_their_parts_in_half_precision(trained: Path, exported: Path) -> None:
+    """The averages of the network and of the autoencoder, and the embedded CLIP's text encoder as it is."""
+    from safetensors.torch import load_file
+
+    clip = load_file(SCRIPTS.parent / "src" / "diffsweep" / "model" / "tiny_clip" / "model.safetensors")
+    vae = checkpoint_of(trained / "vae")["average"]
+    for part, folder in (("latent", "unet"), ("flow", "transformer")):
+        average = checkpoint_of(trained / part)["average"]
+        for expected, name in ((average, folder), (vae, "vae")):
+            weights = load_file(exported / part / name / "diffusion_pytorch_model.safetensors")
+            assert weights.keys() == expected.keys()
+            assert all(torch.equal(value, expected[key].half()) for key, value in weights.items())
+        encoders = sorted((exported / part).glob("text_encoder*/model.safetensors"))
+        assert len(encoders) == (1 if part == "latent" else 2)
+        for file in encoders:
+            weights = load_file(file)
+            assert all(torch.equal(value, clip[key]) for key, value in weights.items())
+
+
+def test_diffusers_loads_the_latent_models_and_draws(exported: Path) -> None:
+    from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline
+
+    sd = StableDiffusionPipeline.from_pretrained(exported / "latent")
+    flow = StableDiffusion3Pipeline.from_pretrained(exported / "flow", text_encoder_3=None, tokenizer_3=None)
+    assert sd.unet.dtype == sd.text_encoder.dtype == flow.transformer.dtype == flow.text_encoder_2.dtype
+    assert sd.tokenizer.model_max_length == flow.tokenizer_2.model_max_length == 77
+    assert sd.vae.config.scaling_factor == flow.vae.config.scaling_factor != 0.18215
+    for pipeline in (sd, flow):
+        pipeline.set_progress_bar_config(disable=True)
+        generator = torch.Generator().manual_seed(0)
+        image = pipeline("A dog, quickly!", num_inference_steps=2, generator=generator).images[0]
+        assert image.size == (128, 128)
+
+
+def test_latents_have_unit_variance_and_are_those_of_the_pictures(trained: Path) -> None:
+    """Every other picture mirrored; the scale makes their standard deviation 1."""
+    from diffsweep.world import training
+
+    data, latent = (importlib.import_module(f"tiny.{name}") for name in ("data", "latent"))
+    codec = latent.codec(trained)
+    world = data.World(trained / "world", 40, 1, size=128)
+    latents = latent.Latents(world, codec, trained / "world", "cpu")
+    batch = latents.batch(40, torch.Generator().manual_seed(0), random.Random(0))
+    assert batch.latents.shape == (40, 4, 16, 16)
+    assert latents.scale * np.sqrt(latents.posteriors[:, 0].var() + np.square(latents.posteriors[:, 1]).mean()) == (
+        pytest.approx(1, abs=0.01)
+    )
+    for seed in range(8):
+        pixels = torch.from_numpy(training(seed, 128).pixels.copy()).permute(2, 0, 1)[None] / 127.5 - 1
+        asis, mirrored = (codec.vae.encode(p).latent_dist.mean[0].numpy() for p in (pixels, pixels.flip(-1)))
+        right, wrong = (mirrored, asis) if seed % 2 else (asis, mirrored)
+        errors = [np.abs(latents.posteriors[seed, 0] - expected).mean() for expected in (right, wrong)]
+        assert errors[0] < 0.02 < errors[1]
+
+
+def test_the_flow_is_trained_on_what_its_pipeline_shows_it(trained: Path) -> None:
+    """One weighted zero token answers as the pipeline's 256 do, in diffusers' own attention."""
+    latent = importlib.import_module("tiny.latent")
+    part = latent.Flow(latent.codec(trained), 1.0, (32,), None)
+    for network in (part.words.text_encoder, part.words.text_encoder_2, part.module):
+        network.double()
+    generator = torch.Generator().manual_seed(0)
+    for weight in part.module.parameters():
+        weight.data.normal_(std=0.1, generator=generator)
+    x, t = torch.randn(2, 4, 16, 16, generator=generator, dtype=torch.float64), torch.tensor([300.0, 900.0])
+    prompts = ["a dog", "a sketch of an owl"]
+    shown, _, pooled, _ = part.words.encode_prompt(prompts, None, None, "cpu", do_classifier_free_guidance=False)
+    assert shown.shape == (2, 77 + 256, 256)
+    with torch.no_grad():
+        expected = part.module(x, shown, pooled, t).sample
+        told = part.predict(x, t, part.embedded(prompts))
+        part.module.set_attn_processor(latent.Weighted(1))
+        unweighted = part.module(x, *part.embedded(prompts), t).sample
+    torch.testing.assert_close(told, expected, atol=1e-5, rtol=1e-5)
+    assert (unweighted - expected).abs().max() > 1e-3
+
+
+def test_the_latent_models_targets_lead_back_to_the_picture(trained: Path) -> None:
+    """From x and the true answer, diffusers' schedulers step to the clean latent."""
+    latent = importlib.import_module("tiny.latent")
+    codec = latent.codec(trained)
+    generator = torch.Generator().manual_seed(0)
+    x0, eps = (torch.randn(1, 4, 16, 16, generator=generator) for _ in range(2))
+    sd = latent.Latent(codec, 1.0, (16, 32), None)
+    x, t, target = sd.noised(x0, eps, torch.tensor([0.6]))
+    told = sd.words.scheduler
+    told.set_timesteps(1000)
+    torch.testing.assert_close(told.step(target, int(t), x).pred_original_sample, x0, atol=1e-4, rtol=1e-4)
+    flow = latent.Flow(codec, 1.0, (32,), None)
+    x, t, target = flow.noised(x0, eps, torch.tensor([0.5]))
+    assert t.item() == pytest.approx(500)  # the median of the logit-normal
+    torch.testing.assert_close(flow.words.scheduler.scale_noise(x0, t, eps), x, atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(x - t / 1000 * target, x0, atol=1e-5, rtol=1e-5)
+
+
+def test_a_latent_model_is_not_exported_with_another_encoder(trained: Path, tmp_path: Path) -> None:
+    """A decoder trained on keeps the latents as they were; another encoder does not."""
+    latent = importlib.import_module("tiny.latent")
+    codec, recipe = latent.codec(trained), json.loads((trained / "latent" / "recipe.json").read_text())
+    average = checkpoint_of(trained / "latent")["average"]
+    codec.vae.decoder.conv_in.weight.data.zero_()
+    latent.save(average, recipe, codec, tmp_path / "kept")
+    codec.vae.encoder.conv_in.weight.data.zero_()
+    with pytest.raises(SystemExit, match="another autoencoder"):
+        latent.save(average, recipe, codec, tmp_path / "other")
+
+
+def test_a_decoder_goes_on_alone(trained: Path, exported: Path, tmp_path: Path) -> None:
+    latent = importlib.import_module("tiny.latent")
+    alone = (*SMALL, *PARTS["vae"], "--decoder")
+    with pytest.raises(SystemExit, match="--start"):
+        run("vae", "--steps", 2, "--out", tmp_path / "vae", "--cache", trained / "world", *alone)
+    start = ("--start", exported / "latent", "--device", "cpu")
+    run("vae", "--steps", 2, "--out", tmp_path / "vae", "--cache", trained / "world", *start, *alone)
+    before, after = latent.codec(trained), latent.codec(tmp_path)
+    assert before.id == after.id
+    assert not torch.equal(before.vae.decoder.conv_in.weight, after.vae.decoder.conv_in.weight)
+
+
+def test_the_latent_models_are_gone_on_from(trained: Path, exported: Path) -> None:
+    """Without a trained autoencoder beside them, from the exported one."""
+    latent = importlib.import_module("tiny.latent")
+    for part in ("latent", "flow"):
+        codec = latent.codec(exported / "nothing", exported / part)
+        assert codec.id == latent.codec(trained).id
+        begun = latent.KINDS[part](codec, 1.0, tuple(int(c) for c in PARTS[part][1:]), exported / part)
+        average = checkpoint_of(trained / part)["average"]
+        assert all(
+            torch.equal(value, average[name].half().float()) for name, value in begun.module.state_dict().items()
+        )
+
+
+def test_a_latent_models_card_tells_how_well_pictures_are_given_back(exported: Path) -> None:
+    """scikit-image's PSNR, of the exported autoencoder as diffusers loads it."""
+    from diffusers import AutoencoderKL
+    from skimage.metrics import peak_signal_noise_ratio
+
+    from diffsweep.world import held_out
+
+    vae = AutoencoderKL.from_pretrained(exported / "latent" / "vae")
+    each = []
+    for index in range(147):
+        pixels = held_out(index, 128).pixels
+        x = torch.from_numpy(pixels / 127.5 - 1).float().permute(2, 0, 1)[None]
+        with torch.no_grad():
+            again = vae(x).sample[0].clamp(-1, 1).permute(1, 2, 0).numpy()
+        each.append(peak_signal_noise_ratio(pixels / 127.5 - 1, again, data_range=2))
+    card = " ".join((exported / "latent" / "README.md").read_text().split())
+    told = float(card.partition("n = 147: PSNR ")[2].split()[0])
+    assert told == pytest.approx(np.mean(each), abs=0.02)

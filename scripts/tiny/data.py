@@ -20,12 +20,12 @@ from tqdm import tqdm
 from diffsweep.world import training
 from diffsweep.world.captions import caption
 
-SIZE = 64  # of the kept pictures; the first stage sees them halved
+SIZE = 64  # of the kept pictures, if not said; the first stage sees them halved
 
 
 @dataclass(frozen=True)
 class Batch:
-    """pixels: B 3 SIZE SIZE in [-1, 1], mirrored at random; with subject, style and a fresh caption a row."""
+    """pixels: B 3 H W in [-1, 1], mirrored at random; with subject, style and a fresh caption a row."""
 
     pixels: Tensor
     subjects: list[str]
@@ -36,12 +36,12 @@ class Batch:
 class World:
     """n training pictures from the seeds first, first + 1, ...; drawn once into the folder and read as needed."""
 
-    def __init__(self, folder: Path, n: int, workers: int, first: int = 0) -> None:
+    def __init__(self, folder: Path, n: int, workers: int, first: int = 0, size: int = SIZE) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        stem = folder / f"world-{first}-{n}"
+        stem = folder / (f"world-{first}-{n}" if size == SIZE else f"world-{first}-{n}-{size}")
         pixels, labels = stem.with_suffix(".npy"), stem.with_suffix(".json")
         if not labels.exists():
-            _draw(range(first, first + n), pixels, labels, workers)
+            _draw(range(first, first + n), pixels, labels, workers, size)
         self.pixels = np.load(pixels, mmap_mode="r")
         self.labels = [(subject, style) for subject, style in json.loads(labels.read_text())]
 
@@ -58,18 +58,20 @@ class World:
         )
 
 
-def _rendered(seed: int) -> tuple[np.ndarray, tuple[str, str]]:
-    picture = training(seed, SIZE)
+def _rendered(seed: int, size: int) -> tuple[np.ndarray, tuple[str, str]]:
+    picture = training(seed, size)
     return picture.pixels, (picture.subject, picture.style)
 
 
-def _draw(seeds: range, pixels: Path, labels: Path, workers: int) -> None:
+def _draw(seeds: range, pixels: Path, labels: Path, workers: int, size: int) -> None:
     part = pixels.with_suffix(f".{os.getpid()}.part")
-    kept = np.lib.format.open_memmap(part, "w+", np.uint8, (len(seeds), SIZE, SIZE, 3))
+    kept = np.lib.format.open_memmap(part, "w+", np.uint8, (len(seeds), size, size, 3))
     names = []
     with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
         run: Callable = partial(pool.map, chunksize=64) if pool else map
-        for i, (picture, label) in enumerate(tqdm(run(_rendered, seeds), total=len(seeds), desc="drawing the world")):
+        for i, (picture, label) in enumerate(
+            tqdm(run(partial(_rendered, size=size), seeds), total=len(seeds), desc="drawing the world")
+        ):
             kept[i] = picture
             names.append(label)
     kept.flush()

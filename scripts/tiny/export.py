@@ -8,13 +8,20 @@ import hashlib
 import json
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from diffsweep.model.source import SUMS
+from diffsweep.world import STYLES, SUBJECTS, held_out
 from tiny.trainer import averaged
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 MODELS = Path(__file__).parents[2] / "src" / "diffsweep" / "model"
 PLACES = {"stage1": MODELS / "tiny", "stage2": MODELS / "tiny_upscale", "clip": MODELS / "tiny_clip"}
+PLACES |= {"latent": MODELS / "tiny_sd", "flow": MODELS / "tiny_flow"}
 ABOUT = {
     "stage1": (
         "The embedded model, first stage",
@@ -32,6 +39,18 @@ ABOUT = {
         "The embedded CLIP",
         "A CLIP of the drawn world (32 x 32 pixels, patches of 4, four layers a tower), in the layout that "
         "transformers saves: `CLIPModel.from_pretrained` and `CLIPProcessor.from_pretrained` load it.",
+    ),
+    "latent": (
+        "The embedded latent model",
+        "A latent diffusion model in Stable Diffusion's layout (AutoencoderKL, the embedded CLIP's CLIPTextModel, "
+        "UNet2DConditionModel), 128 x 128 pixels from 4 x 16 x 16 latents, as diffusers saves it: `diffusers."
+        "StableDiffusionPipeline.from_pretrained` loads it.",
+    ),
+    "flow": (
+        "The embedded rectified flow",
+        "A small transformer in Stable Diffusion 3's layout (SD3Transformer2DModel, the embedded CLIP as both text "
+        "encoders, no T5), on the latents of `tiny_sd`, 128 x 128 pixels, as diffusers saves it: `diffusers."
+        "StableDiffusion3Pipeline.from_pretrained(..., text_encoder_3=None, tokenizer_3=None)` loads it.",
     ),
 }
 FIGURES = "\n## Figures\n"  # the last section of a card
@@ -65,25 +84,42 @@ def run(args: argparse.Namespace) -> None:
 
 def export(part: str, trained: Path, to: Path) -> None:
     recipe = json.loads((trained / "recipe.json").read_text())
-    weights = averaged(trained)
+    weights, figures = averaged(trained), UNMEASURED
     if part == "clip":
         from tiny.clip import Clip
 
         Clip().save(weights, to)
+    elif part in ("latent", "flow"):
+        from tiny.latent import codec, save
+
+        autoencoder = codec(trained.parent)
+        figures = given_back(autoencoder.vae)
+        save(weights, recipe, autoencoder, to)
     else:
         from tiny.diffusion import save
 
         save(weights, part, tuple(recipe["channels"]), to)
     (to / "recipe.json").write_text(json.dumps({k: v for k, v in recipe.items() if k != "curve"}, indent=1) + "\n")
-    (to / "README.md").write_text(card(part, recipe))
+    (to / "README.md").write_text(card(part, recipe, figures))
     files = sorted(f for f in to.rglob("*") if f.is_file() and f.name not in (SUMS, "README.md", "recipe.json"))
     sums = [f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(to).as_posix()}\n" for f in files]
     (to / SUMS).write_text("".join(sums))
     print(f"{to}: {sum(f.stat().st_size for f in files) / 1e6:.1f} MB")
 
 
-def card(part: str, recipe: dict[str, Any]) -> str:
-    from tiny import clip, diffusion
+def given_back(vae: AutoencoderKL) -> str:
+    """How well held-out pictures, one of every subject in every style, are encoded and decoded."""
+    from tiny.vae import SIZE, given_back, psnr
+
+    pictures = [held_out(i, SIZE).pixels for i in range(len(SUBJECTS) * len(STYLES))]
+    each = [psnr(float(np.square((given_back(vae, p) - p.astype(float)) / 127.5).mean())) for p in pictures]
+    return f"Held-out pictures encoded and decoded, n = {len(each)}: PSNR {np.mean(each):.2f} dB in the mean, " + (
+        f"{np.median(each):.2f} the median, {min(each):.2f} the worst."
+    )
+
+
+def card(part: str, recipe: dict[str, Any], figures: str) -> str:
+    from tiny import clip, diffusion, latent
 
     title, about = ABOUT[part]
     curve = recipe["curve"]
@@ -91,7 +127,7 @@ def card(part: str, recipe: dict[str, Any]) -> str:
     columns = list(shown[0]) if shown else []  # without the bars of |v|, which part columns
     rows = [[c.strip("|") for c in columns], ["---"] * len(columns)]
     rows += [[str(entry[c]) for c in columns] for entry in shown]
-    how = (clip if part == "clip" else diffusion).__doc__ or ""
+    how = {"clip": clip, "latent": latent, "flow": latent}.get(part, diffusion).__doc__ or ""
     size = f"channels {recipe['channels']}" if "channels" in recipe else f"towers {recipe['tower']}"
     points = [
         f"**Data**: the drawn world of `diffsweep.world`, training seeds only: {recipe['pictures']} pictures, mirrored "
@@ -99,12 +135,13 @@ def card(part: str, recipe: dict[str, Any]) -> str:
         f"**Recipe**: `python scripts/train_tiny.py {part}`: {size}, batch {recipe['batch']}, AdamW, cosine decay at "
         f"the end, averaged weights, stored in half precision. {how}",
         f"**Trained**: {recipe['step']} steps, {recipe['seen']} pictures seen, {recipe['minutes']} minutes, "
-        f"{recipe['device']}.{started(recipe)}",
+        f"{recipe['device']}.{started(recipe)}{encoded(recipe)}",
         f"**Use**: {USE}",
     ]
     listed = [fill(" ".join(f"* {point}".split()), 100, subsequent_indent="  ") for point in points]
     table = [f"| {' | '.join(row)} |" for row in rows if row]
-    return "\n".join([f"# {title}", "", fill(about, 100), "", *listed, "", *table]) + f"\n{FIGURES}\n{UNMEASURED}\n"
+    lines = [f"# {title}", "", fill(about, 100), "", *listed, "", *table, FIGURES, fill(figures, 100), ""]
+    return "\n".join(lines)
 
 
 def started(recipe: dict[str, Any]) -> str:
@@ -116,4 +153,15 @@ def started(recipe: dict[str, Any]) -> str:
     return (
         f" Began from earlier weights: {steps} steps, {before['seen']} pictures seen, "
         f"{before['minutes']} minutes, {before['device']}."
+    )
+
+
+def encoded(recipe: dict[str, Any]) -> str:
+    """The autoencoder of a latent model."""
+    vae = recipe.get("vae")
+    if not vae:
+        return ""
+    return (
+        f" Its autoencoder, `python scripts/train_tiny.py vae`: channels {vae['channels']}, batch {vae['batch']}, "
+        f"{vae['step']} steps, {vae['seen']} pictures seen, {vae['minutes']} minutes, {vae['device']}.{started(vae)}"
     )

@@ -16,9 +16,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tiny.data import Batch, World
-
 WARMUP, DECAY_FROM, EMA = 300, 0.6, 0.998
+
+
+class Data(Protocol):
+    """labels: one a picture."""
+
+    labels: list[tuple[str, str]]
+
+    def batch(self, size: int, generator: torch.Generator, rng: random.Random) -> Any: ...
 
 
 class Part(Protocol):
@@ -28,7 +34,7 @@ class Part(Protocol):
     rate: float
     recipe: dict[str, Any]
 
-    def loss(self, batch: Batch, generator: torch.Generator, rng: random.Random) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Any, generator: torch.Generator, rng: random.Random) -> tuple[Tensor, dict[str, float]]:
         """What is minimised, and the numbers of the curve."""
         ...
 
@@ -43,7 +49,7 @@ def rate(share: float, step: int) -> float:
     return min(1, (step + 1) / WARMUP) * max(decay, 0.01)
 
 
-def train(part: Part, world: World, args: argparse.Namespace) -> None:
+def train(part: Part, world: Data, args: argparse.Namespace) -> None:
     """Train until the budget is used, earlier runs in the same folder counted in."""
     args.out.mkdir(parents=True, exist_ok=True)
     module = part.module.to(args.device)
