@@ -92,9 +92,11 @@ def test_runs_a_sweep_from_another_folder(installed: Path, tmp_path: Path) -> No
 
 def test_every_config_runs_once_installed(installed: Path, tmp_path: Path) -> None:
     """`test_configs.py`, as it is, in the other environment and another folder."""
-    for name in ("conftest.py", "test_configs.py"):
-        shutil.copy(ROOT / "tests" / name, tmp_path)
-    done = run(installed / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_configs.py", folder=tmp_path)
+    (tmp_path / "tests").mkdir()
+    for name in ("conftest.py", "checkpoints.py", "test_configs.py"):
+        shutil.copy(ROOT / "tests" / name, tmp_path / "tests")
+    command = installed / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_configs.py"
+    done = run(*command, folder=tmp_path)
     assert " passed" in done
 
 

@@ -30,7 +30,6 @@ from diffsweep.runner.freeze import freeze
 from diffsweep.runner.ingredients import to_pixels
 from tests.checkpoints import saved
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array_.*:DeprecationWarning")  # some schedulers of diffusers
 Ours = Callable[..., list[tuple[Cell, np.ndarray]]]
 THREE = (
     {"seed": 0, "prompt": "a dog", "guidance__scale": 5.0, "scheduler__steps": 4},

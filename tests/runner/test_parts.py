@@ -24,7 +24,11 @@ from diffsweep.view.identity import Identity
 from diffsweep.view.rotate import Rotate
 
 OTHERS = {("model", f"if_{size}") for size in ("m", "l", "xl")} | {("upscale", f"if_{size}") for size in ("m", "l")}
-OTHERS |= {("upscale", "x4"), ("model", "analytic_flow"), ("scheduler", "unipc")}  # choices of a part with other settings than its own
+OTHERS |= {
+    ("upscale", "x4"),
+    ("model", "analytic_flow"),
+    ("scheduler", "unipc"),
+}  # choices of a part with other settings than its own
 YAMLS = sorted(file for group in groups() for file in (shipped("conf") / group).glob("*.yaml"))
 
 ROLL = """
@@ -129,7 +133,7 @@ def test_a_part_is_a_plain_mapping_and_back() -> None:
     views = [{"name": "identity"}, {"name": "rotate", "angle": 90}]
     technique = build("technique", config)
     assert technique.views == (Identity(), Rotate(90))
-    assert plain(technique) == config | {"views": views}
+    assert plain(technique) == config | {"views": views, "space": "model"}
     assert build("technique", plain(technique)) == technique
     assert plain(build("guidance", "none")) == {"name": "none"}
 
