@@ -66,6 +66,9 @@ class Embeddings:
     def __getitem__(self, prompt: str | None) -> Embedding:
         return self._known[prompt]
 
+    def __contains__(self, prompt: str | None) -> bool:
+        return prompt in self._known
+
     def encode(self, prompts: Sequence[str | None]) -> int:
         """Each new prompt on its own, so that an embedding does not depend on what else is encoded; how many were."""
         cleaned = {prompt: self.text.cleaned(prompt) for prompt in prompts if prompt not in self._known}
