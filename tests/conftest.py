@@ -267,11 +267,11 @@ def sampled() -> Callable[..., list[Any]]:
     from dataclasses import replace
 
     from diffsweep.engine import Engine
-    from diffsweep.runner.decoding import with_decoders
     from diffsweep.runner.ingredients import work
+    from diffsweep.runner.translation import with_translators
 
     def run(cells: list[Any], model: Any, rows: int = 8, errors: bool = False) -> list[Any]:
-        engine = Engine(*with_decoders({"base": model}, {"base": rows}))
+        engine = Engine(*with_translators({"base": model}, {"base": rows}))
         engine.encode(prompt for cell in cells for prompt in cell.prompts)
         model.ready()
         finished = list(engine.run(replace(work(cell, "cpu", model=model), owner=i) for i, cell in enumerate(cells)))

@@ -24,16 +24,6 @@ BESIDE = {
 }
 # weights of a random checkpoint of the same kind, instead of the hub's
 WEIGHTS = {("model", f"if_{size}"): "checkpoint" for size in ("m", "l", "xl")}
-CHECKPOINTS = {
-    "sd15": "sd",
-    "sd21": "sd",
-    "sdxl": "sdxl",
-    "ddpm_celebahq": "ddpm",
-    "dit": "dit",
-    "pixart_sigma": "pixart",
-    "sana": "sana",
-}
-WEIGHTS |= {("model", choice): family for choice, family in CHECKPOINTS.items()}
 WEIGHTS |= {("upscale", f"if_{size}"): "enlarging" for size in ("m", "l")} | {("upscale", "x4"): "latent"}
 # random checkpoints of the same family, and how they are made
 FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
@@ -45,6 +35,10 @@ FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
     "flux_dev": ("flux", {}),
     "flux_schnell": ("flux", {"guidance": False, "dynamic": False}),
     "flux2_klein": ("klein", {"distilled": True}),
+    "ddpm_celebahq": ("ddpm", {"network": {"sample_size": 32}}),
+    "dit": ("dit", {}),
+    "pixart_sigma": ("pixart", {}),
+    "sana": ("sana", {}),
 }
 CHOICES = sorted((file.parent.name, file.stem) for file in shipped("conf").glob("*/*.yaml"))
 SWEEPS = sorted(file.stem for file in shipped("sweeps").glob("*.yaml"))
@@ -85,9 +79,7 @@ def test_every_choice_runs_a_cell(
     (choice, *others) = choices
     extra = list(BESIDE.get(group, ()))
     if (group, choice) in WEIGHTS:
-        kind = WEIGHTS[group, choice]
-        family = choice in CHECKPOINTS
-        folder = saved(tmp_path / kind, kind) if family else request.getfixturevalue(kind)
+        folder = request.getfixturevalue(WEIGHTS[group, choice])
         extra += [f"{group}.path={folder}", f"{group}.variant=null"]
         if group == "upscale":
             extra.append(f"{group}.scheduler.steps={27 if choice.startswith('if') else 2}")

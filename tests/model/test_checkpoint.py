@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
+import torch
 from diffusers import ControlNetModel
 
 from diffsweep.core.problems import BadInput
+from diffsweep.model.checkpoint import Checkpoint
 from diffsweep.model.labels import Labels, named
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.freeze import freeze
@@ -260,3 +263,22 @@ def test_one_class_beyond_those_that_have_names_means_none(frozen: Any, whole: A
 def test_names_that_leave_a_number_out_are_none() -> None:
     assert named({"0": "a", "2": "c"}) == named(None) == ()
     assert named({"1": "b", "0": "a"}) == ("a", "b")
+
+
+def test_a_large_picture_is_decoded_in_tiles_in_less_memory(tmp_path: Path, config: Any) -> None:
+    """diffusers' own tiling, of pictures above the autoencoder's own size."""
+    folder = saved(tmp_path, "sd")
+    whole, tiled = (Checkpoint(str(folder), height=128, width=96, tiling=tiling) for tiling in (False, True))
+    assert tiled.needs("cpu").weights < whole.needs("cpu").weights
+    loaded = [model.load("cpu") for model in (whole, tiled)]
+    for model in loaded:
+        model.encode([""])
+        model.ready()
+    x = torch.randn(1, 4, 64, 48, generator=torch.Generator().manual_seed(0))
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.vae.enable_tiling()
+    with torch.no_grad():
+        theirs = pipeline.vae.decode(x / pipeline.vae.config.scaling_factor).sample
+        plain, own = (model.decode(x) for model in loaded)
+    torch.testing.assert_close(own, theirs, atol=1e-6, rtol=0)
+    assert not torch.allclose(own, plain, atol=1e-3)

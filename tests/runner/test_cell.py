@@ -77,10 +77,10 @@ SHARED = {
 }
 OWN = {
     "image_to_image": {"start_index": 1, "strength": 1.0},
-    "iterative_denoise": {"t": 400},
-    "one_step_denoise": {"t": 400},
-    "forward_noise": {"t": 400},
-    "gaussian_denoise": {"t": 400, "sigma": 3.0, "kernel": 3, "rescale": True},
+    "iterative_denoise": {"t": 400, "noise_sigma": 0.5},
+    "one_step_denoise": {"t": 400, "noise_sigma": 0.5},
+    "forward_noise": {"t": 400, "noise_sigma": 0.5},
+    "gaussian_denoise": {"t": 400, "noise_sigma": 0.5, "sigma": 3.0, "kernel": 3, "rescale": True},
     "inpaint": {"blend": "change_map", "known": "clean", "start": "noise", "strength": 0.5, "jump": 2, "resamples": 3},
     "anagram": {"prompts": ["blue", "red"], "views": ["negate", "identity"]},
     "hybrid": {"prompts": ["blue", "red"], "sigma": 1.0, "kernel": 3},
@@ -115,7 +115,12 @@ AROUND = {
     "metric__references": "world",
     "tracker": "wandb",
 }
-ALONE = {"technique__paste", "guidance__embedded", "scheduler__shift"}  # of latents, FLUX and flows; refused of others
+ALONE = {
+    "technique__paste",
+    "technique__space",
+    "guidance__embedded",
+    "scheduler__shift",
+}  # of latents, FLUX and flows; refused of others
 # where a technique's keys are changed from, if not from their defaults
 FROM = {
     "inpaint": {"technique__start": "input", "technique__jump": 1, "technique__resamples": 2},
@@ -188,6 +193,10 @@ SAME = {
     "two strengths that round alike": ({**EDIT, "technique__strength": s} for s in (0.7, 0.79)),
     "two strengths of an inpainting": (
         {**PATCH, "scheduler__steps": 10, "technique__start": "input", "technique__strength": s} for s in (0.5, 0.55)
+    ),
+    "a noise over signal and the timestep nearest to it": (
+        {"technique": "forward_noise", "input": "world", "technique__noise_sigma": 1.0},
+        {"technique": "forward_noise", "input": "world", "technique__t": 495},
     ),
     "auto steps and 50": ({"scheduler__steps": "auto"}, {"scheduler__steps": 50}),
     "a preset and its own steps": ({"scheduler__spacing": "fast27", "scheduler__steps": n} for n in ("auto", 27)),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BASE = "base"  # the stage that makes the first picture; a super-resolution stage is called by its checkpoint
-DECODER = " decoder"  # ends the name of what makes pictures of a stage's latents
+DECODER, ENCODER = " decoder", " encoder"  # end the names of what makes pictures of a stage's latents, and back
 AGAINST = "\0"  # begins a prompt that is encoded as a negative one
 CLEAN = -1  # the `t` of the level at the end of every trajectory
 
@@ -98,9 +98,14 @@ def decoder_of(stage: str) -> str:
     return stage + DECODER
 
 
-def decodes(stage: str) -> bool:
-    """Whether what the engine calls so is a decoder, which costs no evaluation of a model."""
-    return stage.endswith(DECODER)
+def encoder_of(stage: str) -> str:
+    """What the engine calls what encodes pictures to a stage's latents."""
+    return stage + ENCODER
+
+
+def translates(stage: str) -> bool:
+    """Whether what the engine calls so is between pictures and latents, and costs no evaluation of a model."""
+    return stage.endswith((DECODER, ENCODER))
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +221,10 @@ class LatentModel(Model, Protocol):
 
     def decode(self, x: Tensor) -> Tensor:
         """The pictures (B 3 H W in [-1, 1]) of latents (B C h w)."""
+        ...
+
+    def encoded(self, pictures: Tensor) -> Tensor:
+        """The latents (B C h w) of pictures (B 3 H W in [-1, 1]), nothing drawn."""
         ...
 
     def latents(self, picture: Tensor) -> Latents:

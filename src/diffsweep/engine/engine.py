@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 
 import torch
 
-from diffsweep.core.types import BASE, Estimate, Model, Query, decodes
+from diffsweep.core.types import BASE, Estimate, Model, Query, translates
 from diffsweep.engine.clock import Seconds, begun
 from diffsweep.engine.execution import TooManyRows, answers, predicted
 from diffsweep.engine.policy import WINDOW, Backlog, choose
@@ -118,7 +118,7 @@ class Engine:
             yield from self._restart([r for r in self._running if stage in r.answered_by], on_rows)
             return
         _share(ended(), [r for r, _ in rows])
-        on_rows(0 if decodes(stage) else len(rows))
+        on_rows(0 if translates(stage) else len(rows))
         ready = [r for r in dict.fromkeys(r for r, _ in rows) if r.error is not None or not r.open]
         yield from self._advance(ready, device)
 
@@ -126,7 +126,7 @@ class Engine:
         """One call of the model that these queries ask, counted."""
         stage = queries[0].stage
         estimates = predicted(self.models[stage], queries, self.rows[stage])
-        if decodes(stage):
+        if translates(stage):
             return estimates
         self.counts.model_calls += 1
         self.counts.model_rows += len(queries)

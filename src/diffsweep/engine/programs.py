@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffsweep.core.types import Estimate, Program, Query, decodes
+from diffsweep.core.types import Estimate, Program, Query, translates
 from diffsweep.engine.clock import Seconds
 from diffsweep.engine.values import Asking, Finished, Question, Work
 
@@ -56,7 +56,7 @@ class Running:
 
     def take(self, place: int, answer: Estimate | Exception) -> None:
         """Note the answer to a question, or why there is none."""
-        self.nfe += not decodes(self.queries[place].stage)
+        self.nfe += not translates(self.queries[place].stage)
         self.answered_by.add(self.queries[place].stage)
         if isinstance(answer, Exception):
             self.error = answer

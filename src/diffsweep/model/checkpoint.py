@@ -75,9 +75,9 @@ class TextKeys:
 class Checkpoint(Stored):
     """path: a folder, a repository of the hub (`owner/name@revision`), or an embedded one. variant: which of several
     weights. dtype: of the network; the autoencoder computes in float32. compile: by torch.compile, for long sweeps.
-    height, width: of the picture in pixels; auto is the checkpoint's own. lora: LoRAs, `path:strength` each. text: how
-    prompts are encoded. default_steps, default_scale: what `scheduler.steps=auto` and `guidance.scale=auto` stand for;
-    auto is what suits most models.
+    height, width: of the picture in pixels; auto is the checkpoint's own. lora: LoRAs, `path:strength` each. tiling:
+    encode and decode in tiles, for large pictures. text: how prompts are encoded. default_steps, default_scale: what
+    `scheduler.steps=auto` and `guidance.scale=auto` stand for; auto is what suits most models.
     """
 
     path: str = field(default="tiny_sd", metadata={"decides": False})  # the weights' fingerprint does
@@ -87,6 +87,7 @@ class Checkpoint(Stored):
     height: Auto | int = AUTO
     width: Auto | int = AUTO
     lora: tuple[str, ...] = field(default=(), metadata={"decides": False})  # the fingerprint and `decided` do
+    tiling: bool = False
     text: TextKeys = field(default_factory=TextKeys)
     default_steps: Auto | int = field(default=AUTO, metadata={"decides": False})
     default_scale: Auto | float = field(default=AUTO, metadata={"decides": False})
@@ -355,7 +356,8 @@ def _needs(model: Checkpoint, elsewhere: bool) -> memory.Needs:
     )
     if family.vae:
         pixels = codec.factor(configs.vae)
-        weights += sum(memory.decoder(configs.vae, [side // pixels for side in stage.size]))
+        own, decoding = memory.decoder(configs.vae, [side // pixels for side in stage.size], model.tiling)
+        weights += own + decoding * codec.rows(*stage.size)
     weights += sum(lora.source.size(lora.files()) for lora in model.loras)
     encoders = {} if elsewhere else {name: configs.index[name][1] for name in model.networks}
     text = sum(memory.encoder(model.source.root / name, keys.dtype, kind=kind) for name, kind in encoders.items())
@@ -457,7 +459,7 @@ class LoadedCheckpoint(Network):
         super().__init__(model.source, model.files(), model.stage(), model.dtype, device, embeddings)
         self.model, self.compiled = model, model.compile
         self.kind, self.name = model.family.kind, model.family.network
-        self.weights = _weights.setdefault((model.source, model.dtype, model.compile, device), Weights())
+        self.weights = _weights.setdefault((model.source, model.dtype, model.compile, model.tiling, device), Weights())
         self._latents: dict[bytes, Latents] = {}
 
     def told(self) -> dict[str, tuple[int, ...]]:
@@ -473,6 +475,8 @@ class LoadedCheckpoint(Network):
             self.weights.network = self.network
             if family.vae:
                 self.weights.codec = Codec(self.part(getattr(diffusers, family.vae), "vae"))
+                if self.model.tiling:
+                    self.weights.codec.vae.enable_tiling()
         if self.paths and self.paths not in self.weights.banks:
             added = [own.get(family.network, {}) for own in self.model.added()]
             self.weights.banks[self.paths] = Bank(self.network, added)
@@ -499,6 +503,9 @@ class LoadedCheckpoint(Network):
 
     def decode(self, x: Tensor) -> Tensor:
         return self.codec.decode(x)
+
+    def encoded(self, pictures: Tensor) -> Tensor:
+        return self.codec.encode(pictures)[0]
 
     def latents(self, picture: Tensor) -> Latents:
         """Those of the pictures used last are kept."""

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+MOST = 1024 * 1024  # pixels of a call, unless one picture has more: an autoencoder takes some 3 kB a pixel
+
+
+def rows(height: int, width: int) -> int:
+    """How many pictures of this size a call translates at most."""
+    return max(1, MOST // (height * width))
+
+
 def factor(config: Mapping[str, Any]) -> int:
     """Pixels of a picture's side to one latent, of an AutoencoderKL or an AutoencoderDC."""
     channels = config.get("block_out_channels") or config["encoder_block_out_channels"]

@@ -165,3 +165,6 @@ class LoadedUpscaler(Network):
 
     def decode(self, x: Tensor) -> Tensor:
         return self.codec.decode(x)
+
+    def encoded(self, pictures: Tensor) -> Tensor:
+        return self.codec.encode(pictures)[0]

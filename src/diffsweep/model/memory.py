@@ -115,15 +115,17 @@ def network(
         return weights, peak(lambda: ask(network, x, t, given))
 
 
-def decoder(config: Mapping[str, Any], size: Sequence[int]) -> tuple[int, int]:
+def decoder(config: Mapping[str, Any], size: Sequence[int], tiling: bool = False) -> tuple[int, int]:
     """Bytes of an autoencoder's weights in float32, and of all else while it decodes latents of this height and
-    width."""
+    width, in tiles or at once."""
     import diffusers
     import torch
 
     kind = getattr(diffusers, config.get("_class_name", "AutoencoderKL"))
     with torch.device("meta"):
         network: Any = kind.from_config(config).eval()
+        if tiling:
+            network.enable_tiling()
         latents = torch.empty(1, config["latent_channels"], *size)
         return 4 * sum(p.numel() for p in network.parameters()), peak(lambda: network.decode(latents))
 

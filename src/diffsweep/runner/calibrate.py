@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from diffsweep.core.problems import BadInput
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.cost import Speed
-from diffsweep.runner.decoding import with_decoders
 from diffsweep.runner.ingredients import work
+from diffsweep.runner.translation import with_translators
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ def timed(cell: Cell, rows: int, device: str) -> Speed:
     with _dropped(device), _under(cell.config_key):
         model = _loaded(cell, device)
         own = work(cell, device, lambda _: _black(cell), model=model)
-        engine = Engine(*with_decoders({cell.stage_name: model}, {cell.stage_name: rows}))
+        engine = Engine(*with_translators({cell.stage_name: model}, {cell.stage_name: rows}))
         for _ in range(CALLS * -(-rows // own.rows)):
             engine.add(replace(own, owner=object()))
         while engine.busy and not _enough(seconds, getattr(cell.network, "compile", False)):

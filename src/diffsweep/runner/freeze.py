@@ -62,8 +62,8 @@ VALUES = {
 HANDLED = ("scheduler", "guidance", "input", "mask", "view")  # of the groups that a technique may use
 MAX_SEED = 2**63 - 1
 IN_LATENTS = (
-    "a view is of pixels, and this model has latents, which do not turn as their picture does; choose a model in "
-    "pixels, such as model=tiny or model=if_xl"
+    "a view is of pixels, and this model has latents, which do not turn as their picture does: technique.space=decoded "
+    "looks at their pictures, or choose a model in pixels, such as model=tiny or model=if_xl"
 )
 OPEN: Any = object()  # in the place of a choice, to see whether a technique makes use of it
 
@@ -173,14 +173,15 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
             visited = technique.visited(levels, stage)
             technique = technique.settled(levels, stage)
     looks: tuple[Any, ...] = technique.looks(parts.get("view")) if "view" in uses else ()
-    for view in looks if stage.factor > 1 else ():
+    decoded = getattr(technique, "space", None) == "decoded"  # views are of pictures, whatever the model samples
+    for view in looks if stage.factor > 1 and not decoded else ():
         with problems.under("view"):
             if (name := _plain(view)["name"]) != "identity":
                 raise BadInput(f"view={name}: {IN_LATENTS}")
     for view in looks:
         with problems.under("view"):
             for seen in (stage, *(s for _, s, _ in larger if s.factor == 1)):
-                _fits(view, *seen.shape[1:])
+                _fits(view, *(seen.size if decoded else seen.shape[1:]))
     guided: Any = None
     if "guidance" in parts:
         with problems.under("guidance"):

@@ -75,7 +75,7 @@ def work(
         outcome = replace(outcome, facts={**own.facts, **outcome.facts})
         if watcher:
             for name, x in watcher.tensors.items():
-                watcher.pictures[name] = yield from own.decoded(x)
+                watcher.pictures[name] = yield from own.decoded(x if x.ndim == 3 else x[0])  # of several views' one
         return outcome
 
     return Work(cell, start, cell.rounds, len(cell.prompts), cell.stage_name)

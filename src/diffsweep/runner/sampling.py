@@ -24,11 +24,11 @@ from diffsweep.core.problems import BadInput
 from diffsweep.core.text import in_one_line
 from diffsweep.runner import shape
 from diffsweep.runner.cell import Cell
-from diffsweep.runner.decoding import with_decoders
 from diffsweep.runner.identity import RECIPE
 from diffsweep.runner.ingredients import Trajectory, to_pixels, work
 from diffsweep.runner.lots import chain, enlarged
 from diffsweep.runner.provenance import provenance
+from diffsweep.runner.translation import with_translators
 from diffsweep.store.cells import Store
 from diffsweep.store.pictures import HARD_MASK, IMAGE, INPUT, MASK, STEP
 from diffsweep.store.schema import RunEntry, to_json
@@ -146,7 +146,7 @@ class Sampler:
         names = {stage: _digest(own[0].network) for stage, own in by_stage.items()}
         rows = {stage: min(self.rows[key], self.fewer.get(names[stage], self.rows[key])) for stage, key in keys.items()}
         models = self._stages(by_stage)
-        engine = Engine(*with_decoders(models, rows))
+        engine = Engine(*with_translators(models, rows))
 
         def heard(number: int) -> None:
             fewer = {names[stage]: engine.rows[stage] for stage, n in rows.items() if engine.rows[stage] < n}

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from diffsweep.core.keys import AUTO, Auto, given
-from diffsweep.core.problems import require
-from diffsweep.core.types import View
+from diffsweep.core.loop import together
+from diffsweep.core.problems import one_of, require
+from diffsweep.core.streams import MAIN
+from diffsweep.core.types import Level, Program, Stage, View
 from diffsweep.guidance.multiview import Multiview, mean
+from diffsweep.guidance.synchronised import Synchronised
 from diffsweep.technique.job import Job, Outcome, Plain
 from diffsweep.technique.prompts import filled
 from diffsweep.view.identity import Identity
@@ -19,23 +22,29 @@ from diffsweep.view.identity import Identity
 if TYPE_CHECKING:
     from torch import Tensor
 
+DECODED = "decoded"
+
 
 @dataclass(frozen=True)
 class Anagram(Plain):
     """prompts: one a view; auto, of all or of one, is the cell's prompt for the first and shipped ones for the others.
 
     views: two or more; auto is the identity and the `view` group's. Built from names such as `flip`, or mappings
-    such as `{name: rotate, angle: 90}`.
+    such as `{name: rotate, angle: 90}`. space: `model`, where the views are of what the model samples; decoded, where
+    it samples latents and the views are of their pictures (see `guidance.synchronised`): a decoder's call and two of an
+    encoder's a view and step.
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance", "view"})
     stores: ClassVar[frozenset[str]] = frozenset({"views"})
     prompts: Auto | tuple[Auto | str, ...] = field(default=AUTO, metadata={"decides": False})  # `prompts_for` does
     views: Auto | tuple[View, ...] = AUTO
+    space: str = field(default="model", metadata={"later": True})
 
     def __post_init__(self) -> None:
         n, prompts = self.number, given(self.prompts) or ()
         require(
+            one_of("space", self.space, ("model", DECODED)),
             f"views: {n} given, an anagram needs two or more" if n < 2 else None,
             f"prompts: {len(prompts)} given for {n} views" if len(prompts) > n else None,
         )
@@ -47,6 +56,11 @@ class Anagram(Plain):
     def prompts_for(self, prompt: str) -> tuple[str, ...]:
         return filled(self.prompts, prompt, self.number)
 
+    def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
+        exact = self.space == DECODED and stage.factor == 1
+        require("space=decoded: of models with latents; this one has pixels, which views are of" if exact else None)
+        return levels
+
     def looks(self, view: View) -> tuple[View, ...]:
         return (Identity(), view) if self.views == AUTO else self.views
 
@@ -56,9 +70,28 @@ class Anagram(Plain):
         assert job.view is not None
         return self.looks(job.view)
 
-    def guided(self, job: Job) -> Multiview:
-        parts = zip(self.seen(job), self.prompts_for(job.prompt), strict=True)
-        return Multiview(tuple((view, job.about(prompt, view.apply)) for view, prompt in parts), mean)
+    def guided(self, job: Job) -> Multiview | Synchronised:
+        seen = zip(self.seen(job), self.prompts_for(job.prompt), strict=True)
+        if not self._synchronises(job):
+            return Multiview(tuple((view, job.about(prompt, view.apply)) for view, prompt in seen), mean)
+        return Synchronised(tuple((view, job.about(prompt)) for view, prompt in seen), job.decoded, job.encoded)
+
+    def _synchronises(self, job: Job) -> bool:
+        return self.space == DECODED and job.stage.factor > 1
+
+    def begin(self, job: Job) -> Tensor:
+        if not self._synchronises(job):
+            return super().begin(job)
+        noise = job.streams.normal(MAIN, (self.number, *job.stage.shape))
+        return job.scheduler.start(job.levels[0], job.stage) * noise
+
+    def denoised(self, x: Tensor, job: Job) -> Program[Outcome]:
+        guidance = self.guided(job)
+        if isinstance(guidance, Multiview):
+            return (yield from super().denoised(x, job))
+        x = yield from job.denoise(x, guidance)
+        pictures = yield from together(*map(job.decoded, x))
+        return self.shown(guidance.joined(pictures), job)
 
     def shown(self, image: Tensor, job: Job) -> Outcome:
         views = {f"view_{k}": view.apply(image) for k, view in enumerate(self.seen(job))}

@@ -7,18 +7,18 @@ from typing import ClassVar
 
 from diffsweep.core.types import Level, Program, Stage
 from diffsweep.technique.job import Job, Outcome, Plain
+from diffsweep.technique.start import Noised
 
 
 @dataclass(frozen=True)
-class ForwardNoise(Plain):
-    """t: the noise level, a timestep of the model's training."""
+class ForwardNoise(Noised, Plain):
+    """At the level that `Noised` says."""
 
     uses: ClassVar[frozenset[str]] = frozenset({"input"})
-    t: int = 500
 
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
-        stage.process.level(self.t)
+        self.level(stage)
         return ()
 
     def program(self, job: Job) -> Program[Outcome]:
-        return Outcome((yield from job.decoded(job.noised(job.level(self.t)))))
+        return Outcome((yield from job.decoded(job.noised(self.level(job.stage)))))

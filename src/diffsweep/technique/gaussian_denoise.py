@@ -14,26 +14,27 @@ from diffsweep.core.problems import require, within
 from diffsweep.core.types import Level, Program, Stage
 from diffsweep.guidance.band import blur
 from diffsweep.technique.job import Job, Outcome, Plain
+from diffsweep.technique.start import Noised
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class GaussianDenoise(Plain):
-    """t: the noise level. sigma: pixels; auto searches. kernel: odd width in pixels; auto is 4 sigma to each side.
-    Where the model has latents, these are blurred, by as much as the pixels would be.
+class GaussianDenoise(Noised, Plain):
+    """Of the level that `Noised` says. sigma: pixels; auto searches. kernel: odd width in pixels; auto is 4 sigma to
+    each side. Where the model has latents, these are blurred, by as much as the pixels would be.
 
     rescale: undo the signal's attenuation alpha before blurring (the writeup blurs the noisy picture as it is).
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"input"})
-    t: int = 500
     sigma: Auto | float = AUTO
     kernel: Auto | int = AUTO
     rescale: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             within("sigma", self.sigma, 0.01),
             within("kernel", self.kernel, 1),
@@ -41,13 +42,14 @@ class GaussianDenoise(Plain):
         )
 
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
-        level = stage.process.level(self.t)
+        level = self.level(stage)
         lost = self.rescale and not level.alpha
-        require(f"rescale=true: nothing of the input is left at t={self.t}" if lost else None)
+        require(f"rescale=true: nothing of the input is left at t={level.t}" if lost else None)
         return ()
 
     def settled(self, levels: tuple[Level, ...], stage: Stage) -> Self:
-        return self if self.sigma == AUTO else replace(self, kernel=self._width(self.sigma))
+        own = super().settled(levels, stage)
+        return own if self.sigma == AUTO else replace(own, kernel=self._width(self.sigma))
 
     def _width(self, sigma: float) -> int:
         return given(self.kernel) or 2 * max(1, round(4 * sigma)) + 1
@@ -73,7 +75,7 @@ class GaussianDenoise(Plain):
 
     def program(self, job: Job) -> Program[Outcome]:
         assert job.image is not None
-        level = job.level(self.t)
+        level = self.level(job.stage)
         noisy = job.noised(level)
         x = noisy / level.alpha if self.rescale else noisy
         sigma, chosen, factor = self.sigma, "given", job.stage.factor

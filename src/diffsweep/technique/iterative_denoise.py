@@ -7,16 +7,15 @@ from typing import ClassVar
 
 from diffsweep.core.types import Level, Stage
 from diffsweep.technique.job import FromInput
-from diffsweep.technique.start import below
+from diffsweep.technique.start import Noised, below
 
 
 @dataclass(frozen=True)
-class IterativeDenoise(FromInput):
-    """t: the noise level, any timestep of the model's training."""
+class IterativeDenoise(Noised, FromInput):
+    """From the level that `Noised` says."""
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance", "input"})
     restores: ClassVar[bool] = True
-    t: int = 500
 
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
-        return below(self.t, levels, stage)
+        return below(self.level(stage), levels)

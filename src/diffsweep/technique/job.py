@@ -20,6 +20,7 @@ from diffsweep.core.types import (
     View,
     Watch,
     decoder_of,
+    encoder_of,
 )
 from diffsweep.guidance.rule import About, Rule
 
@@ -86,6 +87,11 @@ class Job:
         if self.stage.factor == 1:
             return x
         (answer,) = yield [Query(x, self.stage.process.clean, stage=decoder_of(self.stage_name))]
+        return answer.output
+
+    def encoded(self, picture: Tensor) -> Program[Tensor]:
+        """The latents (C h w) of a picture (3 H W), nothing drawn: the stage's encoder is asked."""
+        (answer,) = yield [Query(picture, self.stage.process.clean, stage=encoder_of(self.stage_name))]
         return answer.output
 
     def about(self, prompt: str, look: Callable[[Tensor], Tensor] | None = None) -> About:

@@ -7,18 +7,18 @@ from typing import ClassVar
 
 from diffsweep.core.types import Level, Program, Stage
 from diffsweep.technique.job import FromInput, Job, Outcome
+from diffsweep.technique.start import Noised
 
 
 @dataclass(frozen=True)
-class OneStepDenoise(FromInput):
-    """t: the noise level, a timestep of the model's training."""
+class OneStepDenoise(Noised, FromInput):
+    """From the level that `Noised` says."""
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "guidance", "input"})
     restores: ClassVar[bool] = True
-    t: int = 500
 
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
-        return (stage.process.level(self.t),)
+        return (self.level(stage),)
 
     def program(self, job: Job) -> Program[Outcome]:
         (level,) = job.levels

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from diffsweep.core.problems import BadInput, require
 from diffsweep.core.text import counted
@@ -31,9 +33,30 @@ def check_index(start_index: int, n: int) -> None:
         )
 
 
-def below(t: int, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
-    """A trajectory from t itself through the visited levels below it."""
-    return (stage.process.level(t), *(level for level in levels if level.t < t))
+@dataclass(frozen=True)
+class Noised:
+    """t: the noise level, a timestep of the model's training (of a flow, any number up to 1000). noise_sigma: the level
+    by its noise over signal instead, which means the same for every model: the nearest that this one has."""
+
+    t: int | float = 500
+    noise_sigma: float | None = field(default=None, metadata={"later": True})
+
+    def __post_init__(self) -> None:
+        low = self.noise_sigma is not None and self.noise_sigma <= 0
+        require(f"noise_sigma={self.noise_sigma}: must be above 0" if low else None)
+
+    def level(self, stage: Stage) -> Level:
+        if self.noise_sigma is None:
+            return stage.process.level(self.t)
+        return stage.process.nearest(self.noise_sigma)
+
+    def settled(self, levels: tuple[Level, ...], stage: Stage) -> Any:
+        return self if self.noise_sigma is None else replace(self, t=self.level(stage).t, noise_sigma=None)
+
+
+def below(start: Level, levels: tuple[Level, ...]) -> tuple[Level, ...]:
+    """A trajectory from a level itself through the visited levels below it."""
+    return (start, *(level for level in levels if level.t < start.t))
 
 
 def jumping(levels: tuple[Level, ...], jump: int, resamples: int) -> tuple[Level, ...]:
