@@ -51,7 +51,7 @@ class Backlog:
 
 
 def choose(running: Sequence[Asking], backlog: Backlog | None, capacity: Mapping[str, int]) -> list[Question]:
-    """The next call's rows, all of one stage and lane: those that must not wait, half-answered programs, then the oldest.
+    """The next call's rows, all of one lane of a stage: those that must not wait, half-answered programs, then oldest.
 
     backlog: None while more programs may come, before which none need be preferred. capacity: rows of a call, by stage.
     """

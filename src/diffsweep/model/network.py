@@ -69,7 +69,7 @@ class Network:
 
     def lane(self, prompt: str | None) -> Hashable:
         """The tokens of a prompt's embedding: a call's have one shape. None where there are none, or not yet."""
-        held = self._placed.get(prompt) or (self.embeddings[prompt] if prompt in self.embeddings else {})
+        held = self._placed.get(prompt) or self.embeddings.get(prompt)
         return len(held["text"]) if "text" in held else None
 
     def ready(self) -> int:

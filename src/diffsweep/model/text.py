@@ -66,8 +66,9 @@ class Embeddings:
     def __getitem__(self, prompt: str | None) -> Embedding:
         return self._known[prompt]
 
-    def __contains__(self, prompt: str | None) -> bool:
-        return prompt in self._known
+    def get(self, prompt: str | None) -> Embedding:
+        """Nothing of a prompt that was not encoded."""
+        return self._known.get(prompt, {})
 
     def encode(self, prompts: Sequence[str | None]) -> int:
         """Each new prompt on its own, so that an embedding does not depend on what else is encoded; how many were."""
