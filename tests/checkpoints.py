@@ -40,6 +40,8 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     UNet2DModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from transformers import (
     CLIPTextConfig,
@@ -50,6 +52,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
 )
@@ -232,6 +235,30 @@ def flux2_klein(distilled: bool = False) -> Flux2KleinPipeline:
     return Flux2KleinPipeline(scheduler, codec, text, tokens, network, is_distilled=distilled)
 
 
+def z_image(**schedule: Any) -> ZImagePipeline:
+    """schedule: of its scheduler."""
+    torch.manual_seed(0)
+    network = ZImageTransformer2DModel(
+        dim=32,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=16,
+        axes_dims=[4, 4, 8],
+        axes_lens=[1024, 64, 64],
+    )
+    for token in (network.x_pad_token, network.cap_pad_token):
+        torch.nn.init.normal_(token)
+    layers = {"num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
+    sizes = {"vocab_size": 100, "hidden_size": 16, "intermediate_size": 16, "max_position_embeddings": 512}
+    text = Qwen3Model(Qwen3Config(pad_token_id=0, bos_token_id=1, eos_token_id=1, **sizes, **layers)).eval()
+    tokens = t5_tokenizer()
+    tokens.chat_template = CHAT
+    scheduler = FlowMatchEulerDiscreteScheduler(**{"shift": 3.0, **schedule})
+    return ZImagePipeline(scheduler, shifted_vae(0.3611, 0.1159), text, tokens, network.eval())
+
+
 def ddpm(network: dict[str, Any] | None = None, **schedule: Any) -> DDPMPipeline:
     """A model of pixels. network: of its UNet, such as num_class_embeds; schedule: of its DDPM scheduler."""
     torch.manual_seed(0)
@@ -340,6 +367,7 @@ FAMILIES: dict[str, Callable[..., Any]] = {
     "sd3": stable_diffusion_3,
     "flux": flux,
     "klein": flux2_klein,
+    "z_image": z_image,
     "ddpm": ddpm,
     "dit": dit,
     "pixart": pixart,

@@ -120,10 +120,36 @@ def crowd(n: int) -> list[Callable[[], Program[int]]]:
     return [lambda i=i: asking(i, 1 + i % 5, 1 + i % 3) for i in range(n)]  # type: ignore[misc]
 
 
+@dataclass
+class Laned(Toy):
+    """Prompts of one length share a call."""
+
+    met: list[set[int]] = field(default_factory=list)
+
+    def lane(self, prompt: str) -> int:
+        return len(prompt)
+
+    def predict(self, x: Tensor, levels: Sequence[Level], prompts: Sequence[str], beside: Any) -> Estimate:
+        self.met.append({len(prompt) for prompt in prompts})
+        return super().predict(x, levels, prompts, beside)
+
+
 # -- calls -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("rows", [1, 2, 7, 16, 200])
 def test_every_answer_goes_back_to_its_question(rows: int) -> None:
     assert_right(run(crowd(40), rows))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 16])
+def test_lanes_keep_rows_apart_and_what_they_pad_is_counted(rows: int) -> None:
+    model = Laned()
+    engine = Engine({"base": model}, rows)
+    works = [Work(i, p, 1 + i % 5) for i, p in enumerate(crowd(40))]
+    assert_right(sorted(engine.run(works), key=lambda end: end.owner))
+    assert all(len(lengths) == 1 for lengths in model.met) and {*map(min, model.met)} == {1, 2, 3}
+    asked = sum((1 + i % 5) * (1 + i % 3) for i in range(40))
+    assert (engine.counts.model_calls, engine.counts.model_rows) == (len(model.met), asked)
+    assert engine.counts.padded_rows == len(model.met) * rows - asked
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 16, 200])

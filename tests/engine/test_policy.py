@@ -111,5 +111,61 @@ def test_the_rows_ahead_are_those_of_programs_that_wait_and_that_run(seed: int) 
             assert number == sum(chain > length for chain in own)
 
 
+# -- lanes -------------------------------------------------------------------------------------------------------------
+def laned(seed: int, lanes: int) -> Iterator[tuple[list[Question], set[Question], int]]:
+    """Each call's rows, the questions that were open, and the most rows, of programs whose rows have lanes."""
+    rng = random.Random(seed)
+    left = {order: rng.randint(1, 5) for order in range(rng.randint(1, 8))}
+    width = {order: rng.randint(1, 3) for order in left}
+    lane = {(order, place): rng.randrange(lanes) for order in left for place in range(width[order])}
+    opened = {order: set(range(width[order])) for order in left}
+    capacity = {"base": rng.randint(1, 4)}
+    while left:
+        running = [
+            Asking(
+                order,
+                [Question(order, place, lane=lane[order, place]) for place in sorted(opened[order])],
+                left[order],
+                len(opened[order]) < width[order],
+                rows=width[order],
+            )
+            for order in left
+        ]
+        rows = choose(running, Backlog() if seed % 2 else None, capacity)
+        assert 0 < len(rows) <= capacity["base"]
+        yield rows, {question for asking in running for question in asking.questions}, capacity["base"]
+        for row in rows:
+            opened[row.order].remove(row.place)
+            if not opened[row.order]:
+                left[row.order] -= 1
+                opened[row.order] = set(range(width[row.order]))
+                if not left[row.order]:
+                    del left[row.order]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_rows_of_two_lanes_never_meet_in_a_call_and_all_are_answered(seed: int) -> None:
+    """Each call answers one row or more, so that programs that ended left none behind."""
+    calls = [*laned(seed, 3)]
+    for rows, opened, _ in calls:
+        assert len({row.lane for row in rows}) == 1
+        assert {*rows} <= opened and len({*rows}) == len(rows)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rows_are_padded_only_where_no_lane_fills_a_call(seed: int) -> None:
+    for rows, opened, most in laned(seed, 3):
+        if len(rows) < most:
+            lanes = [sum(question.lane == lane for question in opened) for lane in range(3)]
+            assert max(lanes) < most
+
+
+def test_the_oldest_programs_lane_is_asked_where_none_is_full() -> None:
+    running = [Asking(order, [Question(order, 0, lane=order % 2)], 3) for order in range(4)]
+    assert [row.order for row in choose(running, None, {"base": 3})] == [0, 2]
+    begun = [*running[:3], Asking(3, [Question(3, 1, lane=1)], 3, begun=True, rows=2)]
+    assert [row.order for row in choose(begun, None, {"base": 3})] == [3, 1]
+
+
 def asking_nothing() -> Program[None]:
     yield []

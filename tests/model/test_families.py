@@ -478,6 +478,19 @@ def test_flux2_klein_draws_what_its_pipeline_draws(folders: Any, ours: Ours, dis
         assert_same(picture, theirs("Flux2KleinPipeline", folder, cell, height=48, width=32))
 
 
+LONG = {"seed": 3, "prompt": "an old man by the sea " * 3, "guidance__scale": 3.0, "scheduler__steps": 5}
+
+
+@pytest.mark.parametrize("schedule", [{}, {"use_dynamic_shifting": True}], ids=["usual", "mu"])
+def test_z_image_draws_what_its_pipeline_draws(folders: Any, ours: Ours, schedule: dict[str, Any]) -> None:
+    """Whose scale is ours less 1. Texts of several lengths are drawn in one go."""
+    size = {"model__height": 48, "model__width": 32, "scheduler": "euler"}
+    folder = folders("z_image", **schedule)
+    for cell, picture in ours(folder, *THREE, LONG, **size):
+        told = {"guidance_scale": cell.guidance.scale - 1, "height": 48, "width": 32}
+        assert_same(picture, theirs("ZImagePipeline", folder, cell, **told))
+
+
 def test_ways_to_say_an_embedded_scale_are_one_picture(folders: Any, config: Any) -> None:
     usual = {"model": "tiny_sd", "model__path": str(folders("flux")), **SMALL}
     ways: list[dict[str, Any]] = [

@@ -22,6 +22,7 @@ CELLS = (
     {"seed": 2, "prompt": "a cat", "guidance__scale": 2.5, "scheduler__steps": 2, "guidance__negative_prompt": "a dog"},
 )
 TOLD = tuple({**cell, "guidance__embedded": scale} for cell, scale in zip(CELLS, (1.0, 3.5, 7.0), strict=True))
+LONG = {"seed": 3, "prompt": "a cat by the sea " * 4, "scheduler__steps": 3}  # of another lane than its negative
 SMALL = {"model__height": 32, "model__width": 32, "scheduler": "euler"}
 
 
@@ -41,12 +42,12 @@ class Reversed:
         return self.model.predict(x, levels, prompts, beside)
 
 
-@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux", "klein", "pixart"])
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux", "klein", "pixart", "z_image"])
 def test_fused_equals_alone_bit_for_bit_and_no_row_is_anothers(
     name: str, tmp_path: Path, config: Callable[..., dict[str, Any]], sampled: Callable[..., list[Any]]
 ) -> None:
     folder = saved(tmp_path, name)
-    asked = TOLD if name == "flux" else CELLS
+    asked = {"flux": TOLD, "z_image": (*CELLS, LONG)}.get(name, CELLS)
     cells = [freeze(config(model="tiny_sd", model__path=str(folder), **SMALL, **one), {}) for one in asked]
     model = cells[0].model.load("cpu")
 
@@ -62,7 +63,7 @@ def test_fused_equals_alone_bit_for_bit_and_no_row_is_anothers(
         assert not all(torch.equal(a, b) for a, b in zip(wrong, fused, strict=True)), what
 
 
-@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux", "klein"])
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux", "klein", "z_image"])
 def test_memory_is_foreseen_from_configurations(
     name: str, tmp_path: Path, config: Callable[..., dict[str, Any]]
 ) -> None:

@@ -75,7 +75,6 @@ def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
 
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation:DeprecationWarning",
     "ignore:.*:UserWarning:peft",
     "ignore:Already found:UserWarning",
 )

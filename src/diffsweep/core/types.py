@@ -208,6 +208,14 @@ class Model(Protocol):
         ...
 
 
+class LanedModel(Model, Protocol):
+    """One that not every two rows can be asked together of, such as one whose texts have lengths of their own."""
+
+    def lane(self, prompt: str | None) -> Hashable:
+        """What rows of a call have in common. It depends on the prompt alone, so that a row's bits do."""
+        ...
+
+
 class LatentModel(Model, Protocol):
     """One whose stage has latents: its `factor` is above 1."""
 

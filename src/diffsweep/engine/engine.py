@@ -7,7 +7,7 @@ again: every picture is sampled in one shape.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -82,7 +82,7 @@ class Engine:
             work = self._waiting.pop()
             self._backlog.remove(work)
             self._started += 1
-            self._running.append(Running(work, self._started))
+            self._running.append(Running(work, self._started, self._lane))
             yield from self._advance([self._running[-1]])
 
     def _fetched(self) -> bool:
@@ -93,6 +93,11 @@ class Engine:
         for work in reversed(works or ()):
             self.add(work)
         return bool(works)
+
+    def _lane(self, query: Query) -> Hashable:
+        """The lane of a question, None where its model has only one."""
+        model = self.models[query.stage]
+        return model.lane(query.prompt) if hasattr(model, "lane") else None
 
     def _choose(self, running: Sequence[Running]) -> list[tuple[Running, int]]:
         """The next call's rows: a program and the place of its question, each."""
@@ -138,7 +143,7 @@ class Engine:
         for r in begun:
             on_rows(-r.nfe)
             r.program.close()
-            fresh = Running(r.work, r.order)
+            fresh = Running(r.work, r.order, self._lane)
             self._running[self._running.index(r)] = fresh
             yield from self._advance([fresh])
 

@@ -7,13 +7,13 @@ few long programs at the end would leave rows to pad. `needed` counts that by Hu
 
 A call asks one model, for estimates alone or for vector-Jacobian products too. Where programs of several stages run (a
 cascade), the oldest program's stage is asked, or the first whose call is full: no stage waits for another to end, and
-rows are padded only when nothing else can be asked.
+rows are padded only when nothing else can be asked. So it is with the lanes of a stage, whose rows share no call.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from diffsweep.engine.values import Asking, Question, Work
@@ -51,17 +51,18 @@ class Backlog:
 
 
 def choose(running: Sequence[Asking], backlog: Backlog | None, capacity: Mapping[str, int]) -> list[Question]:
-    """The next call's rows, all of one stage: those that must not wait, half-answered programs, then the oldest.
+    """The next call's rows, all of one lane of a stage: those that must not wait, half-answered programs, then oldest.
 
     backlog: None while more programs may come, before which none need be preferred. capacity: rows of a call, by stage.
     """
-    stages: dict[str, dict[Question, int]] = {}  # a question's chain
+    lanes: dict[tuple[str, Hashable], dict[Question, int]] = {}  # a question's chain
     for r in sorted(running, key=lambda r: (not r.begun, r.order)):
         for question in r.questions:
-            stages.setdefault(question.stage, {})[question] = r.chain
-    full = (stage for stage, asked in stages.items() if len(asked) >= capacity[stage])
-    stage = next(full, next(iter(stages)))
-    chains, most = stages[stage], capacity[stage]
+            lanes.setdefault((question.stage, question.lane), {})[question] = r.chain
+    full = (lane for lane, asked in lanes.items() if len(asked) >= capacity[lane[0]])
+    lane = next(full, next(iter(lanes)))
+    (stage, _), chains = lane, lanes[lane]
+    most = capacity[stage]
     pulls = next(iter(chains)).pulls
     rows = [question for question in chains if question.pulls == pulls]
     if len(rows) <= most or backlog is None:

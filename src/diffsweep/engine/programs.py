@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +16,12 @@ class Running:
     """A program on its way, with its questions and those of their answers that have come.
 
     order: when it started; error: what came in place of an answer; took: how long work for it took, and among how many
-    that was shared.
+    that was shared. lane: what a question's row must have in common with those of its call.
     """
 
     work: Work
     order: int
+    lane: Callable[[Query], Hashable]
     queries: list[Query] = field(default_factory=list)
     open: list[int] = field(default_factory=list)  # places of the questions without an answer
     answers: dict[int, Estimate] = field(default_factory=dict)
@@ -44,7 +46,10 @@ class Running:
         """What the policy sees of it."""
         if self._asking is None:
             asked = [(place, self.queries[place]) for place in self.open]
-            questions = [Question(self.order, place, query.stage, query.pull is not None) for place, query in asked]
+            questions = [
+                Question(self.order, place, query.stage, query.pull is not None, self.lane(query))
+                for place, query in asked
+            ]
             work, begun = self.work, bool(self.answers)
             self._asking = Asking(self.order, questions, self.chain, begun, work.stage, work.rows, work.later)
         return self._asking

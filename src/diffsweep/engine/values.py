@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -65,13 +65,14 @@ class Counts:
 
 class Question(NamedTuple):
     """An open question, a row of a call to come: its program's order, its place among the program's questions, the
-    stage that it asks, and whether it asks for a vector-Jacobian product, which a call answers for all of its rows or
-    for none."""
+    stage that it asks, whether it asks for a vector-Jacobian product, which a call answers for all of its rows or for
+    none, and its lane, outside of which it shares no call."""
 
     order: int
     place: int
     stage: str = BASE
     pulls: bool = False
+    lane: Hashable = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,11 @@ class Network:
                 self._placed.popitem(last=False)
         self._placed.move_to_end(prompt)
         return self._placed[prompt]
+
+    def lane(self, prompt: str | None) -> Hashable:
+        """The tokens of a prompt's embedding: a call's have one shape. None where there are none, or not yet."""
+        held = self._placed.get(prompt) or self.embeddings.get(prompt)
+        return len(held["text"]) if "text" in held else None
 
     def ready(self) -> int:
         if self.network is not None:

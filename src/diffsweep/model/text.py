@@ -66,6 +66,10 @@ class Embeddings:
     def __getitem__(self, prompt: str | None) -> Embedding:
         return self._known[prompt]
 
+    def get(self, prompt: str | None) -> Embedding:
+        """Nothing of a prompt that was not encoded."""
+        return self._known.get(prompt, {})
+
     def encode(self, prompts: Sequence[str | None]) -> int:
         """Each new prompt on its own, so that an embedding does not depend on what else is encoded; how many were."""
         cleaned = {prompt: self.text.cleaned(prompt) for prompt in prompts if prompt not in self._known}

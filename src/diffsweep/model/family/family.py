@@ -112,3 +112,14 @@ class Family:
         """One call: x, B C H W in the network's type; t: B; given: what `embed` gives, of each row; beside: as of
         `Query`. The answer may have channels after those of x, for a learned variance."""
         raise NotImplementedError
+
+
+def bucketed(text: Tensor, step: int) -> dict[str, Tensor]:
+    """A text (tokens x width) of its own length, padded with zeros to a multiple of `step` tokens, and the mask that
+    leaves these out. Calls have texts of one such length, so that a row's bits depend on its own alone."""
+    import torch
+
+    padding = -len(text) % step
+    mask = torch.ones(len(text), dtype=torch.bool, device=text.device)
+    pad = torch.nn.functional.pad
+    return {"text": pad(text, (0, 0, 0, padding)), "mask": pad(mask, (0, padding))}

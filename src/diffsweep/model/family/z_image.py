@@ -1,0 +1,57 @@
+"""Z-Image (Tongyi-MAI 2025): one transformer over text and patches of 2 x 2 latents that learned a flow; Qwen3's text.
+
+The network pads a text to a multiple of 32 tokens with a token that it learned, and the picture's places begin behind
+that. Rows of such a length share calls, which then need no mask. Turbo is made for few steps, unguided. diffusers'
+`guidance_scale` of this family is w - 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from diffsweep.core.types import Stage
+from diffsweep.model.family.family import Configs, Family, Tensors, Told, bucketed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffsweep.model.text import Embedding
+
+SIDE = 128  # of the latents, where nobody says otherwise
+MULTIPLE = 32  # tokens
+
+
+class ZImage(Family):
+    pipeline: ClassVar[tuple[str, ...]] = ("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline")
+    network: ClassVar[str] = "transformer"
+    kind: ClassVar[str] = "ZImageTransformer2DModel"
+    multiple: ClassVar[int | None] = 16
+    patch: ClassVar[int] = 2
+    lengths: ClassVar[tuple[int, int] | None] = (1, 512)
+    length: ClassVar[int] = 512  # at most
+    overflows: ClassVar[bool] = True
+
+    def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
+        return replace(super().stage(configs, size), partial_steps=True, scale=6.0)
+
+    def sides(self, configs: Configs) -> tuple[int, int]:
+        return SIDE, SIDE
+
+    def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
+        length = -(-(told.max_length or self.length) // MULTIPLE) * MULTIPLE
+        return {"text": (length, configs.network["cap_feat_dim"]), "mask": (length,)}
+
+    def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
+        length, device = told.max_length or self.length, pipeline.text_encoder.device
+        (text,), _ = pipeline.encode_prompt(prompt or "", device, False, max_sequence_length=length)
+        return bucketed(text, MULTIPLE)
+
+    def ask(self, network: Any, x: Tensor, t: Tensor, given: Tensors, beside: Tensors, stage: Stage) -> Tensor:
+        import torch
+
+        text, mask = given["text"], given["mask"]
+        lengths = [text.shape[1]] * len(x) if mask.is_meta else mask.sum(1).tolist()
+        texts = [own[:length] for own, length in zip(text, lengths, strict=True)]
+        answers = network([*x.unsqueeze(2)], (1000 - t) / 1000, texts, return_dict=False)[0]
+        return -torch.stack(answers).squeeze(2)
