@@ -235,8 +235,8 @@ class LatentModel(Model, Protocol):
 @dataclass(frozen=True, eq=False)
 class Latents:
     """A picture's latents: mean and standard deviation (C h w) of the encoder's Gaussian, the latter None where nothing
-    is drawn. psnr: in decibels, of the
-    picture that the mean is decoded to, both in 8 bits: no setting of the latents can pass it by much."""
+    is drawn. psnr: in decibels, of the picture that the mean is decoded to, both in 8 bits: no setting of the latents
+    can pass it by much."""
 
     mean: Tensor
     std: Tensor | None

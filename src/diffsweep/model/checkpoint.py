@@ -444,7 +444,7 @@ class Weights:
     codec: Codec | None = None
 
     def __init__(self) -> None:
-        self.banks: dict[tuple[str, ...], Bank] = {}  # by the LoRAs' paths
+        self.banks: dict[object, Bank] = {}  # by the LoRAs' files, as they were read
 
 
 _weights: WeakValueDictionary[object, Weights] = WeakValueDictionary()
@@ -460,6 +460,7 @@ class LoadedCheckpoint(Network):
         self.model, self.compiled = model, model.compile
         self.kind, self.name = model.family.kind, model.family.network
         self.weights = _weights.setdefault((model.source, model.dtype, model.compile, model.tiling, device), Weights())
+        self.bank = tuple((lora.path, lora.source.stamp(lora.files())) for lora in model.loras)
         self._latents: dict[bytes, Latents] = {}
 
     def told(self) -> dict[str, tuple[int, ...]]:
@@ -477,9 +478,9 @@ class LoadedCheckpoint(Network):
                 self.weights.codec = Codec(self.part(getattr(diffusers, family.vae), "vae"))
                 if self.model.tiling:
                     self.weights.codec.vae.enable_tiling()
-        if self.paths and self.paths not in self.weights.banks:
+        if self.model.lora and self.bank not in self.weights.banks:
             added = [own.get(family.network, {}) for own in self.model.added()]
-            self.weights.banks[self.paths] = Bank(self.network, added)
+            self.weights.banks[self.bank] = Bank(self.network, added)
         return loads
 
     def ask(self, x: Tensor, t: Tensor, given: Mapping[str, Tensor], beside: Mapping[str, Tensor]) -> Tensor:
@@ -489,12 +490,8 @@ class LoadedCheckpoint(Network):
         if not number:
             return self.model.family.ask(self.network, x.to(self.dtype), t, given, beside, self.stage)
         strengths = torch.stack([placed(beside[lora_key(k)], self.device) for k in range(number)], dim=1)
-        with self.weights.banks[self.paths].at(strengths):
+        with self.weights.banks[self.bank].at(strengths):
             return self.model.family.ask(self.network, x.to(self.dtype), t, given, beside, self.stage)
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        return tuple(lora.path for lora in self.model.loras)
 
     @property
     def codec(self) -> Codec:
