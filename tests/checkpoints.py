@@ -17,6 +17,7 @@ from diffusers import (
     AutoencoderDC,
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
@@ -32,6 +33,8 @@ from diffusers import (
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SanaPipeline,
     SanaTransformer2DModel,
     SD3Transformer2DModel,
@@ -50,6 +53,8 @@ from transformers import (
     Gemma2Config,
     Gemma2Model,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
@@ -259,6 +264,33 @@ def z_image(**schedule: Any) -> ZImagePipeline:
     return ZImagePipeline(scheduler, shifted_vae(0.3611, 0.1159), text, tokens, network.eval())
 
 
+def qwen_image() -> QwenImagePipeline:
+    torch.manual_seed(0)
+    network = QwenImageTransformer2DModel(
+        in_channels=64,
+        out_channels=16,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        axes_dims_rope=(4, 4, 8),
+    )
+    for parameter in network.parameters():  # else a text would change next to nothing
+        torch.nn.init.normal_(parameter, std=0.2)
+    codec = AutoencoderKLQwenImage(base_dim=8, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False])
+    sizes = {"vocab_size": 100, "hidden_size": 16, "intermediate_size": 16, "max_position_embeddings": 2048}
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    marks = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    words = {**sizes, **heads, **marks, "rope_parameters": rope}
+    config = Qwen2_5_VLConfig(text_config=words, vision_config=vision)
+    text = Qwen2_5_VLForConditionalGeneration(config).eval()
+    dynamic = {"use_dynamic_shifting": True, "max_shift": 0.9, "max_image_seq_len": 8192, "shift_terminal": 0.02}
+    scheduler = FlowMatchEulerDiscreteScheduler(**dynamic)
+    return QwenImagePipeline(scheduler, codec.eval(), text, t5_tokenizer(), network.eval())
+
+
 def ddpm(network: dict[str, Any] | None = None, **schedule: Any) -> DDPMPipeline:
     """A model of pixels. network: of its UNet, such as num_class_embeds; schedule: of its DDPM scheduler."""
     torch.manual_seed(0)
@@ -368,6 +400,7 @@ FAMILIES: dict[str, Callable[..., Any]] = {
     "flux": flux,
     "klein": flux2_klein,
     "z_image": z_image,
+    "qwen_image": qwen_image,
     "ddpm": ddpm,
     "dit": dit,
     "pixart": pixart,

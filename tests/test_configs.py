@@ -36,6 +36,7 @@ FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
     "flux_schnell": ("flux", {"guidance": False, "dynamic": False}),
     "flux2_klein": ("klein", {"distilled": True}),
     "z_image": ("z_image", {}),
+    "qwen_image": ("qwen_image", {}),
     "ddpm_celebahq": ("ddpm", {"network": {"sample_size": 32}}),
     "dit": ("dit", {}),
     "pixart_sigma": ("pixart", {}),

@@ -260,6 +260,17 @@ def test_rescaled_guidance_is_diffusers_formula(rescale: float) -> None:
     assert_equal(estimate, expected.numpy(), v("p"))
 
 
+def test_a_guided_answer_keeps_its_patches_lengths_as_qwen_images_pipeline_has_it() -> None:
+    from diffusers import QwenImagePipeline
+
+    estimate = asked(About(ClassifierFree(6.0, "", keeps=2), "p"))
+    both = torch.from_numpy(np.stack([eps("p"), eps("") + 6.0 * (eps("p") - eps(""))]))
+    conditional, guided = QwenImagePipeline._pack_latents(both, 2, *SHAPE)
+    lengths = torch.norm(conditional, dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True)
+    got = QwenImagePipeline._pack_latents(estimate.output[None], 1, *SHAPE)[0]
+    np.testing.assert_allclose(got, guided * lengths, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "low, high, rows", [(0.0, 1e9, 2), (1.0, 1.0, 2), (1.01, 1e9, 1), (0.0, 0.99, 1)]
 )  # in units of the level's own

@@ -491,6 +491,15 @@ def test_z_image_draws_what_its_pipeline_draws(folders: Any, ours: Ours, schedul
         assert_same(picture, theirs("ZImagePipeline", folder, cell, **told))
 
 
+def test_qwen_image_draws_what_its_pipeline_draws(folders: Any, ours: Ours) -> None:
+    """Tokens keep their lengths under guidance, and the last level is the scheduler's own."""
+    folder, size = folders("qwen_image"), {"model__height": 48, "model__width": 32, "scheduler": "euler"}
+    for cell, picture in ours(folder, *THREE, LONG, **size):
+        told = {"true_cfg_scale": cell.guidance.scale, "guidance_scale": None, "height": 48, "width": 32}
+        assert_same(picture, theirs("QwenImagePipeline", folder, cell, **told))
+    assert cell.levels[-1].t == pytest.approx(20)
+
+
 def test_ways_to_say_an_embedded_scale_are_one_picture(folders: Any, config: Any) -> None:
     usual = {"model": "tiny_sd", "model__path": str(folders("flux")), **SMALL}
     ways: list[dict[str, Any]] = [

@@ -86,11 +86,13 @@ class Flow:
     """Rectified flow, x = (1 - s) x_0 + s eps, for s in (0, 1] (Liu et al. 2022; Lipman et al. 2022).
 
     The network is given t = T s. shift moves evenly spaced places towards noise: the place at share u of all has
-    s = shift u / (1 + (shift - 1) u) (Esser et al. 2024, (23)). It can depend on the number of steps.
+    s = shift u / (1 + (shift - 1) u) (Esser et al. 2024, (23)). It can depend on the number of steps. terminal: the s
+    that the last of the levels visited is stretched to (LTX-Video's and Qwen-Image's `shift_terminal`); 0 leaves them.
     """
 
     T: int = 1000
     shift: float | StepsShift = 1.0
+    terminal: float = 0.0
 
     def shifted(self, n: int, shift: float | None = None) -> Flow:
         """The flow as n steps see it, by another shift if there is one."""
@@ -109,6 +111,13 @@ class Flow:
         assert not isinstance(self.shift, StepsShift), "settled by `shifted`"
         u = min((place - first + 1) / self.T, 1.0)
         return self.level(self.T * self.shift * u / (1 + (self.shift - 1) * u))
+
+    def stretched(self, levels: Sequence[Level]) -> list[Level]:
+        """Falling levels, so that the last one is the terminal one."""
+        if not self.terminal or levels[-1].alpha == 0:
+            return [*levels]
+        share = (1 - self.terminal) / levels[-1].alpha
+        return [self.level(self.T * (1 - level.alpha * share)) for level in levels]
 
     def nearest(self, ratio: float) -> Level:
         return self.level(self.T * (1.0 if math.isinf(ratio) else ratio / (1 + ratio)))

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.problems import require, within
 from diffsweep.core.types import AGAINST, CLASSIFIER_FREE, EMBEDDED, Estimate, Level, Stage
 from diffsweep.guidance.rule import Rule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TAKES_NONE = "this checkpoint's network takes no guidance scale"
 
@@ -26,7 +30,7 @@ class ClassifierFree:
     prompt. embedded: the scale that the network is told; None is the checkpoint's, if its network takes one. rescale:
     how much of the conditional branch's own standard deviation the result gets back, 0 to 1 (Lin et al. 2023, (15) and
     (16)). interval: the noise over signal, from and to, within which there is guidance at all; None is everywhere
-    (Kynkaanniemi et al. 2024). against: that negative prompts are encoded as such."""
+    (Kynkaanniemi et al. 2024). against: that negative prompts are encoded as such. keeps: as of `Stage`."""
 
     scale: Auto | float = AUTO
     negative_prompt: str | None = None
@@ -34,6 +38,7 @@ class ClassifierFree:
     rescale: float = field(default=0.0, metadata={"later": True})
     interval: tuple[float, ...] | None = field(default=None, metadata={"later": True})
     against: bool = field(default=False, metadata={"bound": True})
+    keeps: int = field(default=0, metadata={"bound": True})
 
     def __post_init__(self) -> None:
         require(
@@ -59,7 +64,9 @@ class ClassifierFree:
         )
         negative = stage.unconditional if self.negative_prompt is None else self.negative_prompt
         embedded = stage.scale if told and self.embedded is None else self.embedded
-        return replace(self, scale=scale, negative_prompt=negative, embedded=embedded, against=stage.against)
+        return replace(
+            self, scale=scale, negative_prompt=negative, embedded=embedded, against=stage.against, keeps=stage.keeps
+        )
 
     def at(self, level: Level) -> ClassifierFree:
         """The rule at a level: unguided outside of the interval."""
@@ -83,6 +90,8 @@ class ClassifierFree:
         assert self.scale != AUTO, "settled by `on`"
         unconditional, conditional = answers
         output = unconditional.output + self.scale * (conditional.output - unconditional.output)
+        if self.keeps:
+            output = output * (_lengths(conditional.output, self.keeps) / _lengths(output, self.keeps))
         if self.rescale:
             output = output * (1 + self.rescale * (conditional.output.std() / output.std() - 1))
         return Estimate(output, conditional.variance, conditional.kind, conditional.pulled)
@@ -92,3 +101,9 @@ class ClassifierFree:
         if self.scale != 1 and (self.against or any(prompt != self.negative_prompt for prompt in prompts)):
             return self if self.scale or not self.rescale else replace(self, rescale=0.0)
         return ClassifierFree(1.0, "", self.embedded)
+
+
+def _lengths(output: Tensor, side: int) -> Tensor:
+    """The length of each patch over all channels, 1 H W, of an answer C H W."""
+    squares = output.square().sum(0).unflatten(1, (-1, side)).unflatten(0, (-1, side)).sum((1, 3))
+    return squares.sqrt().repeat_interleave(side, 0).repeat_interleave(side, 1)[None]

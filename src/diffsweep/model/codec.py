@@ -25,13 +25,20 @@ def rows(height: int, width: int) -> int:
 
 
 def factor(config: Mapping[str, Any]) -> int:
-    """Pixels of a picture's side to one latent, of an AutoencoderKL or an AutoencoderDC."""
+    """Pixels of a picture's side to one latent, of an AutoencoderKL, an AutoencoderDC or Qwen-Image's."""
+    if is_framed(config):
+        return int(2 ** len(config["temperal_downsample"]))
     channels = config.get("block_out_channels") or config["encoder_block_out_channels"]
     return 2 ** (len(channels) - 1)
 
 
+def is_framed(config: Mapping[str, Any]) -> bool:
+    """Whether an autoencoder is one of videos, of which a picture is a frame."""
+    return "temperal_downsample" in config
+
+
 class Codec:
-    """vae: diffusers' AutoencoderKL, AutoencoderKLFlux2 or AutoencoderDC, on its device."""
+    """vae: diffusers' AutoencoderKL, AutoencoderKLFlux2, AutoencoderDC or AutoencoderKLQwenImage, on its device."""
 
     shift: Any
     scale: Any
@@ -40,7 +47,7 @@ class Codec:
         import torch
 
         self.vae, config = vae, vae.config
-        self.patched = hasattr(vae, "bn")
+        self.patched, self.framed = hasattr(vae, "bn"), is_framed(config)
         if self.patched:
             self.shift = vae.bn.running_mean[:, None, None]
             self.scale = (vae.bn.running_var + config.batch_norm_eps).rsqrt()[:, None, None]
@@ -48,23 +55,26 @@ class Codec:
         mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
         each = {"device": vae.device, "dtype": torch.float32}
         self.shift = torch.tensor(mean, **each)[:, None, None] if mean else getattr(config, "shift_factor", None) or 0.0
-        self.scale = config.scaling_factor / (torch.tensor(std, **each)[:, None, None] if std else 1.0)
+        self.scale = getattr(config, "scaling_factor", 1.0) / (torch.tensor(std, **each)[:, None, None] if std else 1.0)
 
     def decode(self, x: Tensor) -> Tensor:
         """Pictures (B 3 H W) of latents (B C h w)."""
         code = x / self.scale + self.shift
+        if self.framed:
+            return self.vae.decode(code.unsqueeze(2), return_dict=False)[0][:, :, 0]
         return self.vae.decode(opened(code) if self.patched else code, return_dict=False)[0]
 
     def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and standard deviation of the latents of pictures (B 3 H W), B C h w each; the latter None where nothing
         is drawn."""
-        found = self.vae.encode(pictures)
+        found = self.vae.encode(pictures.unsqueeze(2) if self.framed else pictures)
         if not hasattr(found, "latent_dist"):
             return (found.latent - self.shift) * self.scale, None
         code = found.latent_dist
         if self.patched:
             return (gathered(code.mean) - self.shift) * self.scale, None
-        return (code.mean - self.shift) * self.scale, code.std * self.scale
+        mean, std = (code.mean[:, :, 0], code.std[:, :, 0]) if self.framed else (code.mean, code.std)
+        return (mean - self.shift) * self.scale, std * self.scale
 
     def latents(self, picture: Tensor) -> Latents:
         """The latents of one picture (3 H W in [-1, 1]), and how well they hold it."""

@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from diffsweep.model.codec import is_framed
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -126,7 +128,8 @@ def decoder(config: Mapping[str, Any], size: Sequence[int], tiling: bool = False
         network: Any = kind.from_config(config).eval()
         if tiling:
             network.enable_tiling()
-        latents = torch.empty(1, config["latent_channels"], *size)
+        channels = config.get("latent_channels") or config["z_dim"]
+        latents = torch.empty(1, channels, *([1] if is_framed(config) else []), *size)
         return 4 * sum(p.numel() for p in network.parameters()), peak(lambda: network.decode(latents))
 
 

@@ -17,7 +17,7 @@ from diffsweep.model.source import Source
 
 PREDICTIONS = (EPSILON, VELOCITY, SAMPLE, FLOW)
 DYNAMIC = {"base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096}
-UNKNOWN = ("shift_terminal", "invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+UNKNOWN = ("invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 CLIPPING = (  # unless told otherwise
     "DDIMScheduler",
     "DDPMScheduler",
@@ -50,7 +50,7 @@ def process(config: Mapping[str, Any], tokens: int = 0) -> Process:
             raise ValueError(f"time_shift_type={kind} is not known")
         span = {key: config.get(key, usual) for key, usual in DYNAMIC.items()}
         shift = tokens_shift(tokens, *span.values())
-    return Flow(config.get("num_train_timesteps", 1000), shift)
+    return Flow(config.get("num_train_timesteps", 1000), shift, config.get("shift_terminal") or 0.0)
 
 
 def table(config: Mapping[str, Any]) -> Table:

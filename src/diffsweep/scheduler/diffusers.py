@@ -139,6 +139,8 @@ def _instance(cls: str, process: Process, spacing: str, offset: int, n: int, shi
     if isinstance(process, Flow):
         if "use_flow_sigmas" not in parameters:
             raise BadInput(f"cls={cls}: not of flows, which this model is; euler and heun are")
+        if process.terminal:
+            raise BadInput(f"cls={cls}: this model's last level is its own (shift_terminal); euler and heun keep it")
         settings |= {"use_flow_sigmas": True, "flow_shift": process.shifted(n, shift).shift, "prediction_type": FLOW}
     elif isinstance(process, Table):
         settings |= {"set_alpha_to_one": process.end == 1.0, **_schedule(process)}

@@ -69,6 +69,7 @@ def spaced(spacing: str, n: int, process: Process, offset: int = 0) -> tuple[Lev
         }
         chosen = [places[spacing](i) for i in range(n)]
         found = [process.at(place, first) for place in chosen if -0.5 <= place - first < T - 0.5]
+        found = process.stretched(found) if isinstance(process, Flow) else found
     return tuple(sorted(set(found), key=lambda level: -level.t))
 
 
