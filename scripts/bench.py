@@ -2,6 +2,7 @@
 """Measure diffsweep against what it replaces; every arm is run in turn, in rounds, and ratios are pair by pair.
 
     python scripts/bench.py sweep       16 cells: fused, a loop over one IFPipeline, Hydra's basic launcher
+    python scripts/bench.py latents     the same on tiny_sd, in latents: a loop over one StableDiffusionPipeline
     python scripts/bench.py overhead    everything around the model, over the bare UNet for the same rows
     python scripts/bench.py plan        planning 10,000 cells; a finished sweep of 1,000 again; padding of a mixed one
     python scripts/bench.py results     scoring 1,000 pictures; table, figures and report of 10,000 cells; --help
@@ -85,15 +86,14 @@ def loaded() -> Any:
     return model
 
 
-def looped(model: Any) -> Callable[[], float]:
-    """A loop over one loaded IFPipeline, embeddings cached, each picture saved: what a script would do."""
+def looped(pipe: Any, **prompts: Any) -> Callable[[], float]:
+    """A loop over one loaded pipeline, embeddings cached, each picture saved: what a script would do. prompts: further
+    settings of how prompts are encoded."""
     import torch
-    from diffusers import IFPipeline
 
-    pipe = IFPipeline.from_pretrained(model.source.root, unet=model.network, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     with torch.inference_mode():
-        embeds, negative = pipe.encode_prompt(PROMPT, clean_caption=False)
+        embeds, negative = pipe.encode_prompt(PROMPT, **prompts)
 
     def arm() -> float:
         with tempfile.TemporaryDirectory() as place:
@@ -144,18 +144,50 @@ def fused(model: Any, work: list[tuple[dict[str, Any], dict[str, Any]]]) -> Call
     return arm
 
 
-def cells() -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The sweep's cells as the command line composes them."""
+def cells(*words: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The sweep's cells as the command line composes them. words: further ones."""
     from diffsweep.app import composed
 
     axes = [f"guidance.scale={','.join(map(str, SCALES))}", f"seed={','.join(map(str, SEEDS))}"]
-    return composed([*axes, f"scheduler.steps={STEPS}", f'prompt="{PROMPT}"', "device=cpu", "metric=none"])
+    return composed([*axes, f"scheduler.steps={STEPS}", f'prompt="{PROMPT}"', "device=cpu", "metric=none", *words])
+
+
+def bench_latents(args: argparse.Namespace) -> str:
+    import torch
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    from diffsweep.runner.freeze import freeze
+
+    work = cells("model=tiny_sd", "scheduler=ddim")
+    model = freeze(*work[0]).model.load("cpu")
+    model.encode([PROMPT, ""])
+    model.ready()
+    parts = {"unet": model.network, "vae": model.codec.vae, "safety_checker": None}
+    pipe = StableDiffusionPipeline.from_pretrained(model.source.root, torch_dtype=torch.float32, **parts)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    mine = fused(model, work)
+    loop = looped(pipe, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True)
+    times = rounds(args.rounds, {"fused": mine, "loop over one StableDiffusionPipeline": loop})
+    run = mine.run  # type: ignore[attr-defined]
+    return f"""# 4 seeds x 4 guidance scales on tiny_sd, {STEPS} steps of DDIM
+
+128 x 128 pixels, 16 x 16 latents, in float32. Counted, fused: {run.model_rows} model rows in {run.model_calls} calls of
+{run.rows} rows, {run.padded_rows} padded; pictures are decoded {len(work)} to a call at most. The loop:
+{len(work) * STEPS} calls of 1 or 2 rows, the same rows, and a decoding each. In one process, networks loaded and
+shared, embeddings cached; pictures saved in both arms.
+
+{table(times, "fused")}
+"""
 
 
 def bench_sweep(args: argparse.Namespace) -> str:
+    import torch
+    from diffusers import IFPipeline
+
     model = loaded()
     mine = fused(model, cells())
-    first = rounds(args.rounds, {"fused": mine, "loop over one IFPipeline": looped(model)})
+    pipe = IFPipeline.from_pretrained(model.source.root, unet=model.network, dtype=torch.float32)
+    first = rounds(args.rounds, {"fused": mine, "loop over one IFPipeline": looped(pipe, clean_caption=False)})
     run = mine.run  # type: ignore[attr-defined]
 
     with tempfile.TemporaryDirectory() as place:
@@ -628,6 +660,7 @@ BENCHES = {
     "core": bench_core,
     "commands": bench_commands,
     "sweep": bench_sweep,
+    "latents": bench_latents,
     "overhead": bench_overhead,
     "plan": bench_plan,
     "results": bench_results,

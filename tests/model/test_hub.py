@@ -261,7 +261,7 @@ def test_of_a_repository_the_missing_variant_is_told_from_its_list(command: Comm
     in_half(hub.folder)
     told = command("model=tiny_sd", f"model.path={NAME}")
     assert told.returncode == 2
-    line = f"model.path={NAME}: no .safetensors file in transformer/; there is variant=fp16"
+    line = f"diffsweep: model.path={NAME}: no .safetensors file in transformer/; there is variant=fp16"
     assert told.stderr.strip().splitlines()[-1] == line
     assert not any(".safetensors" in asked for asked in hub.asked)
 
