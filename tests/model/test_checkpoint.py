@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import diffusers
 import pytest
 import torch
 from diffusers import ControlNetModel
+from PIL import Image
 
 from diffsweep.core.problems import BadInput
 from diffsweep.model.checkpoint import Checkpoint
@@ -19,30 +21,17 @@ from diffsweep.model.labels import Labels, named
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.freeze import freeze
 from tests.checkpoints import saved
+from tests.running import run_sweep
 
 ADM = {"num_class_embeds": 4}
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A family's checkpoint, saved once; not to be changed."""
-    kept: dict[str, Path] = {}
-
-    def folder(name: str, **more: Any) -> Path:
-        key = f"{name}-{more}"
-        if key not in kept:
-            kept[key] = saved(tmp_path_factory.mktemp(name), name, **more)
-        return kept[key]
-
-    return folder
-
-
 @pytest.fixture
-def copied(whole: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+def copied(folders: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
     """A family's checkpoint to be changed. index: what its model_index.json is to hold."""
 
     def folder(name: str, index: dict[str, Any] | None = None) -> Path:
-        copy = Path(shutil.copytree(whole(name), tmp_path / name))
+        copy = Path(shutil.copytree(folders(name), tmp_path / name))
         file = copy / "model_index.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), **(index or {})}))
         return copy
@@ -140,8 +129,8 @@ def test_damaged_weights_are_told(refused: Any, copied: Any, name: str, part: st
     assert refused(folder) == f"model.path={folder}: {part}/{weights.name} is cut short or damaged"
 
 
-def test_a_variant_that_is_not_there_is_told_beside_those_that_are(refused: Any, whole: Any) -> None:
-    folder = whole("pixart")
+def test_a_variant_that_is_not_there_is_told_beside_those_that_are(refused: Any, folders: Any) -> None:
+    folder = folders("pixart")
     told = f"model.path={folder}: no .safetensors file of variant fp16 in transformer/; there is variant=null"
     assert refused(folder, model__variant="fp16") == told
 
@@ -150,27 +139,29 @@ def test_a_variant_that_is_not_there_is_told_beside_those_that_are(refused: Any,
 @pytest.mark.parametrize(
     "name, height, near", [("sd", 30, "8 for this family, such as 32"), ("pixart", 40, "16"), ("sana", 48, "32")]
 )
-def test_a_side_that_is_no_multiple_is_refused(refused: Any, whole: Any, name: str, height: int, near: str) -> None:
-    assert refused(whole(name), model__height=height).startswith(f"model.height={height}: must be a multiple of {near}")
+def test_a_side_that_is_no_multiple_is_refused(refused: Any, folders: Any, name: str, height: int, near: str) -> None:
+    assert refused(folders(name), model__height=height).startswith(
+        f"model.height={height}: must be a multiple of {near}"
+    )
 
 
 @pytest.mark.parametrize("name, own", [("ddpm", 16), ("dit", 32)])
-def test_a_size_that_is_fixed_cannot_be_chosen(refused: Any, frozen: Any, whole: Any, name: str, own: int) -> None:
+def test_a_size_that_is_fixed_cannot_be_chosen(refused: Any, frozen: Any, folders: Any, name: str, own: int) -> None:
     told = f"model.width=64: this checkpoint draws {own} pixels alone; leave it out"
-    assert refused(whole(name), model__width=64) == told
-    assert frozen(whole(name), model__width=own).stage.size == (own, own)
+    assert refused(folders(name), model__width=64) == told
+    assert frozen(folders(name), model__width=own).stage.size == (own, own)
 
 
-def test_half_precision_is_refused_where_it_overflows(refused: Any, whole: Any) -> None:
+def test_half_precision_is_refused_where_it_overflows(refused: Any, folders: Any) -> None:
     told = "model.dtype=float16: this family's network overflows in it; give bfloat16 or float32"
-    assert refused(whole("flux"), model__dtype="float16", scheduler="euler") == told
+    assert refused(folders("flux"), model__dtype="float16", scheduler="euler") == told
     told = "model.text.dtype=float16: must be one of float32, bfloat16; did you mean 'bfloat16'?"
-    assert refused(whole("pixart"), model__text__dtype="float16") == told
+    assert refused(folders("pixart"), model__text__dtype="float16") == told
 
 
 @pytest.mark.parametrize("key, value", [("clip_skip", 1), ("max_length", 20)])
-def test_keys_of_text_are_refused_where_there_is_none(refused: Any, whole: Any, key: str, value: int) -> None:
-    assert refused(whole("dit"), **{f"model__text__{key}": value}).startswith(
+def test_keys_of_text_are_refused_where_there_is_none(refused: Any, folders: Any, key: str, value: int) -> None:
+    assert refused(folders("dit"), **{f"model__text__{key}": value}).startswith(
         f"model.text.{key}={value}: this family's"
     )
 
@@ -184,23 +175,23 @@ def test_keys_of_text_are_refused_where_there_is_none(refused: Any, whole: Any, 
     ],
 )
 def test_a_network_of_pixels_that_is_none_of_ddpms_is_refused(
-    refused: Any, whole: Any, network: dict[str, Any], why: str
+    refused: Any, folders: Any, network: dict[str, Any], why: str
 ) -> None:
-    folder = whole("ddpm", network=network)
+    folder = folders("ddpm", network=network)
     told = f"model.path={folder}: not a checkpoint, its configuration says otherwise ({why})"
     assert refused(folder) == told
 
 
 # -- prompts where there is no text ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("technique", ["text_to_image", "image_to_image", "inpaint"])
-def test_without_text_auto_asks_about_nothing_at_a_row_a_step(frozen: Any, whole: Any, technique: str) -> None:
-    cell = frozen(whole("ddpm"), technique=technique)
+def test_without_text_auto_asks_about_nothing_at_a_row_a_step(frozen: Any, folders: Any, technique: str) -> None:
+    cell = frozen(folders("ddpm"), technique=technique)
     assert (cell.prompt, cell.prompts, cell.guidance.scale) == ("", ("",), 1)
     assert not any("prompt" in note for note in cell.notes)
 
 
-def test_without_text_a_technique_of_several_prompts_is_refused(refused: Any, whole: Any) -> None:
-    told = refused(whole("ddpm"), technique="hybrid")
+def test_without_text_a_technique_of_several_prompts_is_refused(refused: Any, folders: Any) -> None:
+    told = refused(folders("ddpm"), technique="hybrid")
     assert told.startswith(
         "technique.prompts=an oil painting of people around a campfire: this checkpoint is told of no"
     )
@@ -219,16 +210,16 @@ def test_without_text_a_technique_of_several_prompts_is_refused(refused: Any, wh
     ],
 )
 def test_without_text_a_prompt_and_guidance_are_refused(
-    refused: Any, whole: Any, changes: dict[str, Any], told: str
+    refused: Any, folders: Any, changes: dict[str, Any], told: str
 ) -> None:
-    assert refused(whole("ddpm"), **changes) == told
+    assert refused(folders("ddpm"), **changes) == told
 
 
 def test_a_label_is_a_number_or_a_name_and_others_are_refused_with_some_that_are_known(
-    refused: Any, frozen: Any, whole: Any
+    refused: Any, frozen: Any, folders: Any
 ) -> None:
     names = "give a number from 0 to 999, or a name: tench, crane, goldfish, crane, great white shark"
-    folder = whole("dit")
+    folder = folders("dit")
     assert refused(folder, prompt="1000") == f"prompt=1000: no label of this checkpoint; {names}"
     near = f"prompt=tensh: no label of this checkpoint; {names}; did you mean 'tench'?"
     assert refused(folder, prompt="tensh") == near
@@ -240,8 +231,8 @@ def test_a_label_is_a_number_or_a_name_and_others_are_refused_with_some_that_are
     assert frozen(folder, prompt="1").prompt == "1"  # its name is another's too
 
 
-def test_a_network_of_labels_without_one_that_means_none_runs_unguided(refused: Any, frozen: Any, whole: Any) -> None:
-    folder = whole("ddpm", network=ADM)
+def test_a_network_of_labels_without_one_that_means_none_runs_unguided(refused: Any, frozen: Any, folders: Any) -> None:
+    folder = folders("ddpm", network=ADM)
     assert frozen(folder, prompt="3").prompts == ("3",)
     told = "guidance.scale=3: this checkpoint is made to run unguided: leave it out"
     assert refused(folder, prompt="3", guidance__scale=3.0) == told
@@ -251,8 +242,8 @@ def test_a_network_of_labels_without_one_that_means_none_runs_unguided(refused: 
     assert refused(folder, technique="image_to_image") == edited
 
 
-def test_one_class_beyond_those_that_have_names_means_none(frozen: Any, whole: Any, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(whole("ddpm", network=ADM), tmp_path / "named"))
+def test_one_class_beyond_those_that_have_names_means_none(frozen: Any, folders: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders("ddpm", network=ADM), tmp_path / "named"))
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps({**index, "id2label": {"0": "a", "1": "b", "2": "c"}}))
     cell = frozen(folder, prompt="b", guidance__scale=2.0)
@@ -282,3 +273,17 @@ def test_a_large_picture_is_decoded_in_tiles_in_less_memory(tmp_path: Path, conf
         plain, own = (model.decode(x) for model in loaded)
     torch.testing.assert_close(own, theirs, atol=1e-6, rtol=0)
     assert not torch.allclose(own, plain, atol=1e-3)
+
+
+def test_sizes_share_one_set_of_weights_in_memory(
+    folders: Callable[..., Path], config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    usual = {"model": "tiny_sd", "model__path": str(folders("sd")), "scheduler": "ddim", "scheduler__steps": 1}
+    sizes = [{"model__height": height, "model__width": width} for height in (32, 48) for width in (32, 64)]
+    others = [{"model__tiling": True}]  # another autoencoder
+    raw = [(config(**usual, **one, output_dir=str(tmp_path)), one) for one in [*sizes, *others]]
+    outcome = run_sweep(raw, "sizes")
+    (entry,) = json.loads((outcome.folder / "sweep.json").read_text())["runs"]
+    assert (entry["cells"], entry["model_loads"]) == (5, 2)
+    shapes = {Image.open(BytesIO(file.read_bytes())).size for file in (tmp_path / "cells").glob("*/*/image.png")}
+    assert shapes == {(width, height) for height in (32, 48) for width in (32, 64)}

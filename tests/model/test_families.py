@@ -28,7 +28,6 @@ from diffsweep.paths import shipped
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.freeze import freeze
 from diffsweep.runner.ingredients import to_pixels
-from tests.checkpoints import saved
 
 Ours = Callable[..., list[tuple[Cell, np.ndarray]]]
 THREE = (
@@ -38,20 +37,6 @@ THREE = (
 )
 # diffusers' DDIM takes T // n for every step (its issue 12633): trailing timesteps have that only where n divides T
 DIVIDING = tuple({**one, "scheduler__steps": n} for one, n in zip(THREE, (4, 5, 8), strict=True))
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A family's random checkpoint, saved once."""
-    kept: dict[str, Path] = {}
-
-    def folder(name: str, **more: Any) -> Path:
-        key = f"{name}-{more}"
-        if key not in kept:
-            kept[key] = saved(tmp_path_factory.mktemp(name), name, **more)
-        return kept[key]
-
-    return folder
 
 
 @pytest.fixture

@@ -74,20 +74,13 @@ def denoise(
         clean = threshold(estimate.clean(x, level), stage)
         return clean if constraint is None else constraint.clean(clean, x, level), estimate
 
-    own: Any = getattr(scheduler, "stepper", None)
-    if own is not None:
-        assert constraint is None, "its steps cannot be corrected"
-        step = own(stage, levels, streams)
-        for level in levels:
-            clean, estimate = yield from estimated(x, level)
-            if watch is not None:
-                watch(level, x, clean)
-            x = step(x, clean, estimate, level)
-        return x
+    stepper: Any = getattr(scheduler, "stepper", None)
+    step = stepper(stage, levels, streams) if stepper else None
+    assert step is None or constraint is None, "its steps cannot be corrected"
     falls = sum(not rises(t, s) for t, s in steps(levels, process))
     before: tuple[Level, Tensor] | None = None  # of the step that led here
     for t, s in steps(levels, process):
-        if rises(t, s):
+        if step is None and rises(t, s):
             x, before = noised_further(x, t, s, streams.normal(RISE, tuple(x.shape))), None
             continue
         higher = scheduler.raised(t, falls, process)
@@ -96,6 +89,9 @@ def denoise(
         clean, estimate = yield from estimated(x, t)
         if watch is not None:
             watch(t, x, clean)
+        if step is not None:
+            x = step(x, clean, estimate, t)
+            continue
         weights = scheduler.weights(t, s, before[0] if before else None)
         noise = streams.normal(MAIN, tuple(x.shape)) if weights.noise else None
         variance = estimate.variance
