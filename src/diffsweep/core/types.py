@@ -229,8 +229,8 @@ class LatentModel(Model, Protocol):
         """The latents (B C h w) of pictures (B 3 H W in [-1, 1]), nothing drawn."""
         ...
 
-    def latents(self, picture: Tensor) -> Latents:
-        """What a picture (3 H W in [-1, 1]) is in latents."""
+    def latents(self, picture: Tensor, key: Hashable) -> Latents:
+        """What a picture (3 H W in [-1, 1]) is in latents. key: the same for the same picture, encoded once."""
         ...
 
 

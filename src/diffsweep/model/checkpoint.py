@@ -8,7 +8,7 @@ the autoencoder of a latent model. Weights are read from safetensors only.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -461,7 +461,7 @@ class LoadedCheckpoint(Network):
         self.kind, self.name = model.family.kind, model.family.network
         self.weights = _weights.setdefault((model.source, model.dtype, model.compile, model.tiling, device), Weights())
         self.bank = tuple((lora.path, lora.source.stamp(lora.files())) for lora in model.loras)
-        self._latents: dict[bytes, Latents] = {}
+        self._latents: dict[Hashable, Latents] = {}
 
     def told(self) -> dict[str, tuple[int, ...]]:
         return self.model.family.shapes(self.model.configs, self.model.text.told)
@@ -504,9 +504,8 @@ class LoadedCheckpoint(Network):
     def encoded(self, pictures: Tensor) -> Tensor:
         return self.codec.encode(pictures)[0]
 
-    def latents(self, picture: Tensor) -> Latents:
+    def latents(self, picture: Tensor, key: Hashable) -> Latents:
         """Those of the pictures used last are kept."""
-        key = picture.cpu().numpy().tobytes()
         if key not in self._latents:
             self._latents[key] = self.codec.latents(picture)
             if len(self._latents) > memory.HELD:

@@ -101,8 +101,8 @@ def job(
     if cell.pixels is not None:
         picture = image = to_tensor(cell.pixels, device)
     facts: dict[str, Any] = {}
-    if factor > 1 and picture is not None:
-        latents = model.latents(picture)  # drawn before all else, as diffusers' pipelines do
+    if factor > 1 and cell.pixels is not None:
+        latents = model.latents(picture, cell.pixels.tobytes())  # drawn before all else, as diffusers' pipelines do
         image = latents.mean
         if latents.std is not None:
             image = image + latents.std * streams.normal(MAIN, cell.stage.shape)

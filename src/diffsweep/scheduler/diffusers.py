@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -36,7 +36,7 @@ class Diffusers(Spaced):
     """cls: the class. spacing: leading, trailing or linspace, as far as the class has a choice."""
 
     ends_with_noise: ClassVar[bool] = True  # the class decides
-    cls: str = field(default="UniPCMultistepScheduler")
+    cls: str = "UniPCMultistepScheduler"
 
     def __post_init__(self) -> None:
         super().__post_init__()
