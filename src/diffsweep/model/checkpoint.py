@@ -29,10 +29,11 @@ from diffsweep.model.family.family import Configs, Family, Told
 from diffsweep.model.labels import Labels
 from diffsweep.model.lora import Bank, Delta, Lora, deltas, misfit
 from diffsweep.model.network import Network
+from diffsweep.model.offload import HOME, OFFLOADS, hook
 from diffsweep.model.schedule import prediction
 from diffsweep.model.source import Source
 from diffsweep.model.stored import Stored
-from diffsweep.model.t5 import T5
+from diffsweep.model.t5 import T5, unless_installed
 from diffsweep.model.text import Embedding, Embeddings, Encoder, encoder, tokenizer
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class Checkpoint(Stored):
     """path: a folder, a repository of the hub (`owner/name@revision`), or an embedded one. variant: which of several
     weights. dtype: of the network; the autoencoder computes in float32. compile: by torch.compile, for long sweeps.
     height, width: of the picture in pixels; auto is the checkpoint's own. lora: LoRAs, `path:strength` each. tiling:
-    encode and decode in tiles, for large pictures. text: how prompts are encoded. default_steps, default_scale: what
+    encode and decode in tiles, for large pictures. offload: what waits in the processor's memory while it is not asked,
+    the whole network or autoencoder (`model`) or every layer (`layers`), so that a smaller card does. text: how prompts are encoded. default_steps, default_scale: what
     `scheduler.steps=auto` and `guidance.scale=auto` stand for; auto is what suits most models.
     """
 
@@ -88,6 +90,7 @@ class Checkpoint(Stored):
     width: Auto | int = AUTO
     lora: tuple[str, ...] = field(default=(), metadata={"decides": False})  # the fingerprint and `decided` do
     tiling: bool = False
+    offload: str = field(default="none", metadata={"decides": False})
     text: TextKeys = field(default_factory=TextKeys)
     default_steps: Auto | int = field(default=AUTO, metadata={"decides": False})
     default_scale: Auto | float = field(default=AUTO, metadata={"decides": False})
@@ -99,7 +102,14 @@ class Checkpoint(Stored):
             within("width", self.width, 1),
             within("default_steps", self.default_steps, 1),
             within("default_scale", self.default_scale, 0),
+            one_of("offload", self.offload, OFFLOADS),
         )
+        if self.offload != "none":
+            asked = f"offload={self.offload}"
+            require(
+                f"compile=true: what is compiled stays on the device; leave it or {asked} out" if self.compile else None,
+                unless_installed(f"{asked}:", {"accelerate"}, "offload"),
+            )
         _ = self.loras
 
     @property
@@ -420,9 +430,11 @@ class PipelineText:
         settings = {key: value for key, value in index.items() if key in known and not isinstance(value, list)}
         parts: dict[str, Any] = {name: tokenizer(root, name) for name in model.encoders if name not in model.networks}
         for name in model.networks:
-            parts[name] = encoder(root, name, index[name][1], variant, model.text.dtype).to(device)
-            bank = Bank(parts[name], [added.get(name, {}) for added in model.added()])
+            parts[name] = encoder(root, name, index[name][1], variant, model.text.dtype)
+            parts[name].to(device if model.offload == "none" else HOME)
+            bank = Bank(parts[name], [added.get(name, {}) for added in model.added()], device)
             bank.strengths = torch.tensor([[lora.strength for lora in model.loras]], device=device)
+        hook([parts[name] for name in model.networks], model.offload, device)
         needed = [key for key, one in known.items() if one.default is inspect.Parameter.empty and key != "self"]
         off = {"requires_safety_checker": False} if "requires_safety_checker" in known else {}
         pipeline = kind(**{**dict.fromkeys(needed), **settings, **off, **parts})
@@ -457,9 +469,10 @@ class LoadedCheckpoint(Network):
         text = PipelineText(model) if model.labels is None else model.labels
         embeddings = Embeddings(text, model.source, model.text_files(), device, kept if model.encoders else None)
         super().__init__(model.source, model.files(), model.stage(), model.dtype, device, embeddings)
-        self.model, self.compiled = model, model.compile
+        self.model, self.compiled, self.offload = model, model.compile, model.offload
         self.kind, self.name = model.family.kind, model.family.network
-        self.weights = _weights.setdefault((model.source, model.dtype, model.compile, model.tiling, device), Weights())
+        shared = (model.source, model.dtype, model.compile, model.tiling, model.offload, device)
+        self.weights = _weights.setdefault(shared, Weights())
         self.bank = tuple((lora.path, lora.source.stamp(lora.files())) for lora in model.loras)
         self._latents: dict[Hashable, Latents] = {}
 
@@ -474,13 +487,16 @@ class LoadedCheckpoint(Network):
         loads = super().ready()
         if loads:
             self.weights.network = self.network
+            networks = [self.network]
             if family.vae:
-                self.weights.codec = Codec(self.part(getattr(diffusers, family.vae), "vae"))
+                networks.append(self.part(getattr(diffusers, family.vae), "vae"))
+                self.weights.codec = Codec(networks[-1], self.device)
                 if self.model.tiling:
-                    self.weights.codec.vae.enable_tiling()
+                    networks[-1].enable_tiling()
+            hook(networks, self.offload, self.device)
         if self.model.lora and self.bank not in self.weights.banks:
             added = [own.get(family.network, {}) for own in self.model.added()]
-            self.weights.banks[self.bank] = Bank(self.network, added)
+            self.weights.banks[self.bank] = Bank(self.network, added, self.device)
         return loads
 
     def ask(self, x: Tensor, t: Tensor, given: Mapping[str, Tensor], beside: Mapping[str, Tensor]) -> Tensor:

@@ -38,22 +38,23 @@ def is_framed(config: Mapping[str, Any]) -> bool:
 
 
 class Codec:
-    """vae: diffusers' AutoencoderKL, AutoencoderKLFlux2, AutoencoderDC or AutoencoderKLQwenImage, on its device."""
+    """vae: diffusers' AutoencoderKL, AutoencoderKLFlux2, AutoencoderDC or AutoencoderKLQwenImage. device: where it computes."""
 
     shift: Any
     scale: Any
 
-    def __init__(self, vae: Any) -> None:
+    def __init__(self, vae: Any, device: str) -> None:
         import torch
 
         self.vae, config = vae, vae.config
         self.patched, self.framed = hasattr(vae, "bn"), is_framed(config)
         if self.patched:
-            self.shift = vae.bn.running_mean[:, None, None]
-            self.scale = (vae.bn.running_var + config.batch_norm_eps).rsqrt()[:, None, None]
+            mean, variance = vae.bn.running_mean.to(device), vae.bn.running_var.to(device)
+            self.shift = mean[:, None, None]
+            self.scale = (variance + config.batch_norm_eps).rsqrt()[:, None, None]
             return
         mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
-        each = {"device": vae.device, "dtype": torch.float32}
+        each = {"device": device, "dtype": torch.float32}
         self.shift = torch.tensor(mean, **each)[:, None, None] if mean else getattr(config, "shift_factor", None) or 0.0
         self.scale = getattr(config, "scaling_factor", 1.0) / (torch.tensor(std, **each)[:, None, None] if std else 1.0)
 

@@ -160,7 +160,7 @@ class LoadedUpscaler(Network):
 
         loads = super().ready()
         if loads:
-            self.codec = Codec(self.part(AutoencoderKL, "vae"))
+            self.codec = Codec(self.part(AutoencoderKL, "vae"), self.device)
         return loads
 
     def decode(self, x: Tensor) -> Tensor:

@@ -157,16 +157,17 @@ def _sizes(weight: Any) -> str:
 
 
 class Bank:
-    """LoRAs on a network, in a fixed order. While no strengths are set, the network is as it was."""
+    """LoRAs on a network, in a fixed order. While no strengths are set, the network is as it was. device: where it
+    computes, and they stay."""
 
-    def __init__(self, network: Any, loras: Sequence[Mapping[str, Delta]]) -> None:
+    def __init__(self, network: Any, loras: Sequence[Mapping[str, Delta]], device: str) -> None:
         self.strengths: Tensor | None = None  # B x number of LoRAs
         layers = _layers(network)
         by_layer: dict[str, list[tuple[int, Delta]]] = defaultdict(list)
         for number, added in enumerate(loras):
             for name, delta in added.items():
-                weight = layers[name].weight
-                moved = Delta(delta.down.to(weight), delta.up.to(weight), delta.scale)
+                to = {"device": device, "dtype": layers[name].weight.dtype}
+                moved = Delta(delta.down.to(**to), delta.up.to(**to), delta.scale)
                 by_layer[name].append((number, moved))
         for name, own in by_layer.items():
             layers[name].register_forward_hook(self._hook(own))

@@ -12,6 +12,7 @@ from diffsweep.core.streams import placed
 from diffsweep.core.text import counted
 from diffsweep.core.types import Estimate, Level, Stage
 from diffsweep.model.memory import HELD, TOKENS
+from diffsweep.model.offload import HOME
 from diffsweep.model.schedule import prediction
 from diffsweep.model.source import Source
 from diffsweep.model.text import Embedding, Embeddings
@@ -26,6 +27,7 @@ class Network:
     loaded. kind: its class in diffusers; name: its folder."""
 
     compiled = False
+    offload = "none"
     kind, name = "UNet2DConditionModel", "unet"
 
     def __init__(
@@ -84,7 +86,8 @@ class Network:
         return 1
 
     def part(self, kind: Any, name: str, dtype: torch.dtype | None = None) -> Any:
-        """One of the checkpoint's networks, read from safetensors."""
+        """One of the checkpoint's networks, read from safetensors: on the device, or where it waits for hooks to bring it
+        there."""
         import torch
         from safetensors import SafetensorError
 
@@ -100,7 +103,7 @@ class Network:
             )
             if lacking := report["missing_keys"]:  # else they would be random
                 raise ValueError(f"{counted('weight', len(lacking))} missing in {name}/, as {min(lacking)}")
-            return network.to(self.device).eval().requires_grad_(False)
+            return network.to(self.device if self.offload == "none" else HOME).eval().requires_grad_(False)
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise BadInput(f"path={self.source.path}: the checkpoint cannot be loaded: {error}") from error
 

@@ -47,7 +47,7 @@ class Flux(Family):
         return {"text": text, "pooled": (network["pooled_projection_dim"],)}
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
-        length, device = told.max_length or self.length, pipeline.text_encoder.device
+        length, device = told.max_length or self.length, pipeline._execution_device
         text, pooled, _ = pipeline.encode_prompt(prompt or "", None, device, max_sequence_length=length)
         return {"text": text[0], "pooled": pooled[0]}
 

@@ -51,7 +51,7 @@ class Flux2Klein(Family):
         return {"text": (told.max_length or self.length, configs.network["joint_attention_dim"])}
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
-        length, device = told.max_length or self.length, pipeline.text_encoder.device
+        length, device = told.max_length or self.length, pipeline._execution_device
         text, _ = pipeline.encode_prompt(prompt or "", device, max_sequence_length=length)
         return {"text": text[0]}
 

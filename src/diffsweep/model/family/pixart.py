@@ -31,7 +31,7 @@ class PixArtSigma(Family):
         return {"text": (length, configs.network["caption_channels"]), "mask": (length,)}
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
-        device, length = pipeline.text_encoder.device, told.max_length or self.length
+        device, length = pipeline._execution_device, told.max_length or self.length
         text, mask, *_ = pipeline.encode_prompt(prompt or "", False, device=device, max_sequence_length=length)
         return {"text": text[0], "mask": mask[0]}
 

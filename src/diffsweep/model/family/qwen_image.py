@@ -50,7 +50,7 @@ class QwenImage(Family):
         return {"text": (length, configs.network["joint_attention_dim"]), "mask": (length,)}
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
-        length, device = told.max_length or self.length, pipeline.text_encoder.device
+        length, device = told.max_length or self.length, pipeline._execution_device
         text, _ = pipeline.encode_prompt(NOTHING if prompt is None else prompt, device, max_sequence_length=length)
         return bucketed(text[0], MULTIPLE)
 

@@ -40,7 +40,7 @@ class Sana(Family):
         text, mask, *_ = pipeline.encode_prompt(
             (prompt or "").removeprefix(AGAINST),
             False,
-            device=pipeline.text_encoder.device,
+            device=pipeline._execution_device,
             max_sequence_length=told.max_length or self.length,
             complex_human_instruction=None if (prompt or "").startswith(AGAINST) else instruction,
         )

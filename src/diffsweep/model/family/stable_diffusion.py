@@ -28,7 +28,7 @@ class StableDiffusion(Family):
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
         text, _ = pipeline.encode_prompt(
-            prompt or "", pipeline.text_encoder.device, 1, False, clip_skip=told.clip_skip or None
+            prompt or "", pipeline._execution_device, 1, False, clip_skip=told.clip_skip or None
         )
         return {"text": text[0]}
 

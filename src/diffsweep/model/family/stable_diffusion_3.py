@@ -70,7 +70,7 @@ class StableDiffusion3(Family):
             prompt or "",
             None,
             None,
-            pipeline.text_encoder.device,
+            pipeline._execution_device,
             1,
             False,
             clip_skip=skip,

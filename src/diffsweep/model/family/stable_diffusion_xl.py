@@ -39,7 +39,7 @@ class StableDiffusionXl(Family):
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
         skip = told.clip_skip or None
         text, none, pooled, no_pooled = pipeline.encode_prompt(
-            prompt or "", None, pipeline.text_encoder.device, 1, prompt is None, clip_skip=skip
+            prompt or "", None, pipeline._execution_device, 1, prompt is None, clip_skip=skip
         )
         if prompt is None:
             text, pooled = none, no_pooled

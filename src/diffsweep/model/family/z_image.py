@@ -43,7 +43,7 @@ class ZImage(Family):
         return {"text": (length, configs.network["cap_feat_dim"]), "mask": (length,)}
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
-        length, device = told.max_length or self.length, pipeline.text_encoder.device
+        length, device = told.max_length or self.length, pipeline._execution_device
         (text,), _ = pipeline.encode_prompt(prompt or "", device, False, max_sequence_length=length)
         return bucketed(text, MULTIPLE)
 
