@@ -7,7 +7,6 @@ tensors that lie apart raises. What lies there at one time is counted, and so ar
 from __future__ import annotations
 
 import weakref
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -26,13 +25,14 @@ def tensors(tree: Any) -> Iterator[torch.Tensor]:
 
 
 class Card(TorchFunctionMode):
-    """bytes: on it now; most: at one time; came: how often each storage's size came from the processor."""
+    """bytes: on it now; most: at one time; moved: of what came from the processor, all together; loaded, most_loaded:
+    those of it that are there now, and at one time."""
 
     def __init__(self) -> None:
         super().__init__()
         self.there: dict[int, int] = {}  # bytes, by storage
-        self.bytes = self.most = 0
-        self.came: Counter[int] = Counter()
+        self.loads: set[int] = set()
+        self.bytes = self.most = self.moved = self.loaded = self.most_loaded = 0
 
     def has(self, tensor: torch.Tensor) -> bool:
         with torch._C.DisableTorchFunction():
@@ -48,9 +48,22 @@ class Card(TorchFunctionMode):
                 weakref.finalize(storage, self.gone, storage._cdata)
 
     def gone(self, storage: int) -> None:
-        self.bytes -= self.there.pop(storage)
+        size = self.there.pop(storage)
+        self.bytes -= size
+        if storage in self.loads:
+            self.loads.remove(storage)
+            self.loaded -= size
 
-    def moved(self, tensor: torch.Tensor, onto: bool, copy: torch.Tensor) -> torch.Tensor:
+    def load(self, tensor: torch.Tensor) -> None:
+        self.add(tensor)
+        with torch._C.DisableTorchFunction():
+            storage = tensor.untyped_storage()
+        self.loads.add(storage._cdata)
+        self.moved += storage.nbytes()
+        self.loaded += storage.nbytes()
+        self.most_loaded = max(self.most_loaded, self.loaded)
+
+    def placed(self, tensor: torch.Tensor, onto: bool, copy: torch.Tensor) -> torch.Tensor:
         """copy: the tensor in its new type, which may be itself."""
         if self.has(tensor) == onto:
             if onto:
@@ -59,8 +72,7 @@ class Card(TorchFunctionMode):
         with torch._C.DisableTorchFunction():
             fresh = copy.clone() if copy.untyped_storage()._cdata == tensor.untyped_storage()._cdata else copy
         if onto:
-            self.came[tensor.untyped_storage().nbytes()] += 1
-            self.add(fresh)
+            self.load(fresh)
         return fresh
 
     def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
@@ -103,7 +115,7 @@ class Card(TorchFunctionMode):
             options["device"] = HOST
         with torch._C.DisableTorchFunction():
             copy = tensor if name != "torch.Tensor.to" else function(tensor, *host, **options)
-        return self.moved(tensor, onto, copy)
+        return self.placed(tensor, onto, copy)
 
 
 def _is_card(device: Any) -> bool:

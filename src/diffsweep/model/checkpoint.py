@@ -78,8 +78,9 @@ class Checkpoint(Stored):
     weights. dtype: of the network; the autoencoder computes in float32. compile: by torch.compile, for long sweeps.
     height, width: of the picture in pixels; auto is the checkpoint's own. lora: LoRAs, `path:strength` each. tiling:
     encode and decode in tiles, for large pictures. offload: what waits in the processor's memory while it is not asked,
-    the whole network or autoencoder (`model`) or every layer (`layers`), so that a smaller card does. text: how prompts are encoded. default_steps, default_scale: what
-    `scheduler.steps=auto` and `guidance.scale=auto` stand for; auto is what suits most models.
+    a whole network (`model`) or each layer (`layers`), so that a smaller card does. text: how prompts are encoded.
+    default_steps, default_scale: what `scheduler.steps=auto` and `guidance.scale=auto` stand for; auto is what suits
+    most models.
     """
 
     path: str = field(default="tiny_sd", metadata={"decides": False})  # the weights' fingerprint does
@@ -107,7 +108,9 @@ class Checkpoint(Stored):
         if self.offload != "none":
             asked = f"offload={self.offload}"
             require(
-                f"compile=true: what is compiled stays on the device; leave it or {asked} out" if self.compile else None,
+                f"compile=true: what is compiled stays on the device; leave it or {asked} out"
+                if self.compile
+                else None,
                 unless_installed(f"{asked}:", {"accelerate"}, "offload"),
             )
         _ = self.loras
@@ -192,8 +195,10 @@ class Checkpoint(Stored):
         return [INDEX] if is_file(self.source.root / INDEX) else []
 
     def needs(self, device: str) -> memory.Needs:
-        """The device's memory that the model takes; what decodes its latents counts as weights."""
-        return _needs(self, self.text.device not in (AUTO, device.partition(":")[0]))
+        """The device's memory that the model takes; what decodes its latents counts as weights, unless it is there in
+        the network's place. A processor's memory holds what waits elsewhere too."""
+        model = self if device.startswith("cuda") else replace(self, offload="none")
+        return _needs(model, self.text.device not in (AUTO, device.partition(":")[0]))
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -363,15 +368,23 @@ def _needs(model: Checkpoint, elsewhere: bool) -> memory.Needs:
         stage.shape,
         shapes,
         lambda network, x, t, given: family.ask(network, x, t, given, {}, stage),
+        model.offload,
     )
+    decoding = 0
     if family.vae:
-        pixels = codec.factor(configs.vae)
-        own, decoding = memory.decoder(configs.vae, [side // pixels for side in stage.size], model.tiling)
-        weights += own + decoding * codec.rows(*stage.size)
-    weights += sum(lora.source.size(lora.files()) for lora in model.loras)
+        latents = [side // codec.factor(configs.vae) for side in stage.size]
+        own, each = memory.decoder(configs.vae, latents, model.tiling, model.offload)
+        decoding = own + each * codec.rows(*stage.size)
+    loras = sum(lora.source.size(lora.files()) for lora in model.loras)
     encoders = {} if elsewhere else {name: configs.index[name][1] for name in model.networks}
-    text = sum(memory.encoder(model.source.root / name, keys.dtype, kind=kind) for name, kind in encoders.items())
-    return memory.Needs(text, weights, row, memory.told(shapes, model.dtype))
+    texts = [
+        memory.encoder(model.source.root / name, keys.dtype, kind=kind, offload=model.offload)
+        for name, kind in encoders.items()
+    ]
+    prompt = memory.told(shapes, model.dtype)
+    if model.offload == "none":
+        return memory.Needs(sum(texts), weights + loras + decoding, row, prompt)
+    return memory.Needs(max(texts, default=0), weights + loras, row, prompt, decoding + loras)
 
 
 def _other(key: str, side: int, own: int) -> str | None:
@@ -493,7 +506,7 @@ class LoadedCheckpoint(Network):
                 self.weights.codec = Codec(networks[-1], self.device)
                 if self.model.tiling:
                     networks[-1].enable_tiling()
-            hook(networks, self.offload, self.device)
+            hook(networks, self.offload, self.device, ahead=self.network)
         if self.model.lora and self.bank not in self.weights.banks:
             added = [own.get(family.network, {}) for own in self.model.added()]
             self.weights.banks[self.bank] = Bank(self.network, added, self.device)

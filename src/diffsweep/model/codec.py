@@ -38,7 +38,8 @@ def is_framed(config: Mapping[str, Any]) -> bool:
 
 
 class Codec:
-    """vae: diffusers' AutoencoderKL, AutoencoderKLFlux2, AutoencoderDC or AutoencoderKLQwenImage. device: where it computes."""
+    """vae: diffusers' AutoencoderKL, AutoencoderKLFlux2, AutoencoderDC or AutoencoderKLQwenImage. device: where it
+    computes."""
 
     shift: Any
     scale: Any

@@ -108,15 +108,19 @@ class DeepFloyd(Stored):
 
     def needs(self, device: str) -> memory.Needs:
         """The device's memory that the model takes."""
-        unet = self.source.config("unet", "config.json")
-        weights, row = memory.unet(unet, self.stage(), self.dtype)
-        root, elsewhere = self.text_source.root / t5.PARTS[0], self.text.device not in (AUTO, device.partition(":")[0])
-        text = 0 if elsewhere else memory.encoder(root, self.text.dtype, self.text.load_in_8bit)
-        return memory.Needs(text, weights, row, memory.embedding(unet, self.dtype))
+        return _needs(self, self.text.device not in (AUTO, device.partition(":")[0]))
 
     def load(self, device: str, kept: Path | None = None) -> LoadedDeepFloyd:
         """kept: where embeddings lie. The networks are loaded when there is something for them to do."""
         return LoadedDeepFloyd(self, device, kept)
+
+
+@lru_cache
+def _needs(model: DeepFloyd, elsewhere: bool) -> memory.Needs:
+    """elsewhere: prompts are encoded on another device."""
+    root, keys = model.text_source.root / t5.PARTS[0], model.text
+    text = 0 if elsewhere else memory.encoder(root, keys.dtype, keys.load_in_8bit)
+    return memory.Needs(text, *memory.unet(model.source.config("unet", "config.json"), model.stage(), model.dtype))
 
 
 @lru_cache

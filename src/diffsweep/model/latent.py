@@ -108,15 +108,20 @@ class LatentUpscaler(_Keys, Stored):
 
     def needs(self, device: str) -> memory.Needs:
         """The device's memory that the model takes; decoding one picture counts as a row."""
-        unet = self.source.config("unet", "config.json")
-        weights, row = memory.unet(unet, self.stage(), self.dtype)
-        vae, decoding = memory.decoder(self.source.config("vae", "config.json"), self.low)
-        elsewhere = self.text.device not in (AUTO, device.partition(":")[0])
-        text = 0 if elsewhere else memory.encoder(self.source.root / TEXT[0], self.text.dtype)
-        return memory.Needs(text, weights + vae, max(row, decoding), memory.embedding(unet, self.dtype))
+        return _needs(self, self.text.device not in (AUTO, device.partition(":")[0]))
 
     def load(self, device: str, kept: Path | None = None) -> LoadedUpscaler:
         return LoadedUpscaler(self, device, kept)
+
+
+@lru_cache
+def _needs(model: LatentUpscaler, elsewhere: bool) -> memory.Needs:
+    """elsewhere: prompts are encoded on another device."""
+    source = model.source
+    weights, row, prompt = memory.unet(source.config("unet", "config.json"), model.stage(), model.dtype)
+    vae, decoding = memory.decoder(source.config("vae", "config.json"), model.low)
+    text = 0 if elsewhere else memory.encoder(source.root / TEXT[0], model.text.dtype)
+    return memory.Needs(text, weights + vae, max(row, decoding), prompt)
 
 
 @lru_cache

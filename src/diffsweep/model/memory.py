@@ -6,11 +6,11 @@ lives at one time is counted. Workspaces of a device's libraries come on top.
 
 from __future__ import annotations
 
-import json
 import math
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,15 +27,39 @@ HELD = 512  # embeddings on a device, some 0.6 MB each of T5-XXL in half precisi
 
 class Needs(NamedTuple):
     """Bytes of a model: its text encoder, there before all else; its networks' weights; a call's every row; a prompt's
-    embedding, of which at most HELD are on the device at once."""
+    embedding, of which at most HELD are on the device at once; and the autoencoder at work, where the network is away
+    meanwhile, 0 where it counts as weights."""
 
     text: int
     weights: int
     row: int
     prompt: int = 0
+    decoding: int = 0
+
+    @property
+    def least(self) -> int:
+        """What is needed however few rows a call has."""
+        return max(self.weights, self.decoding)
 
 
-def encoder(root: Path, dtype: str, eight_bit: bool = False, kind: str | None = None) -> int:
+def there(sizes: Mapping[str, int], offload: str) -> int:
+    """Bytes of a network's weights that are on the device while it computes. sizes: of each, by name. Of `layers`: one
+    with all that it is part of, whose own weights wait for its end, and the next one, which is on its way."""
+    if offload != "layers":
+        return sum(sizes.values())
+    layers: dict[str, int] = defaultdict(int)
+    for name, size in sizes.items():
+        layers[name.rpartition(".")[0]] += size
+    along = (sum(layers.get(part, 0) for part in _within(layer)) for layer in layers)
+    return max(along, default=0) + max(layers.values(), default=0)
+
+
+def _within(layer: str) -> Sequence[str]:
+    """The layer and all that it is part of, the network itself at the end."""
+    return [layer, *_within(layer.rpartition(".")[0])] if layer else [""]
+
+
+def encoder(root: Path, dtype: str, eight_bit: bool = False, kind: str | None = None, offload: str = "none") -> int:
     """Bytes of a text encoder's weights. Of a T5 in half precision, transformers keeps some in single (`wo`). kind: its
     class in transformers; None is what its configuration is mostly used for."""
     import torch
@@ -47,42 +71,8 @@ def encoder(root: Path, dtype: str, eight_bit: bool = False, kind: str | None = 
         network = make(config)
     width = 1 if eight_bit else getattr(torch, dtype).itemsize
     kept = [name for name, _ in network.named_parameters() if width < 4 and name.endswith("wo.weight")]
-    return sum(p.numel() * (4 if name in kept else width) for name, p in network.named_parameters())
-
-
-def unet(config: dict[str, Any], stage: Stage, dtype: str) -> tuple[int, int]:
-    """Bytes of a UNet2DConditionModel's weights, and of all else at the peak of a call, for each row."""
-    return _unet(json.dumps(config, sort_keys=True), stage.shape[1:], dtype)
-
-
-def embedding(config: dict[str, Any], dtype: str) -> int:
-    """Bytes of a prompt's embedding, as a UNet2DConditionModel takes it."""
-    import torch
-
-    width = config.get("encoder_hid_dim") or config["cross_attention_dim"]
-    return TOKENS * width * getattr(torch, dtype).itemsize
-
-
-@lru_cache
-def _unet(config_json: str, size: tuple[int, int], dtype: str) -> tuple[int, int]:
-    import torch
-    from diffusers import UNet2DConditionModel
-
-    config, kind = json.loads(config_json), getattr(torch, dtype)
-    with torch.device("meta"):
-        network: Any = UNet2DConditionModel.from_config(config)
-        for parameter in network.parameters():
-            parameter.data = parameter.data.to(kind)
-        width = config.get("encoder_hid_dim") or config["cross_attention_dim"]
-        x = torch.empty(1, config["in_channels"], *size, dtype=kind)
-        labelled = config.get("class_embed_type") or config.get("num_class_embeds")
-        given = {
-            "timestep": torch.zeros(1, dtype=torch.long),
-            "encoder_hidden_states": torch.empty(1, TOKENS, width, dtype=kind),
-            "class_labels": torch.zeros(1, dtype=torch.long) if labelled else None,
-        }
-        weights = sum(p.numel() * p.element_size() for p in network.parameters())
-        return weights, peak(lambda: network.eval()(x, **given))
+    sizes = {name: p.numel() * (4 if name in kept else width) for name, p in network.named_parameters()}
+    return there(sizes, offload)
 
 
 Shapes = Mapping[str, Sequence[int]]
@@ -95,11 +85,30 @@ def told(shapes: Shapes, dtype: str) -> int:
     return sum(math.prod(shape) for shape in shapes.values()) * getattr(torch, dtype).itemsize
 
 
+def unet(config: Mapping[str, Any], stage: Stage, dtype: str) -> tuple[int, int, int]:
+    """Bytes of a UNet2DConditionModel's weights, of all else at the peak of a call, for each row, and of a prompt's
+    embedding."""
+    labelled = config.get("class_embed_type") or config.get("num_class_embeds")
+
+    def ask(network: Any, x: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        return network(x, t, encoder_hidden_states=given["text"], class_labels=t.long() if labelled else None)
+
+    shapes = {"text": (TOKENS, config.get("encoder_hid_dim") or config["cross_attention_dim"])}
+    shape = (config["in_channels"], *stage.shape[1:])
+    return *network("UNet2DConditionModel", config, dtype, shape, shapes, ask), told(shapes, dtype)
+
+
 Ask = Callable[[Any, "Tensor", "Tensor", Mapping[str, "Tensor"]], "Tensor"]
 
 
 def network(
-    kind: str, config: Mapping[str, Any], dtype: str, shape: Sequence[int], shapes: Shapes, ask: Ask
+    kind: str,
+    config: Mapping[str, Any],
+    dtype: str,
+    shape: Sequence[int],
+    shapes: Shapes,
+    ask: Ask,
+    offload: str = "none",
 ) -> tuple[int, int]:
     """Bytes of the weights of a network of diffusers' class `kind`, and of all else at a call's peak, for each row.
     shape: a picture's; shapes: those of an embedding; ask: calls a network about x, t and embeddings."""
@@ -109,15 +118,16 @@ def network(
     of = getattr(torch, dtype)
     with torch.device("meta"):
         network: Any = getattr(diffusers, kind).from_config(config).eval()
-        for parameter in network.parameters():
-            parameter.data = parameter.data.to(of)
+        for tensor in chain(network.parameters(), network.buffers()):
+            tensor.data = tensor.data.to(of) if tensor.is_floating_point() else tensor.data
         given = {key: torch.empty(1, *own, dtype=of) for key, own in shapes.items()}
         x, t = torch.empty(1, *shape, dtype=of), torch.zeros(1)
-        weights = sum(p.numel() * p.element_size() for p in network.parameters())
-        return weights, peak(lambda: ask(network, x, t, given))
+        return there(_sizes(network), offload), peak(lambda: ask(network, x, t, given))
 
 
-def decoder(config: Mapping[str, Any], size: Sequence[int], tiling: bool = False) -> tuple[int, int]:
+def decoder(
+    config: Mapping[str, Any], size: Sequence[int], tiling: bool = False, offload: str = "none"
+) -> tuple[int, int]:
     """Bytes of an autoencoder's weights in float32, and of all else while it decodes latents of this height and
     width, in tiles or at once."""
     import diffusers
@@ -130,7 +140,14 @@ def decoder(config: Mapping[str, Any], size: Sequence[int], tiling: bool = False
             network.enable_tiling()
         channels = config.get("latent_channels") or config["z_dim"]
         latents = torch.empty(1, channels, *([1] if is_framed(config) else []), *size)
-        return 4 * sum(p.numel() for p in network.parameters()), peak(lambda: network.decode(latents))
+        return there(_sizes(network), offload), peak(lambda: network.decode(latents))
+
+
+def _sizes(network: Any) -> dict[str, int]:
+    return {
+        name: tensor.numel() * tensor.element_size()
+        for name, tensor in chain(network.named_parameters(), network.named_buffers())
+    }
 
 
 def peak(call: Any) -> int:

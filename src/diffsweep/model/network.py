@@ -86,8 +86,8 @@ class Network:
         return 1
 
     def part(self, kind: Any, name: str, dtype: torch.dtype | None = None) -> Any:
-        """One of the checkpoint's networks, read from safetensors: on the device, or where it waits for hooks to bring it
-        there."""
+        """One of the checkpoint's networks, read from safetensors: on the device, or where it waits for hooks to
+        bring it there."""
         import torch
         from safetensors import SafetensorError
 

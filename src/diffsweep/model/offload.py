@@ -16,9 +16,10 @@ OFFLOADS = ("none", "model", "layers")
 HOME = "cpu"  # where weights wait
 
 
-def hook(networks: Sequence[Any], offload: str, device: str) -> None:
-    """Have hooks bring networks, which lie at HOME, to the device and back. Nothing is to be done where they stay on
-    the device."""
+def hook(networks: Sequence[Any], offload: str, device: str, ahead: Any = None) -> None:
+    """Have hooks bring networks, which lie at HOME, to the device and back; nothing where they stay there. ahead: the
+    one of which a layer is on its way while the one before it computes, on a CUDA device. It is asked by `forward`, as
+    an autoencoder is not, and every call has all its layers."""
     if offload == "none":
         return
     onto = _numbered(device)
@@ -28,9 +29,8 @@ def hook(networks: Sequence[Any], offload: str, device: str) -> None:
     from diffusers.hooks import apply_group_offloading
 
     for network in networks:
-        # An autoencoder is asked by methods other than `forward`, which layers brought ahead of their turn need.
-        ahead = onto.type == "cuda" and not hasattr(network, "decode")
-        apply_group_offloading(network, onto, offload_type="leaf_level", use_stream=ahead)
+        streams = network is ahead and onto.type == "cuda"
+        apply_group_offloading(network, onto, offload_type="leaf_level", use_stream=streams)
 
 
 def _in_turn(networks: Sequence[Any], onto: torch.device) -> None:

@@ -67,13 +67,14 @@ class Together:
 
     @property
     def memory(self) -> Needs | None:
-        """What a worker takes, the rows of its largest call in the place of one row; None where a model does not state
-        its own."""
+        """What a worker takes, its largest call in the place of one row: of rows, or of a decoder, beyond the weights
+        that are away meanwhile; None where a model does not state its own."""
         needs = [(one, one.needs) for one in self.asked if one.needs is not None]
         if len(needs) < len(self.asked):
             return None
         weights = sum(own.weights + own.prompt * min(HELD, one.prompts) for one, own in needs)
-        return Needs(max(own.text for _, own in needs), weights, max(own.row * one.shape for one, own in needs))
+        call = max(max(own.row * one.shape, own.decoding - own.weights) for one, own in needs)
+        return Needs(max(own.text for _, own in needs), weights, call)
 
     def lines(self) -> Iterator[tuple[str, str]]:
         for one in self.asked:

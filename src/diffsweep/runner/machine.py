@@ -31,7 +31,7 @@ class Machine:
         self.plan, self.listener = whole, listener
         self.device = preflight.device(whole.device, cells)
         self.threads = whole.threads or torch.get_num_threads()
-        if note := preflight.slow(cells, self.device):
+        for note in filter(None, (preflight.slow(cells, self.device), preflight.idle(cells, self.device))):
             listener.note(f"note: {note}")
         by_model: dict[Any, list[Cell]] = defaultdict(list)
         for cell in cells:

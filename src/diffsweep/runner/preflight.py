@@ -80,28 +80,45 @@ def memory(cells: Iterable[Cell], device: str, rows: Mapping[str, int], chosen: 
         needs += [(cell.config_key, _guessed(cell)) for model, cell in stages.items() if model not in models]
     for key, need in needs:
         if need.text > free:
-            elsewhere = device.startswith("cuda") and hasattr(by_key[key], "text")
-            mends = f"{key}.text.device=cpu or {key}.text.load_in_8bit=true takes less there" if elsewhere else LARGER
-            raise BadInput(f"{key}: its text encoder takes {_gb(need.text)}, {_gb(free)} are free on {device}: {mends}")
+            mends = _less(f"{key}.text", getattr(by_key[key], "text", None), {"device": "cpu", "load_in_8bit": "true"})
+            mends += _less(key, by_key[key], {"offload": "layers"})
+            told = f"{' or '.join(mends)} takes less there" if mends and device.startswith("cuda") else LARGER
+            raise BadInput(f"{key}: its text encoder takes {_gb(need.text)}, {_gb(free)} are free on {device}: {told}")
     prompts = {key: min(HELD, len(own)) for key, own in asked.items()}
-    lasting = [(key, need.weights + need.prompt * prompts.get(key, 0)) for key, need in needs]
+    lasting = [(key, need.least + need.prompt * prompts.get(key, 0)) for key, need in needs]
     weights = sum(own for _, own in lasting)
     if weights > free:
         told = ", ".join(f"{key} {_gb(own)}" for key, own in lasting)
         halves = [f"{key}.dtype=bfloat16" for key, model in by_key.items() if model.dtype == "float32"]
-        mends = f"{' or '.join(halves)} takes half" if halves else f"choose a smaller model; {LARGER}"
-        raise BadInput(f"the weights take {_gb(weights)} ({told}), {_gb(free)} are free on {device}: {mends}")
+        away = [mend for key, model in by_key.items() for mend in _less(key, model, {"offload": "layers"})]
+        mends = [f"{' or '.join(halves)} takes half"] if halves else []
+        mends += [f"{' or '.join(away)} keeps them elsewhere"] if away and device.startswith("cuda") else []
+        mend = "; ".join(mends) or f"choose a smaller model; {LARGER}"
+        raise BadInput(f"the weights take {_gb(weights)} ({told}), {_gb(free)} are free on {device}: {mend}")
     fitting = dict(rows)
     for key, need in needs:
+        beside = weights - need.least + need.weights  # without the autoencoder, where that is away meanwhile
         if need.row:
-            fitting[key] = min(fitting[key], int((free - weights) // need.row))
+            fitting[key] = min(fitting[key], int((free - beside) // need.row))
         if fitting[key] < (rows[key] if chosen else 1):
             raise BadInput(
                 f"engine.rows={rows[key] if chosen else 1}: {key} takes {need.row / MB:.2f} MB a row beside "
-                f"{_gb(weights)} of weights, {_gb(free)} are free on {device}"
+                f"{_gb(beside)} of weights, {_gb(free)} are free on {device}"
                 + (f"; {counted('row', fitting[key])} fit{'s' * (fitting[key] == 1)}" if fitting[key] else "")
             )
     return fitting
+
+
+def _less(key: str, part: Any, values: Mapping[str, str]) -> list[str]:
+    """What takes less memory, of those keys that the part has and that are set otherwise."""
+    return [f"{key}.{own}={value}" for own, value in values.items() if getattr(part, own, value) != value]
+
+
+def idle(cells: Iterable[Cell], device: str) -> str | None:
+    """A note where a key keeps weights in the processor's memory, and that is the device's own."""
+    offloads = {cell.config_key: getattr(cell.network, "offload", "none") for cell in cells}
+    told = [f"{key}.offload={how}" for key, how in offloads.items() if how != "none"]
+    return f"{told[0]}: saves no memory on {device}" if told and not device.startswith("cuda") else None
 
 
 def padding(most: Mapping[str, int], rows: int | None) -> str | None:
