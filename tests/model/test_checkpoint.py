@@ -154,7 +154,8 @@ def test_a_size_that_is_fixed_cannot_be_chosen(refused: Any, frozen: Any, folder
 
 def test_half_precision_is_refused_where_it_overflows(refused: Any, folders: Any) -> None:
     told = "model.dtype=float16: this family's network overflows in it; give bfloat16 or float32"
-    assert refused(folders("flux"), model__dtype="float16", scheduler="euler") == told
+    for name in ("flux", "klein", "z_image", "qwen_image"):
+        assert refused(folders(name), model__dtype="float16", scheduler="euler") == told
     told = "model.text.dtype=float16: must be one of float32, bfloat16; did you mean 'bfloat16'?"
     assert refused(folders("pixart"), model__text__dtype="float16") == told
 

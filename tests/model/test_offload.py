@@ -39,15 +39,15 @@ class Asked:
             self.loaded.encode([prompt])
             self.text = self.card.most_loaded
             self.loaded.embedding(prompt)
+            x = torch.randn(2, *self.loaded.stage.shape, generator=torch.Generator().manual_seed(0)).to(CARD)
             self.card.most_loaded = before = self.card.loaded
             self.loaded.ready()
             self.idle = self.card.loaded - before
-            self.answers = [*self.asked(prompt)]
+            self.answers = [*self.asked(x, prompt)]
             self.most = self.card.most_loaded - before
 
-    def asked(self, prompt: str) -> Iterator[torch.Tensor]:
-        model, draw = self.loaded, torch.Generator().manual_seed(0)
-        x = torch.randn(2, *model.stage.shape, generator=draw).to(CARD)
+    def asked(self, x: torch.Tensor, prompt: str) -> Iterator[torch.Tensor]:
+        model = self.loaded
         levels = [model.stage.process.level(500)] * 2
         beside = {EMBEDDED: torch.tensor([1.0, 3.5])} | dict.fromkeys(self.model.beside(), torch.tensor([0.5, 2.0]))
         self.came, self.decoded = [], 0  # bytes that came, call by call
@@ -138,7 +138,7 @@ def test_offload_decides_no_picture_and_is_refused_where_it_cannot_be(
     assert freeze(config(model="tiny_sd", model__offload=how), {}).id == usual.id
     with pytest.raises(BadInput, match=f"compile=true: what is compiled stays .*offload={how} out"):
         Checkpoint(offload=how, compile=True)
-    with pytest.raises(BadInput, match="offload=sometimes: must be none, model or layers"):
+    with pytest.raises(BadInput, match="offload=sometimes: must be one of none, model, layers"):
         Checkpoint(offload="sometimes")
     monkeypatch.setattr(t5, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match=rf"offload={how}: needs accelerate: pip install 'diffsweep\[offload\]'"):

@@ -30,6 +30,7 @@ class Flux2Klein(Family):
     multiple: ClassVar[int | None] = 16
     lengths: ClassVar[tuple[int, int] | None] = (1, 512)
     length: ClassVar[int] = 512
+    overflows: ClassVar[bool] = True
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         stage = super().stage(configs, size)
