@@ -458,7 +458,7 @@ class LoadedCheckpoint(Network):
         embeddings = Embeddings(text, model.source, model.text_files(), device, kept if model.encoders else None)
         super().__init__(model.source, model.files(), model.stage(), model.dtype, device, embeddings)
         self.model, self.compiled = model, model.compile
-        self.kind, self.name = model.family.kind, model.family.network
+        self.kind, self.name, self.hosted = model.family.kind, model.family.network, model.family.hosted
         self.weights = _weights.setdefault((model.source, model.dtype, model.compile, model.tiling, device), Weights())
         self.bank = tuple((lora.path, lora.source.stamp(lora.files())) for lora in model.loras)
         self._latents: dict[Hashable, Latents] = {}

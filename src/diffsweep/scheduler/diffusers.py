@@ -68,7 +68,7 @@ class Diffusers(Spaced):
         def step(x: Tensor, clean: Tensor, estimate: Estimate, level: Level) -> Tensor:
             if state.made is None:
                 state.made = self._fresh(stage, n, estimate.kind)
-                state.made.set_timesteps(n, device=x.device)
+                state.made.set_timesteps(n)  # on the processor, which reads them
                 state.times = state.made.timesteps[whole - len(levels) :]
                 if hasattr(state.made, "set_begin_index"):
                     state.made.set_begin_index(whole - len(levels))
