@@ -157,7 +157,7 @@ def apart(a: dict[int, torch.Tensor], b: dict[int, torch.Tensor]) -> str:
 
 # -- a model -----------------------------------------------------------------------------------------------------------
 class Subject(NamedTuple):
-    """A model that is measured: its cells by their number, and its arms."""
+    """A model that is measured: its cells by their number, and its arms. compiled: None where that is left out."""
 
     name: str
     model: Any
@@ -176,8 +176,10 @@ def subject(name: str, args: argparse.Namespace, folder: Path) -> Subject:
     cells = partial(models.cells, shape, folder, steps=args.steps)
     (cell,) = cells(1)
     model = models.loaded(cell, args.device)
-    compiled = copy.copy(model)
-    compiled.network = torch.compile(model.network, dynamic=False)
+    compiled = None
+    if args.compiled:
+        compiled = copy.copy(model)
+        compiled.network = torch.compile(model.network, dynamic=False)
     return Subject(name, model, compiled, cells, loop(shape, model, cell))
 
 
@@ -202,8 +204,9 @@ def row(it: Subject, n: int, decoded: float, args: argparse.Namespace) -> str:
     arms: dict[str, Callable[[], Any]] = {
         "loop": lambda: it.loop(looped),
         "engine": lambda: engine(it.model, own, rows),
-        "compiled": lambda: engine(it.compiled, own, rows),
     }
+    if it.compiled:
+        arms["compiled"] = lambda: engine(it.compiled, own, rows)
     for arm in arms.values():  # warm: libraries choose their kernels, the compiler works
         arm()
     call = bare(it.model, own, rows)
@@ -213,6 +216,7 @@ def row(it: Subject, n: int, decoded: float, args: argparse.Namespace) -> str:
             times[name].append(seconds(arm, args.device) / (looped if name == "loop" else n))
             told = f"{it.name}, {n} cells, round {i + 1}: {name} {times[name][-1]:.3f} s a picture"
             print(told, file=sys.stderr, flush=True)
+    times.setdefault("compiled", [float("nan")] * args.rounds)
     once = {name: statistics.median(taken) for name, taken in times.items()}
     network = sum(len(cell.prompts) * cell.rounds for cell in own) / n * call / rows  # seconds of it, a picture
     over = [
@@ -254,12 +258,14 @@ def checks(it: Subject, args: argparse.Namespace) -> list[str]:
     together, other = engine(it.model, own, rows), engine(it.model, own, 2 * rows)
     alone = {cell.seed: engine(it.model, [cell], rows)[cell.seed] for cell in own[:2]}
     same = all(torch.equal(alone[seed], together[seed]) for seed in alone)
-    return [
+    lines = [
         f"* Waits for the GPU within the loop: {waits(it.model, own, rows)}.",
         f"* A picture alone and among others, {rows} rows a call: {'the same bits' if same else 'DIFFERENT BITS'}.",
         f"* Between {rows} and {2 * rows} rows a call: {apart(together, other)}; random weights carry rounding far.",
-        f"* Between engine and compiled: {apart(together, engine(it.compiled, own, rows))}.",
     ]
+    if it.compiled:
+        lines.append(f"* Between engine and compiled: {apart(together, engine(it.compiled, own, rows))}.")
+    return lines
 
 
 def main() -> None:
@@ -270,6 +276,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=32, help="most rows a call")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--looped", type=int, default=2, help="most pictures of the loop, whose speed is that of one")
+    told = "leave the compiled arm out: compiling takes a minute or more for each model and number of rows"
+    parser.add_argument("--no-compiled", dest="compiled", action="store_false", help=told)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--shrink", type=int, default=1, help="divide the widths, for a machine without a GPU")
     parser.add_argument("--write", action="store_true", help="keep the page in benchmarks/ under today's date")
