@@ -1,14 +1,23 @@
 #!/usr/bin/env python
-"""Measure the engine on a GPU, with DeepFloyd IF's first stages in their real shapes and random weights.
+"""Measure the engine on a GPU, with public checkpoints in their real shapes and random weights, in bfloat16.
 
-    python scripts/bench_gpu.py                            # M, L and XL on the GPU
-    python scripts/bench_gpu.py --models xl --cells 1 16
-    python scripts/bench_gpu.py --device cpu --shrink 16   # the whole path, small, without a GPU
+    python scripts/bench_gpu.py --models sd15 sdxl --write       # a page in benchmarks/
+    python scripts/bench_gpu.py --models flux --cells 1 16 --steps 4
+    python scripts/bench_gpu.py --device cpu --shrink 16         # the whole path, small, without a GPU
 
-First the card's own rates in bfloat16 (a matrix product, a convolution). Then, for each model and number of cells,
-pictures a second of (a) a loop over one loaded IFPipeline, (b) this engine, (c) this engine with the compiled UNet; in
-turn, round after round. Beside them peak memory, waits for the GPU within the loop, whether a picture's bits depend on
-its neighbours at one batch shape, and how far pictures drift between batch shapes.
+m, l, xl are DeepFloyd IF's first stages; the others are called as diffsweep's choices of `model`. First the card's own
+rates (a matrix product, a convolution). Then, for each model and number of cells, pictures a second of
+
+    loop      a loop over one loaded pipeline of diffusers: the same network, type and attention
+    bare      the network alone, called as the engine calls it, for as many rows: what no engine can pass
+    engine    this engine, decoding included
+    compiled  this engine, its network compiled
+
+in turn, round after round. Beside them peak memory and what `model.needs` foretold, waits for the GPU within the loop,
+whether a picture's bits depend on its neighbours, how far pictures drift between batch shapes.
+
+Left out: text encoders (embeddings are random numbers of the right shapes), reading weights, and storing pictures. The
+engine decodes in float32, the loop in bfloat16, as a script would.
 """
 
 from __future__ import annotations
@@ -24,35 +33,40 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from diffsweep.app import composed
 from diffsweep.engine import Engine
+from diffsweep.model import codec
 from diffsweep.runner.cell import Cell
-from diffsweep.runner.freeze import freeze
 from diffsweep.runner.ingredients import to_pixels, work
+from diffsweep.runner.translation import with_translators
+from gpu import models
+from gpu.shapes import SHAPES, Shape
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTHS = {"m": 192, "l": 320, "xl": 704}  # of the first level; M's and L's are inferred from their sizes
-PROMPT, SCALE = "a photo of a dog", 7.0
+ALIKE = 8  # pictures, and rows of a call, whose bits are compared
+TIMED = 5  # calls of the bare network
+COLUMNS = "cells, rows a call, loop, bare, engine, compiled, engine over loop, compiled over loop, engine over bare"
+DECODED, MEMORY = "engine over bare, decoding aside", "peak GB, peak GB foretold"
 
 
-def synchronize(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
+def on_gpu(device: str) -> bool:
+    return device.startswith("cuda")
 
 
 def seconds(call: Callable[[], Any], device: str) -> float:
-    synchronize(device)
+    if on_gpu(device):
+        torch.cuda.synchronize()
     began = time.perf_counter()
     call()
-    synchronize(device)
+    if on_gpu(device):
+        torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
@@ -73,211 +87,240 @@ def rates(device: str, shrink: int) -> dict[str, float]:
     return found
 
 
-# -- checkpoints -------------------------------------------------------------------------------------------------------
-def checkpoint(size: str, shrink: int, device: str, to: Path) -> Path:
-    """IF's first stage of this size, random weights; divided in width by `shrink`."""
-    from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
-    from transformers import T5Config, T5EncoderModel, T5Tokenizer
-
-    base, hidden = max(WIDTHS[size] // shrink, 16) // 16 * 16, 4096 // shrink
-    torch.manual_seed(0)
-    with torch.device(device):
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(torch.bfloat16)
-        unet = UNet2DConditionModel(
-            sample_size=64 if shrink == 1 else 32,
-            in_channels=3,
-            out_channels=6,
-            block_out_channels=(base, 2 * base, 3 * base, 4 * base),
-            layers_per_block=3 if shrink == 1 else 1,
-            norm_num_groups=32 if shrink == 1 else 8,
-            attention_head_dim=64 if shrink == 1 else 16,
-            down_block_types=("ResnetDownsampleBlock2D", *["SimpleCrossAttnDownBlock2D"] * 3),
-            up_block_types=(*["SimpleCrossAttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D"),
-            mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-            resnet_time_scale_shift="scale_shift",
-            act_fn="gelu",
-            encoder_hid_dim=hidden,
-            encoder_hid_dim_type="text_proj",
-            cross_attention_dim=4 * base,
-            addition_embed_type="text",
-            addition_embed_type_num_heads=4,
-        )
-        torch.set_default_dtype(before)
-    pieces = ["<pad>", "</s>", "<unk>", "▁", *"abcdefghijklmnopqrstuvwxyz"]
-    tokens = T5Tokenizer(vocab=[(piece, -float(i)) for i, piece in enumerate(pieces)], extra_ids=0)
-    text = T5EncoderModel(T5Config(vocab_size=len(tokens), d_model=hidden, d_kv=64, d_ff=64, num_layers=1, num_heads=1))
-    schedule = DDPMScheduler(
-        beta_schedule="squaredcos_cap_v2",
-        variance_type="learned_range",
-        thresholding=True,
-        dynamic_thresholding_ratio=0.95,
-        sample_max_value=1.5,
-    )
-    pipeline = IFPipeline(tokens, text, unet, schedule, None, None, None, requires_safety_checker=False)
-    pipeline.save_pretrained(to)
-    return to
-
-
-def cells(folder: Path, n: int, steps: int) -> list[Cell]:
-    """n seeds, as the command line freezes them."""
-    model = [f"model.path={folder}", "model.dtype=bfloat16"]
-    rest = [f'prompt="{PROMPT}"', f"scheduler.steps={steps}", f"guidance.scale={SCALE}", "input=none"]
-    return [freeze(*one) for one in composed([f"seed=range(0,{n})", *model, *rest])]
-
-
 # -- the arms ----------------------------------------------------------------------------------------------------------
-def engine(model: Any, own: list[Cell], rows: int, device: str) -> dict[int, Any]:
+def engine(model: Any, own: list[Cell], rows: int) -> dict[int, torch.Tensor]:
     """Pictures by seed."""
-    runs = Engine({"base": model}, rows)
+    runs = Engine(*with_translators({"base": model}, {"base": rows}))
     pictures = {}
-    for finished in runs.run(work(cell, device) for cell in own):
+    for finished in runs.run(work(cell, model.device, model=model) for cell in own):
         if finished.error:
             raise finished.error
         pictures[finished.owner.seed] = finished.result.image
     return pictures
 
 
-def pipeline(model: Any, steps: int) -> Callable[[int], None]:
-    from diffusers import IFPipeline
-
-    pipe = IFPipeline.from_pretrained(model.source.root, unet=model.network, text_encoder=None, dtype=torch.bfloat16)
-    pipe.set_progress_bar_config(disable=True)
-    told = [model.embeddings[p][None].to(model.device, torch.bfloat16) for p in (PROMPT, "")]
+def loop(shape: Shape, model: Any, cell: Cell) -> Callable[[int], None]:
+    pipe, told = models.pipeline(shape, model), models.told(shape, model, cell)
 
     @torch.inference_mode()
-    def loop(n: int) -> None:
+    def drawn(n: int) -> None:
         for seed in range(n):
-            pipe(
-                prompt_embeds=told[0],
-                negative_prompt_embeds=told[1],
-                guidance_scale=SCALE,
-                num_inference_steps=steps,
-                generator=torch.Generator().manual_seed(seed),
-                output_type="pt",
-            )
+            generator = torch.Generator().manual_seed(seed)
+            pipe(**told, num_inference_steps=len(cell.levels), generator=generator, output_type="pt")
 
-    return loop
+    return drawn
 
 
-def waits(model: Any, own: list[Cell], rows: int, device: str) -> str:
+def bare(model: Any, own: list[Cell], rows: int) -> float:
+    """Seconds of a call of the network alone, with what the engine gives it."""
+    seen: list[Any] = []
+    hook = model.network.register_forward_pre_hook(lambda _, *given: seen.append(given), with_kwargs=True)
+    engine(model, own, rows)
+    hook.remove()
+    (arguments, options), *_ = seen
+    with torch.no_grad():
+        calls = [seconds(lambda: model.network(*arguments, **options), model.device) for _ in range(TIMED + 1)]
+    return statistics.median(calls[1:])
+
+
+def decoding(model: Any) -> float:
+    """Seconds of a picture's decoding, in calls as the engine's."""
+    stage = model.stage
+    if stage.factor == 1:
+        return 0.0
+    n = codec.rows(*stage.size)
+    x = torch.randn(n, *stage.shape, device=model.device)
+    with torch.no_grad():
+        return statistics.median(seconds(lambda: model.decode(x), model.device) for _ in range(3)) / n
+
+
+def waits(model: Any, own: list[Cell], rows: int) -> str:
     """Whether anything waits for the GPU between the first call and the last."""
-    if not device.startswith("cuda"):
+    if not on_gpu(model.device):
         return "no GPU"
-    programs = [work(cell, device) for cell in own]
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for finished in Engine({"base": model}, rows).run(programs):
-            if finished.error:
-                return str(finished.error).splitlines()[0]
+        engine(model, own, rows)
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return "none"
 
 
-def apart(a: dict[int, Any], b: dict[int, Any]) -> str:
+def apart(a: dict[int, torch.Tensor], b: dict[int, torch.Tensor]) -> str:
     """Levels of 255 between the pictures of both."""
     levels = [abs(to_pixels(a[s]).astype(int) - to_pixels(b[s])) for s in a.keys() & b.keys()]
     return f"at most {max(d.max() for d in levels)}, {max((d > 0).mean() for d in levels):.2%} of values"
 
 
-def measured(size: str, args: argparse.Namespace, folder: Path) -> str:
-    device, steps = args.device, args.steps
-    model = model_of(checkpoint(size, args.shrink, device, folder), device, "bfloat16")
-    compiled = copy.copy(model)
-    compiled.network = torch.compile(model.network, dynamic=False)
-    loop = pipeline(model, steps)
+# -- a model -----------------------------------------------------------------------------------------------------------
+class Subject(NamedTuple):
+    """A model that is measured: its cells by their number, and its arms. compiled: None where that is left out."""
+
+    name: str
+    model: Any
+    compiled: Any
+    cells: Callable[[int], list[Cell]]
+    loop: Callable[[int], None]
+
+    def branches(self) -> int:
+        (cell,) = self.cells(1)
+        return len(cell.prompts)
+
+
+def subject(name: str, args: argparse.Namespace, folder: Path) -> Subject:
+    shape = SHAPES[name](args.shrink)
+    models.written(shape, folder)
+    cells = partial(models.cells, shape, folder, steps=args.steps)
+    (cell,) = cells(1)
+    model = models.loaded(cell, args.device)
+    compiled = None
+    if args.compiled:
+        compiled = copy.copy(model)
+        compiled.network = torch.compile(model.network, dynamic=False)
+    return Subject(name, model, compiled, cells, loop(shape, model, cell))
+
+
+def measured(it: Subject, args: argparse.Namespace) -> str:
+    """The model's part of the page."""
+    model = it.model
     parameters = sum(p.numel() for p in model.network.parameters()) / 1e9
-    lines = [f"## {size.upper()}: {parameters:.3f} billion parameters\n"]
-    columns = ["cells", "rows a call", "loop, pictures/s", "engine", "compiled", "engine over loop"]
-    columns += ["compiled over loop", "peak GB"]
+    height, width = model.stage.size
+    columns = [*COLUMNS.split(", "), DECODED, *MEMORY.split(", ")]
+    lines = [f"## {it.name}: {parameters:.3f} billion parameters, {width} x {height} pixels\n"]
     lines += [f"| {' | '.join(columns)} |", f"{'|---' * len(columns)}|"]
+    decoded = decoding(model)
     for n in args.cells:
-        own, rows = cells(folder, n, steps), min(2 * n, args.rows)
-        arms: dict[str, Callable[[], Any]] = {
-            "loop": lambda n=n: loop(n),
-            "engine": lambda own=own, rows=rows: engine(model, own, rows, device),
-            "compiled": lambda own=own, rows=rows: engine(compiled, own, rows, device),
-        }
-        for arm in arms.values():  # warm: libraries choose their kernels, the compiler works
-            arm()
-        if device.startswith("cuda"):
-            torch.cuda.reset_peak_memory_stats()
-        times: dict[str, list[float]] = {name: [] for name in arms}
-        for i in range(args.rounds):
-            for name, arm in arms.items():
-                times[name].append(seconds(arm, device))
-                print(f"{size} {n} cells, round {i + 1}: {name} {times[name][-1]:.2f} s", file=sys.stderr, flush=True)
-        speed = {name: n / statistics.median(taken) for name, taken in times.items()}
-        peak = torch.cuda.max_memory_allocated() / 1e9 if device.startswith("cuda") else float("nan")
-        over = [
-            statistics.median(a / b for a, b in zip(times["loop"], times[arm], strict=True))
-            for arm in ("engine", "compiled")
-        ]
-        lines.append(
-            f"| {n} | {rows} | {speed['loop']:.2f} | {speed['engine']:.2f} | {speed['compiled']:.2f} "
-            f"| {over[0]:.2f} | {over[1]:.2f} | {peak:.1f} |"
-        )
-    own, rows = cells(folder, max(2, min(args.cells[-1], 8)), steps), min(8, args.rows)
-    together = engine(model, own, rows, device)
-    alone = {cell.seed: engine(model, [cell], rows, device)[cell.seed] for cell in own[:2]}
-    same = all(torch.equal(alone[seed], together[seed]) for seed in alone)
-    other = engine(model, own, 2 * rows, device)
-    exact = engine(model_of(folder, device, "float32"), own, rows, device)
-    lines += [
-        "",
-        f"* Waits for the GPU within the loop: {waits(model, own, rows, device)}.",
-        f"* A picture alone and among others, {rows} rows a call: {'the same bits' if same else 'DIFFERENT BITS'}.",
-        f"* Between {rows} and {2 * rows} rows a call: {apart(together, other)}.",
-        f"* Between engine and compiled: {apart(together, engine(compiled, own, rows, device))}.",
-        f"* Between engine and the same in float32: {apart(together, exact)}: random weights carry rounding far.",
-        "",
+        lines.append(row(it, n, decoded, args))
+    return "\n".join([*lines, "", *checks(it, args), f"* A picture's decoding, in float32: {decoded:.3f} s.", ""])
+
+
+def row(it: Subject, n: int, decoded: float, args: argparse.Namespace) -> str:
+    """The table's line of so many cells."""
+    own, rows, looped = it.cells(n), min(it.branches() * n, args.rows), min(n, args.looped)
+    peak = peaked(it.model, own, rows)
+    arms: dict[str, Callable[[], Any]] = {
+        "loop": lambda: it.loop(looped),
+        "engine": lambda: engine(it.model, own, rows),
+    }
+    if it.compiled:
+        arms["compiled"] = lambda: engine(it.compiled, own, rows)
+    for arm in arms.values():  # warm: libraries choose their kernels, the compiler works
+        arm()
+    call = bare(it.model, own, rows)
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for i in range(args.rounds):
+        for name, arm in arms.items():
+            times[name].append(seconds(arm, args.device) / (looped if name == "loop" else n))
+            told = f"{it.name}, {n} cells, round {i + 1}: {name} {times[name][-1]:.3f} s a picture"
+            print(told, file=sys.stderr, flush=True)
+    times.setdefault("compiled", [float("nan")] * args.rounds)
+    once = {name: statistics.median(taken) for name, taken in times.items()}
+    network = sum(len(cell.prompts) * cell.rounds for cell in own) / n * call / rows  # seconds of it, a picture
+    over = [
+        statistics.median(a / b for a, b in zip(times["loop"], times[arm], strict=True))
+        for arm in ("engine", "compiled")
     ]
-    return "\n".join(lines)
+    speeds = [1 / second for second in (once["loop"], network, once["engine"], once["compiled"])]
+    over += [network / once["engine"], network / (once["engine"] - decoded)]
+    foretold = foreseen(own[0], rows) if on_gpu(args.device) else float("nan")
+    told = [*(f"{value:.3g}" for value in speeds), *(f"{value:.2f}" for value in over)]
+    return f"| {n} | {rows} | {' | '.join(told)} | {peak:.1f} | {foretold:.1f} |"
 
 
-def model_of(folder: Path, device: str, dtype: str) -> Any:
-    (cell,) = cells(folder, 1, 2)
-    model = replace(cell.model, dtype=dtype).load(device)
-    model.encode([PROMPT, ""])
-    model.ready()
-    return model
+def peaked(model: Any, own: list[Cell], rows: int) -> float:
+    """GB of the device, at most, while the engine runs."""
+    if not on_gpu(model.device):
+        engine(model, own, rows)
+        return float("nan")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() - sum(p.numel() * p.element_size() for p in _parameters(model))
+    engine(model, own, rows)
+    return (torch.cuda.max_memory_allocated() - before) / 1e9
+
+
+def _parameters(model: Any) -> list[torch.Tensor]:
+    networks = [model.network, *([model.codec.vae] if model.stage.factor > 1 else [])]
+    return [parameter for network in networks for parameter in network.parameters()]
+
+
+def foreseen(cell: Cell, rows: int) -> float:
+    """GB of the device, as preflight counts them."""
+    need = cell.model.needs("cuda")
+    return (need.weights + rows * need.row + len(cell.prompts) * need.prompt) / 1e9
+
+
+def checks(it: Subject, args: argparse.Namespace) -> list[str]:
+    """What holds whatever the speed."""
+    own, rows = it.cells(max(2, min(args.cells[-1], ALIKE))), min(ALIKE, args.rows)
+    together, other = engine(it.model, own, rows), engine(it.model, own, 2 * rows)
+    alone = {cell.seed: engine(it.model, [cell], rows)[cell.seed] for cell in own[:2]}
+    same = all(torch.equal(alone[seed], together[seed]) for seed in alone)
+    lines = [
+        f"* Waits for the GPU within the loop: {waits(it.model, own, rows)}.",
+        f"* A picture alone and among others, {rows} rows a call: {'the same bits' if same else 'DIFFERENT BITS'}.",
+        f"* Between {rows} and {2 * rows} rows a call: {apart(together, other)}; random weights carry rounding far.",
+    ]
+    if it.compiled:
+        lines.append(f"* Between engine and compiled: {apart(together, engine(it.compiled, own, rows))}.")
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=tuple(WIDTHS), default=tuple(WIDTHS))
-    parser.add_argument("--cells", nargs="+", type=int, default=[1, 4, 16, 64])
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--models", nargs="+", choices=tuple(SHAPES), default=tuple(SHAPES))
+    parser.add_argument("--cells", nargs="+", type=int, default=[1, 4, 16])
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rows", type=int, default=32, help="most rows a call")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--looped", type=int, default=2, help="most pictures of the loop, whose speed is that of one")
+    told = "leave the compiled arm out: compiling takes a minute or more for each model and number of rows"
+    parser.add_argument("--no-compiled", dest="compiled", action="store_false", help=told)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--shrink", type=int, default=1, help="divide the widths, for a machine without a GPU")
     parser.add_argument("--write", action="store_true", help="keep the page in benchmarks/ under today's date")
     args = parser.parse_args()
-    card = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"a CPU, {os.cpu_count()} cores"
-    lines = [f"# The engine on {card}\n"]
-    if args.shrink > 1:
-        told = "this shows that the script runs; a GPU's figures are still to be taken"
-        lines.append(f"**Widths divided by {args.shrink}: {told}.**\n")
-    rate = rates(args.device, args.shrink)
-    told = ", ".join(f"{name} {value:.2f}" for name, value in rate.items())
-    lines.append(f"bfloat16, TFLOP/s: {told}. {args.steps} steps, guidance {SCALE}, {args.rounds} rounds in turn.\n")
-    for size in args.models:
+    page = Page(args)
+    for name in args.models:
         with tempfile.TemporaryDirectory() as folder:
-            lines.append(measured(size, args, Path(folder)))
+            page.add(measured(subject(name, args, Path(folder)), args))
         gc.collect()
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-    lines.append(
-        f"{date.today()}, {card}, {platform.machine()}, torch {version('torch')}, diffusers {version('diffusers')}, "
-        f"commit {commit}; `python scripts/bench_gpu.py {' '.join(sys.argv[1:])}`\n"
-    )
-    page = "\n".join(lines)
-    print(page)
-    if args.write:
-        (ROOT / "benchmarks" / f"{date.today()}-gpu.md").write_text(page)
+        torch.compiler.reset()
+        if on_gpu(args.device):
+            torch.cuda.empty_cache()
+    print(page.foot)
+
+
+class Page:
+    """What is found, shown at once and kept as far as it goes: a card may be lent for a time."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        card = torch.cuda.get_device_name() if on_gpu(args.device) else f"a CPU, {os.cpu_count()} cores"
+        git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+        self.foot = (
+            f"{date.today()}, {card}, {platform.machine()}, torch {version('torch')}, diffusers "
+            f"{version('diffusers')}, commit {commit}; `python scripts/bench_gpu.py {' '.join(sys.argv[1:])}`\n"
+        )
+        self.file = ROOT / "benchmarks" / f"{date.today()}-gpu.md" if args.write else None
+        self.parts: list[str] = []
+        self.add(f"# The engine on {card}\n")
+        if args.shrink > 1:
+            told = "this shows that the script runs; a GPU's figures are still to be taken"
+            self.add(f"**Widths divided by {args.shrink}: {told}.**\n")
+        rate = ", ".join(f"{name} {value:.2f}" for name, value in rates(args.device, args.shrink).items())
+        self.add(
+            f"bfloat16, TFLOP/s: {rate}. {args.steps} steps, {args.rounds} rounds in turn; speeds in pictures/s.\n"
+            "Random weights and embeddings, no text encoders. The engine decodes in float32, the loop in bfloat16.\n"
+        )
+
+    def add(self, part: str) -> None:
+        self.parts.append(part)
+        print(part, flush=True)
+        if self.file:
+            self.file.write_text("\n".join([*self.parts, self.foot]))
 
 
 if __name__ == "__main__":

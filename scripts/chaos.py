@@ -73,11 +73,19 @@ from diffsweep.technique.text_to_image import TextToImage
 @dataclass(frozen=True)
 class Begun(TextToImage):
     def program(self, job):
-        Path(os.environ["BEGUN"], f"{os.getpid()}-{job.streams.seed}-{time.monotonic_ns()}").touch()
+        begun = Path(os.environ["BEGUN"])
+        (begun / f"{os.getpid()}-{job.streams.seed}-{time.monotonic_ns()}").touch()
         time.sleep(float(os.environ.get("SLOWLY", 0)))
+        while self.alone(begun) > int(os.environ.get("ALONE", 1000)):
+            time.sleep(0.05)
         if "STUCK" in os.environ:  # in a call that no signal interrupts
             hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
         return super().program(job)
+
+    def alone(self, begun):
+        # the cells that this worker has begun, 0 once another has begun one
+        pids = [name.partition("-")[0] for name in os.listdir(begun)]
+        return len(pids) if set(pids) == {str(os.getpid())} else 0
 """,
     "model/faulty.py": """
 import os
@@ -600,9 +608,9 @@ class Chaos:
         row = self.row("out of memory", "a worker that joins begins with the fewer rows")
         with self.place(row) as place:
             place.words = faulty
-            first = place.start(FITS=2, SLOWLY=0.8)  # so that the second comes in time on a busy machine
+            first = place.start(FITS=2, ALONE=NUMBER // 2)  # of the others, some are left for the second
             place.until(lambda: place.stored() > 1, "cells are stored")
-            second = place.start(FITS=2, SLOWLY=0.05)
+            second = place.start(FITS=2)
             place.ends(first, 0)
             place.ends(second, 0)
             runs = json.loads((place.root / "sweeps/it/sweep.json").read_bytes())["runs"]

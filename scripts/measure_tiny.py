@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Measure the embedded model: every figure of its cards, by diffsweep itself, on held-out pictures and fresh seeds.
+"""Measure an embedded model: every figure of its cards, by diffsweep itself, on held-out pictures and fresh seeds.
 
-    python scripts/measure_tiny.py                        # everything; some 370,000 model rows: an hour or more
+    python scripts/measure_tiny.py                        # all of tiny; some 370,000 model rows: an hour or more
     python scripts/measure_tiny.py clip restoration       # some parts
+    python scripts/measure_tiny.py --model tiny_sd        # the latent model, or tiny_flow
     python scripts/measure_tiny.py --write                # keep the page in benchmarks/, figures on the model cards
 
 Pictures are cells of a store (--root): a second run samples only what is missing. Figures are kept beside it, so that
@@ -28,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 
 from diffsweep.model.clip import Clip
@@ -35,7 +37,7 @@ from diffsweep.store.cells import Store
 from diffsweep.world import SCENES, STYLES, SUBJECTS, held_out
 from diffsweep.world.captions import STYLE_WORDS, subject_words
 from tiny import judge
-from tiny.export import FIGURES, PLACES
+from tiny.export import FIGURES, PLACES, fidelity
 from tiny.trainer import averaged
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,7 +99,10 @@ def clip_names(pictures: np.ndarray, style: str | None = None) -> np.ndarray:
 
 @torch.inference_mode()
 def second_judge(pictures: np.ndarray) -> np.ndarray:
-    return _judge()(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1).argmax(1).numpy()
+    """The subject that the second judge names for each picture, seen at its size: indices of SUBJECTS."""
+    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    seen = torch.nn.functional.avg_pool2d(pixels, pixels.shape[-1] // judge.SIZE)
+    return _judge()(seen).argmax(1).numpy()
 
 
 @cache
@@ -127,6 +132,11 @@ def sharpness(a: np.ndarray, b: np.ndarray) -> float:
 
 
 # -- the figures -------------------------------------------------------------------------------------------------------
+def autoencoder(run: Sweeps, each: int) -> dict[str, Any]:
+    """Held-out pictures, one of every subject in every style, encoded and decoded: PSNR in dB."""
+    return fidelity(AutoencoderKL.from_pretrained(PLACES["latent"] / "vae", torch_dtype=torch.float32).eval())
+
+
 def clip(run: Sweeps, each: int) -> dict[str, Any]:
     """Zero-shot over all subjects, on held-out renders."""
     pictures = [held_out(i) for i in range(20 * len(SUBJECTS) * len(STYLES))]
@@ -294,21 +304,27 @@ def speed(run: Sweeps, each: int) -> dict[str, Any]:
     return figures
 
 
-PARTS: dict[str, Callable[[Sweeps, int], dict[str, Any]]] = {
-    part.__name__: part for part in (clip, restoration, generated, anagrams, hybrids, guidance, upscale, speed)
-}
-
+FIGURED = (clip, autoencoder, restoration, generated, anagrams, hybrids, guidance, upscale, speed)
+PARTS: dict[str, Callable[[Sweeps, int], dict[str, Any]]] = {part.__name__: part for part in FIGURED}
+LATENT = ("autoencoder", "generated", "guidance", "restoration", "hybrids", "speed")
 MEASURED = {  # what each part's card tells
     "stage1": ("generated", "guidance", "restoration", "anagrams", "hybrids", "speed"),
     "stage2": ("upscale",),
     "clip": ("clip",),
+    "latent": LATENT,
+    "flow": LATENT,
+}
+MODELS = {  # the parts whose cards tell of a model, and its own update rule
+    "tiny": (("stage1", "stage2", "clip"), "ddpm"),
+    "tiny_sd": (("latent",), "ddim"),
+    "tiny_flow": (("flow",), "euler"),
 }
 PICTURE = "guidance.png"
 
 
 # -- the page and the cards --------------------------------------------------------------------------------------------
-def page(figures: dict[str, Any], picture: str) -> str:
-    return f"# The embedded model\n\n{sections(figures, picture, tuple(PARTS), '##')}"
+def page(figures: dict[str, Any], picture: str, model: str = "tiny") -> str:
+    return f"# The embedded model {model}\n\n{sections(figures, picture, tuple(PARTS), '##')}"
 
 
 def sections(figures: dict[str, Any], picture: str, parts: Sequence[str], level: str) -> str:
@@ -388,29 +404,42 @@ def commit() -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--root", type=Path, default=Path(".train/measured"), help="the store, and figures.json")
+    parser.add_argument("--model", default="tiny", choices=MODELS, help="which (default: tiny)")
+    parser.add_argument(
+        "--root", type=Path, default=Path(".train/measured"), help="a folder a model: store, figures.json"
+    )
     parser.add_argument("--each", type=int, default=50, help="pictures a subject; the other numbers follow from it")
     parser.add_argument("--dtype", default="float32", help="of the UNet: float32 or bfloat16")
     parser.add_argument("--write", action="store_true", help="keep the page in benchmarks/, figures on the cards")
     args = parser.parse_args(arguments)
-    if wrong := [part for part in args.parts if part not in PARTS]:
-        parser.error(f"no part {', '.join(wrong)}: there are {', '.join(PARTS)}")
-    settings = [f"scheduler.steps={STEPS}", f"model.dtype={args.dtype}"]
-    file = args.root / "figures.json"
+    carded_parts, scheduler = MODELS[args.model]
+    known = [part for part in PARTS if any(part in MEASURED[own] for own in carded_parts)]
+    if wrong := [part for part in args.parts if part not in known]:
+        parser.error(f"no part {', '.join(wrong)}: there are {', '.join(known)}")
+    chosen = [f"model={args.model}", f"scheduler={scheduler}"]
+    settings = [*chosen, f"scheduler.steps={STEPS}", f"model.dtype={args.dtype}"]
+    root = args.root / args.model
+    file = root / "figures.json"
     figures = json.loads(file.read_text()) if file.exists() else {}
-    figures["settings"] = {"date": date.today().isoformat(), "commit": commit(), "words": f"UNet in {args.dtype}"}
-    for name in args.parts or PARTS:
-        figures[name] = PARTS[name](Sweeps(args.root.resolve(), settings), args.each)
+    figures["settings"] = {
+        "date": date.today().isoformat(),
+        "commit": commit(),
+        "words": f"{scheduler}, network in {args.dtype}",
+    }
+    for name in args.parts or known:
+        figures[name] = PARTS[name](Sweeps(root.resolve(), settings), args.each)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(figures, indent=1))
         print(f"{name}: {json.dumps(figures[name], indent=1)}", flush=True)
-    stem = (ROOT / "benchmarks" if args.write else args.root) / f"{figures['settings']['date']}-embedded-model"
+    stem = (
+        ROOT / "benchmarks" if args.write else root
+    ) / f"{figures['settings']['date']}-{args.model.replace('_', '-')}"
     if "guidance" in figures:
         drawn(figures["guidance"], stem.with_suffix(".png"))
-    text = page(figures, f"{stem.name}.png")
+    text = page(figures, f"{stem.name}.png", args.model)
     if args.write:
         stem.with_suffix(".md").write_text(text)
-        for part in MEASURED:
+        for part in carded_parts:
             carded(figures, part, PLACES[part])
     print(text)
 

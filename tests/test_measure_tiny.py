@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from diffsweep.world import SUBJECTS, held_out
 
@@ -89,6 +90,26 @@ def test_the_figure_is_drawn(script: Any, tmp_path: Path) -> None:
     values = {"CLIP": 0.9, "judge": 0.8, "diversity, CLIP": 0.1}
     script.drawn({"n": 3, "1.0": values, "4.0": values}, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def test_the_second_judge_sees_a_larger_picture_at_its_own_size(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its pixels is the mean of the picture's pixels there."""
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(script, "_judge", lambda: lambda pixels: seen.append(pixels) or torch.zeros(len(pixels), 49))
+    small = np.random.default_rng(0).integers(10, 240, (2, 32, 32, 3), dtype=np.uint8)
+    large = small.repeat(4, axis=1).repeat(4, axis=2)
+    large[:, ::2] += 5
+    large[:, 1::2] -= 5
+    script.second_judge(small)
+    script.second_judge(large)
+    torch.testing.assert_close(*seen)
+
+
+@pytest.mark.parametrize("model, part", [("tiny", "autoencoder"), ("tiny_sd", "anagrams"), ("tiny_flow", "upscale")])
+def test_a_part_that_a_model_does_not_have_is_told(script: Any, model: str, part: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        script.main(["--model", model, part])
+    assert f"no part {part}: there are " in capsys.readouterr().err
 
 
 def test_an_unknown_part_is_told(script: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,6 +97,13 @@ def test_characters_that_a_terminal_lacks_are_written_in_others(shell: Shell, en
     assert done.stdout == b"psnr " + arrow + b" " + dog + b" \\udcff\n"
 
 
+def test_what_bitsandbytes_misses_is_not_told(shell: Shell) -> None:
+    """On processors with bfloat16 it wants a kernel as it is imported; what others log is printed."""
+    body = "import logging\nlogging.getLogger('others').warning('told')\n"
+    body += "logging.getLogger('bitsandbytes.backends.cpu.ops').warning('no kernel')"
+    assert shell("$it", body).stderr == b"told\n"
+
+
 @pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "XCPU"])
 def test_a_signal_lets_go_and_has_its_exit_code(shell: Shell, tmp_path: Path, name: str) -> None:
     body = f"try: os.kill(os.getpid(), signal.SIG{name}); time.sleep(9)\nfinally: Path('let_go').touch()"

@@ -93,7 +93,7 @@ def export(part: str, trained: Path, to: Path) -> None:
         from tiny.latent import codec, save
 
         autoencoder = codec(trained.parent)
-        figures = given_back(autoencoder.vae)
+        figures = kept(fidelity(autoencoder.vae))
         save(weights, recipe, autoencoder, to)
     else:
         from tiny.diffusion import save
@@ -107,14 +107,19 @@ def export(part: str, trained: Path, to: Path) -> None:
     print(f"{to}: {sum(f.stat().st_size for f in files) / 1e6:.1f} MB")
 
 
-def given_back(vae: AutoencoderKL) -> str:
-    """How well held-out pictures, one of every subject in every style, are encoded and decoded."""
+def fidelity(vae: AutoencoderKL) -> dict[str, float]:
+    """How well held-out pictures, one of every subject in every style, are encoded and decoded: PSNR in dB."""
     from tiny.vae import SIZE, given_back, psnr
 
     pictures = [held_out(i, SIZE).pixels for i in range(len(SUBJECTS) * len(STYLES))]
     each = [psnr(float(np.square((given_back(vae, p) - p.astype(float)) / 127.5).mean())) for p in pictures]
-    return f"Held-out pictures encoded and decoded, n = {len(each)}: PSNR {np.mean(each):.2f} dB in the mean, " + (
-        f"{np.median(each):.2f} the median, {min(each):.2f} the worst."
+    return {"n": len(each), "mean": float(np.mean(each)), "median": float(np.median(each)), "worst": min(each)}
+
+
+def kept(psnr: dict[str, float]) -> str:
+    return (
+        f"Held-out pictures encoded and decoded, n = {psnr['n']}: PSNR {psnr['mean']:.2f} dB in the mean, "
+        f"{psnr['median']:.2f} the median, {psnr['worst']:.2f} the worst."
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import codecs
 import errno
 import io
+import logging
 import os
 import platform
 import select
@@ -58,6 +59,7 @@ def run(name: str, act: Callable[[], int], explain: Callable[[Exception], str | 
     global _name
     _name = name
     lasting_outputs()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # imported by others, it misses a kernel nobody asked for
     code = BUG
     try:
         with stoppable():

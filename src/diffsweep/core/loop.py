@@ -96,7 +96,7 @@ def denoise(
         noise = streams.normal(MAIN, tuple(x.shape)) if weights.noise else None
         variance = estimate.variance
         if variance is None and stage.variance is not None:
-            variance = x.new_tensor(stage.variance)
+            variance = x.new_full((), stage.variance)
         x_next = stepped(weights, x, clean, before[1] if before else None, noise, variance)
         if corrected := scheduler.corrected(t, s):
             again, _ = yield from estimated(x_next, s)

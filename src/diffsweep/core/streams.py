@@ -8,8 +8,9 @@ seeded by a hash of (seed, name): a constraint that draws does not shift the sam
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -49,4 +50,11 @@ class Streams:
 
 def placed(x: Tensor, device: str) -> Tensor:
     """A tensor of the processor on a device; nothing waits for the copy."""
-    return x.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else x
+    return (x.pin_memory() if device.startswith("cuda") else x).to(device, non_blocking=True)
+
+
+def like(x: Tensor, numbers: Sequence[Any]) -> Tensor:
+    """Numbers as a tensor of x's type, on its device; nothing waits for the copy, as `x.new_tensor` does."""
+    import torch
+
+    return placed(torch.tensor(numbers, dtype=x.dtype), str(x.device))

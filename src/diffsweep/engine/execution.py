@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 
 from diffsweep.core.memory import out_of_memory
+from diffsweep.core.streams import like
 from diffsweep.core.types import Estimate, Level, Model, Query, clean_of
 
 Asker = TypeVar("Asker")
@@ -78,7 +79,7 @@ def _pulled(
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         answer = model.predict(x, levels, prompts, beside)
-        numbers = torch.tensor([(level.alpha, level.sigma) for level in levels], device=x.device)
+        numbers = like(x, [(level.alpha, level.sigma) for level in levels])
         alpha, sigma = numbers.T[..., None, None, None]
         (pulled,) = torch.autograd.grad(clean_of(answer.kind, x, answer.output, alpha, sigma), x, pulls)
     variance = None if answer.variance is None else answer.variance.detach()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from diffsweep.core.problems import one_of, require, within
 from diffsweep.core.process import Flow, named_table
+from diffsweep.core.streams import like, placed
 from diffsweep.core.types import EPSILON, FLOW, SAMPLE, VELOCITY, Estimate, Level, Process, Stage
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ class GaussianMixture:
     ) -> Estimate:
         import torch
 
-        numbers = torch.tensor([(level.alpha, level.sigma) for level in levels], dtype=torch.float64, device=x.device)
+        numbers = like(self.means, [(level.alpha, level.sigma) for level in levels])
         alpha, sigma = numbers[:, 0, None], numbers[:, 1, None]
-        mask = torch.tensor([self.chosen(p) for p in prompts], device=x.device)
+        mask = placed(torch.tensor([self.chosen(p) for p in prompts]), str(x.device))
         apart = x.flatten(1).double()[:, None] - alpha[..., None] * self.means  # B K D
         turned = torch.einsum("bkd,kde->bke", apart, self.eigenvectors)
         spread = alpha[..., None] ** 2 * self.eigenvalues + sigma[..., None] ** 2

@@ -483,7 +483,7 @@ class LoadedCheckpoint(Network):
         embeddings = Embeddings(text, model.source, model.text_files(), device, kept if model.encoders else None)
         super().__init__(model.source, model.files(), model.stage(), model.dtype, device, embeddings)
         self.model, self.compiled, self.offload = model, model.compile, model.offload
-        self.kind, self.name = model.family.kind, model.family.network
+        self.kind, self.name, self.hosted = model.family.kind, model.family.network, model.family.hosted
         shared = (model.source, model.dtype, model.compile, model.tiling, model.offload, device)
         self.weights = _weights.setdefault(shared, Weights())
         self.bank = tuple((lora.path, lora.source.stamp(lora.files())) for lora in model.loras)

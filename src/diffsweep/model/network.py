@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 class Network:
     """A stage's network, which computes in `dtype`; pictures and answers are float32. Prompts are encoded before it is
-    loaded. kind: its class in diffusers; name: its folder."""
+    loaded. kind: its class in diffusers; name: its folder. hosted: what of an embedding stays on the processor."""
 
     compiled = False
     offload = "none"
     kind, name = "UNet2DConditionModel", "unet"
+    hosted: Sequence[str] = ()
 
     def __init__(
         self, source: Source, files: Sequence[str], stage: Stage, dtype: str, device: str, embeddings: Embeddings
@@ -50,7 +51,9 @@ class Network:
         """Take zeros for these prompts' embeddings, so that calls can be timed without a text encoder."""
         import torch
 
-        zeros = {key: torch.zeros(shape, dtype=self.dtype, device=self.device) for key, shape in self.told().items()}
+        zeros = {
+            key: torch.zeros(shape, dtype=self.dtype, device=self._home(key)) for key, shape in self.told().items()
+        }
         self._placed |= dict.fromkeys(prompts, zeros)
 
     def told(self) -> dict[str, tuple[int, ...]]:
@@ -63,11 +66,14 @@ class Network:
         if prompt not in self._placed:
             known = self.embeddings[prompt].items()
             cast = {key: tensor.to(self.dtype) if tensor.is_floating_point() else tensor for key, tensor in known}
-            self._placed[prompt] = {key: placed(tensor, self.device) for key, tensor in cast.items()}
+            self._placed[prompt] = {key: placed(tensor, self._home(key)) for key, tensor in cast.items()}
             if len(self._placed) > HELD:
                 self._placed.popitem(last=False)
         self._placed.move_to_end(prompt)
         return self._placed[prompt]
+
+    def _home(self, key: str) -> str:
+        return "cpu" if key in self.hosted else self.device
 
     def lane(self, prompt: str | None) -> Hashable:
         """The tokens of a prompt's embedding: a call's have one shape. None where there are none, or not yet."""

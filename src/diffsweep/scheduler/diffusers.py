@@ -1,7 +1,8 @@
 """Any scheduler class of diffusers, by its name: its own state and noise schedule, one copy a cell.
 
 Of the checkpoint's scheduler it has the betas, the prediction type and the spacing. Its state knows whole trajectories
-alone: techniques that turn back, or pin what is known, need one of diffsweep's own rules.
+alone: techniques that turn back, or pin what is known, need one of diffsweep's own rules. Classes that draw noise, and
+UniPC, copy numbers to a device at each step and wait for it.
 
 Such a class may keep a sample in another space than the network sees (k-diffusion's, where it grows with the noise);
 `scale_model_input` leads from that to the network's, in which x is between the steps.
@@ -68,7 +69,7 @@ class Diffusers(Spaced):
         def step(x: Tensor, clean: Tensor, estimate: Estimate, level: Level) -> Tensor:
             if state.made is None:
                 state.made = self._fresh(stage, n, estimate.kind)
-                state.made.set_timesteps(n, device=x.device)
+                state.made.set_timesteps(n)  # on the processor, which reads them
                 state.times = state.made.timesteps[whole - len(levels) :]
                 if hasattr(state.made, "set_begin_index"):
                     state.made.set_begin_index(whole - len(levels))

@@ -49,7 +49,8 @@ class Family:
     multiple: what a picture's sides must be multiples of, None where they cannot be chosen. patch: latents of a side to
     one of the network's tokens. lengths: the fewest and the most tokens that `text.max_length` may ask for, None where
     the length is fixed; length: how many there are else. skips: whether CLIP's last layers can be left out. overflows:
-    whether the network does in float16.
+    whether the network does in float16. hosted: what of an embedding stays on the processor, because its values are
+    read, for which a device would have to be waited for.
     """
 
     pipeline: ClassVar[tuple[str, ...]]
@@ -64,6 +65,7 @@ class Family:
     length: ClassVar[int] = 77
     skips: ClassVar[bool] = False
     overflows: ClassVar[bool] = False
+    hosted: ClassVar[tuple[str, ...]] = ()
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         """The stage of pictures of this height and width, None for the checkpoint's own; KeyError, TypeError or

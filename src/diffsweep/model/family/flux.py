@@ -91,7 +91,9 @@ def unpacked(tokens: Tensor, height: int, width: int) -> Tensor:
 
 def places(x: Tensor, height: int, width: int) -> Tensor:
     """Where each token is, h*w 3: nothing, its row, its column."""
+    import torch
+
     found = x.new_zeros(height, width, 3)
-    found[..., 1] += found.new_tensor(range(height))[:, None]
-    found[..., 2] += found.new_tensor(range(width))
+    found[..., 1] += torch.arange(height, dtype=x.dtype, device=x.device)[:, None]
+    found[..., 2] += torch.arange(width, dtype=x.dtype, device=x.device)
     return found.view(-1, 3)

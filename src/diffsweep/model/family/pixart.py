@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from diffsweep.core.streams import like
 from diffsweep.core.types import Stage
 from diffsweep.model.family.family import Configs, Family, Tensors, Told
 
@@ -37,7 +38,7 @@ class PixArtSigma(Family):
 
     def ask(self, network: Any, x: Tensor, t: Tensor, given: Tensors, beside: Tensors, stage: Stage) -> Tensor:
         height, width = stage.size
-        sized = {"resolution": x.new_tensor([[height, width]]), "aspect_ratio": x.new_tensor([[height / width]])}
+        sized = {"resolution": like(x, [[height, width]]), "aspect_ratio": like(x, [[height / width]])}
         told = network.use_additional_conditions
         return network(
             x,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from diffsweep.core.streams import like
 from diffsweep.core.types import Stage
 from diffsweep.model.family.family import Configs, Family, Tensors, Told
 from diffsweep.model.family.stable_diffusion import TOKENS
@@ -47,6 +48,6 @@ class StableDiffusionXl(Family):
 
     def ask(self, network: Any, x: Tensor, t: Tensor, given: Tensors, beside: Tensors, stage: Stage) -> Tensor:
         height, width = stage.size  # original and target size; nothing is cropped
-        sizes = x.new_tensor([[height, width, 0, 0, height, width]]).expand(len(x), -1)
+        sizes = like(x, [[height, width, 0, 0, height, width]]).expand(len(x), -1)
         added = {"text_embeds": given["pooled"], "time_ids": sizes}
         return network(x, t, encoder_hidden_states=given["text"], added_cond_kwargs=added, return_dict=False)[0]

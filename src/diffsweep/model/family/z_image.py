@@ -31,6 +31,7 @@ class ZImage(Family):
     lengths: ClassVar[tuple[int, int] | None] = (1, 512)
     length: ClassVar[int] = 512  # at most
     overflows: ClassVar[bool] = True
+    hosted: ClassVar[tuple[str, ...]] = ("mask",)  # read for the texts' lengths
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         return replace(super().stage(configs, size), partial_steps=True, scale=6.0)

@@ -1,0 +1,1 @@
+"""Models in the shapes of public checkpoints, with random weights, for scripts/bench_gpu.py."""
