@@ -57,6 +57,8 @@ class Card(TorchFunctionMode):
     def load(self, tensor: torch.Tensor) -> None:
         self.add(tensor)
         with torch._C.DisableTorchFunction():
+            if not tensor.is_floating_point():  # a text's tokens, say
+                return
             storage = tensor.untyped_storage()
         self.loads.add(storage._cdata)
         self.moved += storage.nbytes()
