@@ -263,12 +263,19 @@ def test_rescaled_guidance_is_diffusers_formula(rescale: float) -> None:
 def test_a_guided_answer_keeps_its_patches_lengths_as_qwen_images_pipeline_has_it() -> None:
     from diffusers import QwenImagePipeline
 
-    estimate = asked(About(ClassifierFree(6.0, "", keeps=2), "p"))
+    estimate = asked(About(ClassifierFree(6.0, "", keeps=(0, 2, 2)), "p"))
     both = torch.from_numpy(np.stack([eps("p"), eps("") + 6.0 * (eps("p") - eps(""))]))
     conditional, guided = QwenImagePipeline._pack_latents(both, 2, *SHAPE)
     lengths = torch.norm(conditional, dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True)
     got = QwenImagePipeline._pack_latents(estimate.output[None], 1, *SHAPE)[0]
     np.testing.assert_allclose(got, guided * lengths, atol=1e-12)
+
+
+def test_a_guided_answer_keeps_its_rows_lengths_as_lumina_images_pipeline_has_it() -> None:
+    estimate = asked(About(ClassifierFree(6.0, "", keeps=(1, 1, 0)), "p"))
+    conditional, guided = torch.from_numpy(eps("p")), torch.from_numpy(eps("") + 6.0 * (eps("p") - eps("")))
+    lengths = torch.norm(conditional, dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True)
+    np.testing.assert_allclose(estimate.output, guided * lengths, atol=1e-12)
 
 
 @pytest.mark.parametrize(

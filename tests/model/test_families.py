@@ -485,6 +485,38 @@ def test_qwen_image_draws_what_its_pipeline_draws(folders: Any, ours: Ours) -> N
     assert cell.levels[-1].t == pytest.approx(20)
 
 
+LUMINA = ({**THREE[0], "prompt": "a dog by the sea", "guidance__negative_prompt": "a dog " * 12}, *THREE[1:], LONG)
+
+
+def lumina2(folder: Path, cell: Cell, **told: Any) -> np.ndarray:
+    """The pipeline takes its autoencoder's factor for 8, which is 2 here."""
+    height, width = cell.stage.size
+    return theirs("Lumina2Pipeline", folder, cell, height=4 * height, width=4 * width, **told)
+
+
+@pytest.mark.parametrize("schedule", [{}, {"use_dynamic_shifting": True}], ids=["usual", "mu"])
+def test_lumina_image_2_draws_what_its_pipeline_draws(folders: Any, ours: Ours, schedule: dict[str, Any]) -> None:
+    """Rows keep their lengths under guidance, and a shift that depends on the size is one of the channels."""
+    folder, size = folders("lumina2", **schedule), {"model__height": 48, "model__width": 32, "scheduler": "euler"}
+    for cell, picture in ours(folder, *LUMINA, **size):
+        own = lumina2(folder, cell)
+        assert_same(picture, own)
+        if cell.guidance.scale != 1:
+            plain = lumina2(folder, cell, cfg_normalization=False)
+            assert np.abs(own.astype(int) - plain).max() > 1
+
+
+def test_lumina_images_truncated_guidance_is_an_interval(folders: Any, ours: Ours) -> None:
+    """The first half of the steps."""
+    folder, asked = folders("lumina2"), {**THREE[0], **SMALL, "scheduler": "euler", "scheduler__steps": 6}
+    ((cell, whole),) = ours(folder, asked)
+    interval = [cell.levels[2].ratio, float("inf")]
+    ((cut, picture),) = ours(folder, asked, guidance__interval=interval)
+    assert_same(picture, lumina2(folder, cut, cfg_trunc_ratio=0.5))
+    assert np.abs(whole.astype(int) - picture).max() > 1
+    assert cut.id != cell.id
+
+
 def test_ways_to_say_an_embedded_scale_are_one_picture(folders: Any, config: Any) -> None:
     usual = {"model": "tiny_sd", "model__path": str(folders("flux")), **SMALL}
     ways: list[dict[str, Any]] = [

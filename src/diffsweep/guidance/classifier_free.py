@@ -38,7 +38,7 @@ class ClassifierFree:
     rescale: float = field(default=0.0, metadata={"later": True})
     interval: tuple[float, ...] | None = field(default=None, metadata={"later": True})
     against: bool = field(default=False, metadata={"bound": True})
-    keeps: int = field(default=0, metadata={"bound": True})
+    keeps: tuple[int, int, int] | None = field(default=None, metadata={"bound": True})
 
     def __post_init__(self) -> None:
         require(
@@ -103,7 +103,8 @@ class ClassifierFree:
         return ClassifierFree(1.0, "", self.embedded)
 
 
-def _lengths(output: Tensor, side: int) -> Tensor:
-    """The length of each patch over all channels, 1 H W, of an answer C H W."""
-    squares = output.square().sum(0).unflatten(1, (-1, side)).unflatten(0, (-1, side)).sum((1, 3))
-    return squares.sqrt().repeat_interleave(side, 0).repeat_interleave(side, 1)[None]
+def _lengths(output: Tensor, sizes: tuple[int, int, int]) -> Tensor:
+    """The length of the block that each value of an answer (C H W) lies in. sizes: of a block, as `Stage.keeps`."""
+    channels, height, width = (own or whole for own, whole in zip(sizes, output.shape, strict=True))
+    blocks = output.unflatten(2, (-1, width)).unflatten(1, (-1, height)).unflatten(0, (-1, channels))
+    return blocks.square().sum((1, 3, 5), keepdim=True).sqrt().expand_as(blocks).reshape(output.shape)
