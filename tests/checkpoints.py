@@ -227,6 +227,8 @@ def flux2_klein(distilled: bool = False) -> Flux2KleinPipeline:
         axes_dims_rope=(4, 4, 4, 4),
         guidance_embeds=False,
     ).eval()
+    for parameter in network.parameters():  # else a text would change next to nothing
+        torch.nn.init.normal_(parameter, std=0.2)
     levels = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
     codec = AutoencoderKLFlux2(
         block_out_channels=[8, 8], latent_channels=4, norm_num_groups=2, layers_per_block=1, sample_size=32, **levels

@@ -279,18 +279,18 @@ def test_a_guided_answer_keeps_its_rows_lengths_as_lumina_images_pipeline_has_it
 
 
 @pytest.mark.parametrize(
-    "low, high, rows", [(0.0, 1e9, 2), (1.0, 1.0, 2), (1.01, 1e9, 1), (0.0, 0.99, 1)]
+    "low, high, rows", [(0.0, 1e9, 2), (1.0, 1.0, 2), (1.01, 1e9, 1), (0.0, 0.99, 1), (1.0, None, 2), (1.01, None, 1)]
 )  # in units of the level's own
 def test_guidance_is_within_its_interval_alone_and_asks_one_question_outside(
-    low: float, high: float, rows: int
+    low: float, high: float | None, rows: int
 ) -> None:
-    rule = ClassifierFree(3.0, "", interval=(low * LEVEL.ratio, high * LEVEL.ratio))
+    rule = ClassifierFree(3.0, "", interval=(low * LEVEL.ratio, high and high * LEVEL.ratio))
     expected = asked(About(ClassifierFree(3.0, "") if rows == 2 else Unguided(), "p"))
     assert torch.equal(asked(About(rule, "p")).output, expected.output)
     assert len(next(About(rule, "p").estimate(torch.from_numpy(X), LEVEL))) == rows
 
 
-@pytest.mark.parametrize("interval", [[1.0], [2.0, 1.0], [-1.0, 1.0]])
-def test_an_interval_that_cannot_be_is_refused(interval: list[float]) -> None:
+@pytest.mark.parametrize("interval", [[1.0], [2.0, 1.0], [-1.0, 1.0], [None, 1.0], [-1.0, None], [0.0, None, 1.0]])
+def test_an_interval_that_cannot_be_is_refused(interval: list[float | None]) -> None:
     with pytest.raises(BadInput, match=r"^guidance\.interval=.*the lower first"):
         build("guidance", {"name": "classifier_free", "interval": interval})

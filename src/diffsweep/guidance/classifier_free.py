@@ -29,14 +29,15 @@ class ClassifierFree:
     negative_prompt: what the unconditional branch is asked about; None is what the checkpoint itself takes for no
     prompt. embedded: the scale that the network is told; None is the checkpoint's, if its network takes one. rescale:
     how much of the conditional branch's own standard deviation the result gets back, 0 to 1 (Lin et al. 2023, (15) and
-    (16)). interval: the noise over signal, from and to, within which there is guidance at all; None is everywhere
-    (Kynkaanniemi et al. 2024). against: that negative prompts are encoded as such. keeps: as of `Stage`."""
+    (16)). interval: the noise over signal, from and to (None: up to noise alone, which a flow begins at), within which
+    there is guidance at all; None is everywhere (Kynkaanniemi et al. 2024). against: that negative prompts are encoded
+    as such. keeps: as of `Stage`."""
 
     scale: Auto | float = AUTO
     negative_prompt: str | None = None
     embedded: float | None = field(default=None, metadata={"later": True})
     rescale: float = field(default=0.0, metadata={"later": True})
-    interval: tuple[float, ...] | None = field(default=None, metadata={"later": True})
+    interval: tuple[float | None, ...] | None = field(default=None, metadata={"later": True})
     against: bool = field(default=False, metadata={"bound": True})
     keeps: tuple[int, int, int] | None = field(default=None, metadata={"bound": True})
 
@@ -49,9 +50,13 @@ class ClassifierFree:
         )
 
     def _wrong_interval(self) -> str | None:
-        if self.interval is None or (len(self.interval) == 2 and 0 <= self.interval[0] <= self.interval[1]):
-            return None
-        return f"interval={list(self.interval)}: two numbers are needed, the lower first, of noise over signal"
+        match self.interval:
+            case None:
+                return None
+            case (float() | int() as low, high) if low >= 0 and (high is None or low <= high):
+                return None
+        needed = "two numbers are needed, the lower first, of noise over signal; null in the second's place is no bound"
+        return f"interval={list(self.interval)}: {needed}"
 
     def on(self, stage: Stage) -> ClassifierFree:
         told, own = EMBEDDED in stage.steers, CLASSIFIER_FREE in stage.steers
@@ -70,7 +75,8 @@ class ClassifierFree:
 
     def at(self, level: Level) -> ClassifierFree:
         """The rule at a level: unguided outside of the interval."""
-        if self.interval is None or self.interval[0] <= level.ratio <= self.interval[1]:
+        low, high = self.interval or (None, None)
+        if (low is None or low <= level.ratio) and (high is None or level.ratio <= high):
             return self
         return ClassifierFree(1.0, "", self.embedded)
 

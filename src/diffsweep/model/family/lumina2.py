@@ -1,10 +1,9 @@
-"""Lumina-Image 2.0 (Qin et al. 2025): one transformer over text and patches of 2 x 2 latents that learned a flow;
-Gemma 2's text.
+"""Lumina-Image 2.0 (Qin et al. 2025): one transformer over text and patches of 2 x 2 latents that learned a flow.
 
-A positive prompt is encoded behind a system prompt, a negative one alone. Both keep lengths of their own: the network
-puts the picture right behind a text, and pads to the longest of a call. A guided answer keeps the length that each row
-of latents has in the conditional one (`cfg_normalization` of diffusers' pipeline, which is on there too). Where the shift
-depends on the size, the pipeline takes the number of channels for it (diffusers' issue 12913), and so does diffsweep.
+Gemma 2 encodes the text. A positive prompt is encoded behind a system prompt, a negative one alone. The network puts a picture right behind its
+text and pads to the longest text of a call. A guided answer keeps the length that each row of latents has in the
+conditional one, as the pipeline does by default (`cfg_normalization`). Where the shift of the noise levels depends on
+the picture, it does on the number of its channels: a bug of the pipeline's (diffusers' issue 12913), which is kept.
 """
 
 from __future__ import annotations
@@ -63,9 +62,9 @@ def readable(places: Any, told: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def steady(places: Any, told: tuple[Tensor, Tensor], found: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Places and lengths as the network finds them, and one length more, which pads the call to what its longest
-    text could be and a token: every call of a lane then has one shape and a mask, and a row's bits depend on no other
-    row's length."""
+    """What the network finds of a call's places, with one length more, which no row has: of the longest text of the
+    lane and one token. It pads every call of a lane to one shape, with a mask, so that a row's bits depend on its own
+    length alone."""
     import torch
 
     (x, mask), (*others, turns, texts, lengths) = told, found
