@@ -1,9 +1,9 @@
 """Lumina-Image 2.0 (Qin et al. 2025): one transformer over text and patches of 2 x 2 latents that learned a flow.
 
-Gemma 2 encodes the text. A positive prompt is encoded behind a system prompt, a negative one alone. The network puts a picture right behind its
-text and pads to the longest text of a call. A guided answer keeps the length that each row of latents has in the
-conditional one, as the pipeline does by default (`cfg_normalization`). Where the shift of the noise levels depends on
-the picture, it does on the number of its channels: a bug of the pipeline's (diffusers' issue 12913), which is kept.
+Gemma 2 encodes the text: a positive prompt behind a system prompt, a negative one alone. The network puts a picture
+right behind its text and pads to the longest text of a call. A guided answer keeps the length that each row of latents
+has in the conditional one, as the pipeline does by default (`cfg_normalization`). Where the shift of the noise levels
+depends on the picture, it does on the number of its channels: a bug of the pipeline's (diffusers' issue 12913), kept.
 """
 
 from __future__ import annotations
