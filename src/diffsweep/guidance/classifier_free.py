@@ -64,7 +64,7 @@ class ClassifierFree:
         asked = [f"scale={self.scale:g}"] if self.scale not in (AUTO, 1) else []
         asked += [f"negative_prompt={self.negative_prompt}"] if self.negative_prompt else []
         require(
-            None if own or not asked else f"{' '.join(asked)}: this checkpoint is made to run unguided: leave it out",
+            *(None if own else f"{key}: this checkpoint is made to run unguided: leave it out" for key in asked),
             None if told or self.embedded is None else f"embedded={self.embedded:g}: {TAKES_NONE}: leave it out",
         )
         negative = stage.unconditional if self.negative_prompt is None else self.negative_prompt

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffsweep.core.types import AGAINST, Stage
-from diffsweep.model.family.family import Configs, Family, Tensors, Told, bucketed
+from diffsweep.model.family.family import Configs, Family, Tensors, Told, bucketed, require_places
 from diffsweep.model.schedule import process
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ class Lumina2(Family):
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         stage, row = super().stage(configs, size), (1, 1, 0)
+        require_places(stage, min(configs.network["axes_lens"][1:]) * self.patch)
         own = process(configs.scheduler, stage.shape[0])
-        return replace(stage, process=own, steps=30, against=True, keeps=row)
+        return replace(stage, process=own, partial_steps=True, steps=30, against=True, keeps=row)
 
     def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
         length = -(-(told.max_length or self.length) // MULTIPLE) * MULTIPLE
