@@ -30,6 +30,8 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    Lumina2Pipeline,
+    Lumina2Transformer2DModel,
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
@@ -225,6 +227,8 @@ def flux2_klein(distilled: bool = False) -> Flux2KleinPipeline:
         axes_dims_rope=(4, 4, 4, 4),
         guidance_embeds=False,
     ).eval()
+    for parameter in network.parameters():  # else a text would change next to nothing
+        torch.nn.init.normal_(parameter, std=0.2)
     levels = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
     codec = AutoencoderKLFlux2(
         block_out_channels=[8, 8], latent_channels=4, norm_num_groups=2, layers_per_block=1, sample_size=32, **levels
@@ -393,6 +397,27 @@ def sana(scheduler: Any = None) -> SanaPipeline:
     return SanaPipeline(gemma_tokenizer(), gemma(), deep_compression(), network.eval(), scheduler)
 
 
+def lumina2(**schedule: Any) -> Lumina2Pipeline:
+    """schedule: of its scheduler."""
+    torch.manual_seed(0)
+    network = Lumina2Transformer2DModel(
+        sample_size=16,
+        hidden_size=24,
+        num_layers=2,
+        num_refiner_layers=1,
+        num_attention_heads=2,
+        num_kv_heads=1,
+        multiple_of=16,
+        axes_dim_rope=(4, 4, 4),
+        axes_lens=(300, 32, 32),
+        cap_feat_dim=16,
+    )
+    for parameter in network.parameters():  # some are zero, and a text would change nothing
+        torch.nn.init.normal_(parameter, std=0.2)
+    scheduler = FlowMatchEulerDiscreteScheduler(**{"shift": 6.0, **schedule})
+    return Lumina2Pipeline(network.eval(), scheduler, shifted_vae(0.3611, 0.1159), gemma(), gemma_tokenizer())
+
+
 FAMILIES: dict[str, Callable[..., Any]] = {
     "sd": stable_diffusion,
     "sdxl": stable_diffusion_xl,
@@ -401,6 +426,7 @@ FAMILIES: dict[str, Callable[..., Any]] = {
     "klein": flux2_klein,
     "z_image": z_image,
     "qwen_image": qwen_image,
+    "lumina2": lumina2,
     "ddpm": ddpm,
     "dit": dit,
     "pixart": pixart,

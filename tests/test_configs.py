@@ -37,6 +37,7 @@ FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
     "flux2_klein": ("klein", {"distilled": True}),
     "z_image": ("z_image", {}),
     "qwen_image": ("qwen_image", {}),
+    "lumina2": ("lumina2", {}),
     "ddpm_celebahq": ("ddpm", {"network": {"sample_size": 32}}),
     "dit": ("dit", {}),
     "pixart_sigma": ("pixart", {}),

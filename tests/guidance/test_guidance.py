@@ -263,7 +263,7 @@ def test_rescaled_guidance_is_diffusers_formula(rescale: float) -> None:
 def test_a_guided_answer_keeps_its_patches_lengths_as_qwen_images_pipeline_has_it() -> None:
     from diffusers import QwenImagePipeline
 
-    estimate = asked(About(ClassifierFree(6.0, "", keeps=2), "p"))
+    estimate = asked(About(ClassifierFree(6.0, "", keeps=(0, 2, 2)), "p"))
     both = torch.from_numpy(np.stack([eps("p"), eps("") + 6.0 * (eps("p") - eps(""))]))
     conditional, guided = QwenImagePipeline._pack_latents(both, 2, *SHAPE)
     lengths = torch.norm(conditional, dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True)
@@ -271,19 +271,26 @@ def test_a_guided_answer_keeps_its_patches_lengths_as_qwen_images_pipeline_has_i
     np.testing.assert_allclose(got, guided * lengths, atol=1e-12)
 
 
+def test_a_guided_answer_keeps_its_rows_lengths_as_lumina_images_pipeline_has_it() -> None:
+    estimate = asked(About(ClassifierFree(6.0, "", keeps=(1, 1, 0)), "p"))
+    conditional, guided = torch.from_numpy(eps("p")), torch.from_numpy(eps("") + 6.0 * (eps("p") - eps("")))
+    lengths = torch.norm(conditional, dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True)
+    np.testing.assert_allclose(estimate.output, guided * lengths, atol=1e-12)
+
+
 @pytest.mark.parametrize(
-    "low, high, rows", [(0.0, 1e9, 2), (1.0, 1.0, 2), (1.01, 1e9, 1), (0.0, 0.99, 1)]
+    "low, high, rows", [(0.0, 1e9, 2), (1.0, 1.0, 2), (1.01, 1e9, 1), (0.0, 0.99, 1), (1.0, None, 2), (1.01, None, 1)]
 )  # in units of the level's own
 def test_guidance_is_within_its_interval_alone_and_asks_one_question_outside(
-    low: float, high: float, rows: int
+    low: float, high: float | None, rows: int
 ) -> None:
-    rule = ClassifierFree(3.0, "", interval=(low * LEVEL.ratio, high * LEVEL.ratio))
+    rule = ClassifierFree(3.0, "", interval=(low * LEVEL.ratio, high and high * LEVEL.ratio))
     expected = asked(About(ClassifierFree(3.0, "") if rows == 2 else Unguided(), "p"))
     assert torch.equal(asked(About(rule, "p")).output, expected.output)
     assert len(next(About(rule, "p").estimate(torch.from_numpy(X), LEVEL))) == rows
 
 
-@pytest.mark.parametrize("interval", [[1.0], [2.0, 1.0], [-1.0, 1.0]])
-def test_an_interval_that_cannot_be_is_refused(interval: list[float]) -> None:
+@pytest.mark.parametrize("interval", [[1.0], [2.0, 1.0], [-1.0, 1.0], [None, 1.0], [-1.0, None], [0.0, None, 1.0]])
+def test_an_interval_that_cannot_be_is_refused(interval: list[float | None]) -> None:
     with pytest.raises(BadInput, match=r"^guidance\.interval=.*the lower first"):
         build("guidance", {"name": "classifier_free", "interval": interval})

@@ -39,6 +39,20 @@ def copied(folders: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
     return folder
 
 
+@pytest.mark.parametrize("name", ["sd3", "pixart", "z_image", "qwen_image", "lumina2"])
+def test_calls_are_timed_without_a_text_encoder(folders: Callable[..., Path], name: str) -> None:
+    """Of texts as long as they can be, in the shapes of real ones."""
+    model = Checkpoint(str(folders(name)), height=32, width=32).load("cpu")
+    model.assume(["a dog"])
+    model.ready()
+    model.encode(["a cat"])
+    assumed, real = (model.embedding(prompt) for prompt in ("a dog", "a cat"))
+    assert {key: one.shape[1:] for key, one in assumed.items()} == {key: one.shape[1:] for key, one in real.items()}
+    assert "mask" not in assumed or assumed["mask"].all()
+    x, level = torch.zeros(2, *model.stage.shape), model.stage.process.at(500)
+    assert model.predict(x, [level] * 2, ["a dog"] * 2, {}).output.isfinite().all()
+
+
 @pytest.fixture
 def frozen(config: Callable[..., dict[str, Any]]) -> Callable[..., Cell]:
     def made(path: Path, **changes: Any) -> Cell:

@@ -82,6 +82,11 @@ def theirs(
         told |= {"guidance_scale": cell.guidance.embedded, "true_cfg_scale": cell.guidance.scale}
         told |= {"height": cell.stage.size[0], "width": cell.stage.size[1]}
         told["negative_prompt"] = cell.guidance.negative_prompt or ""
+    if kind.startswith("ZImage"):
+        told["guidance_scale"] -= 1
+    if kind.startswith("QwenImage"):
+        told |= {"guidance_scale": None, "true_cfg_scale": cell.guidance.scale}
+        told["negative_prompt"] = cell.guidance.negative_prompt
     drawn = pipeline(**{**told, "generator": torch.Generator().manual_seed(cell.seed), "output_type": "np", **settings})
     return (drawn.images[0] * 255).round().astype(np.uint8)
 
@@ -154,10 +159,12 @@ def drawn_by_steps(folder: Path, cell: Cell, label: int) -> np.ndarray:
 def test_pixels_are_what_their_pipelines_draw_at_a_row_a_step(
     folders: Any, ours: Ours, variance: str, scheduler: str, kind: str
 ) -> None:
+    """DDIMPipeline alone can be told to compute noise anew from the clipped estimate, which it does not unasked."""
     folder = folders("ddpm", variance_type=variance)
     anew = {"use_clipped_model_output": True} if scheduler == "ddim" else {}
     for cell, picture in ours(folder, *STEPS, scheduler=scheduler):
         assert_same(picture, unasked(kind, folder, cell, **anew))
+        assert not anew or np.abs(unasked(kind, folder, cell).astype(int) - picture).max() > 1
         assert (cell.prompts, cell.notes) == (("",), ())
 
 
@@ -367,6 +374,8 @@ INPAINT = {"technique": "inpaint", "technique__known": "held", "input": "drawing
         ("sdxl", "StableDiffusionXLInpaintPipeline", "EulerDiscreteScheduler", {}),
         ("sd3", "StableDiffusion3InpaintPipeline", None, {"moved": 0.0}),  # which it forgets when it decodes
         ("flux", "FluxInpaintPipeline", None, {}),
+        ("z_image", "ZImageInpaintPipeline", None, {}),
+        ("qwen_image", "QwenImageInpaintPipeline", None, {}),
     ],
 )
 def test_inpainting_with_the_starts_noise_is_the_pipelines(
@@ -378,6 +387,32 @@ def test_inpainting_with_the_starts_noise_is_the_pipelines(
         pictures = {"image": Image.fromarray(cell.pixels), "mask_image": Image.fromarray(cell.mask)}
         sizes = {"height": 32, "width": 32, "strength": strength}
         assert_same(picture, theirs(kind, folder, cell, scheduler, **pictures, **sizes))
+
+
+@pytest.mark.parametrize("technique", [INPAINT, IMG2IMG])
+def test_flux2_klein_begins_from_a_picture_as_its_pipeline_does_that_sees_it_too(
+    folders: Any, ours: Ours, monkeypatch: pytest.MonkeyPatch, technique: dict[str, Any]
+) -> None:
+    """There is a pipeline of inpainting alone, which tells the network the clean picture beside x; here nothing is told
+    beside. With a mask of all pixels it would be image_to_image."""
+    kind, folder = "Flux2KleinInpaintPipeline", folders("klein")
+    plain = [{key: value for key, value in one.items() if "negative" not in key} for one in THREE]
+    start = {"technique__start": "input"} if technique is INPAINT else {}
+    common = {**technique, **start, **SMALL, "technique__strength": 0.6, "scheduler": "euler"}
+    drawn = []
+    for cell, picture in ours(folder, *plain, **common):
+        mask = np.full(cell.pixels.shape[:2], 255, np.uint8) if cell.mask is None else cell.mask
+        told = {"image": Image.fromarray(cell.pixels), "mask_image": Image.fromarray(mask), "strength": 0.6}
+        drawn.append((cell, picture, told))
+    for cell, picture, told in drawn:
+        assert np.abs(theirs(kind, folder, cell, **told).astype(int) - picture).max() > 1
+
+    def none_beside(self: Any, images: Any, rows: int, *others: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(rows, 0, images[0].shape[1]), torch.zeros(rows, 0, 4)
+
+    monkeypatch.setattr(getattr(diffusers, kind), "prepare_image_latents", none_beside)
+    for cell, picture, told in drawn:
+        assert_same(picture, theirs(kind, folder, cell, **told))
 
 
 def test_known_pixels_are_pasted_after_decoding(folders: Any, ours: Ours) -> None:
@@ -421,14 +456,22 @@ def test_the_number_of_tokens_is_part_of_a_picture(folders: Any, ours: Ours) -> 
 
 
 @pytest.mark.parametrize("strength", [0.3, 0.6, 1.0])
-@pytest.mark.parametrize("name, kind", [("sd3", "StableDiffusion3Img2ImgPipeline"), ("flux", "FluxImg2ImgPipeline")])
+@pytest.mark.parametrize(
+    "name, kind",
+    [
+        ("sd3", "StableDiffusion3Img2ImgPipeline"),
+        ("flux", "FluxImg2ImgPipeline"),
+        ("z_image", "ZImageImg2ImgPipeline"),
+        ("qwen_image", "QwenImageImg2ImgPipeline"),
+    ],
+)
 def test_flows_round_the_share_of_steps_as_their_pipelines(
     folders: Any, ours: Ours, name: str, kind: str, strength: float
 ) -> None:
     folder = folders(name)
     changes = {**IMG2IMG, **SMALL, "technique__strength": strength, "scheduler": "euler"}
     for cell, picture in ours(folder, *THREE, **changes):
-        told = {"image": Image.fromarray(cell.pixels), "strength": strength}
+        told = {"image": Image.fromarray(cell.pixels), "strength": strength, "height": 32, "width": 32}
         assert_same(picture, theirs(kind, folder, cell, **told))
 
 
@@ -472,17 +515,47 @@ def test_z_image_draws_what_its_pipeline_draws(folders: Any, ours: Ours, schedul
     size = {"model__height": 48, "model__width": 32, "scheduler": "euler"}
     folder = folders("z_image", **schedule)
     for cell, picture in ours(folder, *THREE, LONG, **size):
-        told = {"guidance_scale": cell.guidance.scale - 1, "height": 48, "width": 32}
-        assert_same(picture, theirs("ZImagePipeline", folder, cell, **told))
+        assert_same(picture, theirs("ZImagePipeline", folder, cell, height=48, width=32))
 
 
 def test_qwen_image_draws_what_its_pipeline_draws(folders: Any, ours: Ours) -> None:
     """Tokens keep their lengths under guidance, and the last level is the scheduler's own."""
     folder, size = folders("qwen_image"), {"model__height": 48, "model__width": 32, "scheduler": "euler"}
     for cell, picture in ours(folder, *THREE, LONG, **size):
-        told = {"true_cfg_scale": cell.guidance.scale, "guidance_scale": None, "height": 48, "width": 32}
-        assert_same(picture, theirs("QwenImagePipeline", folder, cell, **told))
+        assert_same(picture, theirs("QwenImagePipeline", folder, cell, height=48, width=32))
     assert cell.levels[-1].t == pytest.approx(20)
+
+
+LUMINA = ({**THREE[0], "prompt": "a dog by the sea", "guidance__negative_prompt": "a dog " * 12}, *THREE[1:], LONG)
+
+
+def lumina2(folder: Path, cell: Cell, **told: Any) -> np.ndarray:
+    """The pipeline takes its autoencoder's factor for 8, which is 2 here."""
+    height, width = cell.stage.size
+    return theirs("Lumina2Pipeline", folder, cell, height=4 * height, width=4 * width, **told)
+
+
+@pytest.mark.parametrize("schedule", [{}, {"use_dynamic_shifting": True}], ids=["usual", "mu"])
+def test_lumina_image_2_draws_what_its_pipeline_draws(folders: Any, ours: Ours, schedule: dict[str, Any]) -> None:
+    """Rows keep their lengths under guidance, and a shift that depends on the size is one of the channels."""
+    folder, size = folders("lumina2", **schedule), {"model__height": 48, "model__width": 32, "scheduler": "euler"}
+    for cell, picture in ours(folder, *LUMINA, **size):
+        own = lumina2(folder, cell)
+        assert_same(picture, own)
+        if cell.guidance.scale != 1:
+            plain = lumina2(folder, cell, cfg_normalization=False)
+            assert np.abs(own.astype(int) - plain).max() > 1
+
+
+def test_lumina_images_truncated_guidance_is_an_interval(folders: Any, ours: Ours) -> None:
+    """The first half of the steps."""
+    folder, asked = folders("lumina2"), {**THREE[0], **SMALL, "scheduler": "euler", "scheduler__steps": 6}
+    ((cell, whole),) = ours(folder, asked)
+    interval = [cell.levels[2].ratio, None]
+    ((cut, picture),) = ours(folder, asked, guidance__interval=interval)
+    assert_same(picture, lumina2(folder, cut, cfg_trunc_ratio=0.5))
+    assert np.abs(whole.astype(int) - picture).max() > 1
+    assert cut.id != cell.id
 
 
 def test_ways_to_say_an_embedded_scale_are_one_picture(folders: Any, config: Any) -> None:
@@ -504,10 +577,18 @@ def test_ways_to_say_an_embedded_scale_are_one_picture(folders: Any, config: Any
     "name, settings, change, message",
     [
         ("flux", {"guidance": False}, {"guidance__scale": 3.0}, r"guidance\.scale=3: .* made to run unguided"),
+        (
+            "flux",
+            {"guidance": False},
+            {"guidance__scale": 3.0, "guidance__negative_prompt": "a dog"},
+            r"guidance\.scale=3: .* made to run unguided.*\n.*guidance\.negative_prompt=a dog: .* made to run unguided",
+        ),
         ("flux", {"guidance": False}, {"guidance": "embedded"}, r"guidance=embedded: .* takes no guidance scale"),
         ("sd", {}, {"guidance": "embedded"}, r"guidance=embedded: .* takes no guidance scale"),
         ("sd", {}, {"guidance__embedded": 2.0}, r"guidance\.embedded=2: .* takes no guidance scale"),
         ("sd3", {}, {"model__height": 512}, r"model\.height=512: at most 96"),
+        ("lumina2", {}, {"model__width": 256}, r"model\.width=256: at most 128"),
+        ("lumina2", {}, {"model__text__max_length": 257}, r"model\.text\.max_length=257: must be between 1 and 256"),
         ("klein", {"distilled": True}, {"guidance__scale": 4.0}, r"guidance\.scale=4: .* made to run unguided"),
         ("sd", {}, {"scheduler__shift": 2.0}, r"scheduler\.shift=2\.0: of flows alone"),
         ("sd", {}, {"scheduler__spacing": "sd3"}, r"scheduler\.spacing=sd3: made for flows"),

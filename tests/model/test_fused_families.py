@@ -42,12 +42,12 @@ class Reversed:
         return self.model.predict(x, levels, prompts, beside)
 
 
-@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux", "klein", "pixart", "z_image", "qwen_image"])
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux", "klein", "pixart", "z_image", "qwen_image", "lumina2"])
 def test_fused_equals_alone_bit_for_bit_and_no_row_is_anothers(
     name: str, tmp_path: Path, config: Callable[..., dict[str, Any]], sampled: Callable[..., list[Any]]
 ) -> None:
     folder = saved(tmp_path, name)
-    asked = {"flux": TOLD, "z_image": (*CELLS, LONG), "qwen_image": (*CELLS, LONG)}.get(name, CELLS)
+    asked = {"flux": TOLD, **dict.fromkeys(("z_image", "qwen_image", "lumina2"), (*CELLS, LONG))}.get(name, CELLS)
     cells = [freeze(config(model="tiny_sd", model__path=str(folder), **SMALL, **one), {}) for one in asked]
     model = cells[0].model.load("cpu")
 
@@ -63,7 +63,7 @@ def test_fused_equals_alone_bit_for_bit_and_no_row_is_anothers(
         assert not all(torch.equal(a, b) for a, b in zip(wrong, fused, strict=True)), what
 
 
-@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux", "klein", "z_image", "qwen_image"])
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux", "klein", "z_image", "qwen_image", "lumina2"])
 def test_memory_is_foreseen_from_configurations(
     name: str, tmp_path: Path, config: Callable[..., dict[str, Any]]
 ) -> None:

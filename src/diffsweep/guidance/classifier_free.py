@@ -29,16 +29,17 @@ class ClassifierFree:
     negative_prompt: what the unconditional branch is asked about; None is what the checkpoint itself takes for no
     prompt. embedded: the scale that the network is told; None is the checkpoint's, if its network takes one. rescale:
     how much of the conditional branch's own standard deviation the result gets back, 0 to 1 (Lin et al. 2023, (15) and
-    (16)). interval: the noise over signal, from and to, within which there is guidance at all; None is everywhere
-    (Kynkaanniemi et al. 2024). against: that negative prompts are encoded as such. keeps: as of `Stage`."""
+    (16)). interval: the noise over signal, from and to (None: up to noise alone, which a flow begins at), within which
+    there is guidance at all; None is everywhere (Kynkaanniemi et al. 2024). against: that negative prompts are encoded
+    as such. keeps: as of `Stage`."""
 
     scale: Auto | float = AUTO
     negative_prompt: str | None = None
     embedded: float | None = field(default=None, metadata={"later": True})
     rescale: float = field(default=0.0, metadata={"later": True})
-    interval: tuple[float, ...] | None = field(default=None, metadata={"later": True})
+    interval: tuple[float | None, ...] | None = field(default=None, metadata={"later": True})
     against: bool = field(default=False, metadata={"bound": True})
-    keeps: int = field(default=0, metadata={"bound": True})
+    keeps: tuple[int, int, int] | None = field(default=None, metadata={"bound": True})
 
     def __post_init__(self) -> None:
         require(
@@ -49,9 +50,13 @@ class ClassifierFree:
         )
 
     def _wrong_interval(self) -> str | None:
-        if self.interval is None or (len(self.interval) == 2 and 0 <= self.interval[0] <= self.interval[1]):
-            return None
-        return f"interval={list(self.interval)}: two numbers are needed, the lower first, of noise over signal"
+        match self.interval:
+            case None:
+                return None
+            case (float() | int() as low, high) if low >= 0 and (high is None or low <= high):
+                return None
+        needed = "two numbers are needed, the lower first, of noise over signal; null in the second's place is no bound"
+        return f"interval={list(self.interval)}: {needed}"
 
     def on(self, stage: Stage) -> ClassifierFree:
         told, own = EMBEDDED in stage.steers, CLASSIFIER_FREE in stage.steers
@@ -59,7 +64,7 @@ class ClassifierFree:
         asked = [f"scale={self.scale:g}"] if self.scale not in (AUTO, 1) else []
         asked += [f"negative_prompt={self.negative_prompt}"] if self.negative_prompt else []
         require(
-            None if own or not asked else f"{' '.join(asked)}: this checkpoint is made to run unguided: leave it out",
+            *(None if own else f"{key}: this checkpoint is made to run unguided: leave it out" for key in asked),
             None if told or self.embedded is None else f"embedded={self.embedded:g}: {TAKES_NONE}: leave it out",
         )
         negative = stage.unconditional if self.negative_prompt is None else self.negative_prompt
@@ -70,7 +75,8 @@ class ClassifierFree:
 
     def at(self, level: Level) -> ClassifierFree:
         """The rule at a level: unguided outside of the interval."""
-        if self.interval is None or self.interval[0] <= level.ratio <= self.interval[1]:
+        low, high = self.interval or (None, None)
+        if (low is None or low <= level.ratio) and (high is None or level.ratio <= high):
             return self
         return ClassifierFree(1.0, "", self.embedded)
 
@@ -103,7 +109,8 @@ class ClassifierFree:
         return ClassifierFree(1.0, "", self.embedded)
 
 
-def _lengths(output: Tensor, side: int) -> Tensor:
-    """The length of each patch over all channels, 1 H W, of an answer C H W."""
-    squares = output.square().sum(0).unflatten(1, (-1, side)).unflatten(0, (-1, side)).sum((1, 3))
-    return squares.sqrt().repeat_interleave(side, 0).repeat_interleave(side, 1)[None]
+def _lengths(output: Tensor, sizes: tuple[int, int, int]) -> Tensor:
+    """The length of the block that each value of an answer (C H W) lies in. sizes: of a block, as `Stage.keeps`."""
+    channels, height, width = (own or whole for own, whole in zip(sizes, output.shape, strict=True))
+    blocks = output.unflatten(2, (-1, width)).unflatten(1, (-1, height)).unflatten(0, (-1, channels))
+    return blocks.square().sum((1, 3, 5), keepdim=True).sqrt().expand_as(blocks).reshape(output.shape)

@@ -48,13 +48,17 @@ class Network:
         return self.embeddings.encode(prompts)
 
     def assume(self, prompts: Sequence[str | None]) -> None:
-        """Take zeros for these prompts' embeddings, so that calls can be timed without a text encoder."""
+        """Take zeros for these prompts' embeddings, and whole masks, so that calls can be timed without a text
+        encoder."""
         import torch
 
-        zeros = {
-            key: torch.zeros(shape, dtype=self.dtype, device=self._home(key)) for key, shape in self.told().items()
-        }
-        self._placed |= dict.fromkeys(prompts, zeros)
+        def made(key: str, shape: tuple[int, ...]) -> Tensor:
+            if key == "mask":
+                return torch.ones(shape, dtype=torch.bool, device=self._home(key))
+            return torch.zeros(shape, dtype=self.dtype, device=self._home(key))
+
+        assumed = {key: made(key, shape) for key, shape in self.told().items()}
+        self._placed |= dict.fromkeys(prompts, assumed)
 
     def told(self) -> dict[str, tuple[int, ...]]:
         """The shapes of what the network is told of a prompt."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from diffsweep.core.problems import require
 from diffsweep.core.types import Stage
 from diffsweep.model import codec
 from diffsweep.model.labels import Labels
@@ -114,6 +115,18 @@ class Family:
         """One call: x, B C H W in the network's type; t: B; given: what `embed` gives, of each row; beside: as of
         `Query`. The answer may have channels after those of x, for a learned variance."""
         raise NotImplementedError
+
+
+def require_places(stage: Stage, most: int) -> None:
+    """BadInput where a side of a picture has more latents than the network has places for."""
+    most *= stage.factor
+    require(
+        *(
+            f"{key}={side}: at most {most}, the network knows no places beyond"
+            for key, side in zip(("height", "width"), stage.size, strict=True)
+            if side > most
+        )
+    )
 
 
 def bucketed(text: Tensor, step: int) -> dict[str, Tensor]:

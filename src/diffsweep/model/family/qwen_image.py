@@ -37,7 +37,8 @@ class QwenImage(Family):
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         if odd := [key for key in ("guidance_embeds", "use_layer3d_rope") if configs.network.get(key)]:
             raise ValueError(f"{odd[0]}={configs.network[odd[0]]} is not known")
-        return replace(super().stage(configs, size), partial_steps=True, unconditional=NOTHING, keeps=self.patch)
+        token = (0, self.patch, self.patch)
+        return replace(super().stage(configs, size), partial_steps=True, unconditional=NOTHING, keeps=token)
 
     def latents(self, configs: Configs) -> tuple[int, int]:
         return configs.vae["z_dim"], 2 ** len(configs.vae["temperal_downsample"])

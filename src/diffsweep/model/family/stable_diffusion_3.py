@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from diffsweep.core.problems import require
 from diffsweep.core.types import Stage
-from diffsweep.model.family.family import Configs, Family, Tensors, Told
+from diffsweep.model.family.family import Configs, Family, Tensors, Told, require_places
 from diffsweep.model.family.stable_diffusion import TOKENS
 
 if TYPE_CHECKING:
@@ -47,14 +46,7 @@ class StableDiffusion3(Family):
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         stage = super().stage(configs, size)
-        most = configs.network["pos_embed_max_size"] * self.patch * stage.factor
-        require(
-            *(
-                f"{key}={side}: at most {most}, the network knows no places beyond"
-                for key, side in zip(("height", "width"), stage.size, strict=True)
-                if side > most
-            )
-        )
+        require_places(stage, configs.network["pos_embed_max_size"] * self.patch)
         own = "linspace" if configs.scheduler.get("use_dynamic_shifting") else "sd3"
         spacing = own if configs.scheduler.get("_class_name") == EULER else stage.spacing
         return replace(stage, spacing=spacing, partial_steps=True, steps=28, scale=7.0)
