@@ -51,7 +51,7 @@ def there(sizes: Mapping[str, int], offload: str) -> int:
     for name, size in sizes.items():
         layers[name.rpartition(".")[0]] += size
     along = (sum(layers.get(part, 0) for part in _within(layer)) for layer in layers)
-    return max(along, default=0) + max(layers.values(), default=0)
+    return min(sum(sizes.values()), max(along, default=0) + max(layers.values(), default=0))
 
 
 def _within(layer: str) -> Sequence[str]:

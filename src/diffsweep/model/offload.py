@@ -18,8 +18,9 @@ HOME = "cpu"  # where weights wait
 
 def hook(networks: Sequence[Any], offload: str, device: str, ahead: Any = None) -> None:
     """Have hooks bring networks, which lie at HOME, to the device and back; nothing where they stay there. ahead: the
-    one of which a layer is on its way while the one before it computes, on a CUDA device. It is asked by `forward`, as
-    an autoencoder is not, and every call has all its layers."""
+    one of which a layer is on its way while the one before it computes, on a CUDA device: it is asked by `forward`, as
+    an autoencoder is not, and every call has all its layers, in one order. diffusers says of DiT that it has not, whose
+    first block's embedding is asked twice."""
     if offload == "none":
         return
     onto = _numbered(device)
@@ -29,7 +30,7 @@ def hook(networks: Sequence[Any], offload: str, device: str, ahead: Any = None) 
     from diffusers.hooks import apply_group_offloading
 
     for network in networks:
-        streams = network is ahead and onto.type == "cuda"
+        streams = network is ahead and onto.type == "cuda" and network._supports_group_offloading
         apply_group_offloading(network, onto, offload_type="leaf_level", use_stream=streams)
 
 

@@ -44,7 +44,7 @@ class Lumina2(Family):
         return {"text": (length, configs.network["cap_feat_dim"]), "mask": (length,)}
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
-        length, device = told.max_length or self.length, pipeline.text_encoder.device
+        length, device = told.max_length or self.length, pipeline._execution_device
         own = (prompt or "").removeprefix(AGAINST)
         both = pipeline.encode_prompt(own, negative_prompt=own, device=device, max_sequence_length=length)
         (text,), (mask,) = both[2:] if (prompt or "").startswith(AGAINST) else both[:2]
