@@ -55,7 +55,7 @@ class Codec:
             self.scale = (variance + config.batch_norm_eps).rsqrt()[:, None, None]
             return
         mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
-        each = {"device": device, "dtype": torch.float32}
+        each: dict[str, Any] = {"device": device, "dtype": torch.float32}
         self.shift = torch.tensor(mean, **each)[:, None, None] if mean else getattr(config, "shift_factor", None) or 0.0
         self.scale = getattr(config, "scaling_factor", 1.0) / (torch.tensor(std, **each)[:, None, None] if std else 1.0)
 

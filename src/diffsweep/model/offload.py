@@ -27,7 +27,7 @@ def hook(networks: Sequence[Any], offload: str, device: str, ahead: Any = None) 
     if offload == "model":
         _in_turn(networks, onto)
         return
-    from diffusers.hooks import apply_group_offloading
+    from diffusers.hooks.group_offloading import apply_group_offloading
 
     for network in networks:
         streams = network is ahead and onto.type == "cuda" and network._supports_group_offloading

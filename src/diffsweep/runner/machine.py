@@ -31,8 +31,8 @@ class Machine:
         self.plan, self.listener = whole, listener
         self.device = preflight.device(whole.device, cells)
         self.threads = whole.threads or torch.get_num_threads()
-        for note in filter(None, (preflight.slow(cells, self.device), preflight.idle(cells, self.device))):
-            listener.note(f"note: {note}")
+        for told in filter(None, (preflight.slow(cells, self.device), preflight.idle(cells, self.device))):
+            listener.note(f"note: {told}")
         by_model: dict[Any, list[Cell]] = defaultdict(list)
         for cell in cells:
             by_model[cell.model].append(cell)
