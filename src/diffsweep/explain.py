@@ -88,8 +88,8 @@ _ADVICE = (
 )
 
 
-# what other tools call a key
 _ANY_FOLDER = ("model", "tiny_sd")  # the choice whose keys suit most checkpoints
+# what other tools call a key
 _CALLED = {
     "num_inference_steps": "scheduler.steps",
     "step": "scheduler.steps",
