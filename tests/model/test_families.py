@@ -22,12 +22,14 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from diffsweep.constraint.keep import keep
 from diffsweep.core.problems import BadInput
 from diffsweep.model.hub import from_cache_alone
 from diffsweep.paths import shipped
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.freeze import freeze
 from diffsweep.runner.ingredients import to_pixels
+from diffsweep.technique import inpaint
 
 Ours = Callable[..., list[tuple[Cell, np.ndarray]]]
 THREE = (
@@ -415,6 +417,35 @@ def test_flux2_klein_begins_from_a_picture_as_its_pipeline_does_that_sees_it_too
         assert_same(picture, theirs(kind, folder, cell, **told))
 
 
+def test_the_area_of_a_soft_mask_is_what_its_latents_regenerate(
+    folders: Any, ours: Ours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Pillow's box filter has it. Where a mask's edges are those of latents, the nearest is the same."""
+    masks: list[torch.Tensor] = []
+
+    def kept(blend: str, known: torch.Tensor, mask: torch.Tensor, *others: Any) -> Any:
+        masks.append(mask)
+        return keep(blend, known, mask, *others)
+
+    monkeypatch.setattr(inpaint, "keep", kept)
+    area = {"technique__downsample": "area"}
+    soft, aligned = {"mask": "ellipse", "mask__softness": 9.0}, {"mask": "half"}
+    for form in (soft, aligned):
+        (near, nearest), (cell, mean) = ours(folders("sd"), THREE[0], {**THREE[0], **area}, **{**INPAINT, **form})
+        factor, (first, second) = cell.stage.factor, masks[-2:]
+        side = cell.mask.shape[0] // factor
+        expected = Image.fromarray(cell.mask.astype(np.float32)).resize((side, side), Image.Resampling.BOX)
+        assert np.allclose(second[0].numpy(), np.asarray(expected) / 255, atol=1e-6)
+        assert np.allclose(first[0].numpy(), cell.mask[::factor, ::factor] / 255)
+        assert np.array_equal(nearest, mean) == (form is aligned) and near.id != cell.id
+
+
+@pytest.mark.parametrize("key, value, told", [("paste", True, "paste=true"), ("downsample", "area", "downsample=area")])
+def test_what_is_of_latents_is_refused_of_pixels(config: Any, key: str, value: Any, told: str) -> None:
+    with pytest.raises(BadInput, match=rf"technique\.{told}: .*the model has no latents"):
+        freeze(config(technique="inpaint", **{f"technique__{key}": value}), {})
+
+
 def test_known_pixels_are_pasted_after_decoding(folders: Any, ours: Ours) -> None:
     softened = {"mask__softness": 2.0, "technique__known": "renoised"}
     (_, decoded), (cell, pasted) = ours(
@@ -588,6 +619,7 @@ def test_ways_to_say_an_embedded_scale_are_one_picture(folders: Any, config: Any
         ("sd", {}, {"guidance__embedded": 2.0}, r"guidance\.embedded=2: .* takes no guidance scale"),
         ("sd3", {}, {"model__height": 512}, r"model\.height=512: at most 96"),
         ("lumina2", {}, {"model__width": 256}, r"model\.width=256: at most 128"),
+        ("z_image", {}, {"model__width": 512}, r"model\.width=512: at most 256"),
         ("lumina2", {}, {"model__text__max_length": 257}, r"model\.text\.max_length=257: must be between 1 and 256"),
         ("klein", {"distilled": True}, {"guidance__scale": 4.0}, r"guidance\.scale=4: .* made to run unguided"),
         ("sd", {}, {"scheduler__shift": 2.0}, r"scheduler\.shift=2\.0: of flows alone"),

@@ -21,7 +21,7 @@ from tests.waiting_for_device import DEVICE, NoWaits, Waits
 
 UNTOLD = {"ddpm": {"prompt": "auto"}, "dit": {"prompt": "auto"}}  # no text, and one size
 SMALL = {"prompt": "a dog", "model__height": 32, "model__width": 32}
-WAITING = ("z_image", "qwen_image")  # whose networks wait by themselves, in diffusers
+WAITING = ("z_image", "qwen_image", "lumina2")  # whose networks wait by themselves, in diffusers
 
 
 def drawn(cells: list[Cell], excused: bool = False) -> None:

@@ -117,6 +117,7 @@ AROUND = {
 }
 ALONE = {
     "technique__paste",
+    "technique__downsample",
     "technique__space",
     "guidance__embedded",
     "scheduler__shift",

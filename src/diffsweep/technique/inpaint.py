@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 class Inpaint(Plain):
     """start: noise, or the noised input from `strength` on (the share of steps run; 1 is all of them). jump: steps from
     one return to the next; resamples: how often each stretch is sampled (1 never returns). paste: put the known pixels
-    back after latents are decoded, where these hold them less than exactly."""
+    back after latents are decoded, where these hold them less than exactly. downsample: what a latent's mask is of its
+    pixels': `nearest`, the first one's, as diffusers' pipelines take it, so that the mask lies up to a latent further
+    right and down; `area`, their mean."""
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance", "input", "mask"})
     blend: str = "each_step"
@@ -37,12 +39,14 @@ class Inpaint(Plain):
     jump: int = 10
     resamples: int = 1
     paste: bool = field(default=False, metadata={"later": True})
+    downsample: str = field(default="nearest", metadata={"later": True})
 
     def __post_init__(self) -> None:
         require(
             one_of("blend", self.blend, ("each_step", "change_map")),
             one_of("known", self.known, ("renoised", "clean", "held")),
             one_of("start", self.start, ("noise", "input")),
+            one_of("downsample", self.downsample, ("nearest", "area")),
             within("strength", self.strength, 0, 1),
             within("jump", self.jump, 1),
             within("resamples", self.resamples, 1, 1000),
@@ -57,8 +61,15 @@ class Inpaint(Plain):
         return replace(self, strength=round((n - start) / n, 6), jump=jump, resamples=resamples)
 
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
-        exact = self.paste and stage.factor == 1
-        require("paste=true: the known pixels stay as they are without it: the model has no latents" if exact else None)
+        if stage.factor == 1:
+            require(
+                "paste=true: the known pixels stay as they are without it: the model has no latents"
+                if self.paste
+                else None,
+                "downsample=area: the mask is of pixels: the model has no latents"
+                if self.downsample == "area"
+                else None,
+            )
         return jumping(levels[index_of(self.strength, len(levels), stage) :], self.jump, self.resamples)
 
     def begin(self, job: Job) -> Tensor:
@@ -82,4 +93,12 @@ class Inpaint(Plain):
         return Outcome(job.region * image.clamp(-1, 1) + (1 - job.region) * job.picture)
 
     def program(self, job: Job) -> Program[Outcome]:
-        return (yield from super().program(replace(job, first=job.noise())))
+        return (yield from super().program(replace(job, first=job.noise(), mask=self._mask(job))))
+
+    def _mask(self, job: Job) -> Tensor | None:
+        """The stage's, 1 h w."""
+        if self.downsample == "nearest" or job.region is None:
+            return job.mask
+        import torch
+
+        return torch.nn.functional.avg_pool2d(job.region, job.stage.factor)

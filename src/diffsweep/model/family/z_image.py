@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffsweep.core.types import Stage
-from diffsweep.model.family.family import Configs, Family, Tensors, Told, bucketed
+from diffsweep.model.family.family import Configs, Family, Tensors, Told, bucketed, require_places
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,9 @@ class ZImage(Family):
     hosted: ClassVar[tuple[str, ...]] = ("mask",)  # read for the texts' lengths
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
-        return replace(super().stage(configs, size), partial_steps=True, scale=6.0)
+        stage = super().stage(configs, size)
+        require_places(stage, min(configs.network["axes_lens"][1:]) * self.patch)
+        return replace(stage, partial_steps=True, scale=6.0)
 
     def sides(self, configs: Configs) -> tuple[int, int]:
         return SIDE, SIDE
