@@ -30,6 +30,8 @@ REFUSED = {
     "technique=inpant": ["technique=inpant: no such technique; choose one of anagram, …; did you mean 'inpaint'?"],
     "technique=anagram view=flop": ["view=flop: no such view; choose one of flip, …; did you mean 'flip'?"],
     "upscale.noise_level=3": ["upscale.noise_level: no such key of upscale=none; …upscale=tiny, upscale=x4 have it"],
+    "model=tiny model.height=64": ["model.height: no such key of this model; model=tiny_sd has it, …"],
+    "model.height=64": ["model.height: no such key of model=analytic; model=tiny_sd has it, …"],
     "scheduler.eta=1": ["scheduler.eta: no such key of scheduler=ddpm; scheduler=ddim has it"],
     "strength=0.3": ["strength: no such key; technique=image_to_image, technique=inpaint have technique.strength"],
     # as other tools call it
@@ -43,7 +45,7 @@ REFUSED = {
         "upscale.scheduler.steps=0: must be …",
     ],
     "upscale=tiny upscale.noise_lvl=10": ["upscale.noise_lvl: no such key; …; did you mean 'upscale.noise_level'?"],
-    "model=tiny model.path=./nope": ["model.path=./nope: no such folder; give an IF checkpoint in the layout …"],
+    "model=tiny model.path=./nope": ["model.path=./nope: no such folder; give a checkpoint in the layout …"],
     "device=0": ["device=0: must be auto, cpu, cuda or cuda:N"],
     "'sweep.name=[a,b]'": ["sweep.name=['a', 'b']: must be auto or text"],
     "'sweep.name={a:1}'": ["sweep.name={'a': '1'}: must be auto or text"],

@@ -88,6 +88,7 @@ _ADVICE = (
 )
 
 
+_ANY_FOLDER = ("model", "tiny_sd")  # the choice whose keys suit most checkpoints
 # what other tools call a key
 _CALLED = {
     "num_inference_steps": "scheduler.steps",
@@ -212,6 +213,8 @@ def _of_choice(node: DictConfig) -> str:
     """Whose key it would be."""
     group, root = str(node._get_full_key("")).partition(".")[0], node._get_root()
     choice = OmegaConf.select(root, f"{group}.name") if group and is_folder(shipped("conf") / group) else None
+    if choice and not is_file(shipped("conf") / group / f"{choice}.yaml"):
+        return f" of this {group}"  # several choices share a part
     return f" of {group}={choice}" if choice else ""
 
 
@@ -223,6 +226,8 @@ def _elsewhere(key: str) -> str:
     having = [file for file in files if name in (safe_load(file.read_text()) or {})]
     if not having:
         return ""
+    if own and any((file.parent.name, file.stem) == _ANY_FOLDER for file in having):
+        return f"model=tiny_sd has it, whose model.path may be any folder, and so have {len(having) - 1} other choices"
     listed = ", ".join(f"{file.parent.name}={file.stem}" for file in having)
     whole = "it" if own else " and ".join(dict.fromkeys(f"{file.parent.name}.{key}" for file in having))
     return f"{listed} {'has' if len(having) == 1 else 'have'} {whole}"

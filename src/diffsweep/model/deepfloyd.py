@@ -89,6 +89,8 @@ class DeepFloyd(Stored):
         own = t5.PARTS if self.text.path == AUTO else ()
         optional = {*CHECKER, WATERMARK}
         kind = ENLARGING if self.enlarges else KIND
+        if not self.enlarges:
+            self.source.require((), "a checkpoint")  # of any family, as nothing is there
         self.source.require((*(part for part in self.parts if part not in optional), *own), kind)
         for key, parts in (("safety_checker", CHECKER), ("watermark", (WATERMARK,))):
             if getattr(self, key):
