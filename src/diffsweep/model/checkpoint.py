@@ -322,19 +322,20 @@ def _stage(model: Checkpoint) -> Stage:
         _length(family, told),
     )
     try:
+        family.fit(model.configs)
         prediction(model.configs.scheduler)
         size = (asked["height"], asked["width"]) if family.multiple else (None, None)
         stage = family.stage(model.configs, size)
     except BadInput:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadInput(f"path={model.path}: not {KIND}, its configuration says otherwise ({error})") from error
     require(*(_other(key, side, own) for (key, side), own in zip(asked.items(), stage.size, strict=True) if side))
     if (labels := model.labels) is not None:
         steers = stage.steers if labels.null is not None else frozenset()
         stage = replace(stage, assumed=labels.assumed, steers=steers)
     for lora, added in zip(model.loras, model.added(), strict=True):
-        if why := misfit(_shape(model.source), added.get(family.network, {})):
+        if why := _misfit(model, added):
             raise BadInput(f"lora={lora.path}: made for another base: {why}")
     steps, scale = given(model.default_steps), given(model.default_scale)
     return replace(stage, steps=steps or stage.steps, scale=stage.scale if scale is None else scale)
@@ -343,6 +344,20 @@ def _stage(model: Checkpoint) -> Stage:
 def lora_key(number: int) -> str:
     """What a LoRA's strength is called beside a question."""
     return f"lora_{number}"
+
+
+def _misfit(model: Checkpoint, added: Mapping[str, Mapping[str, Delta]]) -> str | None:
+    """Why a checkpoint cannot have what a LoRA adds, None where it can."""
+    for part, layers in added.items():
+        if part == model.family.network:
+            shape = _shape(model.source)
+        elif part in model.networks:
+            shape = memory.unweighted(model.source.root / part, model.configs.index[part][1])
+        else:
+            return f"it changes {part}, and there are {', '.join([model.family.network, *model.networks])}"
+        if why := misfit(shape, layers):
+            return why
+    return None
 
 
 @lru_cache

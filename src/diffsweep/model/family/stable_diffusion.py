@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from diffsweep.model.text import Embedding
 
 TOKENS = 77
+TELLING = ("time_cond_proj_dim", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
 
 
 class StableDiffusion(Family):
@@ -22,6 +23,7 @@ class StableDiffusion(Family):
         "StableDiffusionInpaintPipeline",
     )
     skips: ClassVar[bool] = True
+    odd: ClassVar[tuple[str, ...]] = (*TELLING, "addition_embed_type")
 
     def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
         return {"text": (TOKENS, configs.network["cross_attention_dim"])}
