@@ -7,6 +7,7 @@ autoencoder, so that templates, layers and padding are its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -52,9 +53,9 @@ class Family:
     multiple: what a picture's sides must be multiples of, None where they cannot be chosen. patch: latents of a side to
     one of the network's tokens. lengths: the fewest and the most tokens that `text.max_length` may ask for, None where
     the length is fixed; length: how many there are else. skips: whether CLIP's last layers can be left out. overflows:
-    whether the network does in float16. folded: latents of a channel that the network takes as
-    channels of one place. odd: what in a network's configuration asks for more than `ask` tells it. hosted: what of an embedding stays on the processor, because its values are
-    read, for which a device would have to be waited for.
+    whether the network does in float16. folded: how many latents of a channel the network takes as channels of one
+    place. odd: what in a network's configuration asks for more than `ask` tells it. hosted: what of an embedding stays
+    on the processor, because its values are read, for which a device would have to be waited for.
     """
 
     pipeline: ClassVar[tuple[str, ...]]
@@ -80,6 +81,9 @@ class Family:
         for name, config, kinds in parts:
             if (found := config.get("_class_name", kinds[0])) not in kinds:
                 raise ValueError(f"{name} is of class {found}, this family's of {kinds[0]}")
+        scale = configs.vae.get("scaling_factor", 1.0)
+        if not isinstance(scale, int | float) or not 0 < scale < math.inf:
+            raise ValueError(f"scaling_factor={scale} of the autoencoder: must be above 0")
         if told := [key for key in self.odd if configs.network.get(key) is not None]:
             raise ValueError(f"{told[0]}={configs.network[told[0]]}: this network is told more than the family's is")
         channels = self.latents(configs)[0] * self.folded

@@ -29,6 +29,8 @@ class StableDiffusion(Family):
         return {"text": (TOKENS, configs.network["cross_attention_dim"])}
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
+        if told.clip_skip and not hasattr(encoder := pipeline.text_encoder, "text_model"):
+            encoder.__dict__["text_model"] = encoder  # where diffusers looks for its last norm; transformers 5 has none
         text, _ = pipeline.encode_prompt(
             prompt or "", pipeline._execution_device, 1, False, clip_skip=told.clip_skip or None
         )
