@@ -87,6 +87,7 @@ def refused(frozen: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch) -> Cal
     [
         ("model.safetensors", "a single file; diffsweep reads folders that diffusers saves"),
         ("model.CKPT", "a single file; diffsweep reads folders that diffusers saves"),
+        ("model.pth", "a single file; diffsweep reads folders that diffusers saves"),
         ("model-Q4.gguf", "quantised weights of one network; diffsweep reads folders that diffusers saves"),
     ],
 )
@@ -149,6 +150,57 @@ def test_a_variant_that_is_not_there_is_told_beside_those_that_are(refused: Any,
     assert refused(folder, model__variant="fp16") == told
 
 
+@pytest.mark.parametrize(
+    "file, text, told",
+    [
+        ("model_index.json", "[]", "model_index.json cannot be read (keys and values are expected)"),
+        ("model_index.json", '{"unet": []}', "model_index.json in it names no pipeline: _class_name=None"),
+        ("text_encoder/config.json", "[]", "text_encoder/config.json cannot be read (keys and values are expected)"),
+        ("unet/config.json", '"text"', "unet/config.json cannot be read (keys and values are expected)"),
+    ],
+)
+def test_a_configuration_that_is_none_is_told(refused: Any, copied: Any, file: str, text: str, told: str) -> None:
+    folder = copied("sd")
+    (folder / file).write_text(text)
+    assert refused(folder) == f"model.path={folder}: {told}"
+
+
+def test_a_text_encoder_without_a_configuration_is_told(refused: Any, copied: Any) -> None:
+    folder = copied("sd")
+    (folder / "text_encoder" / "config.json").unlink()
+    assert refused(folder).startswith(f"model.path={folder}: text_encoder/config.json cannot be read")
+
+
+@pytest.mark.parametrize(
+    "name, part, changes, why",
+    [
+        ("sd", "unet", {"in_channels": 9}, "in_channels=9: its latents have 4; networks that see a mask"),  # inpainting
+        ("sdxl", "unet", {"in_channels": 9}, "in_channels=9: its latents have 4"),
+        ("flux", "transformer", {"in_channels": 384}, "in_channels=384: its latents have 64"),  # FLUX.1 Fill
+        ("pixart", "transformer", {"in_channels": 8}, "in_channels=8: its latents have 4"),
+        ("sd", "unet", {"time_cond_proj_dim": 256}, "time_cond_proj_dim=256: this network is told more"),  # LCM's
+        ("sdxl", "unet", {"time_cond_proj_dim": 256}, "time_cond_proj_dim=256: this network is told more"),
+        ("sd", "unet", {"num_class_embeds": 1000}, "num_class_embeds=1000: this network is told more"),
+        ("sd", "unet", {"_class_name": "UNetMotionModel"}, "unet is of class UNetMotionModel"),
+        ("sdxl", "vae", {"_class_name": "AutoencoderTiny"}, "vae is of class AutoencoderTiny"),
+        ("sd", "vae", {"scaling_factor": None}, "scaling_factor=None of the autoencoder: must be above 0"),
+        ("sd", "vae", {"scaling_factor": 0}, "scaling_factor=0 of the autoencoder: must be above 0"),
+        ("sd", "scheduler", {"num_train_timesteps": 1}, "division by zero"),
+        ("sd", "scheduler", {"beta_end": float("nan")}, "the scheduler's betas are not all between 0 and 1"),
+        ("sd", "scheduler", {"beta_end": 3.0, "beta_schedule": "linear"}, "the scheduler's betas are not all between"),
+    ],
+)
+def test_parts_that_do_not_fit_the_family_are_told(
+    refused: Any, copied: Any, name: str, part: str, changes: dict[str, Any], why: str
+) -> None:
+    folder = copied(name)
+    (file,) = (*folder.glob(f"{part}/config.json"), *folder.glob(f"{part}/scheduler_config.json"))
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    told = refused(folder)
+    assert told.startswith(f"model.path={folder}: not a checkpoint, its configuration says otherwise (")
+    assert why in told
+
+
 # -- what a family cannot do -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "name, height, near", [("sd", 30, "8 for this family, such as 32"), ("pixart", 40, "16"), ("sana", 48, "32")]
@@ -179,6 +231,15 @@ def test_keys_of_text_are_refused_where_there_is_none(refused: Any, folders: Any
     assert refused(folders("dit"), **{f"model__text__{key}": value}).startswith(
         f"model.text.{key}={value}: this family's"
     )
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3"])
+def test_layers_that_a_text_encoder_does_not_have_cannot_be_left_out(
+    refused: Any, frozen: Any, folders: Any, name: str
+) -> None:
+    told = "model.text.clip_skip=3: must be between 0 and 2"
+    assert refused(folders(name), model__text__clip_skip=3, scheduler="euler") == told
+    assert frozen(folders(name), model__text__clip_skip=2, scheduler="euler").model.text.clip_skip == 2
 
 
 @pytest.mark.parametrize(

@@ -702,6 +702,9 @@ def test_any_scheduler_begins_from_a_picture_as_its_pipeline_does(folders: Any, 
         ({"scheduler__cls": "FlowMatchEulerDiscreteScheduler"}, "has a noise schedule of its own"),
         ({"technique": "inpaint", "input": "drawing", "mask": "box"}, "serves text_to_image and image_to_image alone"),
         ({"scheduler__spacing": "karras"}, "spacing=karras: must be one of"),
+        ({"scheduler__cls": "RePaintScheduler"}, "its step wants more than a model's answer: original_image, mask"),
+        ({"scheduler__cls": "DDIMInverseScheduler"}, "leads from a picture to noise"),
+        ({"scheduler__cls": "DPMSolverMultistepInverseScheduler"}, "leads from a picture to noise"),
     ],
 )
 def test_what_such_a_scheduler_cannot_do_is_refused(

@@ -172,6 +172,16 @@ def test_what_is_wrong_with_a_lora_is_told_before_anything_is_loaded(folders: An
     wide = made(tmp_path / "wide", base, "sd", 1, ["to_q"])
     weights = {key: w.repeat_interleave(2, dim=1) if "A" in key else w for key, w in load_file(wide / FILE).items()}
     save_file(weights, wide / FILE)
+    q, clip = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q", "text_model.encoder.layers"
+    bad = {
+        "flux": _halves("transformer.transformer_blocks.0.attn.to_q", (2, 32), (32, 2)),
+        "clip": _halves(f"text_encoder.{clip}.0.self_attn.q_proj", (2, 768), (768, 2)),
+        "deep": _halves(f"text_encoder.{clip}.11.self_attn.q_proj", (2, 32), (32, 2)),
+        "rank": _halves(f"unet.{q}", (2, 32), (32, 5)),
+        "kernel": _halves("unet.conv_in", (2, 4, 1, 1), (16, 2, 1, 1)),
+    }
+    for name, halves in bad.items():
+        save_file(halves, tmp_path / f"{name}.safetensors")
     (tmp_path / "none").mkdir()
     (tmp_path / "junk.safetensors").write_text("junk")
     for text, message in {
@@ -181,7 +191,18 @@ def test_what_is_wrong_with_a_lora_is_told_before_anything_is_loaded(folders: An
         f"{tmp_path / 'none'}": "there is none|no .safetensors file",
         f"{tmp_path / 'junk.safetensors'}": "cannot be read as a LoRA",
         f"{wide}:strong": "the strength must be a number",
+        f"{wide}:nan": "the strength must be a number",
+        f"{wide}:1e999": "the strength must be a number",
+        f"{tmp_path / 'flux.safetensors'}": "another base: it changes transformer, and there are unet, text_encoder",
+        f"{tmp_path / 'clip.safetensors'}": "another base: of .* it has 768 to 768 channels, the network 32 to 32",
+        f"{tmp_path / 'deep.safetensors'}": "another base: it changes .*, and there is no such layer",
+        f"{tmp_path / 'rank.safetensors'}": "another base: .* it has a 32 x 5 matrix, the network needs 32 x 2",
+        f"{tmp_path / 'kernel.safetensors'}": "another base: .* it has a 2 x 4 x 1 x 1 matrix, .* 2 x 4 x 3 x 3",
     }.items():
         with pytest.raises(BadInput, match=rf"model\.lora={text.partition(':')[0]}.*({message})") as told:
             freeze(config(model="tiny_sd", model__path=str(base), model__lora=[text]), {})
         assert len(told.value.messages) == 1
+
+
+def _halves(layer: str, down: tuple[int, ...], up: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    return {f"{layer}.lora_A.weight": torch.ones(down), f"{layer}.lora_B.weight": torch.ones(up)}

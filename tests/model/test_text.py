@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import T5EncoderModel
+from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
 from diffsweep.core.problems import BadInput
+from diffsweep.model.checkpoint import Checkpoint, TextKeys
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.model.t5 import T5
 from diffsweep.runner import sampling
@@ -229,3 +230,18 @@ def test_weights_that_are_missing_are_not_made_up(checkpoint: Path, tmp_path: Pa
 def test_a_text_encoder_of_another_width_is_told(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="its text encoder's width is 128, and 16 is needed"):
         DeepFloyd(str(checkpoint), text=T5(path="tiny")).stage()
+
+
+@pytest.mark.parametrize("skip", [0, 1, 2])
+def test_layers_of_clip_are_left_out_from_the_end(folders: Callable[..., Path], skip: int) -> None:
+    """Against transformers itself: the layer's output, through the last norm."""
+    folder = folders("sd")
+    model = Checkpoint(str(folder), text=TextKeys(clip_skip=skip)).load("cpu")
+    model.encode(["a dog"])
+    tokens = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    words = tokens("a dog", padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+    clip = CLIPTextModel.from_pretrained(folder / "text_encoder")
+    with torch.no_grad():
+        layer = clip(words, output_hidden_states=True).hidden_states[-1 - skip]
+        norm = next(part for name, part in clip.named_modules() if name.endswith("final_layer_norm"))
+        torch.testing.assert_close(model.embedding("a dog")["text"], norm(layer)[0], atol=1e-6, rtol=0)

@@ -165,6 +165,17 @@ def test_what_does_not_fit_is_told(
         preflight.memory(cells(**models), "cuda", dict.fromkeys(models, 8), chosen)
 
 
+def test_a_huge_picture_of_a_small_model_is_counted_on_a_processor_too(
+    cells: Callable[..., list[Cell]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "available", lambda device: 10_000)
+    (usual,) = cells(model=Sized(0, 1, 20_000))
+    huge = replace(usual, stage=replace(usual.stage, shape=(3, 1024, 1024)))
+    assert preflight.memory([usual], "cpu", {"model": 8}, chosen=False) == {"model": 8}
+    with pytest.raises(BadInput, match=r"engine\.rows=1: model takes 0\.02 MB a row"):
+        preflight.memory([huge], "cpu", {"model": 8}, chosen=False)
+
+
 def test_a_processor_is_not_offered_as_the_way_out_of_a_processors_memory(cells: Callable[..., list[Cell]]) -> None:
     with pytest.raises(BadInput, match=r"text encoder takes .* free on cpu: a device with more memory is needed$"):
         preflight.memory(cells(model=Sized(1200, 200, 1)), "cpu", {"model": 8}, False)

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
-from diffsweep.core.files import is_file, is_there
+from diffsweep.core.files import is_file
 from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, one_of, require, within
 from diffsweep.core.streams import placed
@@ -45,7 +45,6 @@ KIND = "a checkpoint"
 TYPES = ("float32", "bfloat16", "float16")
 ROOTED = ("UNet2DModel", "UNetUnconditionalModel")  # of which diffusers once saved all at the root
 QUANTISED = ".gguf"
-SINGLE = (".safetensors", ".ckpt", ".pt", ".bin", QUANTISED)
 
 
 @dataclass(frozen=True)
@@ -228,7 +227,7 @@ def _as_ifs(source: Source) -> bool:
 
 
 def _is_single(source: Source) -> bool:
-    return source.hub is None and source.path.lower().endswith(SINGLE) and is_there(source.path)
+    return source.hub is None and is_file(Path(source.path).expanduser())
 
 
 def _as(model: Any, other: Any) -> Any:
@@ -270,7 +269,10 @@ def class_of(source: Source) -> str:
                 return "DDPMPipeline"
             raise BadInput(f"{path}: {alone} alone; a whole pipeline is needed, a folder with {INDEX}")
         raise BadInput(f"{path}: not {KIND}, {INDEX} missing in it")
-    return str(source.config(".", INDEX).get("_class_name"))
+    named = source.config(".", INDEX).get("_class_name")
+    if not isinstance(named, str):
+        raise BadInput(f"{path}: {INDEX} in it names no pipeline: _class_name={named}")
+    return named
 
 
 @lru_cache
@@ -321,20 +323,22 @@ def _stage(model: Checkpoint) -> Stage:
         else None,
         _length(family, told),
     )
+    require(_skipped(model))
     try:
+        family.fit(model.configs)
         prediction(model.configs.scheduler)
         size = (asked["height"], asked["width"]) if family.multiple else (None, None)
         stage = family.stage(model.configs, size)
     except BadInput:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadInput(f"path={model.path}: not {KIND}, its configuration says otherwise ({error})") from error
     require(*(_other(key, side, own) for (key, side), own in zip(asked.items(), stage.size, strict=True) if side))
     if (labels := model.labels) is not None:
         steers = stage.steers if labels.null is not None else frozenset()
         stage = replace(stage, assumed=labels.assumed, steers=steers)
     for lora, added in zip(model.loras, model.added(), strict=True):
-        if why := misfit(_shape(model.source), added.get(family.network, {})):
+        if why := _misfit(model, added):
             raise BadInput(f"lora={lora.path}: made for another base: {why}")
     steps, scale = given(model.default_steps), given(model.default_scale)
     return replace(stage, steps=steps or stage.steps, scale=stage.scale if scale is None else scale)
@@ -343,6 +347,20 @@ def _stage(model: Checkpoint) -> Stage:
 def lora_key(number: int) -> str:
     """What a LoRA's strength is called beside a question."""
     return f"lora_{number}"
+
+
+def _misfit(model: Checkpoint, added: Mapping[str, Mapping[str, Delta]]) -> str | None:
+    """Why a checkpoint cannot have what a LoRA adds, None where it can."""
+    for part, layers in added.items():
+        if part == model.family.network:
+            shape = _shape(model.source)
+        elif part in model.networks:
+            shape = memory.unweighted(model.source.root / part, model.configs.index[part][1])
+        else:
+            return f"it changes {part}, and there are {', '.join([model.family.network, *model.networks])}"
+        if why := misfit(shape, layers):
+            return why
+    return None
 
 
 @lru_cache
@@ -398,6 +416,14 @@ def _uneven(key: str, side: int, multiple: int | None) -> str | None:
         return None
     near = max(multiple, round(side / multiple) * multiple)
     return f"{key}={side}: must be a multiple of {multiple} for this family, such as {near}" if side != near else None
+
+
+def _skipped(model: Checkpoint) -> str | None:
+    """A problem with how many layers of its text encoders are left out; BadInput where they have no configuration."""
+    model.source.require(model.encoders, KIND)
+    configs = [model.source.config(name, "config.json") for name in model.networks]
+    layers = [config["num_hidden_layers"] for config in configs if "num_hidden_layers" in config]  # of a T5: num_layers
+    return within("text.clip_skip", model.text.clip_skip, 0, min(layers) - 1) if layers else None
 
 
 def _length(family: Family, told: TextKeys) -> str | None:

@@ -7,6 +7,7 @@ refused.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,9 +38,12 @@ class Lora(NamedTuple):
         if not colon or "/" in last or (len(path) == 1 and path.isalpha()):  # a drive's letter
             return cls(text, 1.0)
         try:
-            return cls(path, float(last))
+            strength = float(last)
         except ValueError:
-            raise BadInput(f"lora={text}: the strength must be a number, as in {path}:0.8, not {last!r}") from None
+            strength = math.nan
+        if not math.isfinite(strength):
+            raise BadInput(f"lora={text}: the strength must be a number, as in {path}:0.8, not {last!r}")
+        return cls(path, strength)
 
     @property
     def source(self) -> Source:
@@ -143,6 +147,10 @@ def misfit(network: Any, added: Mapping[str, Delta]) -> str | None:
             return f"it changes {name}, and there is no such layer"
         if (len(delta.up), delta.down.shape[1]) != tuple(weight.shape[:2]):
             return f"of {name} it has {delta.down.shape[1]} to {len(delta.up)} channels, the network {_sizes(weight)}"
+        if (down := (len(delta.down), *weight.shape[1:])) != tuple(delta.down.shape):
+            return f"of {name} it has a {_by(delta.down.shape)} matrix, the network needs {_by(down)}"
+        if (up := (len(delta.up), len(delta.down), *[1] * (weight.ndim - 2))) != tuple(delta.up.shape):
+            return f"of {name} it has a {_by(delta.up.shape)} matrix, the network needs {_by(up)}"
     return None
 
 
@@ -154,6 +162,10 @@ def _layers(network: Any) -> dict[str, Any]:
 
 def _sizes(weight: Any) -> str:
     return f"{weight.shape[1]} to {weight.shape[0]}"
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 class Bank:

@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from diffsweep.core.problems import BadInput
 from diffsweep.model.codec import is_framed
 
 if TYPE_CHECKING:
@@ -63,16 +64,26 @@ def encoder(root: Path, dtype: str, eight_bit: bool = False, kind: str | None = 
     """Bytes of a text encoder's weights. Of a T5 in half precision, transformers keeps some in single (`wo`). kind: its
     class in transformers; None is what its configuration is mostly used for."""
     import torch
-    import transformers
 
-    config = transformers.AutoConfig.from_pretrained(root, local_files_only=True)
-    make: Any = getattr(transformers, kind) if kind else transformers.AutoModelForTextEncoding.from_config
-    with torch.device("meta"):
-        network = make(config)
+    network = unweighted(root, kind)
     width = 1 if eight_bit else getattr(torch, dtype).itemsize
     kept = [name for name, _ in network.named_parameters() if width < 4 and name.endswith("wo.weight")]
     sizes = {name: p.numel() * (4 if name in kept else width) for name, p in network.named_parameters()}
     return there(sizes, offload)
+
+
+def unweighted(root: Path, kind: str | None) -> Any:
+    """A text encoder of no contents. kind: as of `encoder`; BadInput where its configuration is none."""
+    import torch
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(root, local_files_only=True)
+        make: Any = getattr(transformers, kind) if kind else transformers.AutoModelForTextEncoding.from_config
+        with torch.device("meta"):
+            return make(config)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadInput(f"path={root.parent}: {root.name}/ cannot be loaded: {error}") from error
 
 
 Shapes = Mapping[str, Sequence[int]]

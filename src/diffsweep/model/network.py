@@ -114,7 +114,7 @@ class Network:
             if lacking := report["missing_keys"]:  # else they would be random
                 raise ValueError(f"{counted('weight', len(lacking))} missing in {name}/, as {min(lacking)}")
             return network.to(self.device if self.offload == "none" else HOME).eval().requires_grad_(False)
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError, KeyError, SafetensorError) as error:
             raise BadInput(f"path={self.source.path}: the checkpoint cannot be loaded: {error}") from error
 
     def predict(

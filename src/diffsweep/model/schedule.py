@@ -61,6 +61,8 @@ def table(config: Mapping[str, Any]) -> Table:
         kind = config.get("beta_schedule", "linear")
         T = config.get("num_train_timesteps", config.get("timesteps", 1000))  # as diffusers called it once
         named = named_table(kind, T, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
+    if not all(0 <= a <= 1 for a in named.alphas_cumprod):
+        raise ValueError("the scheduler's betas are not all between 0 and 1")
     if config.get("rescale_betas_zero_snr"):
         if config.get("prediction_type", EPSILON) == EPSILON:
             raise ValueError("rescale_betas_zero_snr=true: noise predicted without any signal gives no clean picture")

@@ -65,9 +65,13 @@ class Source:
         file = self.root / self.place(part) / name
         try:
             require_regular(file)
-            return json.loads(file.read_text())
+            found = json.loads(file.read_text())
+            if not isinstance(found, dict):
+                raise ValueError("keys and values are expected")
+            return found
         except (OSError, ValueError) as error:
-            raise BadInput(f"{self.key}={self.path}: {part}/{name} cannot be read ({error})") from None
+            place = name if part == "." else f"{part}/{name}"
+            raise BadInput(f"{self.key}={self.path}: {place} cannot be read ({error})") from None
 
     def require(self, parts: Iterable[str], kind: str, library: str = "diffusers") -> None:
         """BadInput unless it has these folders, as a checkpoint of this kind has."""

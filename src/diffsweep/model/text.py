@@ -120,7 +120,7 @@ def tokenizer(root: Path, name: str = "tokenizer") -> Any:
     try:
         return AutoTokenizer.from_pretrained(root / name, local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise BadInput(f"path={root}: {name}/ cannot be loaded: {error}") from error
+        raise BadInput(f"path={root}: {name}/ cannot be loaded: {' '.join(str(error).split())}") from error
 
 
 def encoder(root: Path, name: str, kind: str, variant: str | None, dtype: str, **more: Any) -> Any:
@@ -135,7 +135,7 @@ def encoder(root: Path, name: str, kind: str, variant: str | None, dtype: str, *
         network, report = getattr(transformers, kind).from_pretrained(root / name, output_loading_info=True, **more)
         if lacking := report["missing_keys"]:  # else they would be random
             raise ValueError(f"{counted('weight', len(lacking))} missing in {name}/, as {min(lacking)}")
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         raise BadInput(f"path={root}: the text encoder cannot be loaded: {error}") from error
     return network.eval().requires_grad_(False)
 

@@ -20,6 +20,7 @@ SPARE = 1.5e9  # bytes of a CUDA device for its context and its libraries' works
 BESIDE = 4e9  # bytes free on a CUDA device: what the metrics' networks may need while the model is at work
 LARGER = "a device with more memory is needed"
 SMALL = 10  # times the size of its files: what a model takes on a processor at the very most, in a usual call
+LARGE = 512 * 512  # pixels of a picture that may take more than that
 USUAL = 16  # rows of such a call
 VALUE = 256  # bytes of a call, for each number of a row's picture, of a model that does not state its needs
 PADDED = 1024  # rows of a call that may be padding: a sweep that grows into its shape may begin with so many
@@ -73,7 +74,8 @@ def memory(cells: Iterable[Cell], device: str, rows: Mapping[str, int], chosen: 
         asked.setdefault(cell.config_key, set()).update(cell.prompts)
     models = {model: cell.config_key for model, cell in stages.items() if hasattr(model, "needs")}
     free, calls = available(device), max(1, max(rows.values()) / USUAL)
-    small = not device.startswith("cuda") and SMALL * calls * sum(model.size() for model in models) < free
+    usual = all(math.prod(cell.stage.size) <= LARGE for cell in stages.values())
+    small = usual and not device.startswith("cuda") and SMALL * calls * sum(model.size() for model in models) < free
     by_key = {} if small else {key: model for model, key in models.items()}
     needs = [(key, model.needs(device)) for key, model in by_key.items()]
     if chosen:  # else a call of a model that does not state its needs has few rows

@@ -136,6 +136,10 @@ def _instance(cls: str, process: Process, spacing: str, offset: int, n: int, shi
         "thresholding": False,
     }
     kindly: Any = getattr(diffusers, cls)
+    if "Inverse" in cls:
+        raise BadInput(f"cls={cls}: leads from a picture to noise")
+    if more := _wanted(kindly):
+        raise BadInput(f"cls={cls}: its step wants more than a model's answer: {', '.join(more)}")
     parameters = inspect.signature(kindly.__init__).parameters
     if isinstance(process, Flow):
         if "use_flow_sigmas" not in parameters:
@@ -151,6 +155,13 @@ def _instance(cls: str, process: Process, spacing: str, offset: int, n: int, shi
         return kindly(**{key: value for key, value in settings.items() if key in parameters})
     except (ImportError, NotImplementedError, ValueError) as error:
         raise BadInput(f"cls={cls}: {error}") from None
+
+
+def _wanted(kind: Any) -> list[str]:
+    """What a step must be told beside the answer, its timestep and the sample."""
+    asked = [*inspect.signature(kind.step).parameters.values()][4:]
+    plain = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    return [one.name for one in asked if one.default is inspect.Parameter.empty and one.kind in plain]
 
 
 @lru_cache(maxsize=64)

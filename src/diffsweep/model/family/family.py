@@ -7,6 +7,7 @@ autoencoder, so that templates, layers and padding are its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from diffsweep.model.text import Embedding
 
 Tensors = Mapping[str, "Tensor"]
+RENAMED = {"UNet2DModel": ("UNetUnconditionalModel",), "DiTTransformer2DModel": ("Transformer2DModel",)}
+RENAMED |= {"PixArtTransformer2DModel": ("Transformer2DModel",)}  # as diffusers called a class once
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,9 @@ class Family:
     multiple: what a picture's sides must be multiples of, None where they cannot be chosen. patch: latents of a side to
     one of the network's tokens. lengths: the fewest and the most tokens that `text.max_length` may ask for, None where
     the length is fixed; length: how many there are else. skips: whether CLIP's last layers can be left out. overflows:
-    whether the network does in float16. hosted: what of an embedding stays on the processor, because its values are
-    read, for which a device would have to be waited for.
+    whether the network does in float16. folded: how many latents of a channel the network takes as channels of one
+    place. odd: what in a network's configuration asks for more than `ask` tells it. hosted: what of an embedding stays
+    on the processor, because its values are read, for which a device would have to be waited for.
     """
 
     pipeline: ClassVar[tuple[str, ...]]
@@ -67,6 +71,27 @@ class Family:
     skips: ClassVar[bool] = False
     overflows: ClassVar[bool] = False
     hosted: ClassVar[tuple[str, ...]] = ()
+    folded: ClassVar[int] = 1
+    odd: ClassVar[tuple[str, ...]] = ()
+
+    def fit(self, configs: Configs) -> None:
+        """ValueError where the parts are of other classes than this family's, or the network is to be told of more."""
+        parts = [(self.network, configs.network, (self.kind, *RENAMED.get(self.kind, ())))]
+        parts += [("vae", configs.vae, (self.vae,))] if self.vae else []
+        for name, config, kinds in parts:
+            if (found := config.get("_class_name", kinds[0])) not in kinds:
+                raise ValueError(f"{name} is of class {found}, this family's of {kinds[0]}")
+        scale = configs.vae.get("scaling_factor", 1.0)
+        if not isinstance(scale, int | float) or not 0 < scale < math.inf:
+            raise ValueError(f"scaling_factor={scale} of the autoencoder: must be above 0")
+        if told := [key for key in self.odd if configs.network.get(key) is not None]:
+            raise ValueError(f"{told[0]}={configs.network[told[0]]}: this network is told more than the family's is")
+        channels = self.latents(configs)[0] * self.folded
+        if (taken := configs.network.get("in_channels", channels)) != channels:
+            raise ValueError(
+                f"in_channels={taken}: its latents have {channels}; networks that see a mask or a picture beside, for "
+                "inpainting or edits, are not known"
+            )
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         """The stage of pictures of this height and width, None for the checkpoint's own; KeyError, TypeError or

@@ -28,6 +28,7 @@ class Flux(Family):
     text: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     multiple: ClassVar[int | None] = 16
     patch: ClassVar[int] = 2
+    folded: ClassVar[int] = 4
     lengths: ClassVar[tuple[int, int] | None] = (1, 512)
     length: ClassVar[int] = 512
     overflows: ClassVar[bool] = True

@@ -30,6 +30,7 @@ class QwenImage(Family):
     vae: ClassVar[str | None] = "AutoencoderKLQwenImage"
     multiple: ClassVar[int | None] = 16
     patch: ClassVar[int] = 2
+    folded: ClassVar[int] = 4
     lengths: ClassVar[tuple[int, int] | None] = (1, 1024)
     length: ClassVar[int] = 512  # at most
     overflows: ClassVar[bool] = True

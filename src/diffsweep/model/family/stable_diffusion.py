@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from diffsweep.model.text import Embedding
 
 TOKENS = 77
+TELLING = ("time_cond_proj_dim", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
 
 
 class StableDiffusion(Family):
@@ -22,11 +23,14 @@ class StableDiffusion(Family):
         "StableDiffusionInpaintPipeline",
     )
     skips: ClassVar[bool] = True
+    odd: ClassVar[tuple[str, ...]] = (*TELLING, "addition_embed_type")
 
     def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
         return {"text": (TOKENS, configs.network["cross_attention_dim"])}
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
+        if told.clip_skip and not hasattr(encoder := pipeline.text_encoder, "text_model"):
+            encoder.__dict__["text_model"] = encoder  # where diffusers looks for its last norm; transformers 5 has none
         text, _ = pipeline.encode_prompt(
             prompt or "", pipeline._execution_device, 1, False, clip_skip=told.clip_skip or None
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from diffsweep.core.streams import like
 from diffsweep.core.types import Stage
 from diffsweep.model.family.family import Configs, Family, Tensors, Told
-from diffsweep.model.family.stable_diffusion import TOKENS
+from diffsweep.model.family.stable_diffusion import TELLING, TOKENS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +27,7 @@ class StableDiffusionXl(Family):
     )
     text: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     skips: ClassVar[bool] = True
+    odd: ClassVar[tuple[str, ...]] = TELLING
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         zeros = configs.index.get("force_zeros_for_empty_prompt", True)
