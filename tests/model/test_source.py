@@ -61,10 +61,10 @@ def test_missing_weights_are_told_with_the_hash_expected(embedded: str) -> None:
         MODELS[embedded](embedded).fingerprint()
 
 
-def test_all_embedded_weights_are_safetensors_and_stay_below_40_mb() -> None:
+def test_all_embedded_weights_are_safetensors_and_stay_below_60_mb() -> None:
     everything = [f for name in source.EMBEDDED for f in folder(name).rglob("*") if f.is_file()]
     assert {f.suffix for f in everything} <= {".safetensors", ".json", ".md", ".png", ""}
-    assert sum(f.stat().st_size for f in everything) < 40e6
+    assert sum(f.stat().st_size for f in everything if f.suffix == ".safetensors") < 60e6
 
 
 def test_a_list_of_hashes_may_have_dots_and_empty_lines(tmp_path: Path) -> None:
