@@ -2,7 +2,7 @@
 """Measure diffsweep against what it replaces; every arm is run in turn, in rounds, and ratios are pair by pair.
 
     python scripts/bench.py sweep       16 cells: fused, a loop over one IFPipeline, Hydra's basic launcher
-    python scripts/bench.py latents     the same on tiny_sd, in latents: a loop over one StableDiffusionPipeline
+    python scripts/bench.py latents     the same on tiny_sd and tiny_flow, in latents: a loop over one pipeline
     python scripts/bench.py overhead    everything around the model, over the bare UNet for the same rows
     python scripts/bench.py plan        planning 10,000 cells; a finished sweep of 1,000 again; padding of a mixed one
     python scripts/bench.py results     scoring 1,000 pictures; table, figures and report of 10,000 cells; --help
@@ -35,6 +35,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, SCALES, SEEDS = 30, (1.0, 3.0, 5.0, 7.0), (0, 1, 2, 3)
 PROMPT = "a photo of a dog"
+# what pipelines return of a prompt, in this order: some the first two
+EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 NEWLINE = "\n"  # no backslash within an f-string before Python 3.12
 
 
@@ -93,7 +95,7 @@ def looped(pipe: Any, **prompts: Any) -> Callable[[], float]:
 
     pipe.set_progress_bar_config(disable=True)
     with torch.inference_mode():
-        embeds, negative = pipe.encode_prompt(PROMPT, **prompts)
+        told = dict(zip(EMBEDDINGS, pipe.encode_prompt(PROMPT, **prompts), strict=False))
 
     def arm() -> float:
         with tempfile.TemporaryDirectory() as place:
@@ -101,8 +103,7 @@ def looped(pipe: Any, **prompts: Any) -> Callable[[], float]:
             for scale in SCALES:
                 for seed in SEEDS:
                     picture = pipe(
-                        prompt_embeds=embeds,
-                        negative_prompt_embeds=negative,
+                        **told,
                         guidance_scale=scale,
                         num_inference_steps=STEPS,
                         generator=torch.Generator().manual_seed(seed),
@@ -153,23 +154,36 @@ def cells(*words: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def bench_latents(args: argparse.Namespace) -> str:
+    flow = {"text_encoder_3": None, "tokenizer_3": None}
+    return "\n".join(
+        [
+            beside(args, "tiny_sd", "ddim", "StableDiffusionPipeline", {"safety_checker": None}),
+            beside(args, "tiny_flow", "euler", "StableDiffusion3Pipeline", flow, prompt_2=None, prompt_3=None),
+        ]
+    )
+
+
+def beside(
+    args: argparse.Namespace, name: str, scheduler: str, kind: str, parts: dict[str, Any], **prompts: Any
+) -> str:
+    """A latent model's section. kind: its pipeline; parts: of that, beside network and autoencoder; prompts: as of
+    `looped`."""
+    import diffusers
     import torch
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     from diffsweep.runner.freeze import freeze
 
-    work = cells("model=tiny_sd", "scheduler=ddim")
+    work = cells(f"model={name}", f"scheduler={scheduler}")
     model = freeze(*work[0]).model.load("cpu")
     model.encode([PROMPT, ""])
     model.ready()
-    parts = {"unet": model.network, "vae": model.codec.vae, "safety_checker": None}
-    pipe = StableDiffusionPipeline.from_pretrained(model.source.root, torch_dtype=torch.float32, **parts)
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    parts |= {model.name: model.network, "vae": model.codec.vae}
+    pipe = getattr(diffusers, kind).from_pretrained(model.source.root, dtype=torch.float32, **parts)
     mine = fused(model, work)
-    loop = looped(pipe, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True)
-    times = rounds(args.rounds, {"fused": mine, "loop over one StableDiffusionPipeline": loop})
+    loop = looped(pipe, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True, **prompts)
+    times = rounds(args.rounds, {"fused": mine, f"loop over one {kind}": loop})
     run = mine.run  # type: ignore[attr-defined]
-    return f"""# 4 seeds x 4 guidance scales on tiny_sd, {STEPS} steps of DDIM
+    return f"""# 4 seeds x 4 guidance scales on {name}, {STEPS} steps of {scheduler}
 
 128 x 128 pixels, 16 x 16 latents, in float32. Counted, fused: {run.model_rows} model rows in {run.model_calls} calls of
 {run.rows} rows, {run.padded_rows} padded; pictures are decoded {len(work)} to a call at most. The loop:

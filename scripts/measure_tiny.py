@@ -134,7 +134,7 @@ def sharpness(a: np.ndarray, b: np.ndarray) -> float:
 # -- the figures -------------------------------------------------------------------------------------------------------
 def autoencoder(run: Sweeps, each: int) -> dict[str, Any]:
     """Held-out pictures, one of every subject in every style, encoded and decoded: PSNR in dB."""
-    return fidelity(AutoencoderKL.from_pretrained(PLACES["latent"] / "vae", torch_dtype=torch.float32).eval())
+    return fidelity(AutoencoderKL.from_pretrained(PLACES["latent"] / "vae", dtype=torch.float32).eval())
 
 
 def clip(run: Sweeps, each: int) -> dict[str, Any]:
