@@ -116,12 +116,15 @@ def test_what_a_codec_loses_is_no_correction(mixture: GaussianMixture, answer: A
 def test_an_anagram_of_a_latent_model_is_of_its_pictures(config: Any, sampled: Any, tmp_path: Any) -> None:
     folder = saved(tmp_path, "sd")
     usual = {"model": "tiny_sd", "model__path": str(folder), "technique": "anagram", "scheduler__steps": 3}
-    cell = freeze(config(**usual, technique__space="decoded"), {})
+    cell, told = (freeze(config(**usual, technique__space=space), {}) for space in ("auto", "decoded"))
+    assert cell.id == told.id
     (end,) = sampled([cell], cell.model.load("cpu"), 4)
     image, view = (to_pixels(x) for x in (end.result.image, end.result.pictures["view_1"]))
     assert (image == view[::-1]).all() and image.shape == (32, 32, 3)
     assert end.nfe == cell.evaluations == 3 * 2 * 2
     with pytest.raises(BadInput, match=r"^view=flip: a view is of pixels.*technique\.space=decoded"):
-        freeze(config(**usual), {})
+        freeze(config(**usual, technique__space="model"), {})
     with pytest.raises(BadInput, match=r"^technique\.space=decoded: of models with latents"):
         freeze(config(model="analytic", technique="anagram", technique__space="decoded"), {})
+    own, pixels = (freeze(config(technique="anagram", technique__space=space), {}) for space in ("auto", "model"))
+    assert own.id == pixels.id

@@ -46,7 +46,7 @@ def ours(config: Callable[..., dict[str, Any]], sampled: Any) -> Ours:
     """Cells and their pictures, all from one engine whose calls have four rows."""
 
     def drawn(folder: Path, *changes: dict[str, Any], **common: Any) -> list[tuple[Cell, np.ndarray]]:
-        usual = {"model": "tiny_sd", "model__path": str(folder), "scheduler": "ddim"}
+        usual = {"model": "tiny_sd", "model__path": str(folder), "scheduler": "auto"}
         cells = [freeze(config(**{**usual, **common, **change}), {}) for change in changes]
         ended = sampled(cells, cells[0].model.load("cpu"), 4)
         return [(cell, to_pixels(end.result.image)) for cell, end in zip(cells, ended, strict=True)]
@@ -130,7 +130,7 @@ def test_sdxl_draws_what_its_pipeline_draws_with_its_own_idea_of_no_prompt(
 ) -> None:
     folder = folders("sdxl", force_zeros_for_empty_prompt=zeros)
     empty = {**THREE[0], "guidance__negative_prompt": ""}
-    drawn = ours(folder, *THREE, empty, scheduler="euler")
+    drawn = ours(folder, *THREE, empty)
     for cell, picture in drawn:
         told = {"negative_prompt": ""} if cell.guidance.negative_prompt == "" else {}
         assert_same(picture, theirs("StableDiffusionXLPipeline", folder, cell, **told))
@@ -207,8 +207,8 @@ def test_a_repository_of_old_with_all_at_the_root_draws_the_same(
     save_file({renamed(key): tensor for key, tensor in load_file(weights).items()}, weights)
     written = {"_class_name": "GaussianDDPMScheduler", "timesteps": 400, "beta_start": 1e-4, "beta_end": 0.05}
     (old / "scheduler_config.json").write_text(json.dumps(written))
-    ((_, new),) = ours(folder, STEPS[1], scheduler="ddpm")
-    ((_, same),) = ours(old, STEPS[1], scheduler="ddpm")
+    ((_, new),) = ours(folder, STEPS[1])
+    ((_, same),) = ours(old, STEPS[1])
     assert np.array_equal(new, same)
 
 
@@ -222,7 +222,7 @@ def test_labels_are_told_by_number_or_name_and_a_learned_variance_is_used(
     (folder / "model_index.json").write_text(json.dumps(index))
     prompts = ["auto", "1", "Tinca tinca", "crane"]
     cells = [{**STEPS[1], "prompt": prompt} for prompt in prompts]
-    drawn = ours(folder, *cells, scheduler="ddpm")
+    drawn = ours(folder, *cells)
     for (cell, picture), label in zip(drawn, (0, 1, 0, 2), strict=True):
         assert_same(picture, drawn_by_steps(folder, cell, label))
     assert [cell.prompt for cell, _ in drawn] == ["tench", "goldfish", "tench", "crane"]
@@ -250,20 +250,20 @@ def test_pixart_sigma_draws_what_its_pipeline_draws_with_its_own_spacing(
     folders: Any, ours: Ours, spacing: str
 ) -> None:
     folder = folders("pixart", timestep_spacing=spacing)
-    for cell, picture in ours(folder, *DIVIDING, scheduler="dpm_solver"):
+    for cell, picture in ours(folder, *DIVIDING):
         assert_same(picture, theirs("PixArtSigmaPipeline", folder, cell, **UNBINNED))
 
 
 def test_pixart_alpha_is_told_the_pictures_size_where_it_was_trained_so(folders: Any, ours: Ours) -> None:
     folder = folders("pixart_alpha", network={"sample_size": 128})
     size = {"height": 64, "width": 32}
-    for cell, picture in ours(folder, *THREE, scheduler="dpm_solver", model__height=64, model__width=32):
+    for cell, picture in ours(folder, *THREE, model__height=64, model__width=32):
         assert_same(picture, theirs("PixArtAlphaPipeline", folder, cell, **UNBINNED, **size))
 
 
 def test_a_prompt_is_cut_where_pixart_is_told_to(folders: Any, ours: Ours) -> None:
     folder = folders("pixart")
-    for cell, picture in ours(folder, THREE[1], scheduler="dpm_solver", model__text__max_length=5):
+    for cell, picture in ours(folder, THREE[1], model__text__max_length=5):
         cut = theirs("PixArtSigmaPipeline", folder, cell, **UNBINNED, max_sequence_length=5)
         assert_same(picture, cut)
         assert np.abs(cut.astype(int) - theirs("PixArtSigmaPipeline", folder, cell, **UNBINNED)).max() > 1
@@ -272,7 +272,7 @@ def test_a_prompt_is_cut_where_pixart_is_told_to(folders: Any, ours: Ours) -> No
 def test_sana_draws_what_its_pipeline_draws_and_instructs_positive_prompts_alone(folders: Any, ours: Ours) -> None:
     folder = folders("sana")
     told = {"height": 32, "width": 32, **UNBINNED}
-    for cell, picture in ours(folder, *THREE, scheduler="dpm_solver"):
+    for cell, picture in ours(folder, *THREE):
         own = theirs("SanaPipeline", folder, cell, **told)
         assert_same(picture, own)
         bare = theirs("SanaPipeline", folder, cell, **told, complex_human_instruction=None)
@@ -281,7 +281,7 @@ def test_sana_draws_what_its_pipeline_draws_and_instructs_positive_prompts_alone
 
 def test_sana_is_guided_even_where_a_prompt_is_its_own_negative(folders: Any, ours: Ours) -> None:
     same = {**THREE[0], "guidance__negative_prompt": "a dog"}
-    ((cell, picture),) = ours(folders("sana"), same, scheduler="dpm_solver")
+    ((cell, picture),) = ours(folders("sana"), same)
     told = {"height": 32, "width": 32, **UNBINNED}
     assert len(cell.prompts) == 2
     assert_same(picture, theirs("SanaPipeline", folders("sana"), cell, **told))
@@ -360,7 +360,7 @@ def test_image_to_image_is_the_pipelines_draws_and_all(folders: Any, ours: Ours,
 
 def test_sdxls_image_to_image_is_the_pipelines(folders: Any, ours: Ours) -> None:
     folder = folders("sdxl")
-    for cell, picture in ours(folder, *THREE, **{**IMG2IMG, "scheduler": "euler"}):
+    for cell, picture in ours(folder, *THREE, **IMG2IMG):
         told = {"image": Image.fromarray(cell.pixels), "strength": 0.6}
         assert_same(picture, theirs("StableDiffusionXLImg2ImgPipeline", folder, cell, **told))
 
@@ -465,7 +465,7 @@ def test_known_pixels_are_pasted_after_decoding(folders: Any, ours: Ours) -> Non
 )
 def test_stable_diffusion_3_draws_what_its_pipeline_draws(folders: Any, ours: Ours, settings: dict[str, Any]) -> None:
     folder = folders("sd3", **settings)
-    for cell, picture in ours(folder, *THREE, scheduler="euler"):
+    for cell, picture in ours(folder, *THREE):
         assert_same(picture, theirs("StableDiffusion3Pipeline", folder, cell))
 
 
@@ -479,7 +479,7 @@ def test_the_number_of_tokens_is_part_of_a_picture(folders: Any, ours: Ours) -> 
     folder = folders("sd3")
     ids = {}
     for length in ("auto", 256, 20):
-        ((cell, picture),) = ours(folder, {**THREE[0], "model__text__max_length": length}, scheduler="euler")
+        ((cell, picture),) = ours(folder, {**THREE[0], "model__text__max_length": length})
         told = {"max_sequence_length": 256 if length == "auto" else length}
         assert_same(picture, theirs("StableDiffusion3Pipeline", folder, cell, **told))
         ids[length] = cell.id
@@ -500,7 +500,7 @@ def test_flows_round_the_share_of_steps_as_their_pipelines(
     folders: Any, ours: Ours, name: str, kind: str, strength: float
 ) -> None:
     folder = folders(name)
-    changes = {**IMG2IMG, **SMALL, "technique__strength": strength, "scheduler": "euler"}
+    changes = {**IMG2IMG, **SMALL, "technique__strength": strength}
     for cell, picture in ours(folder, *THREE, **changes):
         told = {"image": Image.fromarray(cell.pixels), "strength": strength, "height": 32, "width": 32}
         assert_same(picture, theirs(kind, folder, cell, **told))
@@ -514,7 +514,7 @@ def test_flux_dev_is_told_a_scale_and_takes_true_guidance_too(
     told = tuple({**one, "guidance__embedded": scale} for one, scale in zip(THREE, (None, 2.0, 7.0), strict=True))
     alone = {**THREE[0], "guidance__scale": "auto"}
     size = {"model__height": height, "model__width": width}
-    for cell, picture in ours(folder, *told, alone, scheduler="euler", **size):
+    for cell, picture in ours(folder, *told, alone, **size):
         assert_same(picture, theirs("FluxPipeline", folder, cell))
     assert (cell.guidance.scale, cell.guidance.embedded) == (1.0, 3.5)
 
@@ -522,7 +522,7 @@ def test_flux_dev_is_told_a_scale_and_takes_true_guidance_too(
 def test_flux_schnell_draws_what_its_pipeline_draws(folders: Any, ours: Ours) -> None:
     folder = folders("flux", guidance=False, dynamic=False)
     plain = tuple({key: value for key, value in one.items() if "guidance" not in key} for one in THREE)
-    for cell, picture in ours(folder, *plain, **SMALL, scheduler="euler"):
+    for cell, picture in ours(folder, *plain, **SMALL):
         assert_same(picture, theirs("FluxPipeline", folder, cell))
 
 
@@ -530,7 +530,7 @@ def test_flux_schnell_draws_what_its_pipeline_draws(folders: Any, ours: Ours) ->
 def test_flux2_klein_draws_what_its_pipeline_draws(folders: Any, ours: Ours, distilled: bool) -> None:
     folder = folders("klein", distilled=distilled)
     plain = [{key: value for key, value in one.items() if "negative" not in key} for one in THREE]
-    size = {"model__height": 48, "model__width": 32, "scheduler": "euler"}
+    size = {"model__height": 48, "model__width": 32}
     for cell, picture in ours(
         folder, *({**one, "guidance__scale": "auto"} if distilled else one for one in plain), **size
     ):
@@ -543,7 +543,7 @@ LONG = {"seed": 3, "prompt": "an old man by the sea " * 3, "guidance__scale": 3.
 @pytest.mark.parametrize("schedule", [{}, {"use_dynamic_shifting": True}], ids=["usual", "mu"])
 def test_z_image_draws_what_its_pipeline_draws(folders: Any, ours: Ours, schedule: dict[str, Any]) -> None:
     """Whose scale is ours less 1. Texts of several lengths are drawn in one go."""
-    size = {"model__height": 48, "model__width": 32, "scheduler": "euler"}
+    size = {"model__height": 48, "model__width": 32}
     folder = folders("z_image", **schedule)
     for cell, picture in ours(folder, *THREE, LONG, **size):
         assert_same(picture, theirs("ZImagePipeline", folder, cell, height=48, width=32))

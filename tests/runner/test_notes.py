@@ -50,16 +50,6 @@ def test_a_value_that_is_given_twice_is_told(config: Config) -> None:
     assert notes(cells) == ("seed=0: given 2 times, sampled once",)
 
 
-def test_a_flow_under_the_default_rule_is_told_unless_another_rule_is_beside_it(config: Config) -> None:
-    ddpm, euler = (
-        freeze(config(model="analytic_flow", scheduler=rule), {"scheduler": rule}) for rule in ("ddpm", "euler")
-    )
-    (note,) = notes([ddpm])
-    assert note.endswith("the usual rule of a flow is scheduler=euler")
-    one_step = freeze(config(model="analytic_flow", technique="one_step_denoise"), {})
-    assert notes([ddpm, euler]) == notes([euler]) == notes([one_step]) == notes([freeze(config(), {})]) == ()
-
-
 def test_many_masks_are_cut_short(config: Config) -> None:
     held = {"technique": "inpaint", "mask": "strokes", "model__size": 16}
     cells = [freeze(config(**held, mask__seed=seed), {"mask.seed": seed}) for seed in range(8)]

@@ -120,8 +120,8 @@ class Analytic:
         )
 
     def stage(self) -> Stage:
-        spacing = "trailing" if self.process == "flow" else "leading"
-        return Stage((3, self.size, self.size), PROCESSES[self.process], spacing=spacing)
+        spacing, rule = ("trailing", "euler") if self.process == "flow" else ("leading", "ddpm")
+        return Stage((3, self.size, self.size), PROCESSES[self.process], spacing=spacing, rule=rule)
 
     def fingerprint(self) -> str:
         return hashlib.sha256(repr((self, sorted(COLOURS.items()))).encode()).hexdigest()

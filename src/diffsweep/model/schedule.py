@@ -17,6 +17,24 @@ from diffsweep.model.source import Source
 
 PREDICTIONS = (EPSILON, VELOCITY, SAMPLE, FLOW)
 DYNAMIC = {"base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096}
+RULES = {  # which of diffsweep's rules a class has; PNDM, UniPC and the like have one near it
+    "DDIMParallelScheduler": "ddim",
+    "DDIMScheduler": "ddim",
+    "DDPMParallelScheduler": "ddpm",
+    "DDPMScheduler": "ddpm",
+    "DEISMultistepScheduler": "dpm_solver",
+    "DPMSolverMultistepScheduler": "dpm_solver",
+    "DPMSolverSinglestepScheduler": "dpm_solver",
+    "EDMDPMSolverMultistepScheduler": "dpm_solver",
+    "EulerAncestralDiscreteScheduler": "euler_ancestral",
+    "EulerDiscreteScheduler": "euler",
+    "FlowMatchEulerDiscreteScheduler": "euler",
+    "FlowMatchHeunDiscreteScheduler": "heun",
+    "GaussianDDPMScheduler": "ddpm",
+    "HeunDiscreteScheduler": "heun",
+    "SASolverScheduler": "dpm_solver",
+    "UniPCMultistepScheduler": "dpm_solver",
+}
 UNKNOWN = ("invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 CLIPPING = (  # unless told otherwise
     "DDIMScheduler",
@@ -96,11 +114,17 @@ def spacing(config: Mapping[str, Any]) -> str:
     return f"{named}_above" if named in ("leading", "linspace") else named
 
 
+def rule(config: Mapping[str, Any]) -> str:
+    """The update rule of the scheduler's class, or of one unknown what any model of its process can be sampled by."""
+    return RULES.get(config.get("_class_name", ""), "euler" if is_flow(config) else "ddim")
+
+
 def habits(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage's thresholding, spacing and variance, by their names in `Stage`. Some classes clip where the
+    """A stage's rule, thresholding, spacing and variance, by their names in `Stage`. Some classes clip where the
     configuration does not tell."""
     clips = config.get("clip_sample", config.get("_class_name", CLIPPING[0]) in CLIPPING)
     return {
+        "rule": rule(config),
         "threshold": "dynamic" if config.get("thresholding") else "clip" if clips else "none",
         "threshold_ratio": config.get("dynamic_thresholding_ratio", 0.995),
         "threshold_max": config.get("sample_max_value", 1.0),

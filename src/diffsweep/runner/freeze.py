@@ -161,6 +161,8 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
 
     technique: Any = parts["technique"]
     scheduler: Any = parts.get("scheduler")
+    if hasattr(scheduler, "chosen"):
+        scheduler = scheduler.chosen(stage)
     levels: tuple[Level, ...] = ()
     visited: tuple[Level, ...] = ()
     if scheduler:
@@ -295,6 +297,8 @@ def _larger(upscale: Any, model: Any, low: Stage, problems: _Problems) -> Iterat
                 following = larger
         if following is None:
             return
+        if hasattr(upscale.scheduler, "chosen"):
+            upscale = replace(upscale, scheduler=upscale.scheduler.chosen(following))
         yield upscale, following, fingerprint
         low, upscale, key = following, upscale.then, f"{key}.then"
 

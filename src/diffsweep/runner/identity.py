@@ -3,7 +3,8 @@
 It is over the recipe's version, the seed, the model's weights, the technique and those parts that the technique uses,
 in their settled form: input and mask by content, spacing and steps by the timesteps they come to. A user's own part
 counts with its file. Metrics, tracker, device and batch size are not in it. Which of a part's keys decide nothing, its
-fields say (`decides`), and which came `later`: at their default they are left out, so that older ids stay.
+fields say (`decides`), and which came `later`: at their default, or at the value
+that this names, they are left out, so that older ids stay.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def decisive(group: str, config: Mapping[str, Any], plugins: tuple[str, ...] = (
 
 
 def _kept(cls: Any, config: Mapping[str, Any], plugins: tuple[str, ...]) -> Mapping[str, Any]:
-    plain = {f.name: f.default for f in dataclasses.fields(cls) if f.metadata.get("later")}
+    later = {f: f.metadata["later"] for f in dataclasses.fields(cls) if "later" in f.metadata}
+    plain = {f.name: f.default if before is True else before for f, before in later.items()}
     kept = {
         key: value
         for key, value in config.items()

@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from diffsweep.core.process import Flow
 from diffsweep.core.text import percent
 from diffsweep.runner.cell import Cell
-from diffsweep.scheduler.ddpm import Ddpm
 
 MOST = 5  # of a kind
 SHARED = "settings that come to the same picture"
@@ -23,7 +21,6 @@ def notes(cells: Sequence[Cell]) -> tuple[str, ...]:
     assumed = dict.fromkeys(note for cell in cells for note in cell.notes)
     kinds = {
         "assumptions": list(assumed),
-        "rules": _rules(cells),
         "masks": _masks(cells),
         "prompts with unknown words": _unknown(cells),
         SHARED: _shared(cells),
@@ -68,14 +65,6 @@ def _few(found: Sequence[str], kind: str) -> Iterator[str]:
     yield from found[:MOST]
     if (more := len(found) - MOST) > 0:
         yield f"and {more} more {kind}"
-
-
-def _rules(cells: Sequence[Cell]) -> list[str]:
-    """That flows are sampled by DDPM's rule, which is the default, and by no other."""
-    stages = (one for cell in cells for one in cell.cascade if len(one.visited) > 1)
-    if {type(one.scheduler) for one in stages if isinstance(one.stage.process, Flow)} != {Ddpm}:
-        return []
-    return ["scheduler: ddpm, the default, adds noise at every step; the usual rule of a flow is scheduler=euler"]
 
 
 def _masks(cells: Sequence[Cell]) -> list[str]:

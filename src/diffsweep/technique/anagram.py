@@ -5,8 +5,8 @@ eps = mean over k of invert_k(cfg(apply_k(x), prompt_k))
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.loop import together
@@ -22,7 +22,7 @@ from diffsweep.view.identity import Identity
 if TYPE_CHECKING:
     from torch import Tensor
 
-DECODED = "decoded"
+MODEL, DECODED = "model", "decoded"
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,19 @@ class Anagram(Plain):
     views: two or more; auto is the identity and the `view` group's. Built from names such as `flip`, or mappings
     such as `{name: rotate, angle: 90}`. space: `model`, where the views are of what the model samples; decoded, where
     it samples latents and the views are of their pictures (see `guidance.synchronised`): a decoder's call and two of an
-    encoder's a view and step.
+    encoder's a view and step; auto, decoded for latents, model for pixels.
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance", "view"})
     stores: ClassVar[frozenset[str]] = frozenset({"views"})
     prompts: Auto | tuple[Auto | str, ...] = field(default=AUTO, metadata={"decides": False})  # `prompts_for` does
     views: Auto | tuple[View, ...] = AUTO
-    space: str = field(default="model", metadata={"later": True})
+    space: Auto | str = field(default=AUTO, metadata={"later": MODEL})
 
     def __post_init__(self) -> None:
         n, prompts = self.number, given(self.prompts) or ()
         require(
-            one_of("space", self.space, ("model", DECODED)),
+            one_of("space", self.space, (AUTO, MODEL, DECODED)),
             f"views: {n} given, an anagram needs two or more" if n < 2 else None,
             f"prompts: {len(prompts)} given for {n} views" if len(prompts) > n else None,
         )
@@ -60,6 +60,9 @@ class Anagram(Plain):
         exact = self.space == DECODED and stage.factor == 1
         require("space=decoded: of models with latents; this one has pixels, which views are of" if exact else None)
         return levels
+
+    def settled(self, levels: tuple[Level, ...], stage: Stage) -> Self:
+        return replace(self, space=given(self.space) or (DECODED if stage.factor > 1 else MODEL))
 
     def looks(self, view: View) -> tuple[View, ...]:
         return (Identity(), view) if self.views == AUTO else self.views
