@@ -32,7 +32,10 @@ REFUSED = {
     "upscale.noise_level=3": ["upscale.noise_level: no such key of upscale=none; …upscale=tiny, upscale=x4 have it"],
     "model=tiny model.height=64": ["model.height: no such key of this model; model=tiny_sd has it, …"],
     "model.height=64": ["model.height: no such key of model=analytic; model=tiny_sd has it, …"],
-    "scheduler.eta=1": ["scheduler.eta: no such key of scheduler=ddpm; scheduler=ddim has it"],
+    "model.text.clean_caption=true": [
+        "model.text.clean_caption: no such key of this model; model=if_l, model=if_m, model=if_xl, model=tiny have it"
+    ],
+    "scheduler.eta=1": ["scheduler.eta: no such key of scheduler=auto; scheduler=ddim has it"],
     "strength=0.3": ["strength: no such key; technique=image_to_image, technique=inpaint have technique.strength"],
     # as other tools call it
     "num_inference_steps=20": ["num_inference_steps: no such key; …; did you mean 'scheduler.steps'?"],

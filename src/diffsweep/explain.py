@@ -20,6 +20,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, Interpolation
 from yaml import YAMLError, safe_load  # type: ignore[import-untyped]
 
 from diffsweep.core.files import irregular, is_file, is_folder
+from diffsweep.core.keys import at
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.paths import shipped
 from diffsweep.report.command import override as written
@@ -221,9 +222,9 @@ def _of_choice(node: DictConfig) -> str:
 def _elsewhere(key: str) -> str:
     """Which other choices of the key's group have it, or of any group where a key names none."""
     group, _, own = key.partition(".")
+    missing = object()
     files = sorted((shipped("conf") / group).glob("*.yaml")) if own else sorted(shipped("conf").glob("*/*.yaml"))
-    name = (own or key).split(".")[0]
-    having = [file for file in files if name in (safe_load(file.read_text()) or {})]
+    having = [file for file in files if at(safe_load(file.read_text()), own or key, missing) is not missing]
     if not having:
         return ""
     if own and any((file.parent.name, file.stem) == _ANY_FOLDER for file in having):

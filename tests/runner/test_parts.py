@@ -133,7 +133,7 @@ def test_a_part_is_a_plain_mapping_and_back() -> None:
     views = [{"name": "identity"}, {"name": "rotate", "angle": 90}]
     technique = build("technique", config)
     assert technique.views == (Identity(), Rotate(90))
-    assert plain(technique) == config | {"views": views, "space": "model"}
+    assert plain(technique) == config | {"views": views, "space": "auto"}
     assert build("technique", plain(technique)) == technique
     assert plain(build("guidance", "none")) == {"name": "none"}
 
