@@ -196,7 +196,7 @@ REFUSED = {
         "model.path=missing: no such folder; …",
         "model.path=folder: not an IF checkpoint, unet, …text_encoder, …missing in it",
         "model.path=corrupt.png: a single file; …",
-        "model.path=pickled: no .safetensors file in unet/; model.bin is a pickle, which is never loaded",
+        "model.path=pickled: no .safetensors file in unet/; model.bin is a pickle, which …save_pretrained…",
         "model.path=garbled: scheduler/scheduler_config.json cannot be read (…)",
         "model.path=foreign: not an IF checkpoint, …sample_size…",
     ],

@@ -139,7 +139,21 @@ class Source:
         if variants := sorted({str(variant or "null") for variant in found.values()}):
             return f"; there is variant={', '.join(variants)}"
         pickles = [PurePosixPath(name).name for name in names if name.endswith((".bin", ".pt", ".ckpt"))]
-        return f"; {', '.join(pickles)} is a pickle, which is never loaded" if pickles else ""
+        return f"; {', '.join(pickles)} is a pickle, which is never loaded{self._converted}" if pickles else ""
+
+    @property
+    def _converted(self) -> str:
+        """What makes safetensors of a pipeline's pickles."""
+        if not self.weighted:
+            return ""
+        hub = self.hub
+        place = hub.name if hub else self.path
+        revision = f", revision={hub.revision!r}" if hub and hub.revision != "main" else ""
+        return (
+            ": where you trust it, convert it once in Python, `from diffusers import DiffusionPipeline; pipeline = "
+            f"DiffusionPipeline.from_pretrained({place!r}{revision}); "
+            f"pipeline.save_pretrained('FOLDER', safe_serialization=True)`, and give FOLDER instead"
+        )
 
     def stamp(self, names: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
         """Sizes and dates of those files that are there: others, where one is written anew."""

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from diffsweep.core.problems import BadInput, did_you_mean
-from diffsweep.core.text import level
+from diffsweep.core.text import gathered, level
 from diffsweep.metric.settings import replicates
 from diffsweep.report.frame import CEILING
 from diffsweep.report.selection import bounds, levels, measured, plain, split_axes, units
@@ -402,11 +402,12 @@ def _absent(frame: pd.DataFrame, metrics: Sequence[str] | None, there: Sequence[
         if name not in there and (metrics is None or name in metrics):
             yield f"{name}: no value ({'; '.join(frame.attrs['reasons'][name])})"
     unavailable: dict[str, list[str]] = defaultdict(list)
-    for name, reason in frame.attrs.get("unavailable", {}).items():
+    known: Mapping[str, str] = frame.attrs.get("unavailable", {})
+    for name, reason in known.items():
         if metrics is None or name in metrics:
             unavailable[reason].append(name)
     for reason, names in unavailable.items():
-        yield f"{', '.join(names)}: not measured ({reason})"
+        yield f"{', '.join(gathered(names, [*frame.attrs['metrics'], *known]))}: not measured ({reason})"
 
 
 def _mean(values: Any) -> float:

@@ -111,7 +111,7 @@ def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
         raise BadInput(problems)
     require(*_changed(cells))
     blocks.setdefault("replace", False)
-    about = (*model_notes(cells), *notes(cells), *metric_notes(cells, blocks["metrics"]))
+    about = tuple(dict.fromkeys((*model_notes(cells), *notes(cells), *metric_notes(cells, blocks["metrics"]))))
     return Plan(name=name or automatic_name(cells), cells=tuple(cells), notes=about, **blocks)
 
 
