@@ -148,7 +148,7 @@ def subtitle(configs: Sequence[Mapping[str, Any]], axes: Collection[str] = ()) -
         if key is None or {name, *keys} & {*axes}:
             continue
         value = str(shared[key]).rstrip("/").rpartition("/")[2] if key.endswith(".path") else shared[key]
-        parts.append(f"{name} {short(brief(value), 200)}")
+        parts.append(f"{name.rpartition('.')[2]} {short(brief(value), 200)}")
         sides = [shared.get(f"model.{side}") for side in ("width", "height")]
         if name == "model" and None not in sides:
             parts[-1] += f" {sides[0]} x {sides[1]}"
