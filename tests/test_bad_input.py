@@ -26,20 +26,23 @@ ANY = "…"  # in the messages expected here: whatever stands there
 REFUSED = {
     # a typo in a key, in a value, in a choice
     "scheduler.step=3": ["scheduler.step: no such key; scheduler has name, steps, …; did you mean 'scheduler.steps'?"],
-    "sede=3": ["sede: no such key; …; did you mean 'seed'?"],
+    "height=512": ["height: no such key; model=tiny_sd has model.height, whose model.path may be any folder, and …"],
+    "hieght=512": ["hieght: no such key; model=tiny_sd has model.height, …"],
+    "model=tiny_sd hieght=512": ["hieght: no such key; did you mean 'model.height'?"],
+    "sede=3": ["sede: no such key; did you mean 'seed'?"],
     "technique=inpant": ["technique=inpant: no such technique; choose one of anagram, …; did you mean 'inpaint'?"],
     "technique=anagram view=flop": ["view=flop: no such view; choose one of flip, …; did you mean 'flip'?"],
     "upscale.noise_level=3": ["upscale.noise_level: no such key of upscale=none; …upscale=tiny, upscale=x4 have it"],
     "model=tiny model.height=64": ["model.height: no such key of this model; model=tiny_sd has it, …"],
     "model.height=64": ["model.height: no such key of model=analytic; model=tiny_sd has it, …"],
-    "model.text.clean_caption=true": [
+    "model=tiny_sd model.text.clean_caption=true": [
         "model.text.clean_caption: no such key of this model; model=if_l, model=if_m, model=if_xl, model=tiny have it"
     ],
     "scheduler.eta=1": ["scheduler.eta: no such key of scheduler=auto; scheduler=ddim has it"],
     "strength=0.3": ["strength: no such key; technique=image_to_image, technique=inpaint have technique.strength"],
     # as other tools call it
-    "num_inference_steps=20": ["num_inference_steps: no such key; …; did you mean 'scheduler.steps'?"],
-    "cfg_scale=3": ["cfg_scale: no such key; …; did you mean 'guidance.scale'?"],
+    "num_inference_steps=20": ["num_inference_steps: no such key; did you mean 'scheduler.steps'?"],
+    "cfg_scale=3": ["cfg_scale: no such key; did you mean 'guidance.scale'?"],
     "model=owner/some-model": ["model=owner/some-model: no such model; …; model.path=owner/some-model reads a …"],
     "input=photos/a.png": ["input=photos/a.png: no such input; …; a picture's file is … input.path=photos/a.png"],
     "mask=x.png": ["mask=x.png: no such mask; …; a mask's file is mask=file mask.path=x.png"],
@@ -199,7 +202,7 @@ REFUSED = {
         "model.path=missing: no such folder; …",
         "model.path=folder: not an IF checkpoint, unet, …text_encoder, …missing in it",
         "model.path=corrupt.png: a single file; …",
-        "model.path=pickled: no .safetensors file in unet/; model.bin is a pickle, which is never loaded",
+        "model.path=pickled: no .safetensors file in unet/; model.bin is a pickle, which …save_pretrained…",
         "model.path=garbled: scheduler/scheduler_config.json cannot be read (…)",
         "model.path=foreign: not an IF checkpoint, …sample_size…",
     ],

@@ -119,7 +119,7 @@ def test_compare_in_every_format(command: Run, capsys: pytest.CaptureFixture[str
     for form in ("terminal", "markdown", "csv"):
         assert command("compare", "inp", "metric=psnr", f"format={form}") == 0
         text = capsys.readouterr().out
-        assert f"mask.softness 2 against 0: psnr {means[2] - means[0]:+.2f}" in text
+        assert f"mask.softness 2 against 0: psnr mean {means[2] - means[0]:+.2f}" in text
         assert ("psnr varies by" in text) == (form != "csv")
 
 

@@ -41,7 +41,7 @@ def table(stored: Stored, keys: Mapping[str, str]) -> int:
     rows, cols, over = (_listed(keys, name) for name in ("rows", "cols", "over"))
     summary = results.table(_measured(keys, results.frame), stats, rows, cols, over, _fewest(keys))
     if form == "terminal":
-        print_table(summary.table)
+        print_table(summary.table, whole="metric" in keys)
     elif form == "csv":
         print(to_csv(summary.frame), end="")
     else:

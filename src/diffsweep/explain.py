@@ -21,7 +21,7 @@ from yaml import YAMLError, safe_load  # type: ignore[import-untyped]
 
 from diffsweep.core.files import irregular, is_file, is_folder
 from diffsweep.core.keys import at
-from diffsweep.core.problems import BadInput, did_you_mean
+from diffsweep.core.problems import BadInput, closest, did_you_mean
 from diffsweep.paths import shipped
 from diffsweep.report.command import override as written
 
@@ -200,11 +200,16 @@ def _about_key(node: DictConfig, key: str) -> str:
     namesakes = [path for path in everything if path.split(".")[-1] == key.split(".")[-1]]
     called = namesakes[0] if namesakes else _CALLED.get(key)
     candidates = [path for path in everything if not key.startswith(f"{path}.")]
-    meant = f"; did you mean {called!r}?" if called else did_you_mean(key, candidates)
+    near = called or closest(key, candidates)
+    if not near and not parent and not hydras:  # a misspelt last part of a key, here or in another choice
+        near = _ending(candidates, key)
+    meant = f"; did you mean {near!r}?" if near else ""
     siblings = [path.removeprefix(f"{parent}.") for path in everything if path.rpartition(".")[0] == parent]
     allowed = f"{parent or 'the keys'} {'has' if parent else 'are'} {', '.join(siblings) or 'no keys of its own'}"
-    if not called and (elsewhere := _elsewhere(key)):
+    if not called and (elsewhere := _elsewhere(key) or ("" if near or parent else _elsewhere(_misspelt(key)))):
         return f"{key}: no such key{_of_choice(node)}; {elsewhere}"
+    if near and not parent:
+        return f"{key}: no such key{meant}"
     if parent == "hydra.launcher" and not siblings:
         allowed += ": choose hydra/launcher=local, slurm or ray too"
     return f"{key}: no such key; {allowed}{meant}"
@@ -219,19 +224,43 @@ def _of_choice(node: DictConfig) -> str:
     return f" of {group}={choice}" if choice else ""
 
 
+def _ending(paths: list[str], word: str) -> str | None:
+    """The key whose last part was probably meant by a word."""
+    ends = {path.rpartition(".")[2]: path for path in reversed(paths)}
+    return ends.get(closest(word, ends) or "")
+
+
 def _elsewhere(key: str) -> str:
     """Which other choices of the key's group have it, or of any group where a key names none."""
     group, _, own = key.partition(".")
     missing = object()
-    files = sorted((shipped("conf") / group).glob("*.yaml")) if own else sorted(shipped("conf").glob("*/*.yaml"))
-    having = [file for file in files if at(safe_load(file.read_text()), own or key, missing) is not missing]
-    if not having:
-        return ""
-    if own and any((file.parent.name, file.stem) == _ANY_FOLDER for file in having):
-        return f"model=tiny_sd has it, whose model.path may be any folder, and so have {len(having) - 1} other choices"
-    listed = ", ".join(f"{file.parent.name}={file.stem}" for file in having)
-    whole = "it" if own else " and ".join(dict.fromkeys(f"{file.parent.name}.{key}" for file in having))
-    return f"{listed} {'has' if len(having) == 1 else 'have'} {whole}"
+    having: dict[str, list[str]] = {}
+    for file, keys in _choices(group if own else "*"):
+        if at(keys, own or key, missing) is not missing:
+            having.setdefault(file.parent.name, []).append(file.stem)
+    return ", ".join(_having(place, own or key, choices, bool(own)) for place, choices in having.items())
+
+
+def _having(group: str, name: str, choices: list[str], said: bool) -> str:
+    """Which choices of a group have a key. said: the message names the key in full already."""
+    what = "it" if said else f"{group}.{name}"
+    place, any_folder = _ANY_FOLDER
+    if group == place and any_folder in choices:
+        also = f", and so have {len(choices) - 1} other choices"
+        return f"{group}={any_folder} has {what}, whose model.path may be any folder{also}"
+    listed = ", ".join(f"{group}={choice}" for choice in choices)
+    return f"{listed} {'has' if len(choices) == 1 else 'have'} {what}"
+
+
+def _misspelt(word: str) -> str:
+    """The key of any choice that was probably meant."""
+    return closest(word, dict.fromkeys(key for _, keys in _choices("*") for key in keys)) or word
+
+
+def _choices(group: str) -> Iterator[tuple[Path, Any]]:
+    """The files of a group's choices, and their keys."""
+    for file in sorted(shipped("conf").glob(f"{group}/*.yaml")):
+        yield file, safe_load(file.read_text()) or {}
 
 
 def _paths(node: Any, prefix: str = "") -> Iterator[str]:

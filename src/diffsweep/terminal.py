@@ -145,14 +145,15 @@ def show_failures(report: Report) -> None:
         print(f"traceback{'s' * (len(report.failures) > 1)}: {report.traceback}", file=sys.stderr)
 
 
-def print_table(table: Table) -> None:
+def print_table(table: Table, whole: bool = False) -> None:
+    """whole: with the columns that say nothing of their own."""
     from rich.console import Console
 
     from diffsweep.report.tabular import to_terminal
 
     # a pipe or a log has no width of its own: one that holds most tables whole
     console = Console(width=None if sys.stdout.isatty() else max(shutil.get_terminal_size().columns, 120))
-    for part in to_terminal(table, console.width, MOST_SHOWN):
+    for part in to_terminal(table, console.width, MOST_SHOWN, whole):
         console.print(part)
     if len(table.lines) > MOST_SHOWN:
         print(f"{counted('more setting', len(table.lines) - MOST_SHOWN)}: table.md, results.csv")

@@ -66,7 +66,7 @@ def test_the_centre_square_is_cropped(tmp_path: Path, wide: bool) -> None:
     file = PictureFile(saved(tmp_path, framed))
     np.testing.assert_array_equal(file.pixels(16), PICTURE)
     size = "26 x 16" if wide else "16 x 26"
-    assert file.notes(16) == (f"{Path(file.path).name} is {size}: its centre square is taken",)
+    assert file.notes(16) == (f"{Path(file.path).name} is {size}: its centre square is taken for square pictures",)
     assert PictureFile(saved(tmp_path, PICTURE)).notes(16) == ()
 
 
@@ -553,11 +553,11 @@ def test_a_files_centre_is_what_pillow_fits_into_the_picture(
     "size, shape, told",
     [
         ((64, 36), (9, 16), None),
-        ((64, 37), (9, 16), "is 64 x 37: its centre, 64 x 36, is taken"),
-        ((40, 30), (9, 16), "is 40 x 30: its centre, 40 x 22, is taken"),
-        ((40, 30), (16, 9), "is 40 x 30: its centre, 17 x 30, is taken"),
-        ((40, 30), (8, 8), "is 40 x 30: its centre square is taken"),
-        ((30, 30), (16, 9), "is 30 x 30: its centre, 17 x 30, is taken"),
+        ((64, 37), (9, 16), "is 64 x 37: its centre, 64 x 36, is taken for pictures of 16 x 9"),
+        ((40, 30), (9, 16), "is 40 x 30: its centre, 40 x 22, is taken for pictures of 16 x 9"),
+        ((40, 30), (16, 9), "is 40 x 30: its centre, 17 x 30, is taken for pictures of 9 x 16"),
+        ((40, 30), (8, 8), "is 40 x 30: its centre square is taken for square pictures"),
+        ((30, 30), (16, 9), "is 30 x 30: its centre, 17 x 30, is taken for pictures of 9 x 16"),
     ],
 )
 def test_what_is_taken_of_a_file_is_noted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from io import BytesIO
@@ -14,6 +15,7 @@ import pytest
 import torch
 from diffusers import ControlNetModel
 from PIL import Image
+from safetensors.torch import load_file
 
 from diffsweep.core.problems import BadInput
 from diffsweep.model.checkpoint import Checkpoint
@@ -133,7 +135,22 @@ def test_pickles_alone_are_refused(refused: Any, copied: Any, part: str) -> None
     (weights,) = (folder / part).glob("*.safetensors")
     weights.rename(weights.with_suffix(".bin"))
     told = f"no .safetensors file in {part}/; {weights.stem}.bin is a pickle, which is never loaded"
-    assert refused(folder) == f"model.path={folder}: {told}"
+    assert refused(folder).startswith(f"model.path={folder}: {told}")
+
+
+@pytest.mark.parametrize("name, network", [("ddpm", "unet"), ("dit", "transformer")])
+def test_the_told_way_makes_safetensors_of_pickles(
+    config: Any, folders: Any, tmp_path: Path, name: str, network: str
+) -> None:
+    """By diffusers itself, as a user would type it."""
+    folder = folders(name)
+    diffusers.DiffusionPipeline.from_pretrained(folder).save_pretrained(tmp_path, safe_serialization=False)
+    with pytest.raises(BadInput, match="is a pickle, which is never loaded: where you trust it") as refused:
+        freeze(config(model="tiny_sd", model__path=str(tmp_path)), {})
+    (told,) = re.findall("`(.*?)`", str(refused.value))
+    exec(told.replace("FOLDER", str(tmp_path / "new")))
+    before, after = (load_file(next(place.glob(f"{network}/*.safetensors"))) for place in (folder, tmp_path / "new"))
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
 
 
 @pytest.mark.parametrize("name, part", [("ddpm", "unet"), ("dit", "vae"), ("sana", "text_encoder")])

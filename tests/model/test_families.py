@@ -440,10 +440,18 @@ def test_the_area_of_a_soft_mask_is_what_its_latents_regenerate(
         assert np.array_equal(nearest, mean) == (form is aligned) and near.id != cell.id
 
 
-@pytest.mark.parametrize("key, value, told", [("paste", True, "paste=true"), ("downsample", "area", "downsample=area")])
-def test_what_is_of_latents_is_refused_of_pixels(config: Any, key: str, value: Any, told: str) -> None:
-    with pytest.raises(BadInput, match=rf"technique\.{told}: .*the model has no latents"):
-        freeze(config(technique="inpaint", **{f"technique__{key}": value}), {})
+@pytest.mark.parametrize("known", ["renoised", "clean", "held"])
+@pytest.mark.parametrize("blend", ["each_step", "change_map"])
+def test_what_is_of_latents_alone_is_as_left_out_of_pixels(config: Any, sampled: Any, blend: str, known: str) -> None:
+    """The same cell: what a mask is of each pixel needs no mean, and its known pixels are the input's own already."""
+    own = {"model": "analytic", "technique": "inpaint", "technique__blend": blend, "technique__known": known}
+    own |= {"mask": "ellipse", "mask__softness": 3.0, "scheduler__steps": 6}
+    plain = freeze(config(**own), {})
+    for changes in ({"technique__paste": True}, {"technique__downsample": "area"}):
+        assert freeze(config(**own, **changes), {}).id == plain.id
+    image = sampled([plain], plain.model.load("cpu"), rows=4)[0].result.image
+    kept = plain.mask == 0
+    assert kept.any() and np.array_equal(to_pixels(image)[kept], plain.pixels[kept])
 
 
 def test_known_pixels_are_pasted_after_decoding(folders: Any, ours: Ours) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,13 +14,16 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 
+from diffsweep.model.source import Source
 from tests.checkpoints import FAMILIES
 
 COMMIT = "a" * 40
@@ -189,8 +194,57 @@ def test_without_a_network_the_way_around_is_told(command: Command) -> None:
     for more in ({"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}):
         told = command(**more)
         assert told.returncode == 2
-        assert f"hf download {NAME} --revision main --exclude '*.bin' --local-dir FOLDER" in told.stderr
+        assert f"if https://huggingface.co/{NAME} asks for a licence to be accepted, accept it" in told.stderr
         assert len(told.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_the_download_that_is_told_fetches_what_is_needed_and_no_more(
+    command: Command, hub: Hub, checkpoint: Path, tmp_path: Path
+) -> None:
+    """By hf itself, from that hub."""
+    (told,) = re.findall(r"`(hf download .*?)`", command(HF_HUB_OFFLINE="1").stderr)
+    program, *words = [word.replace("FOLDER", "fetched") for word in shlex.split(told)]
+    weights = (hub.folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    extra = [
+        "whole.safetensors",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "vae_1_0/model.safetensors",
+        "a.onnx",
+    ]
+    for name in extra:
+        (hub.folder / name).parent.mkdir(exist_ok=True)
+        (hub.folder / name).write_bytes(weights)
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    environment.pop("HF_HUB_OFFLINE", None)
+    subprocess.run([Path(sys.executable).parent / program, *words], env=environment, cwd=tmp_path, check=True)
+    came = {f.relative_to(tmp_path / "fetched").as_posix() for f in (tmp_path / "fetched").rglob("*") if f.is_file()}
+    assert "unet/diffusion_pytorch_model.safetensors" in came
+    assert not {*extra, "unet/diffusion_pytorch_model.bin"} & came
+    assert command(f"model.path={checkpoint}").returncode == 0
+    assert "1 already stored, 0 to sample" in command("model.path=fetched", HF_HUB_OFFLINE="1").stderr
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_the_download_has_the_weights_of_one_variant(variant: str | None) -> None:
+    """Of the files of SDXL's, FLUX.1's and an old DDPM's repository, by the hub's own rule for patterns."""
+    wanted = {
+        None: ["diffusion_pytorch_model.safetensors", "transformer/diffusion_pytorch_model-00001-of-00003.safetensors",
+               "text_encoder_2/model-00002-of-00002.safetensors", "vae/diffusion_pytorch_model.safetensors",
+               "unet/diffusion_pytorch_model.safetensors"],
+        "fp16": ["unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/model.fp16-00001-of-00002.safetensors",
+                 "text_encoder_2/model.fp16.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors"],
+    }  # fmt: skip
+    small = ["model_index.json", "tokenizer/merges.txt", "tokenizer_2/spiece.model", "unet/config.json"]
+    others = ["sd_xl_base_1.0.safetensors", "vae_1_0/diffusion_pytorch_model.safetensors", "unet/model.onnx",
+              "safety_checker/model.safetensors", "unet/diffusion_pytorch_model.bin", "text_encoder/flax_model.msgpack",
+              "unet/diffusion_pytorch_model.non_ema.safetensors"]  # fmt: skip
+    hub = Source("someone/else", variant).hub
+    words = shlex.split(hub._command)
+    told = {option: [b for a, b in pairwise(words) if a == option] for option in ("--include", "--exclude")}
+    files = [*small, *others, *wanted[None], *wanted["fp16"]]
+    kept = filter_repo_objects(files, allow_patterns=told["--include"], ignore_patterns=told["--exclude"] or None)
+    assert sorted(kept) == sorted([*small, *wanted[variant]])
 
 
 @pytest.mark.slow
@@ -200,7 +254,7 @@ def test_weights_that_come_cut_are_told_and_come_again(command: Command, hub: Hu
     told = command()
     assert told.returncode == 2 and "a bug of diffsweep" not in told.stderr, told.stderr
     last = told.stderr.splitlines()[-1]
-    assert f"model.path={NAME}: " in last and f"hf download {NAME} --revision main" in last
+    assert f"model.path={NAME}: " in last and f"hf download {NAME} --include" in last
     hub.cuts = ""
     again = command()
     assert again.returncode == 0, again.stderr

@@ -50,7 +50,7 @@ def test_a_sentence_says_what_was_found() -> None:
     assert (found.low, found.high) == pytest.approx(expected, abs=0.1 * (expected[1] - expected[0]))
     assert found.p == pytest.approx(scipy_stats.wilcoxon(paired).pvalue) and found.adjusted == found.p
     ends = f"[{found.low:.3f}, {found.high:.3f}]"
-    assert found.sentence == f"guidance.scale 7 against 3: clip {paired.mean():+.3f} {ends}, n = 64, p < 0.001"
+    assert found.sentence == f"guidance.scale 7 against 3: clip mean {paired.mean():+.3f} {ends}, n = 64, p < 0.001"
     assert f"{found.high - found.low:.2f}" < f"{frame['clip'].std():.2f}"  # pairing takes the seeds' own noise away
 
 

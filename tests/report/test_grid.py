@@ -481,9 +481,18 @@ def test_a_pictures_size_is_a_multiple_of_its_own(made: Made, tmp_path: Path, si
 def test_what_all_cells_share_is_told_below_the_title(tmp_path: Path, sheets: Shown) -> None:
     store, sweep = several(tmp_path)
     records = [store.record(cell["cell_id"])["config"] for cell in sweep["cells"]]
-    told = 'model tiny, technique anagram, scheduler.steps 20, prompt ["an old man", "a campfire"]'
+    told = "model tiny, technique anagram, steps 20, prompt an old man, a campfire"
     assert subtitle(records) == told
-    assert subtitle(records, ["technique", "prompt"]) == "model tiny, scheduler.steps 20"
+    assert subtitle(records, ["technique", "prompt"]) == "model tiny, steps 20"
+    model = {"name": "checkpoint", "path": "some/where/sdxl/", "height": 512, "width": 768}
+    file = {"model": model, "input": {"name": "file", "path": "photos/a dog.png"}, "scheduler": {"name": "euler"}}
+    assert subtitle([file]) == "model sdxl 768 x 512, input a dog.png, scheduler euler"
+    assert (
+        subtitle([file, {**file, "model": {**model, "width": 512}}]) == "model sdxl, input a dog.png, scheduler euler"
+    )
+    assert subtitle([{**file, "input": {"name": "world", "id": "dog/photo/0"}}], ["model"]).startswith(
+        "input dog/photo/0"
+    )
     assert subtitle([]) == ""
     assert subtitle([{"prompt": empty} for empty in ("", "")]) == 'prompt ""'
     full, named, bare = (drawn(tmp_path, store, sweep, title=title) for title in (None, "mine", ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import re
 import statistics
@@ -20,11 +21,12 @@ from scipy import stats as scipy_stats
 
 from diffsweep.core.problems import BadInput
 from diffsweep.report.caption import caption
+from diffsweep.report.comparison import compare
 from diffsweep.report.frame import results
 from diffsweep.report.latex import to_latex
 from diffsweep.report.table import Table, summarise
 from diffsweep.report.tabular import to_csv, to_frame, to_markdown, to_terminal
-from diffsweep.report.text import markdown
+from diffsweep.report.text import briefs, markdown
 from diffsweep.report.write import write_all
 from tests.rewriting import rewrite
 
@@ -144,7 +146,7 @@ def test_a_sweep_of_one_cell_is_one_row(made: Made) -> None:
     assert "20.00 & 0.300 \\\\" in to_latex(table) and "interval" not in caption(table)
     bare = summarise(results(store, sweep | {"metrics": []}))
     assert "| 1 | 10 | 0.50 |" in to_markdown(bare) and "1 & 10 \\\\" in to_latex(bare)
-    assert len(list(to_terminal(bare, 80))) == 2 and len(to_frame(bare)) == 1
+    assert len(list(to_terminal(bare, 80))) == 3 and len(to_frame(bare)) == 1
 
 
 def frame_of(axes: dict[str, list[Any]], names: tuple[str, ...] = ("clip",), drop: float = 0) -> pd.DataFrame:
@@ -280,7 +282,7 @@ def test_a_number_of_a_set_stands_in_its_row() -> None:
     ]
     frame.attrs |= {"sets": {"fid": {"definition": fid, "values": values}}, "unavailable": {"lpips": "no weights"}}
     table = summarise(frame, stats=["mean", "q95"])
-    assert [column.title for column in table.columns] == ["clip ↑", "clip q95 ↑", "fid ↓"]
+    assert [column.title for column in table.columns] == ["clip mean ↑", "clip q95 ↑", "fid ↓"]
     fids = table.columns[-1]
     assert [fids.text(line) for line in range(3)] == ["31.50", "28.25", "–"] and fids.ranks == {1: 1}
     assert "fid: no value in places (fewer than 2 pictures)." in caption(table)
@@ -478,8 +480,79 @@ def test_markdown_and_the_terminal_hold_the_numbers_of_the_csv() -> None:
 def test_a_long_table_is_cut_in_the_terminal_alone() -> None:
     frame = frame_of({"guidance.scale": list(range(100)), "seed": [0, 1]})
     table: Table = summarise(frame)
-    short, whole = (next(iter(to_terminal(table, 100, most))).row_count for most in (60, 1000))  # type: ignore[union-attr]
+    short, whole = ([*to_terminal(table, 100, most)][1].row_count for most in (60, 1000))  # type: ignore[union-attr]
     assert (short, whole) == (60, 100)
+
+
+def test_columns_that_say_nothing_of_their_own_become_a_sentence_in_the_terminal() -> None:
+    from rich.console import Console
+
+    frame = frame_of({"mask.softness": [0, 4], "seed": [0, 1]}, ("psnr", "psnr_masked", "psnr_inside", "ssim", "drift"))
+    for name in ("psnr", "psnr_masked", "psnr_inside"):
+        frame.attrs["metrics"][name] = {"metric": "PSNR, in dB", "direction": "higher"}
+    frame["psnr_inside"] = frame["psnr_masked"]
+    frame["ssim"], frame["drift"] = frame["psnr_masked"], 0.0  # another measure, whose numbers are the same by chance
+
+    def told(whole: bool) -> str:
+        out = StringIO()
+        for part in to_terminal(summarise(frame), 200, whole=whole):
+            Console(file=out, width=200).print(part)
+        return out.getvalue()
+
+    assert "In every line: psnr_inside as psnr_masked, drift 0.000, nfe 10." in told(whole=False)
+    header = next(line for line in told(whole=False).splitlines() if "mask.softness" in line)
+    assert header.split() == ["mask.softness", "seeds", "psnr", "↑", "psnr_masked", "↑", "ssim", "↑", "seconds"]
+    assert "psnr_inside ↑" in told(whole=True) and "In every line" not in told(whole=True)
+    assert all(
+        f"{name} ↑" in to_markdown(summarise(frame)).replace("\\", "") for name in ("psnr_inside", "psnr_masked")
+    )
+    frame.loc[0, "psnr_inside"] += 1e-9  # unrounded numbers count
+    assert "psnr_inside" not in told(whole=False).rpartition("In every line")[2]
+
+
+def test_numbers_in_decibels_have_two_decimals_whatever_they_are() -> None:
+    frame = frame_of({"guidance.scale": [1, 3], "seed": [0, 1]}, ("psnr", "ssim"))
+    frame["psnr"], frame["ssim"] = [5.1234, 6.0, 7.0, 8.0], [5.1234, 6.0, 7.0, 8.0]
+    frame.attrs["metrics"]["psnr"]["metric"] = "PSNR against the clean input, in dB"
+    psnr, ssim = summarise(frame).columns
+    assert (psnr.places, ssim.places) == (2, 3)
+    assert compare(frame, ["psnr"])[0].estimate == "+1.94"
+
+
+LORAS = ["a/style.safetensors:0.5"], ["a/style.safetensors:1.0", "owner/film:0.25"], []
+
+
+@pytest.mark.parametrize(
+    "values, texts",
+    [
+        (LORAS, ["style:0.5", "style:1.0, film:0.25", "none"]),
+        (map(json.dumps, LORAS), ["style:0.5", "style:1.0, film:0.25", "none"]),  # as a frame holds them
+        ([["a/style.safetensors"], ["b/style.safetensors"]], ['["a/style.safetensors"]', '["b/style.safetensors"]']),
+        ([[990, 660, 0], [0.5]], ["990, 660, 0", "0.5"]),
+        (
+            [["a cat/dog", "in 1:2"], "[sic]", 'a "b"', 7.5, None],
+            ["a cat/dog, in 1:2", "[sic]", 'a "b"', "7.5", "null"],
+        ),
+        ([[1, 2], "1, 2"], ["[1, 2]", "1, 2"]),
+    ],
+)
+def test_lists_are_shown_by_their_items_and_loras_by_their_names(values: Any, texts: list[str]) -> None:
+    assert briefs(values) == texts
+
+
+def test_a_list_that_is_an_axis_is_short_in_tables_and_whole_in_files() -> None:
+    frame = frame_of({"model.lora": [json.dumps(own) for own in LORAS], "seed": [0, 1]})
+    table = summarise(frame)
+    assert [line.split(" | ")[0] for line in to_markdown(table).replace("\\", "").splitlines()[2:5]] == [
+        "| style:0.5",
+        "| style:1.0, film:0.25",
+        "| none",
+    ]
+    assert list(to_frame(table)["model.lora"]) == [json.dumps(own) for own in LORAS]
+    (one, other) = compare(frame, baseline="none", axis="model.lora")
+    assert one.sentence.startswith("model.lora style:0.5 against none: clip mean ")
+    again = compare(frame, baseline="[]", axis="model.lora")
+    assert [found.sentence for found in again] == [one.sentence, other.sentence]
 
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -121,7 +121,7 @@ ALONE = {
     "technique__space",
     "guidance__embedded",
     "scheduler__shift",
-}  # of latents, FLUX and flows; refused of others
+}  # of latents, FLUX and flows; others refuse them, or are the same without
 # where a technique's keys are changed from, if not from their defaults
 FROM = {
     "inpaint": {"technique__start": "input", "technique__jump": 1, "technique__resamples": 2},

@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import yaml
 from PIL import Image
 
+from diffsweep.core.problems import BadInput
+from diffsweep.model.family import families
+from diffsweep.paths import shipped
 from diffsweep.runner.freeze import freeze
+from diffsweep.runner.model_notes import model_notes
 from diffsweep.runner.notes import notes, shares
 
 Config = Callable[..., dict[str, Any]]
@@ -48,6 +54,33 @@ def test_every_distinct_mask_is_told_once_by_what_varies(config: Config) -> None
 def test_a_value_that_is_given_twice_is_told(config: Config) -> None:
     cells = [freeze(config(seed=seed), {"seed": seed}) for seed in (0, 0, 1)]
     assert notes(cells) == ("seed=0: given 2 times, sampled once",)
+
+
+def test_a_folder_of_another_family_than_the_choice_is_told(config: Config, checkpoint: Path) -> None:
+    """tiny_sd is of Stable Diffusion's family, tiny_flow of Stable Diffusion 3's, the folder of IF's."""
+
+    def told(path: str, **more: Any) -> tuple[str, ...]:
+        return tuple(model_notes([freeze(config(model__path=path, model__variant=None, **more), {})]))
+
+    (note,) = told("tiny_sd", model="sdxl")
+    assert note == (
+        "model.path=tiny_sd: StableDiffusionPipeline; dtype=float16, default_steps=50, default_scale=5.0 suit "
+        "StableDiffusionXLPipeline: model=sd15 or model=sd21 has what suits it"
+    )
+    (note,) = told("tiny_flow", model="if_m")
+    assert "suit IFPipeline: model=sd35_large or model=sd35_medium has" in note
+    for own in ({"model": "sd15"}, {"model": "sd21"}, {"model": "tiny_flow"}, {"model": "tiny"}):
+        assert told("tiny_sd", **own) == ()
+    with pytest.raises(
+        BadInput, match="IFPipeline, and this choice is for StableDiffusionXLPipeline: choose model=if_"
+    ):
+        told(str(checkpoint), model="sdxl")
+
+
+def test_a_choice_is_for_a_pipeline_of_a_family_that_there_is() -> None:
+    named = [yaml.safe_load(file.read_text()) for file in Path(shipped("conf"), "model").glob("*.yaml")]
+    own = {one["default_for"] for one in named if one["name"] == "checkpoint"}
+    assert own - {"auto"} <= families().keys() and len(own) > 10
 
 
 def test_many_masks_are_cut_short(config: Config) -> None:

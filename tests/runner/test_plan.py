@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib
 import itertools
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from diffsweep.core import packages
 from diffsweep.core.problems import BadInput
+from diffsweep.core.text import gathered
 from diffsweep.metric import choice
 from diffsweep.runner import parts
 from diffsweep.runner.notes import MOST
@@ -103,9 +105,23 @@ def test_of_several_techniques_those_are_told_that_lack_something(swept: Swept) 
         "psnr, seam: not measured for technique=text_to_image,hybrid, where they need a clean input and a mask",
     )
     (note,) = plan(swept(seed=[0], metric="default")).notes
-    assert note.startswith(
-        "psnr, ssim, psnr_masked, psnr_unmasked, ssim_masked, ssim_unmasked and 5 more: not measured"
-    )
+    assert note.startswith("psnr, ssim, psnr_*, ssim_*: not measured")
+
+
+@pytest.mark.parametrize(
+    "names, among, listed",
+    [
+        (["psnr", "psnr_a", "ssim_a", "psnr_b"], ["seam"], ["psnr", "psnr_*", "ssim_a"]),
+        (["psnr_a", "psnr_b"], ["psnr_edge"], ["psnr_a", "psnr_b"]),
+        (["lpips_alex", "lpips_vgg", "drift"], ["psnr_a"], ["lpips_*", "drift"]),
+    ],
+)
+def test_names_of_one_beginning_are_one_where_all_of_them_are_meant(
+    names: list[str], among: list[str], listed: list[str]
+) -> None:
+    assert gathered(names, [*names, *among]) == listed
+    for text, own in zip(listed, [fnmatch.filter([*names, *among], text) for text in listed], strict=True):
+        assert {*own} <= {*names}, text
 
 
 def test_a_distance_of_few_pictures_is_told_with_the_number_that_is_enough(swept: Swept) -> None:

@@ -22,8 +22,13 @@ class BadInput(ValueError):
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing when no allowed word comes close."""
-    close = get_close_matches(str(word), list(allowed), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = closest(word, allowed)
+    return f"; did you mean {close!r}?" if close else ""
+
+
+def closest(word: str, allowed: Iterable[str]) -> str | None:
+    """The allowed word that was probably meant."""
+    return next(iter(get_close_matches(str(word), list(allowed), n=1, cutoff=0.6)), None)
 
 
 def require(*problems: str | None) -> None:

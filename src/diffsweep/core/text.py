@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 # what values of a type are called
@@ -25,6 +25,17 @@ def counted(what: str, *numbers: int, several: str | None = None) -> str:
     """`1 cell`, `4 cells`, `1 to 3 cells`. several: the plural, where it is no s more."""
     low, high = min(numbers, default=0), max(numbers, default=0)
     return f"{low if low == high else f'{low} to {high}'} {what if high == 1 else several or f'{what}s'}"
+
+
+def gathered(names: Sequence[str], among: Iterable[str]) -> list[str]:
+    """The names, several in one where all of that beginning are meant, of those there are: `psnr`, `psnr_*`."""
+    others = {*among} - {*names}
+    found: dict[str, list[str]] = {}
+    for name in names:
+        stem = f"{name.partition('_')[0]}_"
+        whole = name.startswith(stem) and not any(other.startswith(stem) for other in others)
+        found.setdefault(f"{stem}*" if whole else name, []).append(name)
+    return [text if len(own) > 1 else own[0] for text, own in found.items()]
 
 
 def level(value: Any) -> str:

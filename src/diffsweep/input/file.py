@@ -89,5 +89,7 @@ def _cropped(size: tuple[int, int], width: int, height: int) -> str | None:
     taken = round(right - left), round(bottom - top)
     if taken == size:
         return None
-    what = "centre square" if width == height else f"centre, {taken[0]} x {taken[1]},"
-    return f"is {size[0]} x {size[1]}: its {what} is taken"
+    what, which = f", {taken[0]} x {taken[1]},", f"pictures of {width} x {height}"
+    if width == height:
+        what, which = " square", "square pictures"
+    return f"is {size[0]} x {size[1]}: its centre{what} is taken for {which}"

@@ -79,7 +79,7 @@ class Checkpoint(Stored):
     encode and decode in tiles, for large pictures. offload: what waits in the processor's memory while it is not asked,
     a whole network (`model`) or each layer (`layers`), so that a smaller card does. text: how prompts are encoded.
     default_steps, default_scale: what `scheduler.steps=auto` and `guidance.scale=auto` stand for; auto is what suits
-    most models.
+    most models. default_for: the pipeline whose dtype, steps and scale the choice has; auto is any.
     """
 
     path: str = field(default="tiny_sd", metadata={"decides": False})  # the weights' fingerprint does
@@ -94,6 +94,7 @@ class Checkpoint(Stored):
     text: TextKeys = field(default_factory=TextKeys)
     default_steps: Auto | int = field(default=AUTO, metadata={"decides": False})
     default_scale: Auto | float = field(default=AUTO, metadata={"decides": False})
+    default_for: Auto | str = field(default=AUTO, metadata={"decides": False})
 
     def __post_init__(self) -> None:
         require(
@@ -212,11 +213,16 @@ class Checkpoint(Stored):
 def resolved(model: Any) -> Any:
     """The model that its folder holds, whichever choice names that; BadInput where keys have no meaning for it."""
     if isinstance(model, Checkpoint) and class_of(model.source) == IF:
+        if model.default_for != AUTO:
+            mend = "choose model=if_m, if_l or if_xl"
+            raise BadInput(f"path={model.path}: {IF}, and this choice is for {model.default_for}: {mend}")
         text = T5(dtype=model.text.dtype, device=model.text.device)
         return _as(model, DeepFloyd(model.path, model.variant, model.dtype, model.compile, text))
     if isinstance(model, DeepFloyd) and not model.enlarges and not _as_ifs(model.source):
         text_keys = TextKeys(model.text.dtype, model.text.device)
-        return _as(model, Checkpoint(model.path, model.variant, model.dtype, model.compile, text=text_keys))
+        made = AUTO if model.dtype == "float32" else IF
+        other = Checkpoint(model.path, model.variant, model.dtype, model.compile, text=text_keys, default_for=made)
+        return _as(model, other)
     return model
 
 

@@ -28,7 +28,7 @@ class Clip:
 
     @property
     def source(self) -> Source:
-        return Source(self.path, key=self.key)
+        return Source(self.path, key=self.key, weighted=())
 
     def fingerprint(self) -> str:
         """SHA-256 over the folder's weights and configurations; BadInput where they are missing or damaged."""

@@ -62,7 +62,8 @@ class DeepFloyd(Stored):
     @property
     def text_source(self) -> Source:
         variant = self.variant if self.text.variant == AUTO else self.text.variant
-        return Source(self.path, variant) if self.text.path == AUTO else Source(self.text.path, variant, "text.path")
+        own = self.text.path == AUTO
+        return Source(self.path, variant) if own else Source(self.text.path, variant, "text.path", t5.PARTS[:1])
 
     @property
     def parts(self) -> tuple[str, ...]:

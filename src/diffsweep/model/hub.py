@@ -6,6 +6,7 @@ Every error says how to mend it: a licence to accept, a token, a wrong name, no 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,11 +32,14 @@ def from_cache_alone() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Repository:
-    """name: owner/name. revision: a commit, tag or branch."""
+    """name: owner/name. revision: a commit, tag or branch. weights: patterns of the files with weights that are read of
+    it; others: of those that match too, and are not."""
 
     name: str
     revision: str = "main"
     key: str = "path"  # what it is called in messages
+    weights: tuple[str, ...] = ("*.safetensors",)
+    others: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -81,8 +85,12 @@ class Repository:
 
     @property
     def _command(self) -> str:
-        """What downloads it where there is a network."""
-        return f"hf download {self.name} --revision {self.revision} --exclude '*.bin' --local-dir FOLDER"
+        """What downloads as much of it as is read, where there is a network."""
+        revision = [] if self.revision == "main" else ["--revision", self.revision]
+        wanted = [*(f"*.{kind}" for kind in SMALL), *self.weights]
+        patterns = [word for pattern in wanted for word in ("--include", pattern)]
+        patterns += [word for pattern in self.others for word in ("--exclude", pattern)]
+        return shlex.join(["hf", "download", self.name, *revision, *patterns, "--local-dir", "FOLDER"])
 
     @contextmanager
     def _problems(self) -> Iterator[None]:
@@ -112,7 +120,8 @@ class Repository:
             reason = str(error.__cause__ or error).splitlines()[0]
             raise BadInput(
                 f"{self.key}={self.path}: no such folder; not in the hub's cache, and the hub cannot be reached "
-                f"({reason}): run `{self._command}` where there is a network, and give FOLDER instead of the name"
+                f"({reason}): run `{self._command}` where there is a network (if {page} asks for a licence to be "
+                "accepted, accept it and run `hf auth login` first), and give FOLDER instead of the name"
             ) from None
         except OSError as error:
             if error.errno is not None:  # of the disk

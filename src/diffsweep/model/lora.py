@@ -49,7 +49,7 @@ class Lora(NamedTuple):
     def source(self) -> Source:
         file = Path(self.path).expanduser()
         alone = is_there(self.path) and not is_folder(file)
-        return Source(str(file.parent) if alone else self.path, key="lora")
+        return Source(str(file.parent) if alone else self.path, key="lora", weighted=())
 
     def files(self) -> list[str]:
         """Its one file; BadInput where there is none, or more than one."""

@@ -26,6 +26,8 @@ from diffsweep.model.hub import SMALL, Repository
 EMBEDDED = ("tiny", "tiny_upscale", "tiny_clip", "tiny_sd", "tiny_flow")  # folders beside this file
 SUMS = "SHA256SUMS"
 TENSORS = ".safetensors"
+WEIGHTED = ("unet", "transformer", "vae", "text_encoder*")  # the folders with weights that any family's pipeline has
+ROOTED = "diffusion_pytorch_model"  # how the name of a network's weights begins, where they have no folder
 AT_ROOT = {"unet": "config.json", "scheduler": "scheduler_config.json"}  # of what diffusers saved without folders once
 LARGE = 50_000_000  # bytes: a larger file's hash is kept from run to run
 _HUB = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?")
@@ -35,11 +37,13 @@ _WEIGHTS = re.compile(r"\w+?(?:\.(\w+))?(?:-\d+-of-\d+)?(?:\.(\w+))?\.safetensor
 @dataclass(frozen=True)
 class Source:
     """A checkpoint's place. variant: which weights, where several are stored: `fp16` for `model.fp16.safetensors`. key:
-    what the path is called in messages."""
+    what the path is called in messages. weighted: the folders whose weights are read, as patterns; none where these lie
+    at the root."""
 
     path: str
     variant: str | None = None
     key: str = "path"
+    weighted: tuple[str, ...] = WEIGHTED
 
     @property
     def hub(self) -> Repository | None:
@@ -47,7 +51,10 @@ class Source:
         named = _HUB.fullmatch(self.path)
         if not named or self.path in EMBEDDED or is_there(self.path) or not _name(named[1]):
             return None
-        return _repository(named[1], named[2] or "main", self.key)
+        name = f"*.{self.variant}*{TENSORS}" if self.variant else f"*{TENSORS}"
+        places = [*(f"{folder}/" for folder in self.weighted), ROOTED] if self.weighted else [""]
+        weights = tuple(place + name for place in places)
+        return _repository(named[1], named[2] or "main", self.key, weights, () if self.variant else (f"*.*{TENSORS}",))
 
     @property
     def root(self) -> Path:
@@ -132,7 +139,21 @@ class Source:
         if variants := sorted({str(variant or "null") for variant in found.values()}):
             return f"; there is variant={', '.join(variants)}"
         pickles = [PurePosixPath(name).name for name in names if name.endswith((".bin", ".pt", ".ckpt"))]
-        return f"; {', '.join(pickles)} is a pickle, which is never loaded" if pickles else ""
+        return f"; {', '.join(pickles)} is a pickle, which is never loaded{self._converted}" if pickles else ""
+
+    @property
+    def _converted(self) -> str:
+        """What makes safetensors of a pipeline's pickles."""
+        if not self.weighted:
+            return ""
+        hub = self.hub
+        place = hub.name if hub else self.path
+        revision = f", revision={hub.revision!r}" if hub and hub.revision != "main" else ""
+        return (
+            ": where you trust it, convert it once in Python, `from diffusers import DiffusionPipeline; pipeline = "
+            f"DiffusionPipeline.from_pretrained({place!r}{revision}); "
+            f"pipeline.save_pretrained('FOLDER', safe_serialization=True)`, and give FOLDER instead"
+        )
 
     def stamp(self, names: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
         """Sizes and dates of those files that are there: others, where one is written anew."""
@@ -196,8 +217,8 @@ def _name(text: str) -> bool:
 
 
 @lru_cache
-def _repository(name: str, revision: str, key: str) -> Repository:
-    return Repository(name, revision, key)
+def _repository(*own: Any) -> Repository:
+    return Repository(*own)
 
 
 def _variant(name: str) -> str | None:

@@ -7,18 +7,31 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from diffsweep.core.text import counted, percent
-from diffsweep.report.selection import common
+from diffsweep.report.selection import common, flat
 from diffsweep.report.statistics import FEW_INPUTS, Stat
 from diffsweep.report.table import Table, called
-from diffsweep.report.text import short, shown
+from diffsweep.report.text import brief, short
 
-SHARED = ("model.name", "technique.name", "guidance.scale", "scheduler.steps", "prompt")  # what a subtitle shows
+SHARED = {  # what a subtitle shows: of these keys the first that there is, the last part of a path
+    "model": ("model.path", "model.name"),
+    "technique": ("technique.name",),
+    "input": ("input.path", "input.id", "input.name"),
+    "scheduler": ("scheduler.cls", "scheduler.name"),
+    "scheduler.steps": ("scheduler.steps",),
+    "guidance.scale": ("guidance.scale",),
+    "prompt": ("prompt",),
+}
 
 
 def caption(table: Table) -> str:
     """What the numbers are, in a few sentences: which statistic, of how many seeds and inputs, with which interval."""
+    return f"{title(table)} {remarks(table)}".strip()
+
+
+def remarks(table: Table) -> str:
+    """What the title leaves to be said of the numbers."""
     stats = [row.stats[name] for row in table.rows for name in table.directions]
-    text = [_sentence(table, stats), *filter(None, (_meaning(stat) for stat in table.stats if stat != "mean"))]
+    text = [*filter(None, (_meaning(stat) for stat in table.stats if stat != "mean"))]
     failed, cells = sum(row.failed for row in table.rows), sum(row.failed + row.done for row in table.rows)
     if failed:
         text.append(f"Cells that failed or are not sampled, {share(failed, cells)} of {cells}, are in no number.")
@@ -38,10 +51,12 @@ def caption(table: Table) -> str:
     return " ".join([*text, *(f"{note}." for note in table.notes)])
 
 
-def full_caption(table: Table, underlines: bool = True) -> str:
-    """The caption, which numbers are marked where that is not a column's best, and which metrics have no numbers."""
+def full_caption(table: Table, underlines: bool = True, titled: bool = False) -> str:
+    """The caption, which numbers are marked where that is not a column's best, and which metrics have no numbers.
+    titled: the title stands elsewhere."""
     marks = [marked(table, underlines)] if table.across or table.repeated else []
-    return " ".join(filter(None, [caption(table), *marks, *(f"{note}." for note in table.absent)]))
+    text = remarks(table) if titled else caption(table)
+    return " ".join(filter(None, [text, *marks, *(f"{note}." for note in table.absent)]))
 
 
 def marked(table: Table, underlines: bool = True) -> str:
@@ -72,8 +87,9 @@ def _cut(stat: Stat, definition: Mapping[str, Any]) -> bool:
     return any(end in (stat.low, stat.high) for end in definition.get("bounds") or () if end is not None)
 
 
-def _sentence(table: Table, stats: Sequence[Stat]) -> str:
-    """`Mean over 4 seeds, with a 95 % interval (bootstrap over seeds).`"""
+def title(table: Table) -> str:
+    """`Mean over 4 seeds a setting, with a 95 % interval (bootstrap over seeds).`"""
+    stats = [row.stats[name] for row in table.rows for name in table.directions]
     over, alike = counted("seed", *(row.seeds for row in table.rows)), ""
     one, several = table.units
     if any(row.inputs > 1 for row in table.rows):
@@ -124,16 +140,16 @@ def share(number: int, of: int) -> str:
 
 
 def subtitle(configs: Sequence[Mapping[str, Any]], axes: Collection[str] = ()) -> str:
-    """What all cells share and no axis shows, in short: `model tiny, technique inpaint, guidance.scale 4, ...`."""
-    shared = common(configs)
+    """What all cells share and no axis shows, in short: `model tiny_sd 128 x 128, technique inpaint, ...`."""
+    shared = flat(common(configs))
     parts = []
-    for key in SHARED:
-        value: Any = shared
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        name = key.removesuffix(".name")
-        if key == "model.name" and value and (path := shared["model"].get("path")):  # one class, many checkpoints
-            value = str(path).rstrip("/").rpartition("/")[2]
-        if value is not None and not {key, name, f"{name}.path"} & {*axes}:
-            parts.append(f"{name} {short(shown(value), 200)}")
+    for name, keys in SHARED.items():
+        key = next((key for key in keys if shared.get(key) is not None), None)
+        if key is None or {name, *keys} & {*axes}:
+            continue
+        value = str(shared[key]).rstrip("/").rpartition("/")[2] if key.endswith(".path") else shared[key]
+        parts.append(f"{name.rpartition('.')[2]} {short(brief(value), 200)}")
+        sides = [shared.get(f"model.{side}") for side in ("width", "height")]
+        if name == "model" and None not in sides:
+            parts[-1] += f" {sides[0]} x {sides[1]}"
     return ", ".join(parts)

@@ -8,7 +8,7 @@ over its seeds; the seeds where inputs are held fixed), its p adjusted over all 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from diffsweep.core.problems import BadInput, did_you_mean, one_of
 from diffsweep.core.text import counted
 from diffsweep.report.selection import bounds, levels, measured, plain, split_axes, units
 from diffsweep.report.statistics import FEW_INPUTS, FEWEST, TESTS, averaged, holm, intervals, p_value
-from diffsweep.report.text import digits, evaluations, fixed, no_axis, short, shown
+from diffsweep.report.text import briefs, decimals, evaluations, fixed, no_axis, short, shown
 
 if TYPE_CHECKING:
     from diffsweep.report.selection import Codes
@@ -86,9 +86,9 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """`guidance.scale 7 against 3: clip_score +0.021 [0.012, 0.030], n = 64, p = 0.002`, p being the adjusted."""
-        value, baseline = (short(shown(value), 60) for value in (self.value, self.baseline))
-        text = f"{self.axis} {value} against {baseline}: {self.metric} {self.estimate}"
+        """`guidance.scale 7 against 3: clip_score mean +0.021 [0.012, 0.030], n = 64, p = 0.002`, the adjusted p."""
+        value, baseline = (short(text, 60) for text in briefs((self.value, self.baseline)))
+        text = f"{self.axis} {value} against {baseline}: {self.metric} {'mean ' if self.n else ''}{self.estimate}"
         text += f", n = {self.n}" + ("" if math.isnan(self.adjusted) else f", {p_text(self.adjusted)}")
         return "; ".join([text, *self.flags])
 
@@ -136,6 +136,8 @@ def compare(
         values = list(frame[name].drop_duplicates())
         labels = [shown(plain(value)) for value in values]
         asked = None if baseline is None else shown(baseline)
+        if asked in (texts := briefs(map(plain, values))) and asked not in labels:  # as tables show it
+            asked = labels[texts.index(asked)]
         if asked is not None and asked not in labels:
             raise BadInput(f"baseline={baseline}: {name} has {', '.join(labels)}{did_you_mean(asked, labels)}")
         first = 0 if asked is None else labels.index(asked)
@@ -150,7 +152,7 @@ def compare(
         nfe = cells.laid_out(frame["nfe"].astype("Float64"))
         for metric in wanted:
             numbers = cells.laid_out(frame[metric])
-            what = (metric, frame.attrs["metrics"][metric]["direction"], name)
+            definition = frame.attrs["metrics"][metric]
             low, high = bounds(frame, metric)
             reach = None if low is None or high is None else high - low  # as far as two numbers can be apart
             limits = (fewest, (None if reach is None else -reach, reach))
@@ -158,7 +160,7 @@ def compare(
                 if side != first:
                     pair = [plain(values[i]) for i in (side, first)]
                     sides = numbers[[side, first]], nfe[[side, first]]
-                    found.append(_compared(cells, *sides, test, limits, beside, *what, *pair))
+                    found.append(_compared(cells, *sides, test, limits, beside, metric, definition, name, *pair))
     adjusted = holm([comparison.p for comparison in found])
     return [replace(comparison, adjusted=p) for comparison, p in zip(found, adjusted, strict=True)]
 
@@ -192,7 +194,7 @@ def _compared(
     limits: tuple[int, Bounds],
     beside: Sequence[str],
     metric: str,
-    direction: str,
+    definition: Mapping[str, Any],
     axis: str,
     value: Any,
     baseline: Any,
@@ -213,11 +215,11 @@ def _compared(
         difference = float(averaged(column, inputs)[0])
         low, high = (float(end[0]) for end in intervals(column, inputs, seeds, *limits))
         p = p_value(mean.groupby("input" if over_inputs else "seed").mean().to_numpy(), test)
-    places = digits(numbers[np.isfinite(numbers)])
+    places = decimals(definition, numbers[np.isfinite(numbers)])
     largest = max((abs(number) for number in (difference, low, high) if math.isfinite(number)), default=1.0)
     return Comparison(
         metric=metric,
-        direction=direction,
+        direction=definition["direction"],
         axis=axis,
         value=value,
         baseline=baseline,

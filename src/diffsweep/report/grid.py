@@ -27,7 +27,7 @@ from diffsweep.report.drawn import KEY, drawn_as, fingerprint, mark_of, whole
 from diffsweep.report.frame import results, stage
 from diffsweep.report.sample import part, sample
 from diffsweep.report.sheet import HOLE, Block, Line, Sheets, Tile
-from diffsweep.report.text import ARROWS, digits, fixed, labels, no_axis, short, shown
+from diffsweep.report.text import ARROWS, briefs, decimals, fixed, labels, no_axis, short
 from diffsweep.store.cells import Store
 from diffsweep.store.pictures import IMAGE, INPUT, MASK, STEP, made
 from diffsweep.store.schema import Damaged, Document, Record
@@ -99,7 +99,7 @@ def arranged(
         return [_listed(sweep, records, below, references)]
     columns = labels(values[cols].values(), LONG) if cols else [""]
     starts = labels(values[rows].values(), LONG) if rows else [""]
-    parts = {axis: [f"{axis} = {short(shown(value), 60)}" for value in values[axis].values()] for axis in rest}
+    parts = {axis: [f"{axis} = {short(text, 60)}" for text in briefs(values[axis].values())] for axis in rest}
     found = []
     for spot, block in sorted(places.items()):
         title = ", ".join(parts[axis][i] for axis, i in zip(rest, spot, strict=True))
@@ -115,9 +115,10 @@ def _listed(sweep: Document, records: Records, below: Sequence[tuple[str, ...]],
     axes = list(sweep["axes"])
     ends = [axis.rpartition(".")[2] for axis in axes]
     names = [end if ends.count(end) == 1 else axis for axis, end in zip(axes, ends, strict=True)]
+    texts_of = [briefs(cell["axes"].get(axis) for cell in sweep["cells"]) for axis in axes]
     tiles = {}
     for i, (cell, texts) in enumerate(zip(sweep["cells"], below, strict=True)):
-        own = [f"{name} {short(shown(cell['axes'].get(axis)), LONG)}" for name, axis in zip(names, axes, strict=True)]
+        own = [f"{name} {short(of_axis[i], LONG)}" for name, of_axis in zip(names, texts_of, strict=True)]
         tiles[i] = Tile(cell["cell_id"], there=records[cell["cell_id"]] is not None, below=(*own, *texts))
     return _placed(f"below each picture: {', '.join(axes)}", "", "", [""] * len(tiles), [("", tiles)], references)
 
@@ -224,7 +225,7 @@ def _numbers(frame: pd.DataFrame, metrics: Sequence[str]) -> list[tuple[str, ...
     for name in metrics:
         values = frame[name].tolist()
         exact = frame[f"{name}_exact"].tolist() if f"{name}_exact" in frame else [False] * len(values)
-        places, arrow = digits(values), ARROWS[definitions[name]["direction"]]
+        places, arrow = decimals(definitions[name], values), ARROWS[definitions[name]["direction"]]
         columns.append(
             [
                 f"{name} exact" if same else f"{name} –" if value != value else f"{name} {arrow} {fixed(value, places)}"

@@ -14,7 +14,7 @@ from itertools import groupby, pairwise
 from diffsweep.report.caption import caption, defined, marked
 from diffsweep.report.table import Column, Table
 from diffsweep.report.tabular import costs, counts, fitting
-from diffsweep.report.text import fixed, shown
+from diffsweep.report.text import fixed
 
 LINE, PAGE = 72, 40  # what a page of an article holds: characters a line, lines, about
 LONGEST = 36  # of a setting's value; longer ones are set in a paragraph
@@ -71,7 +71,7 @@ class Part:
 def to_latex(table: Table, name: str = "results") -> str:
     """A `table` environment, every text of the user's escaped. What is too wide for a page comes in rows of tables."""
     label = "".join(c if (c.isascii() and c.isalnum()) or c in "-." else "-" for c in name)
-    axes = [_axis(axis, [shown(line[i]) for line in table.lines]) for i, axis in enumerate(table.down)]
+    axes = [_axis(axis, [table.texts[axis][line[i]] for line in table.lines]) for i, axis in enumerate(table.down)]
     extra = [
         Part("r", latex(title), "", [latex(text) for text in texts], len(title))
         for title, texts in [*counts(table), *costs(table)[:1]]
@@ -81,7 +81,10 @@ def to_latex(table: Table, name: str = "results") -> str:
     text = " ".join(filter(None, [caption(table), marked(table), *(f"{text}." for text in defined(table))]))
     sizes, titles = [part.width + 2.4 for part in parts], [part.title for part in parts]
     tabulars = [_tabular(table, [parts[i] for i in chosen]) for chosen in fitting(sizes, titles, len(axes), LINE)]
-    tall = sum(max((math.ceil(len(shown(value)) / LONGEST) for value in line), default=1) for line in table.lines)
+    tall = sum(
+        max((math.ceil(len(table.texts[a][v]) / LONGEST) for a, v in zip(table.down, line, strict=True)), default=1)
+        for line in table.lines
+    )
     each = max(1, PAGE // (tall + 4))
     floats = [tabulars[i : i + each] for i in range(0, len(tabulars), each)]
     found = [r"% needs \usepackage{booktabs} and \usepackage{siunitx}, version 3", *(f"% {x}" for x in table.absent)]
@@ -121,7 +124,7 @@ def _column(table: Table, column: Column) -> Part:
     sign = "-" if any(number < 0 for number in numbers) else ""
     kind = f"S[table-format={sign}{whole}.{column.places}]" if column.places else f"S[table-format={sign}{whole}]"
     width: float = len(sign) + whole + 1 + column.places
-    across = ", ".join(shown(value) for value in column.across)
+    across = ", ".join(table.texts[axis][v] for axis, v in zip(table.across, column.across, strict=True))
     if any(beside):
         texts = [f"{text} & {latex(more).replace('-', '$-$')}" for text, more in zip(texts, beside, strict=True)]
         kind, width = rf"{kind}@{{\,}}>{{\scriptsize}}l", width + 0.8 * max(map(len, beside))

@@ -30,7 +30,7 @@ from diffsweep.report.sample import part, sample
 from diffsweep.report.selection import common, flat
 from diffsweep.report.table import Table
 from diffsweep.report.tabular import cells
-from diffsweep.report.text import digits, short, shown
+from diffsweep.report.text import brief, briefs, decimals, short, shown
 from diffsweep.report.variance import Split, variance_split
 from diffsweep.store.cells import Store
 from diffsweep.store.schema import Document, Record, RunEntry
@@ -153,7 +153,7 @@ def _axes(sweep: Document) -> list[dict[str, Any]]:
         found.append(
             {
                 "name": axis,
-                "values": [shown(value) for value in values],
+                "values": briefs(values),
                 "numbers": [_number(value) for value in values],
                 "words": [override(prefixes.get(axis, axis), value) for value in values],
                 "at": at,
@@ -167,14 +167,14 @@ def _measures(frame: pd.DataFrame) -> list[dict[str, Any]]:
     found = []
     for name, definition in {**frame.attrs["metrics"], "nfe": {}, "seconds": {}}.items():
         values = [_number(value) for value in frame[name].astype("Float64").astype(float)]
-        exact = f"{name}_exact"
+        exact, there = f"{name}_exact", [value for value in values if value is not None]
         found.append(
             {
                 "name": name,
                 "direction": definition.get("direction"),
-                "places": 0 if name == "nfe" else digits(value for value in values if value is not None),
+                "places": 0 if name == "nfe" else decimals(definition, there),
                 "values": values,
-                "exact": [i for i, there in enumerate(frame[exact]) if there] if exact in frame else [],
+                "exact": [i for i, same in enumerate(frame[exact]) if same] if exact in frame else [],
             }
         )
     return found
@@ -233,12 +233,12 @@ def _number(value: Any) -> float | None:
 
 
 def _setting(axes: Mapping[str, Any]) -> str:
-    return ", ".join(f"{axis}={short(shown(value), 60)}" for axis, value in axes.items())
+    return ", ".join(f"{axis}={short(brief(value), 60)}" for axis, value in axes.items())
 
 
 def _first(values: Sequence[Any]) -> list[str]:
     more = [f"and {len(values) - MOST_LISTED} more"] if len(values) > MOST_LISTED else []
-    return [*(short(shown(value), 200) for value in values[:MOST_LISTED]), *more]
+    return [*(short(brief(value), 200) for value in values[:MOST_LISTED]), *more]
 
 
 def _left_out(embedded: Embedded) -> str:

@@ -22,12 +22,12 @@ import numpy as np
 import pandas as pd
 
 from diffsweep.core.problems import BadInput, did_you_mean
-from diffsweep.core.text import level
+from diffsweep.core.text import gathered, level
 from diffsweep.metric.settings import replicates
 from diffsweep.report.frame import CEILING
 from diffsweep.report.selection import bounds, levels, measured, plain, split_axes, units
 from diffsweep.report.statistics import FEWEST, Stat, averaged, intervals
-from diffsweep.report.text import ARROWS, digits, fixed, no_axis, shown
+from diffsweep.report.text import ARROWS, briefs, decimals, fixed, no_axis, shown
 
 NONE = Stat(math.nan, math.nan, 0)
 STATS = ("mean", "median", "best")  # and q1 to q99, best1, best2, ...
@@ -53,7 +53,8 @@ class Column:
     """One statistic of one metric, a number a line, for one choice of the axes that are laid out as columns.
 
     done: the cells of each line. places: decimals. uneven: whether a metric of sets, whose value depends on their size,
-    is of sets of several sizes. ranks: 1 for the lines that hold the best number, 2 for the second best.
+    is of sets of several sizes. beside_others: whether the table has further statistics of it.
+    ranks: 1 for the lines that hold the best number, 2 for the second best.
     """
 
     metric: str
@@ -64,6 +65,7 @@ class Column:
     done: tuple[int, ...]
     places: int = 3
     uneven: bool = False
+    beside_others: bool = False
     ranks: Mapping[int, int] = field(default_factory=dict)
 
     @cached_property
@@ -72,8 +74,9 @@ class Column:
 
     @property
     def title(self) -> str:
-        """`psnr ↑`, `clip_score q95 ↑`, `clip_score best of 4 ↑`."""
-        return " ".join(filter(None, [self.metric, called(self.stat), ARROWS[self.direction]]))
+        """`psnr ↑`, `clip_score q95 ↑`, `clip_score best of 4 ↑`; `psnr mean ↑` beside other statistics."""
+        which = called(self.stat) or ("mean" if self.beside_others else "")
+        return " ".join(filter(None, [self.metric, which, ARROWS[self.direction]]))
 
     def estimate(self, line: int) -> str:
         """`28.31`, `exact` or `–`."""
@@ -130,6 +133,12 @@ class Table:
         return self.axes[: len(self.axes) - len(self.across)]
 
     @cached_property
+    def texts(self) -> dict[str, dict[Any, str]]:
+        """Each axis's values in short, as they are shown."""
+        columns = ([*dict.fromkeys(row.setting[i] for row in self.rows)] for i in range(len(self.axes)))
+        return {axis: dict(zip(own, briefs(own), strict=True)) for axis, own in zip(self.axes, columns, strict=True)}
+
+    @cached_property
     def lines(self) -> list[tuple[Any, ...]]:
         """The values of `down`, a line each."""
         return list(dict.fromkeys(row.setting[: len(self.down)] for row in self.rows))
@@ -150,9 +159,22 @@ class Table:
                     there = [found.get((*line, *group)) for line in self.lines]
                     stats = tuple(row.stats[metric] if row else NONE for row in there)
                     done = tuple(row.done if row else 0 for row in there)
-                    block.append(Column(metric, direction, stat if single else "mean", group, stats, done))
+                    column = Column(metric, direction, stat if single else "mean", group, stats, done)
+                    block.append(replace(column, beside_others=single and len(self.stats) > 1))
                 columns += self._compared(block)
         return columns
+
+    @cached_property
+    def alike(self) -> dict[str, str]:
+        """The metrics whose numbers are those of an earlier one in every line, as of two regions that are the same, and
+        that one."""
+        first: dict[tuple[str, str], str] = {}
+        found: dict[str, str] = {}
+        for name in self.directions:
+            numbers = repr([row.stats[name] for row in self.rows])
+            before = first.setdefault((str(self.definitions.get(name, {}).get("metric")), numbers), name)
+            found |= {name: before} if before != name else {}
+        return found
 
     @property
     def repeated(self) -> list[str]:
@@ -163,7 +185,8 @@ class Table:
     def _compared(self, block: Sequence[Column]) -> list[Column]:
         """The columns of one metric and statistic: with decimals in common, and the best of what is comparable."""
         stats = [stat for column in block for stat in column.stats]
-        places = digits(number for column in block for number in column.numbers)
+        definition = self.definitions.get(block[0].metric, {})
+        places = decimals(definition, (number for column in block for number in column.numbers))
         uneven = len({stat.n for stat in stats if stat.n and not stat.values}) > 1
         alike: dict[tuple[Any, ...], list[tuple[int, int]]] = defaultdict(list)
         for k, column in enumerate(block):
@@ -379,11 +402,12 @@ def _absent(frame: pd.DataFrame, metrics: Sequence[str] | None, there: Sequence[
         if name not in there and (metrics is None or name in metrics):
             yield f"{name}: no value ({'; '.join(frame.attrs['reasons'][name])})"
     unavailable: dict[str, list[str]] = defaultdict(list)
-    for name, reason in frame.attrs.get("unavailable", {}).items():
+    known: Mapping[str, str] = frame.attrs.get("unavailable", {})
+    for name, reason in known.items():
         if metrics is None or name in metrics:
             unavailable[reason].append(name)
     for reason, names in unavailable.items():
-        yield f"{', '.join(names)}: not measured ({reason})"
+        yield f"{', '.join(gathered(names, [*frame.attrs['metrics'], *known]))}: not measured ({reason})"
 
 
 def _mean(values: Any) -> float:

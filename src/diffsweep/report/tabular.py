@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from diffsweep.core.text import visible
-from diffsweep.report.caption import defined, full_caption, share
+from diffsweep.report.caption import defined, full_caption, share, title
 from diffsweep.report.frame import CEILING
 from diffsweep.report.statistics import Stat
 from diffsweep.report.table import Column, Table, number
@@ -19,6 +20,7 @@ from diffsweep.report.text import evaluations, fixed, markdown, short, shown
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+SECONDS = "seconds"
 Cells = list[tuple[str, bool]]  # a line's cells: the text, and whether it is the best
 
 
@@ -43,7 +45,7 @@ def costs(table: Table) -> list[tuple[str, list[str]]]:
     return [
         *([(CEILING, list(map(_decimal, ceilings)))] if not all(map(math.isnan, ceilings)) else []),
         ("nfe", [evaluations(row.nfe) for row in table.rows]),
-        ("seconds", [_decimal(row.seconds) for row in table.rows]),
+        (SECONDS, [_decimal(row.seconds) for row in table.rows]),
     ]
 
 
@@ -53,7 +55,7 @@ def _decimal(value: float) -> str:
 
 def heading(table: Table, column: Column) -> list[str]:
     """A column's title, and the values of the axes across, if any."""
-    across = [f"{axis} {shown(value)}" for axis, value in zip(table.across, column.across, strict=True)]
+    across = [f"{axis} {table.texts[axis][value]}" for axis, value in zip(table.across, column.across, strict=True)]
     return [column.title, *([", ".join(across)] if across else [])]
 
 
@@ -66,7 +68,9 @@ def cells(table: Table, text: Callable[[str], str], limit: int = 10**6) -> tuple
     ranks = [column.ranks for column in columns]
     lines: list[Cells] = []
     for i, line in enumerate(table.lines):
-        found: Cells = [(text(short(shown(value), limit)), False) for value in line]
+        found: Cells = [
+            (text(short(table.texts[axis][value], limit)), False) for axis, value in zip(table.down, line, strict=True)
+        ]
         found += [(texts[i], False) for _, texts in before]
         found += [(text(column.text(i)), best.get(i) == 1) for column, best in zip(columns, ranks, strict=True)]
         lines.append([*found, *((texts[i], False) for _, texts in after)])
@@ -147,30 +151,33 @@ def _numbers(stat: Stat, direction: str, stats: Sequence[str]) -> Iterator[tuple
             yield what, number(stat, what, direction)
 
 
-def to_terminal(table: Table, width: int, most: int = 10**6) -> Iterator[RenderableType]:
+def to_terminal(table: Table, width: int, most: int = 10**6, whole: bool = True) -> Iterator[RenderableType]:
     """Rich tables no wider than `width`, of the first `most` lines: columns that do not fit follow in a further table.
 
-    The best of a metric is bold and green, the second underlined. The caption comes last.
+    The best of a metric is bold and green, the second underlined. The title comes first, the caption last. whole: else
+    columns that say the same in every line, or what another says, give way to a sentence.
     """
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    lines, columns = table.lines[:most], table.columns
+    same = {} if whole else _same(table)
+    lines, columns = table.lines[:most], [column for column in table.columns if column.metric not in same]
     styles = ["", "bold green", "underline"]
     plain_columns = [
-        *((axis, [short(shown(line[i]), 36) for line in lines]) for i, axis in enumerate(table.down)),
+        *((axis, [short(table.texts[axis][line[i]], 36) for line in lines]) for i, axis in enumerate(table.down)),
         *counts(table),
     ]
-    found = [(title, [(text, "") for text in texts[:most]]) for title, texts in plain_columns]
+    found = [(name, [(text, "") for text in texts[:most]]) for name, texts in plain_columns]
     first = len(found)
     for column in columns:
         ranks = column.ranks
         texts = [(column.text(i), styles[ranks.get(i, 0)]) for i in range(len(lines))]
         found.append(("\n".join(heading(table, column)), texts))
-    found += [(title, [(text, "") for text in texts[:most]]) for title, texts in costs(table)]
-    sizes = [max(len(text) for text in [*title.split("\n"), *(text for text, _ in body)]) + 3 for title, body in found]
-    for chosen in fitting(sizes, [title.partition("\n")[0] for title, _ in found], first, width):
+    found += [(name, [(text, "") for text in texts[:most]]) for name, texts in costs(table) if name not in same]
+    sizes = [max(len(text) for text in [*head.split("\n"), *(text for text, _ in body)]) + 3 for head, body in found]
+    yield Text(title(table), style="dim")
+    for chosen in fitting(sizes, [head.partition("\n")[0] for head, _ in found], first, width):
         rich = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
         for i in chosen:
             left = i < len(table.down)
@@ -178,7 +185,22 @@ def to_terminal(table: Table, width: int, most: int = 10**6) -> Iterator[Rendera
         for i in range(len(lines)):
             rich.add_row(*(Text.assemble(found[column][1][i]) for column in chosen))
         yield rich
-    yield Text(visible(full_caption(table)), style="dim")
+    told = f"In every line: {', '.join(same.values())}." if same else ""
+    yield Text(visible(" ".join(filter(None, [told, full_caption(table, titled=True)]))), style="dim")
+
+
+def _same(table: Table) -> dict[str, str]:
+    """The metrics and costs whose columns say nothing of their own, and what to say instead: `psnr_inside as
+    psnr_masked`, `psnr_outside exact`, `nfe 12`."""
+    found = {name: f"{name} as {other}" for name, other in table.alike.items()}
+    texts: dict[str, list[str]] = defaultdict(list)
+    for column in table.columns if len(table.stats) == 1 else ():
+        texts[column.metric] += [column.text(i) for i in range(len(table.lines))]
+    texts |= {name: own for name, own in costs(table) if name != SECONDS}
+    for name, own in texts.items():
+        if len(own) > 1 and len({*own}) == 1 and name not in found:
+            found[name] = f"{name} {own[0]}"
+    return found
 
 
 def fitting(sizes: Sequence[float], titles: Sequence[str], first: int, width: float) -> Iterator[list[int]]:

@@ -8,7 +8,8 @@ import math
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from diffsweep.core.problems import did_you_mean
@@ -16,6 +17,9 @@ from diffsweep.core.text import visible
 
 ROUNDS = 8  # in which labels that became alike are told apart once more: two may turn each other back for ever
 EMPTY = '""'  # a text of which there is nothing to see
+NOTHING = "none"  # an empty list
+ADDED = re.compile(r"(?:.*/)?([^/]+?)\.safetensors(:[^:/]+)?|(?:\S*/)?([^/\s]+)(:[-+.\deE]+)")  # a LoRA, its strength
+DECIBELS = "in dB"  # how the definition of a metric in decibels ends
 ARROWS = {"higher": "↑", "lower": "↓"}
 
 
@@ -31,6 +35,32 @@ def shown(value: Any) -> str:
     if isinstance(value, Sequence | dict) and not isinstance(value, str):
         return visible(json.dumps(value, ensure_ascii=False))
     return visible(" ".join(str(value).split())) or EMPTY
+
+
+def brief(value: Any) -> str:
+    """An axis value in short: of a list its items with commas, `none` where there are none, and of LoRAs their files'
+    names and strengths, `style:0.5`. Else as `shown`."""
+    items = value
+    if isinstance(value, str) and value.startswith("[") and value.endswith("]"):  # a list, as a frame holds it
+        with suppress(ValueError):
+            items = json.loads(value)
+    if isinstance(items, str) or not isinstance(items, Sequence):
+        return shown(value)
+    return ", ".join(map(_item, items)) or NOTHING
+
+
+def _item(item: Any) -> str:
+    added = ADDED.fullmatch(item) if isinstance(item, str) else None
+    return shown("".join(filter(None, added.groups())) if added else item)
+
+
+def briefs(values: Iterable[Any]) -> list[str]:
+    """Each of an axis's values in short; whole, as `shown`, where two would be alike."""
+    given = [(brief(value), shown(value)) for value in values]
+    wholes = defaultdict(set)
+    for text, whole in given:
+        wholes[text].add(whole)
+    return [text if len(wholes[text]) == 1 else whole for text, whole in given]
 
 
 def short(text: str, limit: int) -> str:
@@ -54,7 +84,7 @@ def in_line(text: str) -> str:
 def labels(values: Iterable[Any], limit: int) -> list[str]:
     """A label of at most `limit` characters (8 or more) for each distinct value, no two alike: long texts with equal
     ends show where they differ, and labels that still look alike are numbered."""
-    texts = [in_line(shown(value)) for value in values]
+    texts = [in_line(text) for text in briefs(values)]
     found = [short(text, limit) for text in texts]
     for _ in range(ROUNDS):
         for places in _alike(found):
@@ -113,6 +143,11 @@ def digits(values: Iterable[float]) -> int:
     if 0 < largest < 0.01:
         return 2 - math.floor(math.log10(largest))
     return 0 if largest >= 1000 else 2 if largest >= 10 else 3
+
+
+def decimals(definition: Mapping[str, Any], values: Iterable[float]) -> int:
+    """Those of a metric's numbers: two in decibels, whatever the numbers, else as many as suit them."""
+    return 2 if str(definition.get("metric", "")).endswith(DECIBELS) else digits(values)
 
 
 def evaluations(number: float) -> str:

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from diffsweep.core.text import gathered
 from diffsweep.metric import called
 from diffsweep.metric.settings import replicates
 
@@ -28,8 +29,9 @@ def metric_notes(cells: Sequence[Cell], chosen: Chosen) -> Iterator[str]:
             lacks[unfit].append(technique)
             needed[unfit] |= frozenset().union(*(metric.needs for metric in metrics)) - there
     for unfit, techniques in lacks.items():
-        more = f" and {len(unfit) - MOST_NAMES} more" if len(unfit) > MOST_NAMES else ""
-        names = ", ".join(unfit[:MOST_NAMES]) + more
+        listed = gathered(unfit, (metric.name for metric in metrics))
+        more = f" and {len(listed) - MOST_NAMES} more" if len(listed) > MOST_NAMES else ""
+        names = ", ".join(listed[:MOST_NAMES]) + more
         they = "it needs" if len(unfit) == 1 else "they need"
         yield f"{names}: not measured for technique={','.join(techniques)}, where {they} {called(needed[unfit])}"
     fewest = _fewest(cells)

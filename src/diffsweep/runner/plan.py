@@ -21,6 +21,7 @@ from diffsweep.core.problems import BadInput, did_you_mean, one_of, require, wit
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.freeze import AROUND, BLOCKS, block_of, freeze
 from diffsweep.runner.metric_notes import metric_notes
+from diffsweep.runner.model_notes import model_notes
 from diffsweep.runner.notes import notes
 from diffsweep.runner.parts import build, coerced, printed
 
@@ -110,7 +111,7 @@ def plan(raw: Sequence[Raw], name: str | None = None) -> Plan:
         raise BadInput(problems)
     require(*_changed(cells))
     blocks.setdefault("replace", False)
-    about = (*notes(cells), *metric_notes(cells, blocks["metrics"]))
+    about = tuple(dict.fromkeys((*model_notes(cells), *notes(cells), *metric_notes(cells, blocks["metrics"]))))
     return Plan(name=name or automatic_name(cells), cells=tuple(cells), notes=about, **blocks)
 
 

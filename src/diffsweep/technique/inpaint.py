@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Inpaint(Plain):
     """start: noise, or the noised input from `strength` on (the share of steps run; 1 is all of them). jump: steps from
-    one return to the next; resamples: how often each stretch is sampled (1 never returns). paste: put the known pixels
-    back after latents are decoded, where these hold them less than exactly. downsample: what a latent's mask is of its
-    pixels': `nearest`, the first one's, as diffusers' pipelines take it, so that the mask lies up to a latent further
-    right and down; `area`, their mean."""
+    one return to the next; resamples: how often each stretch is sampled (1 never returns). Of models with
+    latents (one in pixels holds the known pixels exactly, by the mask itself): paste: put the known pixels back after
+    decoding; downsample: what a latent's mask is of its pixels': `nearest`, the first one's, as diffusers' pipelines
+    take it, so that the mask lies up to a latent further right and down; `area`, their mean."""
 
     uses: ClassVar[frozenset[str]] = frozenset({"prompt", "scheduler", "guidance", "input", "mask"})
     blend: str = "each_step"
@@ -58,18 +58,10 @@ class Inpaint(Plain):
         start = index_of(self.strength, n, stage)
         returns = self.resamples > 1 and self.jump < n - start
         jump, resamples = (self.jump, self.resamples) if returns else (Inpaint.jump, 1)
-        return replace(self, strength=round((n - start) / n, 6), jump=jump, resamples=resamples)
+        settled = replace(self, strength=round((n - start) / n, 6), jump=jump, resamples=resamples)
+        return settled if stage.factor > 1 else replace(settled, paste=Inpaint.paste, downsample=Inpaint.downsample)
 
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
-        if stage.factor == 1:
-            require(
-                "paste=true: the known pixels stay as they are without it: the model has no latents"
-                if self.paste
-                else None,
-                "downsample=area: the mask is of pixels: the model has no latents"
-                if self.downsample == "area"
-                else None,
-            )
         return jumping(levels[index_of(self.strength, len(levels), stage) :], self.jump, self.resamples)
 
     def begin(self, job: Job) -> Tensor:

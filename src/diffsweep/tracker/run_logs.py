@@ -15,7 +15,7 @@ from diffsweep.report.comparison import to_frame
 from diffsweep.report.selection import bounds, common, levels, measured, split_axes
 from diffsweep.report.statistics import averaged, intervals
 from diffsweep.report.tabular import to_frame as settings_of
-from diffsweep.report.text import short, shown
+from diffsweep.report.text import brief, short
 from diffsweep.report.write import standalone_page
 from diffsweep.store.cells import Store
 from diffsweep.store.cells import steps as steps_of
@@ -101,7 +101,7 @@ def _log_of(
 ) -> RunLog:
     technique = config["technique"]["name"]
     axes = {axis.rpartition(".")[2]: value for axis, value in cell["axes"].items()} or {"technique": technique}
-    named = " ".join(f"{axis}={short(shown(value), 30)}" for axis, value in {**axes, "seed": cell["seed"]}.items())
+    named = " ".join(f"{axis}={short(brief(value), 30)}" for axis, value in {**axes, "seed": cell["seed"]}.items())
     name = short(named, 80)
     return RunLog(cell_run_id(sweep, cell["cell_id"]), name, technique, config, content, write, exit_code=exit_code)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image as Pixels
 
 from diffsweep.report.selection import plain
-from diffsweep.report.text import short, shown
+from diffsweep.report.text import brief, short
 from diffsweep.store.pictures import IMAGE
 from diffsweep.store.schema import CellEntry, Document
 
@@ -87,4 +87,4 @@ def picture(store: Store, cell: CellEntry, file: str = f"{IMAGE}.png", caption: 
 
 def caption_of(cell: CellEntry) -> str:
     values = {**cell["axes"], "seed": cell["seed"]}
-    return ", ".join(f"{axis} = {short(shown(value), 60)}" for axis, value in values.items())
+    return ", ".join(f"{axis} = {short(brief(value), 60)}" for axis, value in values.items())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from diffsweep.report.figure.data import (
     value,
 )
 from diffsweep.report.fonts import drawable
-from diffsweep.report.text import digits, fixed
+from diffsweep.report.text import decimals, fixed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +42,7 @@ class Field:
     measure: str
     higher: bool
     values: tuple[tuple[float, ...], ...]
+    definition: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Heatmap:
         axes.grid(False)
         if max(values.shape) > WRITTEN:
             return image
-        places = digits((low, high))
+        places = decimals(field.definition, (low, high))
         for (j, i), number in np.ndenumerate(values):
             text = "–" if math.isnan(number) else "exact" if math.isinf(number) else fixed(number, places)
             red, green, blue, _ = colours(norm(best if math.isinf(number) else number))
@@ -117,11 +118,11 @@ def heatmap(table: Table, name: str, metrics: Sequence[str], x: str, y: str, fac
     parts = grouped(table, others, named=True)
     fields = []
     for metric in metrics:
-        direction = table.directions[metric]
+        direction, definition = table.directions[metric], table.definitions.get(metric, {})
         for part in spread(parts, ACROSS):
             found = {tuple(row.setting[i] for i in places): value(row.stats[metric], direction) for row in part.rows}
             lines = tuple(tuple(found.get((i, j), math.nan) for i in across.values) for j in up.values)
-            fields.append(Field(part.label, measure(table, metric), direction == "higher", lines))
+            fields.append(Field(part.label, measure(table, metric), direction == "higher", lines, definition))
     left_out = f"; {ACROSS} of {len(parts)} panels shown" if len(parts) > ACROSS else ""
     heading = f"{name}: {described(table, bars=False)}{left_out}; brighter is better"
     return Heatmap(heading, across, up, tuple(fields), side_by_side(len(metrics), len(fields)))

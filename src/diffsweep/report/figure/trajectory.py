@@ -11,7 +11,7 @@ import numpy as np
 
 from diffsweep.core.problems import BadInput, did_you_mean
 from diffsweep.report.drawn import drawn_as, fingerprint, whole
-from diffsweep.report.text import short, shown
+from diffsweep.report.text import brief, short
 from diffsweep.store.cells import MEND, Store, steps
 from diffsweep.store.pictures import IMAGE, INPUT, NOISY
 from diffsweep.store.schema import Damaged, Document
@@ -39,7 +39,7 @@ def write_trajectory(folder: Path, store: Store, sweep: Document, cell: str | No
     from diffsweep.report.figure.style import save, styled
 
     axes = next(one["axes"] for one in sweep["cells"] if one["cell_id"] == chosen)
-    setting = ", ".join(f"{axis} = {short(shown(value), 40)}" for axis, value in axes.items())
+    setting = ", ".join(f"{axis} = {short(brief(value), 40)}" for axis, value in axes.items())
     heading = f"{sweep['name']}: {setting or chosen}"
     files = [folder / "figures" / f"trajectory_{chosen}{suffix}" for suffix in (".pdf", ".png")]
     mark = fingerprint("trajectory", heading, store.record(chosen)["files"])
