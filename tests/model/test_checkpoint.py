@@ -20,7 +20,7 @@ from diffsweep.model.checkpoint import Checkpoint
 from diffsweep.model.labels import Labels, named
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.freeze import freeze
-from tests.checkpoints import saved
+from tests.checkpoints import FAMILIES, saved
 from tests.running import run_sweep
 
 ADM = {"num_class_embeds": 4}
@@ -185,6 +185,16 @@ def test_a_text_encoder_without_a_configuration_is_told(refused: Any, copied: An
         ("sdxl", "vae", {"_class_name": "AutoencoderTiny"}, "vae is of class AutoencoderTiny"),
         ("sd", "vae", {"scaling_factor": None}, "scaling_factor=None of the autoencoder: must be above 0"),
         ("sd", "vae", {"scaling_factor": 0}, "scaling_factor=0 of the autoencoder: must be above 0"),
+        ("sd", "unet", {"sample_size": 0}, "sample_size=0 in unet/config.json: a whole number above 0 is needed"),
+        ("sd", "unet", {"sample_size": None}, "sample_size=null in unet/config.json: a whole number above 0"),
+        ("sdxl", "unet", {"sample_size": -16}, "sample_size=-16 in unet/config.json: a whole number above 0"),
+        ("ddpm", "unet", {"sample_size": [16, "16"]}, "sample_size=[16, '16'] in unet/config.json: a whole number"),
+        ("ddpm", "unet", {"sample_size": 16.5}, "sample_size=16.5 in unet/config.json: a whole number above 0"),
+        ("dit", "transformer", {"sample_size": "16"}, "sample_size=16 in transformer/config.json: a whole number"),
+        ("pixart", "transformer", {"sample_size": True}, "sample_size=True in transformer/config.json: a whole"),
+        ("sd3", "transformer", {"sample_size": 7}, "sample_size=7 in transformer/config.json: 14 pixels, and pictures"),
+        ("sana", "transformer", {"sample_size": [16, 8, 8]}, "sample_size=[16, 8, 8] in transformer/config.json"),
+        ("lumina2", "transformer", {"sample_size": {}}, "sample_size={} in transformer/config.json: a whole number"),
         ("sd", "scheduler", {"num_train_timesteps": 1}, "division by zero"),
         ("sd", "scheduler", {"beta_end": float("nan")}, "the scheduler's betas are not all between 0 and 1"),
         ("sd", "scheduler", {"beta_end": 3.0, "beta_schedule": "linear"}, "the scheduler's betas are not all between"),
@@ -199,6 +209,50 @@ def test_parts_that_do_not_fit_the_family_are_told(
     told = refused(folder)
     assert told.startswith(f"model.path={folder}: not a checkpoint, its configuration says otherwise (")
     assert why in told
+
+
+WIDTHS = [  # what takes a text or a pooled vector, and what makes it
+    ("sd", "cross_attention_dim", "text of width 32", ["text_encoder.hidden_size"]),
+    ("sdxl", "cross_attention_dim", "text of width 64", ["text_encoder.hidden_size", "text_encoder_2.hidden_size"]),
+    ("sdxl", "addition_time_embed_dim", "pooled of width 32", ["text_encoder_2.projection_dim"]),
+    ("sd3", "joint_attention_dim", "text of width 64", ["text_encoder_3.d_model"]),
+    ("sd3", "pooled_projection_dim", "pooled of width 64", ["text_encoder.projection_dim"]),
+    ("flux", "joint_attention_dim", "text of width 32", ["text_encoder_2.d_model"]),
+    ("flux", "pooled_projection_dim", "pooled of width 32", ["text_encoder.hidden_size"]),
+    ("klein", "joint_attention_dim", "text of width 48", ["text_encoder.hidden_size"]),
+    ("z_image", "cap_feat_dim", "text of width 16", ["text_encoder.hidden_size"]),
+    ("qwen_image", "joint_attention_dim", "text of width 16", []),
+    ("lumina2", "cap_feat_dim", "text of width 16", ["text_encoder.hidden_size"]),
+    ("pixart", "caption_channels", "text of width 32", ["text_encoder.d_model"]),
+    ("sana", "caption_channels", "text of width 16", ["text_encoder.hidden_size"]),
+]
+
+
+@pytest.mark.parametrize("name, key, made, encoders", WIDTHS)
+def test_a_text_encoder_of_another_width_than_the_networks_is_told(
+    refused: Any, copied: Any, name: str, key: str, made: str, encoders: list[str]
+) -> None:
+    """Whichever of the two configurations is another model's."""
+    folder = copied(name)
+    (network,) = (part for part in ("unet", "transformer") if (folder / part).is_dir())
+    for part, own in [(network, key), *(tuple(encoder.split(".")) for encoder in encoders)]:
+        file = folder / part / "config.json"
+        whole = file.read_text()
+        config = json.loads(whole)
+        file.write_text(json.dumps({**config, own: config[own] + 8}))
+        told = refused(folder, scheduler="euler")
+        file.write_text(whole)
+        assert told.startswith(f"model.path={folder}: not a checkpoint, its configuration says otherwise (text_encoder")
+        assert made.partition(" ")[0] in told and f", and {network} takes " in told
+        if part == network:
+            assert f"make a {made}, and" in told
+
+
+def test_a_size_that_the_checkpoint_does_not_tell_can_be_chosen(frozen: Any, copied: Any) -> None:
+    folder = copied("sd")
+    file = folder / "unet" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "sample_size": None}))
+    assert frozen(folder, model__height=32, model__width=48).stage.size == (32, 48)
 
 
 # -- what a family cannot do -------------------------------------------------------------------------------------------
@@ -219,8 +273,8 @@ def test_a_size_that_is_fixed_cannot_be_chosen(refused: Any, frozen: Any, folder
 
 
 def test_half_precision_is_refused_where_it_overflows(refused: Any, folders: Any) -> None:
-    told = "model.dtype=float16: this family's network overflows in it; give bfloat16 or float32"
-    for name in ("flux", "klein", "z_image", "qwen_image"):
+    told = "model.dtype=float16: a transformer's numbers overflow in it; give bfloat16 or float32"
+    for name in FAMILIES.keys() - {"sd", "sdxl", "ddpm"}:
         assert refused(folders(name), model__dtype="float16", scheduler="euler") == told
     told = "model.text.dtype=float16: must be one of float32, bfloat16; did you mean 'bfloat16'?"
     assert refused(folders("pixart"), model__text__dtype="float16") == told

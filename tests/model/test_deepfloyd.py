@@ -180,13 +180,6 @@ def test_a_variance_that_the_checkpoint_does_not_learn_is_not_used(copy: Path, c
     torch.testing.assert_close((ours / 2 + 0.5).clamp(0, 1), (theirs / 2 + 0.5).clamp(0, 1), atol=2e-3, rtol=0)
 
 
-def test_a_prompt_that_is_cut_is_told(loaded: Any, caplog: pytest.LogCaptureFixture) -> None:
-    loaded.encode(["a red dog " * 10])
-    assert not caplog.messages
-    loaded.encode(["a red dog " * 60])
-    assert any("cut after 77 tokens" in message for message in caplog.messages)
-
-
 def test_a_pickle_is_refused_and_never_opened(copy: Path) -> None:
     (weights,) = (copy / "unet").glob("*.safetensors")
     weights.rename(weights.with_name("diffusion_pytorch_model.bin"))
