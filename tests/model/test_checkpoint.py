@@ -212,19 +212,19 @@ def test_parts_that_do_not_fit_the_family_are_told(
 
 
 WIDTHS = [  # what takes a text or a pooled vector, and what makes it
-    ("sd", "cross_attention_dim", "text of width 32", ["text_encoder.hidden_size"]),
-    ("sdxl", "cross_attention_dim", "text of width 64", ["text_encoder.hidden_size", "text_encoder_2.hidden_size"]),
-    ("sdxl", "addition_time_embed_dim", "pooled of width 32", ["text_encoder_2.projection_dim"]),
-    ("sd3", "joint_attention_dim", "text of width 64", ["text_encoder_3.d_model"]),
-    ("sd3", "pooled_projection_dim", "pooled of width 64", ["text_encoder.projection_dim"]),
-    ("flux", "joint_attention_dim", "text of width 32", ["text_encoder_2.d_model"]),
-    ("flux", "pooled_projection_dim", "pooled of width 32", ["text_encoder.hidden_size"]),
-    ("klein", "joint_attention_dim", "text of width 48", ["text_encoder.hidden_size"]),
-    ("z_image", "cap_feat_dim", "text of width 16", ["text_encoder.hidden_size"]),
-    ("qwen_image", "joint_attention_dim", "text of width 16", []),
-    ("lumina2", "cap_feat_dim", "text of width 16", ["text_encoder.hidden_size"]),
-    ("pixart", "caption_channels", "text of width 32", ["text_encoder.d_model"]),
-    ("sana", "caption_channels", "text of width 16", ["text_encoder.hidden_size"]),
+    ("sd", "cross_attention_dim", "text embeddings 32", ["text_encoder.hidden_size"]),
+    ("sdxl", "cross_attention_dim", "text embeddings 64", ["text_encoder.hidden_size", "text_encoder_2.hidden_size"]),
+    ("sdxl", "addition_time_embed_dim", "pooled embeddings 32", ["text_encoder_2.projection_dim"]),
+    ("sd3", "joint_attention_dim", "text embeddings 64", ["text_encoder_3.d_model"]),
+    ("sd3", "pooled_projection_dim", "pooled embeddings 64", ["text_encoder.projection_dim"]),
+    ("flux", "joint_attention_dim", "text embeddings 32", ["text_encoder_2.d_model"]),
+    ("flux", "pooled_projection_dim", "pooled embeddings 32", ["text_encoder.hidden_size"]),
+    ("klein", "joint_attention_dim", "text embeddings 48", ["text_encoder.hidden_size"]),
+    ("z_image", "cap_feat_dim", "text embeddings 16", ["text_encoder.hidden_size"]),
+    ("qwen_image", "joint_attention_dim", "text embeddings 16", []),
+    ("lumina2", "cap_feat_dim", "text embeddings 16", ["text_encoder.hidden_size"]),
+    ("pixart", "caption_channels", "text embeddings 32", ["text_encoder.d_model"]),
+    ("sana", "caption_channels", "text embeddings 16", ["text_encoder.hidden_size"]),
 ]
 
 
@@ -243,9 +243,9 @@ def test_a_text_encoder_of_another_width_than_the_networks_is_told(
         told = refused(folder, scheduler="euler")
         file.write_text(whole)
         assert told.startswith(f"model.path={folder}: not a checkpoint, its configuration says otherwise (text_encoder")
-        assert made.partition(" ")[0] in told and f", and {network} takes " in told
+        assert made.partition(" ")[0] in told and f" wide, {network} takes " in told
         if part == network:
-            assert f"make a {made}, and" in told
+            assert f" give {made} wide, {network} takes " in told
 
 
 def test_a_size_that_the_checkpoint_does_not_tell_can_be_chosen(frozen: Any, copied: Any) -> None:
@@ -417,3 +417,33 @@ def test_sizes_share_one_set_of_weights_in_memory(
     assert (entry["cells"], entry["model_loads"]) == (5, 2)
     shapes = {Image.open(BytesIO(file.read_bytes())).size for file in (tmp_path / "cells").glob("*/*/image.png")}
     assert shapes == {(width, height) for height in (32, 48) for width in (32, 64)}
+
+
+@pytest.mark.parametrize(
+    "dtype, mend",
+    [
+        ("float16", ": {path} in float16; try model.dtype=bfloat16 or float32"),
+        ("bfloat16", ": {path} in bfloat16; try model.dtype=float32"),
+        ("float32", ""),
+    ],
+)
+def test_a_picture_that_overflows_fails_alone_and_names_wider_types(
+    dtype: str, mend: str, folders: Any, config: Any, tmp_path: Path
+) -> None:
+    """In calls that it shares with another cell, which has the bits that it has alone."""
+    folder = folders("sd")
+    usual = {"model": "tiny_sd", "model__path": str(folder), "model__dtype": dtype, "scheduler__steps": 2}
+
+    def sweep(name: str, *scales: float) -> Any:
+        more = {"output_dir": str(tmp_path / name), "engine__rows": 4}
+        return run_sweep(
+            [(config(**usual, **more, guidance__scale=scale), {"guidance.scale": scale}) for scale in scales], name
+        )
+
+    both, alone = sweep("both", 2.0, 1e38), sweep("alone", 2.0)
+    good, bad = json.loads((both.folder / "sweep.json").read_text())["cells"]
+    assert (good["status"], bad["status"]) == ("done", "failed")
+    told = "FloatingPointError: the picture holds NaN or infinite values"
+    assert bad["reason"] == told + mend.format(path=folder)
+    ((one,), (other,)) = ([*(run.folder.parents[1] / "cells").glob("*/*/image.png")] for run in (both, alone))
+    assert one.read_bytes() == other.read_bytes()

@@ -73,7 +73,9 @@ def _contradiction(part: Part, files: tuple[tuple[str, int, int], ...]) -> str |
         found |= {key: tuple(tensor["shape"]) for key, tensor in header(file)[0].items()}
     try:
         compared = _by_diffusers if part.library == "diffusers" else _by_transformers
-        told = "; ".join(_told(compared(part, config, found, whole=len(weights) == 1)))
+        told = "; ".join(_told(compared(part, config, found, shards="-of-" in weights[0].name)))
+    except RuntimeError:  # torch's own, of what the meta device cannot do
+        return None
     except Exception as error:  # of a configuration that is none, the libraries raise any
         text = " ".join(str(error).split())
         return f"path={source.path}: {name}/config.json describes no {part.kind} ({type(error).__name__}: {text})"
@@ -91,36 +93,37 @@ def unweighted(kind: str, config: Mapping[str, Any]) -> Any:
         return getattr(diffusers, kind).from_config(config)
 
 
-def _by_diffusers(part: Part, config: Mapping[str, Any], found: Mapping[str, Shape], whole: bool) -> Apart:
+def _by_diffusers(part: Part, config: Mapping[str, Any], found: Mapping[str, Shape], shards: bool) -> Apart:
     network = unweighted(part.kind, config)
     described = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     named = dict(found)
-    if whole:  # old names of attention, as `from_pretrained` reads them
+    if not shards:  # old names of attention, as `from_pretrained` reads them
         network._fix_state_dict_keys_on_load(named)
-    ignored = [re.escape(name) + "$" for name, _ in network.named_buffers()]  # which it makes by itself
-    ignored += network._keys_to_ignore_on_load_unexpected or []
-    unread = [name for name in named if name not in described and not any(re.match(one, name) for one in ignored)]
+    known, ignored = described.keys() | dict(network.named_buffers()), network._keys_to_ignore_on_load_unexpected or ()
+    unread = [name for name in named if name not in known and not any(re.search(one, name) for one in ignored)]
     shapes = {name: (own, described[name]) for name, own in named.items() if described.get(name, own) != own}
     return Apart([name for name in described if name not in named], unread, shapes)
 
 
-def _by_transformers(part: Part, config: Mapping[str, Any], found: Mapping[str, Shape], whole: bool) -> Apart:
+def _by_transformers(part: Part, config: Mapping[str, Any], found: Mapping[str, Shape], shards: bool) -> Apart:
     """By transformers' own report, of tensors without contents; accelerate has it load such."""
     import torch
     import transformers
 
     if find_spec("accelerate") is None:
         return Apart([], [], {})
+    kind: Any = getattr(transformers, part.kind)
     logging: Any = transformers.utils.logging
     before = logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity(logging.CRITICAL)
     try:
-        _, report = getattr(transformers, part.kind).from_pretrained(
+        _, report = kind.from_pretrained(
             None,
-            config=transformers.AutoConfig.from_pretrained(part.source.root / part.name, local_files_only=True),
+            config=kind.config_class.from_pretrained(part.source.root / part.name, local_files_only=True),
             state_dict={name: torch.empty(shape, device="meta") for name, shape in found.items()},
             device_map={"": "meta"},
+            local_files_only=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )

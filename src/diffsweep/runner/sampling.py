@@ -190,7 +190,7 @@ class Sampler:
     def _load(self, engine: Engine, by_stage: Mapping[str, Sequence[Cell]], listener: Heard, once: Once) -> None:
         """Encode every prompt, then load the networks: no text encoder is in memory beside them."""
         for cells in by_stage.values():
-            if hasattr(cells[0].network, "fetch"):
+            if hasattr(cells[0].network, "fetch") and cells[0].network.missing():
                 listener.waits(f"{cells[0].config_key}: downloading")
                 with _of(cells[0]):
                     cells[0].network.fetch()
