@@ -8,8 +8,10 @@ the autoencoder of a latent model. Weights are read from safetensors only.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -469,6 +471,20 @@ def _pipeline(source: Source, parts: Mapping[str, Any]) -> Any:
     return pipeline
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within, the libraries do not warn of prompts that are cut: `cuts` told of them."""
+    logs = [logging.getLogger(name) for name in ("diffusers.pipelines", "transformers.tokenization_utils_base")]
+    before = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, before, strict=True):
+            log.setLevel(level)
+
+
 @lru_cache
 def _reading(source: Source) -> Any:
     """A checkpoint's pipeline with its tokenizers alone, which count."""
@@ -516,7 +532,8 @@ class PipelineText:
 
         @torch.no_grad()
         def encode(prompt: str | None) -> Embedding:
-            embedding = model.family.embed(pipeline, prompt, model.text.told)
+            with _quiet():
+                embedding = model.family.embed(pipeline, prompt, model.text.told)
             return {key: tensor.cpu() for key, tensor in embedding.items()}
 
         return encode

@@ -158,7 +158,7 @@ def _stage(model: DeepFloyd) -> Stage:
 
 
 def _read(unet: dict[str, Any], config: dict[str, Any], enlarges: bool) -> Stage:
-    channels, labels = unet["in_channels"], unet.get("class_embed_type")
+    size, channels, labels = sides(unet, "unet"), unet["in_channels"], unet.get("class_embed_type")
     if enlarges and (channels != 6 or labels != "timestep"):
         raise ValueError(f"in_channels={channels}: super-resolution stages in pixels have 6, and class labels")
     if not enlarges and (channels != 3 or labels):
@@ -166,7 +166,7 @@ def _read(unet: dict[str, Any], config: dict[str, Any], enlarges: bool) -> Stage
             f"in_channels={channels}: first stages in pixels have 3 and no class labels; a super-resolution stage is "
             "given as upscale.path"
         )
-    return Stage(shape=(3, *sides(unet, "unet")), process=table(config), **habits(config))
+    return Stage(shape=(3, *size), process=table(config), **habits(config))
 
 
 def _checker(source: Source, files: Sequence[str], device: str) -> tuple[Any, Any]:
