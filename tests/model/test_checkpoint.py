@@ -22,7 +22,7 @@ from diffsweep.model.checkpoint import Checkpoint
 from diffsweep.model.labels import Labels, named
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.freeze import freeze
-from tests.checkpoints import saved
+from tests.checkpoints import FAMILIES, saved
 from tests.running import run_sweep
 
 ADM = {"num_class_embeds": 4}
@@ -202,6 +202,16 @@ def test_a_text_encoder_without_a_configuration_is_told(refused: Any, copied: An
         ("sdxl", "vae", {"_class_name": "AutoencoderTiny"}, "vae is of class AutoencoderTiny"),
         ("sd", "vae", {"scaling_factor": None}, "scaling_factor=None of the autoencoder: must be above 0"),
         ("sd", "vae", {"scaling_factor": 0}, "scaling_factor=0 of the autoencoder: must be above 0"),
+        ("sd", "unet", {"sample_size": 0}, "sample_size=0 in unet/config.json: a whole number above 0 is needed"),
+        ("sd", "unet", {"sample_size": None}, "sample_size=null in unet/config.json: a whole number above 0"),
+        ("sdxl", "unet", {"sample_size": -16}, "sample_size=-16 in unet/config.json: a whole number above 0"),
+        ("ddpm", "unet", {"sample_size": [16, "16"]}, "sample_size=[16, '16'] in unet/config.json: a whole number"),
+        ("ddpm", "unet", {"sample_size": 16.5}, "sample_size=16.5 in unet/config.json: a whole number above 0"),
+        ("dit", "transformer", {"sample_size": "16"}, "sample_size=16 in transformer/config.json: a whole number"),
+        ("pixart", "transformer", {"sample_size": True}, "sample_size=True in transformer/config.json: a whole"),
+        ("sd3", "transformer", {"sample_size": 7}, "sample_size=7 in transformer/config.json: 14 pixels, and pictures"),
+        ("sana", "transformer", {"sample_size": [16, 8, 8]}, "sample_size=[16, 8, 8] in transformer/config.json"),
+        ("lumina2", "transformer", {"sample_size": {}}, "sample_size={} in transformer/config.json: a whole number"),
         ("sd", "scheduler", {"num_train_timesteps": 1}, "division by zero"),
         ("sd", "scheduler", {"beta_end": float("nan")}, "the scheduler's betas are not all between 0 and 1"),
         ("sd", "scheduler", {"beta_end": 3.0, "beta_schedule": "linear"}, "the scheduler's betas are not all between"),
@@ -216,6 +226,50 @@ def test_parts_that_do_not_fit_the_family_are_told(
     told = refused(folder)
     assert told.startswith(f"model.path={folder}: not a checkpoint, its configuration says otherwise (")
     assert why in told
+
+
+WIDTHS = [  # what takes a text or a pooled vector, and what makes it
+    ("sd", "cross_attention_dim", "text embeddings 32", ["text_encoder.hidden_size"]),
+    ("sdxl", "cross_attention_dim", "text embeddings 64", ["text_encoder.hidden_size", "text_encoder_2.hidden_size"]),
+    ("sdxl", "addition_time_embed_dim", "pooled embeddings 32", ["text_encoder_2.projection_dim"]),
+    ("sd3", "joint_attention_dim", "text embeddings 64", ["text_encoder_3.d_model"]),
+    ("sd3", "pooled_projection_dim", "pooled embeddings 64", ["text_encoder.projection_dim"]),
+    ("flux", "joint_attention_dim", "text embeddings 32", ["text_encoder_2.d_model"]),
+    ("flux", "pooled_projection_dim", "pooled embeddings 32", ["text_encoder.hidden_size"]),
+    ("klein", "joint_attention_dim", "text embeddings 48", ["text_encoder.hidden_size"]),
+    ("z_image", "cap_feat_dim", "text embeddings 16", ["text_encoder.hidden_size"]),
+    ("qwen_image", "joint_attention_dim", "text embeddings 16", []),
+    ("lumina2", "cap_feat_dim", "text embeddings 16", ["text_encoder.hidden_size"]),
+    ("pixart", "caption_channels", "text embeddings 32", ["text_encoder.d_model"]),
+    ("sana", "caption_channels", "text embeddings 16", ["text_encoder.hidden_size"]),
+]
+
+
+@pytest.mark.parametrize("name, key, made, encoders", WIDTHS)
+def test_a_text_encoder_of_another_width_than_the_networks_is_told(
+    refused: Any, copied: Any, name: str, key: str, made: str, encoders: list[str]
+) -> None:
+    """Whichever of the two configurations is another model's."""
+    folder = copied(name)
+    (network,) = (part for part in ("unet", "transformer") if (folder / part).is_dir())
+    for part, own in [(network, key), *(tuple(encoder.split(".")) for encoder in encoders)]:
+        file = folder / part / "config.json"
+        whole = file.read_text()
+        config = json.loads(whole)
+        file.write_text(json.dumps({**config, own: config[own] + 8}))
+        told = refused(folder, scheduler="euler")
+        file.write_text(whole)
+        assert told.startswith(f"model.path={folder}: not a checkpoint, its configuration says otherwise (text_encoder")
+        assert made.partition(" ")[0] in told and f" wide, {network} takes " in told
+        if part == network:
+            assert f" give {made} wide, {network} takes " in told
+
+
+def test_a_size_that_the_checkpoint_does_not_tell_can_be_chosen(frozen: Any, copied: Any) -> None:
+    folder = copied("sd")
+    file = folder / "unet" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "sample_size": None}))
+    assert frozen(folder, model__height=32, model__width=48).stage.size == (32, 48)
 
 
 # -- what a family cannot do -------------------------------------------------------------------------------------------
@@ -236,8 +290,8 @@ def test_a_size_that_is_fixed_cannot_be_chosen(refused: Any, frozen: Any, folder
 
 
 def test_half_precision_is_refused_where_it_overflows(refused: Any, folders: Any) -> None:
-    told = "model.dtype=float16: this family's network overflows in it; give bfloat16 or float32"
-    for name in ("flux", "klein", "z_image", "qwen_image"):
+    told = "model.dtype=float16: a transformer's numbers overflow in it; give bfloat16 or float32"
+    for name in FAMILIES.keys() - {"sd", "sdxl", "ddpm"}:
         assert refused(folders(name), model__dtype="float16", scheduler="euler") == told
     told = "model.text.dtype=float16: must be one of float32, bfloat16; did you mean 'bfloat16'?"
     assert refused(folders("pixart"), model__text__dtype="float16") == told
@@ -380,3 +434,33 @@ def test_sizes_share_one_set_of_weights_in_memory(
     assert (entry["cells"], entry["model_loads"]) == (5, 2)
     shapes = {Image.open(BytesIO(file.read_bytes())).size for file in (tmp_path / "cells").glob("*/*/image.png")}
     assert shapes == {(width, height) for height in (32, 48) for width in (32, 64)}
+
+
+@pytest.mark.parametrize(
+    "dtype, mend",
+    [
+        ("float16", ": {path} in float16; try model.dtype=bfloat16 or float32"),
+        ("bfloat16", ": {path} in bfloat16; try model.dtype=float32"),
+        ("float32", ""),
+    ],
+)
+def test_a_picture_that_overflows_fails_alone_and_names_wider_types(
+    dtype: str, mend: str, folders: Any, config: Any, tmp_path: Path
+) -> None:
+    """In calls that it shares with another cell, which has the bits that it has alone."""
+    folder = folders("sd")
+    usual = {"model": "tiny_sd", "model__path": str(folder), "model__dtype": dtype, "scheduler__steps": 2}
+
+    def sweep(name: str, *scales: float) -> Any:
+        more = {"output_dir": str(tmp_path / name), "engine__rows": 4}
+        return run_sweep(
+            [(config(**usual, **more, guidance__scale=scale), {"guidance.scale": scale}) for scale in scales], name
+        )
+
+    both, alone = sweep("both", 2.0, 1e38), sweep("alone", 2.0)
+    good, bad = json.loads((both.folder / "sweep.json").read_text())["cells"]
+    assert (good["status"], bad["status"]) == ("done", "failed")
+    told = "FloatingPointError: the picture holds NaN or infinite values"
+    assert bad["reason"] == told + mend.format(path=folder)
+    ((one,), (other,)) = ([*(run.folder.parents[1] / "cells").glob("*/*/image.png")] for run in (both, alone))
+    assert one.read_bytes() == other.read_bytes()

@@ -16,6 +16,7 @@ from diffsweep.core.problems import BadInput
 from diffsweep.core.types import Estimate
 from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.runner.freeze import freeze
+from diffsweep.runner.run import run_sweep
 
 
 @pytest.fixture
@@ -180,13 +181,6 @@ def test_a_variance_that_the_checkpoint_does_not_learn_is_not_used(copy: Path, c
     torch.testing.assert_close((ours / 2 + 0.5).clamp(0, 1), (theirs / 2 + 0.5).clamp(0, 1), atol=2e-3, rtol=0)
 
 
-def test_a_prompt_that_is_cut_is_told(loaded: Any, caplog: pytest.LogCaptureFixture) -> None:
-    loaded.encode(["a red dog " * 10])
-    assert not caplog.messages
-    loaded.encode(["a red dog " * 60])
-    assert any("cut after 77 tokens" in message for message in caplog.messages)
-
-
 def test_a_pickle_is_refused_and_never_opened(copy: Path) -> None:
     (weights,) = (copy / "unet").glob("*.safetensors")
     weights.rename(weights.with_name("diffusion_pytorch_model.bin"))
@@ -250,6 +244,22 @@ def test_an_unsafe_picture_is_black_and_a_safe_one_as_it_was(guarded: Callable[[
         shown = model.finish(x)
         assert bool((shown == -1).all()) is black
         assert black or (shown - x).abs().max() <= 1 / 255
+
+
+def test_what_is_not_finite_is_no_black_picture_with_a_watermark(
+    guarded: Callable[[float], Path], config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = guarded(1.0)
+    (file,) = (folder / "unet").glob("*.safetensors")
+    tensors = load_file(file)
+    save_file({**tensors, "conv_out.bias": tensors["conv_out.bias"] / 0}, file, {"format": "pt"})
+    settings = {"model": "tiny", "model__path": str(folder), "model__watermark": True, "scheduler__steps": 2}
+    outcome = run_sweep([(config(**settings, output_dir=str(tmp_path)), {})], "mine")
+    (cell,) = json.loads((outcome.folder / "sweep.json").read_text())["cells"]
+    assert cell["reason"] == "FloatingPointError: the picture holds NaN or infinite values"
+    assert not [*(tmp_path / "cells").glob("*/*/image.png")]
 
 
 def test_the_watermark_is_the_pipelines(guarded: Callable[[float], Path]) -> None:

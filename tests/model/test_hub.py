@@ -22,6 +22,7 @@ from urllib.parse import unquote
 import pytest
 import torch
 from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file, save_file
 
 from diffsweep.model.source import Source
 from tests.checkpoints import FAMILIES
@@ -258,6 +259,19 @@ def test_weights_that_come_cut_are_told_and_come_again(command: Command, hub: Hu
     hub.cuts = ""
     again = command()
     assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.slow
+def test_weights_that_contradict_their_configuration_are_told_once_they_are_there(command: Command, hub: Hub) -> None:
+    """Before a text encoder comes."""
+    (file,) = (hub.folder / "unet").glob("*.safetensors")
+    tensors = load_file(file)
+    save_file({name: tensor for name, tensor in tensors.items() if name != "conv_out.weight"}, file, {"format": "pt"})
+    told = command()
+    assert told.returncode == 2
+    line = f"model.path={NAME}: the weights in unet/ are not those that its config.json describes: 1 tensor missing, as"
+    assert told.stderr.splitlines()[-1] == f"diffsweep: {line} conv_out.weight"
+    assert not any("text_encoder" in asked and ".safetensors" in asked for asked in hub.asked)
 
 
 @pytest.mark.slow

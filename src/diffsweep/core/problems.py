@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 from diffsweep.core.keys import Auto
@@ -18,6 +19,15 @@ class BadInput(ValueError):
 
     def __reduce__(self) -> tuple[type, tuple[list[str]]]:
         return type(self), (self.messages,)
+
+
+@contextmanager
+def under(key: str) -> Iterator[None]:
+    """Within, a mistake is told under this key: `path=...` as `model.path=...`."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{key}.{message}" for message in error.messages) from error
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

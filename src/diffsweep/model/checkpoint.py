@@ -8,7 +8,10 @@ the autoencoder of a latent model. Weights are read from safetensors only.
 from __future__ import annotations
 
 import inspect
+import logging
+from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +37,8 @@ from diffsweep.model.schedule import prediction
 from diffsweep.model.source import Source
 from diffsweep.model.stored import Stored
 from diffsweep.model.t5 import T5, unless_installed
-from diffsweep.model.text import Embedding, Embeddings, Encoder, encoder, tokenizer
+from diffsweep.model.text import Cut, Embedding, Embeddings, Encoder, count, encoder, tokenizer
+from diffsweep.model.weights import Part, unweighted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +49,7 @@ KIND = "a checkpoint"
 TYPES = ("float32", "bfloat16", "float16")
 ROOTED = ("UNet2DModel", "UNetUnconditionalModel")  # of which diffusers once saved all at the root
 QUANTISED = ".gguf"
+TEXT = "text_encoder"  # begins the names of the parts that encode prompts and have weights
 
 
 @dataclass(frozen=True)
@@ -173,12 +178,30 @@ class Checkpoint(Stored):
         messages."""
         return prompt if self.labels is None else self.labels.read(prompt, key)
 
+    def cuts(self, prompt: str) -> list[Cut]:
+        """What of a prompt its text encoders do not see, where it is too long for them."""
+        if not self.networks:
+            return []
+        family, pipeline = self.family, _reading(self.source)
+        found: dict[tuple[int, int, int | None], list[str]] = defaultdict(list)
+        for one in family.reads(pipeline, prompt, self.text.told):
+            if (more := count(getattr(pipeline, one.tokenizer), one.text) - one.limit) > 0:
+                kept = (self.text.told.max_length or family.length) if one.chosen else one.limit
+                found[more, kept, family.lengths[1] if one.chosen and family.lengths else None].append(one.tokenizer)
+        return [Cut(more, tuple(names), kept, most) for (more, kept, most), names in found.items()]
+
     def stage(self) -> Stage:
         return _stage(self)
 
     def places(self) -> Sequence[tuple[Source, list[str]]]:
         own = [(self.source, sorted({*self.files(), *self.text_files()}))]
         return own + [(lora.source, lora.files()) for lora in self.loras]
+
+    def weighted(self) -> list[Part]:
+        family, index = self.family, self.configs.index
+        own = {family.network: family.kind, **({"vae": family.vae} if family.vae else {})}
+        texts = [Part(self.source, name, index[name][1], "transformers") for name in self.networks]
+        return [*(Part(self.source, name, kind) for name, kind in own.items()), *texts]
 
     def files(self) -> list[str]:
         """Those that decide the pictures, of prompts' encoders aside; BadInput where weights are missing."""
@@ -203,7 +226,7 @@ class Checkpoint(Stored):
     @property
     def networks(self) -> tuple[str, ...]:
         """Of the encoders, those with weights."""
-        return tuple(name for name in self.encoders if name.startswith("text_encoder"))
+        return tuple(self.configs.texts)
 
     def load(self, device: str, kept: Path | None = None) -> LoadedCheckpoint:
         """kept: where embeddings lie. The networks are loaded when there is something for them to do."""
@@ -298,12 +321,15 @@ def _has(index: Mapping[str, Any], part: str) -> bool:
 @lru_cache
 def _configs(source: Source) -> Configs:
     family = family_of(source)
-    source.require([family.network, "scheduler", *(["vae"] if family.vae else [])], KIND)
+    index = source.config(".", INDEX) if is_file(source.root / INDEX) else {}
+    texts = [name for name in family.text if name.startswith(TEXT) and _has(index, name)]
+    source.require([family.network, "scheduler", *(["vae"] if family.vae else []), *texts], KIND)
     return Configs(
-        index=source.config(".", INDEX) if is_file(source.root / INDEX) else {},
+        index=index,
         network=source.config(family.network, "config.json"),
         scheduler=source.config("scheduler", "scheduler_config.json"),
         vae=source.config("vae", "config.json") if family.vae else {},
+        texts={name: source.config(name, "config.json") for name in texts},
     )
 
 
@@ -321,8 +347,8 @@ def _stage(model: Checkpoint) -> Stage:
     require(
         *(_uneven(key, side, family.multiple) for key, side in asked.items() if side),
         f"path={model.path}: {', '.join(lacking)} missing in it, by its {INDEX}" if lacking else None,
-        "dtype=float16: this family's network overflows in it; give bfloat16 or float32"
-        if family.overflows and model.dtype == "float16"
+        "dtype=float16: a transformer's numbers overflow in it; give bfloat16 or float32"
+        if family.network == "transformer" and model.dtype == "float16"
         else None,
         f"text.clip_skip={told.clip_skip}: this family's text encoders have no layers to leave out"
         if told.clip_skip and not family.skips
@@ -372,12 +398,7 @@ def _misfit(model: Checkpoint, added: Mapping[str, Mapping[str, Delta]]) -> str 
 @lru_cache
 def _shape(source: Source) -> Any:
     """A checkpoint's network without its weights."""
-    import diffusers
-    import torch
-
-    family = family_of(source)
-    with torch.device("meta"):
-        return getattr(diffusers, family.kind).from_config(_configs(source).network)
+    return unweighted(family_of(source).kind, _configs(source).network)
 
 
 @lru_cache
@@ -427,7 +448,7 @@ def _uneven(key: str, side: int, multiple: int | None) -> str | None:
 def _skipped(model: Checkpoint) -> str | None:
     """A problem with how many layers of its text encoders are left out; BadInput where they have no configuration."""
     model.source.require(model.encoders, KIND)
-    configs = [model.source.config(name, "config.json") for name in model.networks]
+    configs = model.configs.texts.values()
     layers = [config["num_hidden_layers"] for config in configs if "num_hidden_layers" in config]  # of a T5: num_layers
     return within("text.clip_skip", model.text.clip_skip, 0, min(layers) - 1) if layers else None
 
@@ -439,6 +460,43 @@ def _length(family: Family, told: TextKeys) -> str | None:
     if family.lengths is None:
         return f"text.max_length={told.max_length}: this family's prompts have a fixed length; leave it out"
     return within("text.max_length", told.max_length, *family.lengths)
+
+
+def _pipeline(source: Source, parts: Mapping[str, Any]) -> Any:
+    """Diffusers' own pipeline of a checkpoint, of which these parts alone are there."""
+    import diffusers
+
+    configs, kind = _configs(source), getattr(diffusers, class_of(source))
+    known = inspect.signature(kind.__init__).parameters
+    settings = {key: value for key, value in configs.index.items() if key in known and not isinstance(value, list)}
+    needed = [key for key, one in known.items() if one.default is inspect.Parameter.empty and key != "self"]
+    off = {"requires_safety_checker": False} if "requires_safety_checker" in known else {}
+    pipeline = kind(**{**dict.fromkeys(needed), **settings, **off, **parts})
+    unloaded = SimpleNamespace(config=SimpleNamespace(**configs.network))  # some read the network's widths
+    pipeline.__dict__[family_of(source).network] = unloaded
+    return pipeline
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within, the libraries do not warn of prompts that are cut: `cuts` told of them."""
+    logs = [logging.getLogger(name) for name in ("diffusers.pipelines", "transformers.tokenization_utils_base")]
+    before = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, before, strict=True):
+            log.setLevel(level)
+
+
+@lru_cache
+def _reading(source: Source) -> Any:
+    """A checkpoint's pipeline with its tokenizers alone, which count."""
+    index = _configs(source).index
+    names = [name for name in family_of(source).text if name.startswith("tokenizer") and _has(index, name)]
+    return _pipeline(source, {name: tokenizer(source.root, name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -466,13 +524,9 @@ class PipelineText:
         return prompt
 
     def encoder(self, root: Path, variant: str | None, device: str) -> Encoder:
-        import diffusers
         import torch
 
         model, index = self.model, self.model.configs.index
-        kind = getattr(diffusers, class_of(model.source))
-        known = inspect.signature(kind.__init__).parameters
-        settings = {key: value for key, value in index.items() if key in known and not isinstance(value, list)}
         parts: dict[str, Any] = {name: tokenizer(root, name) for name in model.encoders if name not in model.networks}
         for name in model.networks:
             parts[name] = encoder(root, name, index[name][1], variant, model.text.dtype)
@@ -480,15 +534,12 @@ class PipelineText:
             bank = Bank(parts[name], [added.get(name, {}) for added in model.added()], device)
             bank.strengths = torch.tensor([[lora.strength for lora in model.loras]], device=device)
         hook([parts[name] for name in model.networks], model.offload, device)
-        needed = [key for key, one in known.items() if one.default is inspect.Parameter.empty and key != "self"]
-        off = {"requires_safety_checker": False} if "requires_safety_checker" in known else {}
-        pipeline = kind(**{**dict.fromkeys(needed), **settings, **off, **parts})
-        unloaded = SimpleNamespace(config=SimpleNamespace(**model.configs.network))  # some read the network's widths
-        pipeline.__dict__[model.family.network] = unloaded
+        pipeline = _pipeline(model.source, parts)
 
         @torch.no_grad()
         def encode(prompt: str | None) -> Embedding:
-            embedding = model.family.embed(pipeline, prompt, model.text.told)
+            with _quiet():
+                embedding = model.family.embed(pipeline, prompt, model.text.told)
             return {key: tensor.cpu() for key, tensor in embedding.items()}
 
         return encode

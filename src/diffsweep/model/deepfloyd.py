@@ -19,13 +19,15 @@ from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.process import Table
 from diffsweep.core.types import Stage
 from diffsweep.model import memory, t5
+from diffsweep.model.family.family import sides
 from diffsweep.model.network import Network
 from diffsweep.model.schedule import habits, noising, prediction, table
 from diffsweep.model.source import TENSORS, Source
 from diffsweep.model.stored import Stored
 from diffsweep.model.t5 import T5
-from diffsweep.model.text import Embeddings
+from diffsweep.model.text import Cut, Embeddings
 from diffsweep.model.vocabulary import unknown
+from diffsweep.model.weights import Part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,9 +107,18 @@ class DeepFloyd(Stored):
     def places(self) -> list[tuple[Source, list[str]]]:
         return [(self.source, self.files()), (self.text_source, self.text_files())]
 
+    def weighted(self) -> list[Part]:
+        text = Part(self.text_source, t5.PARTS[0], "T5EncoderModel", "transformers")
+        return [Part(self.source, "unet", "UNet2DConditionModel"), text]
+
     def unknown(self, prompt: str) -> tuple[str, ...]:
         """The prompt's words that the text encoder has no pieces for."""
         return unknown(self.text_source.root / t5.PARTS[1] / "tokenizer.json", prompt)
+
+    def cuts(self, prompt: str) -> list[Cut]:
+        """What of a prompt the text encoder does not see, where it is too long."""
+        more = self.text.count(self.text_source.root, prompt) - self.text.max_length
+        return [Cut(more, t5.PARTS[1:], self.text.max_length, t5.MOST)] if more > 0 else []
 
     def needs(self, device: str) -> memory.Needs:
         """The device's memory that the model takes."""
@@ -148,7 +159,7 @@ def _stage(model: DeepFloyd) -> Stage:
 
 
 def _read(unet: dict[str, Any], config: dict[str, Any], enlarges: bool) -> Stage:
-    size, channels, labels = unet["sample_size"], unet["in_channels"], unet.get("class_embed_type")
+    size, channels, labels = sides(unet, "unet"), unet["in_channels"], unet.get("class_embed_type")
     if enlarges and (channels != 6 or labels != "timestep"):
         raise ValueError(f"in_channels={channels}: super-resolution stages in pixels have 6, and class labels")
     if not enlarges and (channels != 3 or labels):
@@ -156,7 +167,7 @@ def _read(unet: dict[str, Any], config: dict[str, Any], enlarges: bool) -> Stage
             f"in_channels={channels}: first stages in pixels have 3 and no class labels; a super-resolution stage is "
             "given as upscale.path"
         )
-    return Stage(shape=(3, size, size), process=table(config), **habits(config))
+    return Stage(shape=(3, *size), process=table(config), **habits(config))
 
 
 def _checker(source: Source, files: Sequence[str], device: str) -> tuple[Any, Any]:

@@ -22,7 +22,8 @@ from diffsweep.model.network import Network
 from diffsweep.model.schedule import habits, noising, prediction, table
 from diffsweep.model.source import Source
 from diffsweep.model.stored import Stored
-from diffsweep.model.text import Embedding, Embeddings, Encoder, encoder, tokenizer
+from diffsweep.model.text import Cut, Embedding, Embeddings, Encoder, count, encoder, tokenizer
+from diffsweep.model.weights import Part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,6 +107,16 @@ class LatentUpscaler(_Keys, Stored):
     def places(self) -> list[tuple[Source, list[str]]]:
         return [(self.source, [*self.files(), *self.text_files()])]
 
+    def cuts(self, prompt: str) -> list[Cut]:
+        """What of a prompt CLIP does not see, where it is too long."""
+        tokens_of = _tokenizer(self.source.root)
+        more = count(tokens_of, prompt) - tokens_of.model_max_length
+        return [Cut(more, TEXT[1:], tokens_of.model_max_length)] if more > 0 else []
+
+    def weighted(self) -> list[Part]:
+        text = Part(self.source, TEXT[0], "CLIPTextModel", "transformers")
+        return [Part(self.source, "unet", "UNet2DConditionModel"), Part(self.source, "vae", "AutoencoderKL"), text]
+
     def needs(self, device: str) -> memory.Needs:
         """The device's memory that the model takes; decoding one picture counts as a row."""
         return _needs(self, self.text.device not in (AUTO, device.partition(":")[0]))
@@ -122,6 +133,12 @@ def _needs(model: LatentUpscaler, elsewhere: bool) -> memory.Needs:
     vae, decoding = memory.decoder(source.config("vae", "config.json"), model.low)
     text = 0 if elsewhere else memory.encoder(source.root / TEXT[0], model.text.dtype)
     return memory.Needs(text, weights + vae, max(row, decoding), prompt)
+
+
+@lru_cache
+def _tokenizer(root: Path) -> Any:
+    """One that counts."""
+    return tokenizer(root)
 
 
 @lru_cache

@@ -240,15 +240,20 @@ def sums(root: Path) -> dict[str, str]:
     return {PurePosixPath(name.removeprefix("*")).as_posix(): sha256 for sha256, name in lines}
 
 
+def header(file: Path) -> tuple[dict[str, Any], int]:
+    """What a safetensors file says of each tensor in it, by name, and at which byte their contents begin."""
+    with file.open("rb") as data:
+        length = int.from_bytes(data.read(8), "little")
+        found = json.loads(data.read(length)) if length < 100_000_000 else {}
+    return {name: tensor for name, tensor in found.items() if name != "__metadata__"}, 8 + length
+
+
 def _is_complete(file: Path) -> bool:
     """Whether a safetensors file has the size that its header gives."""
     try:
-        with file.open("rb") as data:
-            length = int.from_bytes(data.read(8), "little")
-            header = json.loads(data.read(length)) if length < 100_000_000 else {}
-        ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
-        return file.stat().st_size == 8 + length + max(ends, default=0)
-    except (OSError, ValueError, KeyError, TypeError):
+        tensors, begin = header(file)
+        return file.stat().st_size == begin + max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

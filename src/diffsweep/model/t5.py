@@ -9,19 +9,19 @@ T5-XXL overflows in float16, which diffsweep therefore does not offer.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Set
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.problems import one_of, require, within
-from diffsweep.model.text import Embedding, Encoder, encoder, tokenizer
+from diffsweep.model.text import Embedding, Encoder, count, encoder, tokenizer
 
 PARTS = ("text_encoder", "tokenizer")
-log = logging.getLogger(__name__)
+MOST = 512  # tokens
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class T5:
         require(
             one_of("dtype", self.dtype, ("float32", "bfloat16")),
             one_of("device", self.device, (AUTO, "cpu", "cuda")),
-            within("max_length", self.max_length, 1, 512),
+            within("max_length", self.max_length, 1, MOST),
             unless_installed("clean_caption=true:", {"bs4", "ftfy"}, "deepfloyd") if self.clean_caption else None,
             unless_installed("load_in_8bit=true:", {"bitsandbytes", "accelerate"}, "int8")
             if self.load_in_8bit
@@ -64,6 +64,10 @@ class T5:
         cleaner: Any = IFPipeline  # the method asks for nothing but a constant of its class
         return IFPipeline._clean_caption(cleaner, IFPipeline._clean_caption(cleaner, prompt))
 
+    def count(self, root: Path, prompt: str) -> int:
+        """The tokens of a prompt, however many are kept. root: the folder of the tokenizer's own."""
+        return count(_tokenizer(root), self.cleaned(prompt))
+
     def encoder(self, root: Path, variant: str | None, device: str) -> Encoder:
         import torch
         from transformers import BitsAndBytesConfig
@@ -79,11 +83,15 @@ class T5:
         def encode(text: str | None) -> Embedding:
             length = {"padding": "max_length", "max_length": self.max_length, "truncation": True}
             tokens = tokens_of(text, add_special_tokens=True, return_tensors="pt", **length).to(device)
-            if tokens.attention_mask.all() and len(tokens_of(text).input_ids) > self.max_length:
-                log.warning("a prompt is cut after %d tokens: %.60s...", self.max_length, text)
             return {"text": network(tokens.input_ids, attention_mask=tokens.attention_mask)[0][0].cpu()}
 
         return encode
+
+
+@lru_cache
+def _tokenizer(root: Path) -> Any:
+    """One that counts."""
+    return tokenizer(root)
 
 
 def unless_installed(what: str, modules: Set[str], extra: str) -> str | None:

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from diffsweep.core.files import write_atomic
 from diffsweep.core.keys import given
@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 
 
 LAYOUT = 2  # of the cached files, raised when they hold something else
+
+
+class Cut(NamedTuple):
+    """What is cut from a prompt's end. tokens: how many; tokenizers: which of them cut these; kept: the tokens that
+    they read, by `text.max_length` where it sets that; most: to what that can be set, None where it cannot."""
+
+    tokens: int
+    tokenizers: tuple[str, ...]
+    kept: int
+    most: int | None = None
+
 
 Embedding = Mapping[str, "Tensor"]
 """What a network is told of a prompt, by name. `text`: tokens x width."""
@@ -121,6 +132,11 @@ def tokenizer(root: Path, name: str = "tokenizer") -> Any:
         return AutoTokenizer.from_pretrained(root / name, local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise BadInput(f"path={root}: {name}/ cannot be loaded: {' '.join(str(error).split())}") from error
+
+
+def count(tokenizer: Any, text: str) -> int:
+    """The tokens of a text, however many a tokenizer keeps."""
+    return len(tokenizer(text, verbose=False).input_ids)
 
 
 def encoder(root: Path, name: str, kind: str, variant: str | None, dtype: str, **more: Any) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from diffsweep.core.problems import BadInput
+from diffsweep.core.problems import under
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.cost import Speed
 from diffsweep.runner.ingredients import work
@@ -35,7 +35,7 @@ def timed(cell: Cell, rows: int, device: str) -> Speed:
     from diffsweep.engine import Engine
 
     seconds: list[float] = []
-    with _dropped(device), _under(cell.config_key):
+    with _dropped(device), under(cell.config_key):
         model = _loaded(cell, device)
         own = work(cell, device, lambda _: _black(cell), model=model)
         engine = Engine(*with_translators({cell.stage_name: model}, {cell.stage_name: rows}))
@@ -84,15 +84,6 @@ def _step(engine: Engine, device: str) -> float:
     for error in errors:
         raise error
     return seconds
-
-
-@contextmanager
-def _under(key: str) -> Iterator[None]:
-    """Tell a mistake under the model's key."""
-    try:
-        yield
-    except BadInput as error:
-        raise BadInput(f"{key}.{message}" for message in error.messages) from error
 
 
 @contextmanager

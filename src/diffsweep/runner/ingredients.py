@@ -136,11 +136,16 @@ def to_tensor(pixels: np.ndarray, device: str) -> Tensor:
     return placed((torch.tensor(pixels).permute(2, 0, 1).float() / 127.5 - 1).contiguous(), device)
 
 
+def require_finite(x: Tensor, mend: str = "") -> None:
+    """FloatingPointError where a picture is not finite. mend: what may help."""
+    if not bool(x.isfinite().all()):
+        raise FloatingPointError(f"the picture holds NaN or infinite values{mend}")
+
+
 def to_pixels(x: Tensor) -> np.ndarray:
     """uint8 H W 3 from C H W in [-1, 1], clipped and rounded; ValueError where it is no picture, FloatingPointError
     where it is not finite."""
     if x.ndim != 3 or x.shape[0] != 3:
         raise ValueError(f"a picture of three channels is needed, not {tuple(x.shape)}")
-    if not bool(x.isfinite().all()):
-        raise FloatingPointError("the picture holds NaN or infinite values")
+    require_finite(x)
     return ((x.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()

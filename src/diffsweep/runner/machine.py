@@ -13,6 +13,7 @@ from diffsweep.core.text import counted
 from diffsweep.runner import preflight, shape
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.listener import Listener
+from diffsweep.runner.notes import cut
 from diffsweep.runner.plan import Plan
 from diffsweep.runner.shape import Agreed, Rows, Shape
 from diffsweep.runner.shared import SHAPE, agreed
@@ -37,10 +38,13 @@ class Machine:
         for cell in cells:
             by_model[cell.model].append(cell)
         preflight.disk(cells)
+        preflight.weights(cells)
         most = shape.wanted(whole.cells)
         self.room: Rows = shape.fitting(most, whole.rows, self.device)
         for own in by_model.values():
             self.room = preflight.memory(own, self.device, self.room, chosen=whole.rows is not None)
+        for told in cut(cells):
+            listener.note(f"note: {told}")
         if (note := preflight.padding(most, whole.rows)) and not in_parts:
             listener.note(f"note: {note}")
 

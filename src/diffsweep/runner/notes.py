@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from diffsweep.core.text import percent
+from diffsweep.core.text import counted, percent
+from diffsweep.core.types import AGAINST
+from diffsweep.model.text import Cut
 from diffsweep.runner.cell import Cell
 
 MOST = 5  # of a kind
@@ -32,6 +34,24 @@ def notes(cells: Sequence[Cell]) -> tuple[str, ...]:
 def about_shared(cells: Sequence[Cell]) -> frozenset[str]:
     """Of the notes on these cells, those on settings that come to the same picture."""
     return frozenset(_few(_shared(cells), SHARED))
+
+
+def cut(cells: Sequence[Cell]) -> tuple[str, ...]:
+    """Which prompts are too long for their text encoders, by the tokenizers' own count. It loads these: a sweep whose
+    pictures are all stored does without."""
+    able = [cell for cell in cells if hasattr(cell.network, "cuts")]
+    asked = dict.fromkeys((cell.network, cell.config_key, prompt) for cell in able for prompt in cell.prompts if prompt)
+    found = [_cut(key, prompt.removeprefix(AGAINST), one) for model, key, prompt in asked for one in model.cuts(prompt)]
+    return tuple(_few(list(dict.fromkeys(found)), "prompts that are cut"))
+
+
+def _cut(key: str, prompt: str, one: Cut) -> str:
+    told, whole = f"prompt={_short(prompt)}: its last {counted('token', one.tokens)}", one.kept + one.tokens
+    told += " is cut" if one.tokens == 1 else " are cut"
+    if one.most is None:
+        return f"{told}, the {key}'s {' and '.join(one.tokenizers)} keep{'s' * (len(one.tokenizers) == 1)} {one.kept}"
+    mend = f"{whole} keeps all" if whole <= one.most else f"it can be {one.most} at most"
+    return f"{told} by {key}.text.max_length={one.kept}; {mend}"
 
 
 def aliases(cells: Sequence[Cell]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Checks before anything is downloaded or loaded: device, disk space, memory."""
+"""Checks before anything is downloaded or loaded: device, disk space, what weights are, memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsweep.core.device import present
-from diffsweep.core.problems import BadInput
+from diffsweep.core.problems import BadInput, under
 from diffsweep.core.text import counted
 from diffsweep.model.memory import HELD, Needs
 from diffsweep.runner.cell import Cell
@@ -62,6 +62,14 @@ def disk(cells: Iterable[Cell]) -> None:
         raise BadInput(
             f"{_gb(total)} to download, {_gb(free)} free in {cache}: make room, or set HF_HOME to a larger disk"
         )
+
+
+def weights(cells: Iterable[Cell]) -> None:
+    """BadInput where weights that are there are not those that their configurations describe."""
+    keys = {cell.network: cell.config_key for cell in cells if hasattr(cell.network, "check")}
+    for model, key in keys.items():
+        with under(key):
+            model.check()
 
 
 def memory(cells: Iterable[Cell], device: str, rows: Mapping[str, int], chosen: bool) -> dict[str, int]:

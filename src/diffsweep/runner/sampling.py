@@ -20,12 +20,12 @@ from uuid import uuid4
 
 from diffsweep.core.failures import reason
 from diffsweep.core.memory import Lacking, out_of_memory
-from diffsweep.core.problems import BadInput
+from diffsweep.core.problems import under
 from diffsweep.core.text import in_one_line
 from diffsweep.runner import shape
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.identity import RECIPE
-from diffsweep.runner.ingredients import Trajectory, to_pixels, work
+from diffsweep.runner.ingredients import Trajectory, require_finite, to_pixels, work
 from diffsweep.runner.lots import chain, enlarged
 from diffsweep.runner.provenance import provenance
 from diffsweep.runner.translation import with_translators
@@ -189,6 +189,11 @@ class Sampler:
 
     def _load(self, engine: Engine, by_stage: Mapping[str, Sequence[Cell]], listener: Heard, once: Once) -> None:
         """Encode every prompt, then load the networks: no text encoder is in memory beside them."""
+        for cells in by_stage.values():
+            if hasattr(cells[0].network, "fetch") and cells[0].network.missing():
+                listener.waits(f"{cells[0].config_key}: downloading")
+                with _of(cells[0]):
+                    cells[0].network.fetch()
         for stage, cells in by_stage.items():
             listener.waits(f"{cells[0].config_key}: encoding prompts")
             prompts = [prompt for cell in cells for prompt in cell.prompts]
@@ -225,6 +230,8 @@ class Sampler:
                 tensors = {IMAGE: finished.result.image, **finished.result.pictures}
                 tensors |= watched.pictures if watched else {}
                 model = engine.models[cell.stage_name]
+                for tensor in tensors.values():  # before a watermark makes black of them
+                    require_finite(tensor, _more_range(cell))
                 pictures = {name: to_pixels(model.finish(tensor)) for name, tensor in tensors.items()}
                 facts = json.loads(to_json(finished.result.facts))
             except (Exception, SystemExit) as found:  # what a technique of the user's own returns may be anything
@@ -266,6 +273,14 @@ class Sampler:
         return Ended(cell)
 
 
+def _more_range(cell: Cell) -> str:
+    """Which types may hold what the model's network, in its own, could not; nothing where that has the widest."""
+    network, key = cell.network, f"{cell.config_key}.dtype"
+    wider = {"float16": f"{key}=bfloat16 or float32", "bfloat16": f"{key}=float32"}
+    dtype = getattr(network, "dtype", "float32")
+    return f": {network.path} in {dtype}; try {wider[dtype]}" if dtype in wider else ""
+
+
 def without_base(cell: Cell, error: BaseException | str) -> Ended:
     """A cell that would have enlarged the picture of one that failed, itself or for want of its own base."""
     below = "the picture to enlarge failed: "
@@ -287,9 +302,8 @@ def _digest(network: Any, prompts: Sequence[str | None] = ()) -> str:
 def _of(cell: Cell) -> Iterator[None]:
     """Report an error of a cell's model, or a lack of memory for it, under the model's key."""
     try:
-        yield
-    except BadInput as error:
-        raise BadInput(f"{cell.config_key}.{message}" for message in error.messages) from error
+        with under(cell.config_key):
+            yield
     except Exception as error:
         if not out_of_memory(error):
             raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from diffsweep.core.problems import require
 from diffsweep.core.types import Stage
@@ -30,12 +30,22 @@ RENAMED |= {"PixArtTransformer2DModel": ("Transformer2DModel",)}  # as diffusers
 
 @dataclass(frozen=True)
 class Configs:
-    """A checkpoint's configurations: of the pipeline (`model_index.json`) and of each part that has one."""
+    """A checkpoint's configurations: of the pipeline (`model_index.json`) and of each part that has one; texts: of
+    each text encoder."""
 
     index: Mapping[str, Any]
     network: Mapping[str, Any]
     scheduler: Mapping[str, Any]
     vae: Mapping[str, Any] = field(default_factory=dict)
+    texts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def width(self, *names: str, keys: tuple[str, ...] = ("hidden_size", "d_model")) -> int | None:
+        """How wide the answers of text encoders are, side by side, by the first of these keys that each configuration
+        has; None where one does not say."""
+        own = [self.texts.get(name, {}) for name in names]
+        own = [config.get("text_config", config) for config in own]  # of one that sees pictures too
+        found: list[Any] = [next((config[key] for key in keys if key in config), None) for config in own]
+        return None if None in found else sum(found)
 
 
 @dataclass(frozen=True)
@@ -47,15 +57,25 @@ class Told:
     clip_skip: int = 0
 
 
+class Read(NamedTuple):
+    """What a tokenizer is given to read. limit: how many tokens of it are kept. chosen: whether `text.max_length` sets
+    that."""
+
+    tokenizer: str
+    text: str
+    limit: int
+    chosen: bool = False
+
+
 class Family:
     """pipeline: the classes that diffusers gives such a checkpoint. network, kind: its network's part and class. text:
     the parts that encode prompts, none where the network reads no text; optional: those that a checkpoint may lack.
     multiple: what a picture's sides must be multiples of, None where they cannot be chosen. patch: latents of a side to
     one of the network's tokens. lengths: the fewest and the most tokens that `text.max_length` may ask for, None where
-    the length is fixed; length: how many there are else. skips: whether CLIP's last layers can be left out. overflows:
-    whether the network does in float16. folded: how many latents of a channel the network takes as channels of one
-    place. odd: what in a network's configuration asks for more than `ask` tells it. hosted: what of an embedding stays
-    on the processor, because its values are read, for which a device would have to be waited for.
+    the length is fixed; length: how many there are else. skips: whether CLIP's last layers can be left out. folded:
+    how many latents of a channel the network takes as channels of one place. odd: what in a network's configuration
+    asks for more than `ask` tells it. hosted: what of an embedding stays on the processor, because its values are read,
+    for which a device would have to be waited for.
     """
 
     pipeline: ClassVar[tuple[str, ...]]
@@ -69,7 +89,6 @@ class Family:
     lengths: ClassVar[tuple[int, int] | None] = None
     length: ClassVar[int] = 77
     skips: ClassVar[bool] = False
-    overflows: ClassVar[bool] = False
     hosted: ClassVar[tuple[str, ...]] = ()
     folded: ClassVar[int] = 1
     odd: ClassVar[tuple[str, ...]] = ()
@@ -86,6 +105,12 @@ class Family:
             raise ValueError(f"scaling_factor={scale} of the autoencoder: must be above 0")
         if told := [key for key in self.odd if configs.network.get(key) is not None]:
             raise ValueError(f"{told[0]}={configs.network[told[0]]}: this network is told more than the family's is")
+        taken = self.shapes(configs, Told())
+        for name, width in self.widths(configs).items():
+            needed: Any = taken[name][-1]
+            if width is not None and isinstance(needed, int) and width != needed:
+                encoders = " and ".join(configs.texts)
+                raise ValueError(f"{encoders} give {name} embeddings {width} wide, {self.network} takes {needed}")
         channels = self.latents(configs)[0] * self.folded
         if (taken := configs.network.get("in_channels", channels)) != channels:
             raise ValueError(
@@ -93,11 +118,22 @@ class Family:
                 "inpainting or edits, are not known"
             )
 
+    def widths(self, configs: Configs) -> dict[str, int | None]:
+        """How wide the text encoders make what the network is told, by its names in `shapes`; None where that is not
+        known."""
+        return {"text": configs.width("text_encoder")} if self.text else {}
+
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         """The stage of pictures of this height and width, None for the checkpoint's own; KeyError, TypeError or
         ValueError where the configurations are not such a checkpoint's."""
-        (channels, factor), own = self.latents(configs), self.sides(configs)
+        channels, factor = self.latents(configs)
+        own = (0, 0) if all(size) else self.sides(configs)
         height, width = (given // factor if given else side for given, side in zip(size, own, strict=True))
+        if uneven := [side for side in (height, width) if side * factor % (self.multiple or 1)]:
+            raise ValueError(
+                f"sample_size={uneven[0]} in {self.network}/config.json: {uneven[0] * factor} pixels, and pictures of "
+                f"this family have a multiple of {self.multiple}; mend it, or choose both height and width"
+            )
         return Stage(
             shape=(channels, height, width),
             process=process(configs.scheduler, height * width // self.patch**2),
@@ -113,8 +149,7 @@ class Family:
 
     def sides(self, configs: Configs) -> tuple[int, int]:
         """Height and width that the network is made for, of its input."""
-        size = configs.network["sample_size"]
-        return (size[0], size[1]) if isinstance(size, list | tuple) else (size, size)
+        return sides(configs.network, self.network)
 
     def labels(self, configs: Configs) -> Labels | None:
         """What a prompt can be where the network reads no text."""
@@ -123,6 +158,12 @@ class Family:
     def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
         """The shapes of what `embed` gives."""
         raise NotImplementedError
+
+    def reads(self, pipeline: Any, prompt: str, told: Told) -> list[Read]:
+        """What `embed` gives each tokenizer to read of a prompt, and how many tokens of that it keeps. pipeline: of
+        which the tokenizers alone are there."""
+        names = [name for name in self.text if name.startswith("tokenizer") and getattr(pipeline, name) is not None]
+        return [Read(name, prompt, getattr(pipeline, name).model_max_length) for name in names]
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
         """What the network is told of a text, on the processor. pipeline: without network and autoencoder."""
@@ -140,6 +181,16 @@ class Family:
         """One call: x, B C H W in the network's type; t: B; given: what `embed` gives, of each row; beside: as of
         `Query`. The answer may have channels after those of x, for a learned variance."""
         raise NotImplementedError
+
+
+def sides(config: Mapping[str, Any], part: str) -> tuple[int, int]:
+    """Height and width of a network's input, by its configuration; ValueError where these are no sides."""
+    size = config.get("sample_size")
+    pair = size if isinstance(size, list | tuple) else (size, size)
+    if len(pair) != 2 or not all(type(side) is int and side > 0 for side in pair):
+        told = "null" if size is None else size
+        raise ValueError(f"sample_size={told} in {part}/config.json: a whole number above 0 is needed, or two of them")
+    return pair[0], pair[1]
 
 
 def require_places(stage: Stage, most: int) -> None:
@@ -163,3 +214,10 @@ def bucketed(text: Tensor, step: int) -> dict[str, Tensor]:
     mask = torch.ones(len(text), dtype=torch.bool, device=text.device)
     pad = torch.nn.functional.pad
     return {"text": pad(text, (0, 0, 0, padding)), "mask": pad(mask, (0, padding))}
+
+
+def chat(pipeline: Any, prompt: str, thinks: bool) -> str:
+    """A prompt as a user's message in the tokenizer's template. thinks: whether the answer begins with thoughts."""
+    message, how = {"role": "user", "content": prompt}, {"add_generation_prompt": True, "enable_thinking": thinks}
+    text: str = pipeline.tokenizer.apply_chat_template([message], tokenize=False, **how)
+    return text

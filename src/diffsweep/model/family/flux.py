@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffsweep.core.streams import placed
 from diffsweep.core.types import CLASSIFIER_FREE, EMBEDDED, Stage
-from diffsweep.model.family.family import Configs, Family, Tensors, Told
+from diffsweep.model.family.family import Configs, Family, Read, Tensors, Told
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,6 @@ class Flux(Family):
     folded: ClassVar[int] = 4
     lengths: ClassVar[tuple[int, int] | None] = (1, 512)
     length: ClassVar[int] = 512
-    overflows: ClassVar[bool] = True
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         told = configs.network["guidance_embeds"]
@@ -42,10 +41,17 @@ class Flux(Family):
     def sides(self, configs: Configs) -> tuple[int, int]:
         return SIDE, SIDE
 
+    def widths(self, configs: Configs) -> dict[str, int | None]:
+        return {"text": configs.width("text_encoder_2"), "pooled": configs.width("text_encoder")}
+
     def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
         network = configs.network
         text = (told.max_length or self.length, network["joint_attention_dim"])
         return {"text": text, "pooled": (network["pooled_projection_dim"],)}
+
+    def reads(self, pipeline: Any, prompt: str, told: Told) -> list[Read]:
+        clip, t5 = super().reads(pipeline, prompt, told)
+        return [clip, t5._replace(limit=told.max_length or self.length, chosen=True)]
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
         length, device = told.max_length or self.length, pipeline._execution_device

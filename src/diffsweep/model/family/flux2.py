@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from diffsweep.core.process import Flow, StepsShift
 from diffsweep.core.types import CLASSIFIER_FREE, Stage
 from diffsweep.model import codec
-from diffsweep.model.family.family import Configs, Family, Tensors, Told
+from diffsweep.model.family.family import Configs, Family, Read, Tensors, Told, chat
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from diffsweep.model.text import Embedding
 
+LAYERS = 3  # of Qwen3, side by side
 SIDE = 64  # of the patches, where nobody says otherwise
 
 
@@ -30,7 +31,6 @@ class Flux2Klein(Family):
     multiple: ClassVar[int | None] = 16
     lengths: ClassVar[tuple[int, int] | None] = (1, 512)
     length: ClassVar[int] = 512
-    overflows: ClassVar[bool] = True
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         stage = super().stage(configs, size)
@@ -48,8 +48,14 @@ class Flux2Klein(Family):
     def sides(self, configs: Configs) -> tuple[int, int]:
         return SIDE, SIDE
 
+    def widths(self, configs: Configs) -> dict[str, int | None]:
+        return {"text": configs.width(*("text_encoder",) * LAYERS)}
+
     def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
         return {"text": (told.max_length or self.length, configs.network["joint_attention_dim"])}
+
+    def reads(self, pipeline: Any, prompt: str, told: Told) -> list[Read]:
+        return [Read("tokenizer", chat(pipeline, prompt, thinks=False), told.max_length or self.length, chosen=True)]
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
         length, device = told.max_length or self.length, pipeline._execution_device

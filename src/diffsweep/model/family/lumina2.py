@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffsweep.core.types import AGAINST, Stage
-from diffsweep.model.family.family import Configs, Family, Tensors, Told, bucketed, require_places
+from diffsweep.model.family.family import Configs, Family, Read, Tensors, Told, bucketed, require_places
 from diffsweep.model.schedule import process
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ class Lumina2(Family):
     patch: ClassVar[int] = 2
     lengths: ClassVar[tuple[int, int] | None] = (1, 256)
     length: ClassVar[int] = 256  # at most
-    overflows: ClassVar[bool] = True
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         stage, row = super().stage(configs, size), (1, 1, 0)
@@ -42,6 +41,11 @@ class Lumina2(Family):
     def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
         length = -(-(told.max_length or self.length) // MULTIPLE) * MULTIPLE
         return {"text": (length, configs.network["cap_feat_dim"]), "mask": (length,)}
+
+    def reads(self, pipeline: Any, prompt: str, told: Told) -> list[Read]:
+        before = "" if prompt.startswith(AGAINST) else f"{pipeline.system_prompt} <Prompt Start> "
+        limit = told.max_length or self.length
+        return [Read("tokenizer", before + prompt.removeprefix(AGAINST), limit, chosen=True)]
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
         length, device = told.max_length or self.length, pipeline._execution_device

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffsweep.core.streams import like
 from diffsweep.core.types import Stage
-from diffsweep.model.family.family import Configs, Family, Tensors, Told
+from diffsweep.model.family.family import Configs, Family, Read, Tensors, Told
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +30,10 @@ class PixArtSigma(Family):
     def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
         length = told.max_length or self.length
         return {"text": (length, configs.network["caption_channels"]), "mask": (length,)}
+
+    def reads(self, pipeline: Any, prompt: str, told: Told) -> list[Read]:
+        (text,) = pipeline._text_preprocessing(prompt)
+        return [Read("tokenizer", text, told.max_length or self.length, chosen=True)]
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
         device, length = pipeline._execution_device, told.max_length or self.length

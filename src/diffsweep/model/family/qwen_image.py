@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffsweep.core.types import Stage
-from diffsweep.model.family.family import Configs, Family, Tensors, Told, bucketed
+from diffsweep.model.family.family import Configs, Family, Read, Tensors, Told, bucketed
 from diffsweep.model.family.flux import packed, unpacked
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ class QwenImage(Family):
     folded: ClassVar[int] = 4
     lengths: ClassVar[tuple[int, int] | None] = (1, 1024)
     length: ClassVar[int] = 512  # at most
-    overflows: ClassVar[bool] = True
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
         if odd := [key for key in ("guidance_embeds", "use_layer3d_rope") if configs.network.get(key)]:
@@ -50,6 +49,10 @@ class QwenImage(Family):
     def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
         length = -(-(told.max_length or self.length) // MULTIPLE) * MULTIPLE
         return {"text": (length, configs.network["joint_attention_dim"]), "mask": (length,)}
+
+    def reads(self, pipeline: Any, prompt: str, told: Told) -> list[Read]:
+        limit = pipeline.prompt_template_encode_start_idx + (told.max_length or self.length)
+        return [Read("tokenizer", pipeline.prompt_template_encode.format(prompt), limit, chosen=True)]
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
         length, device = told.max_length or self.length, pipeline._execution_device

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffsweep.core.types import AGAINST, Stage
-from diffsweep.model.family.family import Configs, Family, Tensors, Told
+from diffsweep.model.family.family import Configs, Family, Read, Tensors, Told
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,14 +35,20 @@ class Sana(Family):
         length = told.max_length or self.length
         return {"text": (length, configs.network["caption_channels"]), "mask": (length,)}
 
+    def reads(self, pipeline: Any, prompt: str, told: Told) -> list[Read]:
+        (text,), limit = pipeline._text_preprocessing(prompt.removeprefix(AGAINST)), told.max_length or self.length
+        if not prompt.startswith(AGAINST):
+            before = "\n".join(instruction(pipeline))
+            text, limit = before + text, limit + len(pipeline.tokenizer.encode(before)) - 2
+        return [Read("tokenizer", text, limit, chosen=True)]
+
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
-        instruction = inspect.signature(pipeline.__call__).parameters["complex_human_instruction"].default
         text, mask, *_ = pipeline.encode_prompt(
             (prompt or "").removeprefix(AGAINST),
             False,
             device=pipeline._execution_device,
             max_sequence_length=told.max_length or self.length,
-            complex_human_instruction=None if (prompt or "").startswith(AGAINST) else instruction,
+            complex_human_instruction=None if (prompt or "").startswith(AGAINST) else instruction(pipeline),
         )
         return {"text": text[0], "mask": mask[0]}
 
@@ -55,3 +61,9 @@ class Sana(Family):
             encoder_attention_mask=given["mask"],
             return_dict=False,
         )[0]
+
+
+def instruction(pipeline: Any) -> list[str]:
+    """What stands before a prompt, in lines."""
+    default: list[str] = inspect.signature(pipeline.__call__).parameters["complex_human_instruction"].default
+    return default

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffsweep.core.types import Stage
-from diffsweep.model.family.family import Configs, Family, Tensors, Told, require_places
+from diffsweep.model.family.family import Configs, Family, Read, Tensors, Told, require_places
 from diffsweep.model.family.stable_diffusion import TOKENS
 
 if TYPE_CHECKING:
@@ -51,10 +51,21 @@ class StableDiffusion3(Family):
         spacing = own if configs.scheduler.get("_class_name") == EULER else stage.spacing
         return replace(stage, spacing=spacing, partial_steps=True, steps=28, scale=7.0)
 
+    def widths(self, configs: Configs) -> dict[str, int | None]:
+        pooled = configs.width("text_encoder", "text_encoder_2", keys=("projection_dim",))
+        return {"text": configs.width("text_encoder_3"), "pooled": pooled}
+
     def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
         network = configs.network
         tokens = TOKENS + (told.max_length or self.length)
         return {"text": (tokens, network["joint_attention_dim"]), "pooled": (network["pooled_projection_dim"],)}
+
+    def reads(self, pipeline: Any, prompt: str, told: Told) -> list[Read]:
+        own = super().reads(pipeline, prompt, told)
+        return [
+            one._replace(limit=told.max_length or self.length, chosen=True) if one.tokenizer == "tokenizer_3" else one
+            for one in own
+        ]
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
         length, skip = told.max_length or self.length, told.clip_skip or None

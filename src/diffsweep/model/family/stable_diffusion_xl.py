@@ -33,6 +33,10 @@ class StableDiffusionXl(Family):
         zeros = configs.index.get("force_zeros_for_empty_prompt", True)
         return replace(super().stage(configs, size), unconditional=None if zeros else "")
 
+    def widths(self, configs: Configs) -> dict[str, int | None]:
+        pooled = configs.width("text_encoder_2", keys=("projection_dim",))
+        return {"text": configs.width("text_encoder", "text_encoder_2"), "pooled": pooled}
+
     def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
         network = configs.network
         pooled = network["projection_class_embeddings_input_dim"] - 6 * network["addition_time_embed_dim"]

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffsweep.core.types import Stage
-from diffsweep.model.family.family import Configs, Family, Tensors, Told, bucketed, require_places
+from diffsweep.model.family.family import Configs, Family, Read, Tensors, Told, bucketed, chat, require_places
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,6 @@ class ZImage(Family):
     patch: ClassVar[int] = 2
     lengths: ClassVar[tuple[int, int] | None] = (1, 512)
     length: ClassVar[int] = 512  # at most
-    overflows: ClassVar[bool] = True
     hosted: ClassVar[tuple[str, ...]] = ("mask",)  # read for the texts' lengths
 
     def stage(self, configs: Configs, size: tuple[int | None, int | None]) -> Stage:
@@ -44,6 +43,9 @@ class ZImage(Family):
     def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:
         length = -(-(told.max_length or self.length) // MULTIPLE) * MULTIPLE
         return {"text": (length, configs.network["cap_feat_dim"]), "mask": (length,)}
+
+    def reads(self, pipeline: Any, prompt: str, told: Told) -> list[Read]:
+        return [Read("tokenizer", chat(pipeline, prompt, thinks=True), told.max_length or self.length, chosen=True)]
 
     def embed(self, pipeline: Any, prompt: str | None, told: Told) -> Embedding:
         length, device = told.max_length or self.length, pipeline._execution_device
