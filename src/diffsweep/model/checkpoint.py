@@ -7,15 +7,11 @@ the autoencoder of a latent model. Weights are read from safetensors only.
 
 from __future__ import annotations
 
-import inspect
-import logging
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
@@ -27,12 +23,13 @@ from diffsweep.core.types import Latents, Stage
 from diffsweep.model import codec, memory
 from diffsweep.model.codec import Codec
 from diffsweep.model.deepfloyd import DeepFloyd
-from diffsweep.model.family import families
 from diffsweep.model.family.family import Configs, Family, Told
 from diffsweep.model.labels import Labels
+from diffsweep.model.layout import IF, INDEX, KIND, class_of, configs_of, family_of, has, is_single, labels_of
 from diffsweep.model.lora import Bank, Delta, Lora, deltas, misfit
 from diffsweep.model.network import Network
 from diffsweep.model.offload import HOME, OFFLOADS, hook
+from diffsweep.model.pipeline import pipeline_of, quiet, reading
 from diffsweep.model.schedule import prediction
 from diffsweep.model.source import Source
 from diffsweep.model.stored import Stored
@@ -43,13 +40,7 @@ from diffsweep.model.weights import Part, unweighted
 if TYPE_CHECKING:
     from torch import Tensor
 
-INDEX = "model_index.json"
-IF = "IFPipeline"
-KIND = "a checkpoint"
 TYPES = ("float32", "bfloat16", "float16")
-ROOTED = ("UNet2DModel", "UNetUnconditionalModel")  # of which diffusers once saved all at the root
-QUANTISED = ".gguf"
-TEXT = "text_encoder"  # begins the names of the parts that encode prompts and have weights
 
 
 @dataclass(frozen=True)
@@ -130,7 +121,7 @@ class Checkpoint(Stored):
 
     @property
     def configs(self) -> Configs:
-        return _configs(self.source)
+        return configs_of(self.source)
 
     def settled(self) -> Self:
         """With the picture's size, and the tokens of a prompt, as they come out."""
@@ -167,11 +158,11 @@ class Checkpoint(Stored):
     @property
     def encoders(self) -> tuple[str, ...]:
         """The parts that encode prompts, those that the checkpoint has."""
-        return tuple(name for name in self.family.text if _has(self.configs.index, name))
+        return tuple(name for name in self.family.text if has(self.configs.index, name))
 
     @property
     def labels(self) -> Labels | None:
-        return _labels(self.source)
+        return labels_of(self.source)
 
     def read(self, prompt: str, key: str = "prompt") -> str:
         """The prompt in its plainest form; BadInput where the network cannot be told of it. key: what it is called in
@@ -182,7 +173,7 @@ class Checkpoint(Stored):
         """What of a prompt its text encoders do not see, where it is too long for them."""
         if not self.networks:
             return []
-        family, pipeline = self.family, _reading(self.source)
+        family, pipeline = self.family, reading(self.source)
         found: dict[tuple[int, int, int | None], list[str]] = defaultdict(list)
         for one in family.reads(pipeline, prompt, self.text.told):
             if (more := count(getattr(pipeline, one.tokenizer), one.text) - one.limit) > 0:
@@ -251,12 +242,8 @@ def resolved(model: Any) -> Any:
 
 def _as_ifs(source: Source) -> bool:
     """Whether nothing says that a folder is no checkpoint of IF."""
-    told = _is_single(source) or any(is_file(source.root / name) for name in (INDEX, "config.json"))
+    told = is_single(source) or any(is_file(source.root / name) for name in (INDEX, "config.json"))
     return not told or class_of(source).startswith("IF")
-
-
-def _is_single(source: Source) -> bool:
-    return source.hub is None and is_file(Path(source.path).expanduser())
 
 
 def _as(model: Any, other: Any) -> Any:
@@ -279,70 +266,11 @@ def _keys(part: Any, under: str = "") -> Iterator[tuple[str, Any]]:
         yield from _keys(value, f"{one.name}.") if is_dataclass(value) else [(under + one.name, value)]
 
 
-def class_of(source: Source) -> str:
-    """The pipeline's class that a checkpoint names; BadInput where it is none."""
-    path = f"{source.key}={source.path}"
-    if _is_single(source):
-        if source.path.lower().endswith(QUANTISED):
-            raise BadInput(f"{path}: quantised weights of one network; diffsweep reads folders that diffusers saves")
-        raise BadInput(
-            f"{path}: a single file; diffsweep reads folders that diffusers saves: convert it once, where there is a "
-            "network, by StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER), and give FOLDER"
-        )
-    root = source.root
-    if not (root / INDEX).is_file():
-        source.require((), KIND)
-        if is_file(root / "config.json"):
-            alone = source.config(".", "config.json").get("_class_name", "a network")
-            if alone in ROOTED and is_file(root / "scheduler_config.json"):
-                return "DDPMPipeline"
-            raise BadInput(f"{path}: {alone} alone; a whole pipeline is needed, a folder with {INDEX}")
-        raise BadInput(f"{path}: not {KIND}, {INDEX} missing in it")
-    named = source.config(".", INDEX).get("_class_name")
-    if not isinstance(named, str):
-        raise BadInput(f"{path}: {INDEX} in it names no pipeline: _class_name={named}")
-    return named
-
-
-@lru_cache
-def family_of(source: Source) -> Family:
-    """The family of a checkpoint; BadInput where it is not known."""
-    name, known = class_of(source), families()
-    if name not in known:
-        listed = ", ".join(["IFPipeline", *known])
-        raise BadInput(f"{source.key}={source.path}: a {name}, which diffsweep cannot sample; it can {listed}")
-    return known[name]
-
-
-def _has(index: Mapping[str, Any], part: str) -> bool:
-    return bool((index.get(part) or [None])[0])
-
-
-@lru_cache
-def _configs(source: Source) -> Configs:
-    family = family_of(source)
-    index = source.config(".", INDEX) if is_file(source.root / INDEX) else {}
-    texts = [name for name in family.text if name.startswith(TEXT) and _has(index, name)]
-    source.require([family.network, "scheduler", *(["vae"] if family.vae else []), *texts], KIND)
-    return Configs(
-        index=index,
-        network=source.config(family.network, "config.json"),
-        scheduler=source.config("scheduler", "scheduler_config.json"),
-        vae=source.config("vae", "config.json") if family.vae else {},
-        texts={name: source.config(name, "config.json") for name in texts},
-    )
-
-
-@lru_cache
-def _labels(source: Source) -> Labels | None:
-    return family_of(source).labels(_configs(source))
-
-
 @lru_cache
 def _stage(model: Checkpoint) -> Stage:
     family, told = model.family, model.text
     needed = [name for name in family.text if name not in family.optional]
-    lacking = [name for name in needed if not _has(model.configs.index, name)]
+    lacking = [name for name in needed if not has(model.configs.index, name)]
     asked = {"height": given(model.height), "width": given(model.width)}
     require(
         *(_uneven(key, side, family.multiple) for key, side in asked.items() if side),
@@ -398,7 +326,7 @@ def _misfit(model: Checkpoint, added: Mapping[str, Mapping[str, Delta]]) -> str 
 @lru_cache
 def _shape(source: Source) -> Any:
     """A checkpoint's network without its weights."""
-    return unweighted(family_of(source).kind, _configs(source).network)
+    return unweighted(family_of(source).kind, configs_of(source).network)
 
 
 @lru_cache
@@ -462,43 +390,6 @@ def _length(family: Family, told: TextKeys) -> str | None:
     return within("text.max_length", told.max_length, *family.lengths)
 
 
-def _pipeline(source: Source, parts: Mapping[str, Any]) -> Any:
-    """Diffusers' own pipeline of a checkpoint, of which these parts alone are there."""
-    import diffusers
-
-    configs, kind = _configs(source), getattr(diffusers, class_of(source))
-    known = inspect.signature(kind.__init__).parameters
-    settings = {key: value for key, value in configs.index.items() if key in known and not isinstance(value, list)}
-    needed = [key for key, one in known.items() if one.default is inspect.Parameter.empty and key != "self"]
-    off = {"requires_safety_checker": False} if "requires_safety_checker" in known else {}
-    pipeline = kind(**{**dict.fromkeys(needed), **settings, **off, **parts})
-    unloaded = SimpleNamespace(config=SimpleNamespace(**configs.network))  # some read the network's widths
-    pipeline.__dict__[family_of(source).network] = unloaded
-    return pipeline
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Within, the libraries do not warn of prompts that are cut: `cuts` told of them."""
-    logs = [logging.getLogger(name) for name in ("diffusers.pipelines", "transformers.tokenization_utils_base")]
-    before = [log.level for log in logs]
-    for log in logs:
-        log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for log, level in zip(logs, before, strict=True):
-            log.setLevel(level)
-
-
-@lru_cache
-def _reading(source: Source) -> Any:
-    """A checkpoint's pipeline with its tokenizers alone, which count."""
-    index = _configs(source).index
-    names = [name for name in family_of(source).text if name.startswith("tokenizer") and _has(index, name)]
-    return _pipeline(source, {name: tokenizer(source.root, name) for name in names})
-
-
 @dataclass(frozen=True)
 class PipelineText:
     """Text by diffusers' own pipeline, without its network and autoencoder."""
@@ -534,11 +425,11 @@ class PipelineText:
             bank = Bank(parts[name], [added.get(name, {}) for added in model.added()], device)
             bank.strengths = torch.tensor([[lora.strength for lora in model.loras]], device=device)
         hook([parts[name] for name in model.networks], model.offload, device)
-        pipeline = _pipeline(model.source, parts)
+        pipeline = pipeline_of(model.source, parts)
 
         @torch.no_grad()
         def encode(prompt: str | None) -> Embedding:
-            with _quiet():
+            with quiet():
                 embedding = model.family.embed(pipeline, prompt, model.text.told)
             return {key: tensor.cpu() for key, tensor in embedding.items()}
 

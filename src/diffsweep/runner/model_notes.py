@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import yaml  # type: ignore[import-untyped]
 
 from diffsweep.core.keys import AUTO
-from diffsweep.model.checkpoint import Checkpoint, class_of
+from diffsweep.model.checkpoint import Checkpoint
 from diffsweep.model.family import families
+from diffsweep.model.layout import class_of
 from diffsweep.paths import shipped
 
 if TYPE_CHECKING:

@@ -1,0 +1,85 @@
+"""What a folder or a repository is, by its files of configuration: a family's checkpoint, in a layout of diffusers'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from diffsweep.core.files import is_file
+from diffsweep.core.problems import BadInput
+from diffsweep.model.family import families
+from diffsweep.model.family.family import Configs, Family
+from diffsweep.model.labels import Labels
+from diffsweep.model.source import Source
+
+INDEX = "model_index.json"
+IF = "IFPipeline"
+KIND = "a checkpoint"
+ROOTED = ("UNet2DModel", "UNetUnconditionalModel")  # of which diffusers once saved all at the root
+QUANTISED = ".gguf"
+TEXT = "text_encoder"  # begins the names of the parts that encode prompts and have weights
+
+
+def class_of(source: Source) -> str:
+    """The pipeline's class that a checkpoint names; BadInput where it is none."""
+    path = f"{source.key}={source.path}"
+    if is_single(source):
+        if source.path.lower().endswith(QUANTISED):
+            raise BadInput(f"{path}: quantised weights of one network; diffsweep reads folders that diffusers saves")
+        raise BadInput(
+            f"{path}: a single file; diffsweep reads folders that diffusers saves: convert it once, where there is a "
+            "network, by StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER), and give FOLDER"
+        )
+    root = source.root
+    if not (root / INDEX).is_file():
+        source.require((), KIND)
+        if is_file(root / "config.json"):
+            alone = source.config(".", "config.json").get("_class_name", "a network")
+            if alone in ROOTED and is_file(root / "scheduler_config.json"):
+                return "DDPMPipeline"
+            raise BadInput(f"{path}: {alone} alone; a whole pipeline is needed, a folder with {INDEX}")
+        raise BadInput(f"{path}: not {KIND}, {INDEX} missing in it")
+    named = source.config(".", INDEX).get("_class_name")
+    if not isinstance(named, str):
+        raise BadInput(f"{path}: {INDEX} in it names no pipeline: _class_name={named}")
+    return named
+
+
+@lru_cache
+def family_of(source: Source) -> Family:
+    """The family of a checkpoint; BadInput where it is not known."""
+    name, known = class_of(source), families()
+    if name not in known:
+        listed = ", ".join(["IFPipeline", *known])
+        raise BadInput(f"{source.key}={source.path}: a {name}, which diffsweep cannot sample; it can {listed}")
+    return known[name]
+
+
+def has(index: Mapping[str, Any], part: str) -> bool:
+    return bool((index.get(part) or [None])[0])
+
+
+@lru_cache
+def configs_of(source: Source) -> Configs:
+    family = family_of(source)
+    index = source.config(".", INDEX) if is_file(source.root / INDEX) else {}
+    texts = [name for name in family.text if name.startswith(TEXT) and has(index, name)]
+    source.require([family.network, "scheduler", *(["vae"] if family.vae else []), *texts], KIND)
+    return Configs(
+        index=index,
+        network=source.config(family.network, "config.json"),
+        scheduler=source.config("scheduler", "scheduler_config.json"),
+        vae=source.config("vae", "config.json") if family.vae else {},
+        texts={name: source.config(name, "config.json") for name in texts},
+    )
+
+
+@lru_cache
+def labels_of(source: Source) -> Labels | None:
+    return family_of(source).labels(configs_of(source))
+
+
+def is_single(source: Source) -> bool:
+    return source.hub is None and is_file(Path(source.path).expanduser())
