@@ -154,20 +154,16 @@ def cells(*words: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def bench_latents(args: argparse.Namespace) -> str:
-    flow = {"text_encoder_3": None, "tokenizer_3": None}
     return "\n".join(
         [
-            beside(args, "tiny_sd", "ddim", "StableDiffusionPipeline", {"safety_checker": None}),
-            beside(args, "tiny_flow", "euler", "StableDiffusion3Pipeline", flow, prompt_2=None, prompt_3=None),
+            beside(args, "tiny_sd", "ddim", "StableDiffusionPipeline"),
+            beside(args, "tiny_flow", "euler", "StableDiffusion3Pipeline", prompt_2=None, prompt_3=None),
         ]
     )
 
 
-def beside(
-    args: argparse.Namespace, name: str, scheduler: str, kind: str, parts: dict[str, Any], **prompts: Any
-) -> str:
-    """A latent model's section. kind: its pipeline; parts: of that, beside network and autoencoder; prompts: as of
-    `looped`."""
+def beside(args: argparse.Namespace, name: str, scheduler: str, kind: str, **prompts: Any) -> str:
+    """A latent model's section. kind: its pipeline; prompts: as of `looped`."""
     import diffusers
     import torch
 
@@ -177,7 +173,7 @@ def beside(
     model = freeze(*work[0]).model.load("cpu")
     model.encode([PROMPT, ""])
     model.ready()
-    parts |= {model.name: model.network, "vae": model.codec.vae}
+    parts = {model.name: model.network, "vae": model.codec.vae}
     pipe = getattr(diffusers, kind).from_pretrained(model.source.root, dtype=torch.float32, **parts)
     mine = fused(model, work)
     loop = looped(pipe, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True, **prompts)

@@ -49,8 +49,8 @@ ABOUT = {
     "flow": (
         "The embedded rectified flow",
         "A small transformer in Stable Diffusion 3's layout (SD3Transformer2DModel, the embedded CLIP as both text "
-        "encoders, no T5), on the latents of `tiny_sd`, 128 x 128 pixels, as diffusers saves it: `diffusers."
-        "StableDiffusion3Pipeline.from_pretrained(..., text_encoder_3=None, tokenizer_3=None)` loads it.",
+        "encoders, a T5 that says nothing), on the latents of `tiny_sd`, 128 x 128 pixels, as diffusers saves it: "
+        "`diffusers.StableDiffusion3Pipeline.from_pretrained` loads it.",
     ),
 }
 FIGURES = "\n## Figures\n"  # the last section of a card

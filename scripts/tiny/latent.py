@@ -7,7 +7,8 @@ batch are one from each of its strata.
 
 `latent` is a UNet2DConditionModel that predicts the velocity (Salimans and Ho 2022) under Stable Diffusion's noise
 schedule. `flow` is an SD3Transformer2DModel that predicts the velocity of a rectified flow, at logit-normal times
-(Esser et al. 2024). Where Stable Diffusion 3 has T5, it sees the pipeline's 256 zeros: they stay equal from layer to
+(Esser et al. 2024). Where Stable Diffusion 3 has T5, it has one that says nothing: its last norm's weight is zero, so
+that its 256 tokens are those zeros that diffusers' pipeline puts in the place of none. They stay equal from layer to
 layer, and in training one of them stands for all, its attention weighted by their number.
 """
 
@@ -39,7 +40,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 from transformers.utils import logging
 
 from diffsweep.world import SCENES, STYLES
@@ -50,7 +58,7 @@ from tiny.trainer import averaged
 
 MODELS = Path(__file__).parents[2] / "src" / "diffsweep" / "model"
 CLIP, SD = MODELS / "tiny_clip", MODELS / "tiny_sd"
-SIZE, WIDTH, TOKENS, ZEROS = 16, 128, 77, 256  # of a latent; of CLIP's embedding; of a prompt; of the T5 there is not
+SIZE, WIDTH, TOKENS, ZEROS = 16, 128, 77, 256  # of a latent; of CLIP's embedding; of a prompt; of T5
 EMPTY = 0.1
 CHANNELS = (64, 128, 128)
 LAYERS, HEADS = 6, 4  # of the transformer, whose width --channels says
@@ -204,8 +212,26 @@ def sd3(network: SD3Transformer2DModel | None, decoder: AutoencoderKL | None) ->
     first, second = (text(CLIPTextModelWithProjection) for _ in range(2))
     scheduler = FlowMatchEulerDiscreteScheduler()
     return StableDiffusion3Pipeline(
-        network, scheduler, decoder, first, tokenizer(), second, tokenizer(), text_encoder_3=None, tokenizer_3=None
+        network, scheduler, decoder, first, tokenizer(), second, tokenizer(), silent(), words()
     )
+
+
+def silent() -> T5EncoderModel:
+    """A T5 whose answer is zero, whatever it is asked: Stable Diffusion 3's pipeline wants one."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = T5EncoderModel(
+            T5Config(
+                vocab_size=len(words()), d_model=2 * WIDTH, d_kv=8, d_ff=8, num_layers=1, num_heads=1, dropout_rate=0.0
+            )
+        )
+    nn.init.zeros_(encoder.encoder.final_layer_norm.weight)
+    return encoder.eval().requires_grad_(False)
+
+
+def words() -> T5Tokenizer:
+    """It tells words apart from spaces, and no more."""
+    return T5Tokenizer(vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0)], extra_ids=0)
 
 
 class Weighted:

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from diffsweep.constraint.keep import keep
 from diffsweep.core.problems import BadInput
 from diffsweep.model.hub import from_cache_alone
+from diffsweep.model.source import Source
 from diffsweep.paths import shipped
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.freeze import freeze
@@ -136,6 +137,15 @@ def test_sdxl_draws_what_its_pipeline_draws_with_its_own_idea_of_no_prompt(
         assert_same(picture, theirs("StableDiffusionXLPipeline", folder, cell, **told))
     assert np.array_equal(drawn[0][1], drawn[-1][1]) != zeros
     assert (drawn[0][0].id == drawn[-1][0].id) != zeros
+
+
+@pytest.mark.parametrize("name", ["tiny_sd", "tiny_flow"])
+def test_the_embedded_models_draw_what_their_pipelines_draw(ours: Ours, name: str) -> None:
+    kind = {"tiny_sd": "StableDiffusionPipeline", "tiny_flow": "StableDiffusion3Pipeline"}[name]
+    folder = Source(name).root
+    assert getattr(diffusers, kind).from_pretrained(folder)  # as they are, told nothing
+    for cell, picture in ours(folder, *DIVIDING[:2]):
+        assert_same(picture, theirs(kind, folder, cell))
 
 
 # -- pixels, and labels in the place of text ---------------------------------------------------------------------------
