@@ -418,6 +418,17 @@ def test_several_values_are_told_where_a_sweep_stands(several: Any, frozen: Call
         assert told.endswith("hydra.sweeper.params, or in Python in a list")
 
 
+@pytest.mark.parametrize("model, sigma, kernel", [("analytic", 2.0, 33), ("tiny", 2.0, 33), ("tiny_sd", 8.0, 129)])
+def test_the_bands_of_a_hybrid_part_where_the_model_can_show_both(
+    frozen: Callable[..., Cell], model: str, sigma: float, kernel: int
+) -> None:
+    """In pixels where the paper has it; in latents of 8 pixels at one of them, a sixteenth of 128 pixels."""
+    own = {"technique": "hybrid", "model": model}
+    cell, told = frozen(**own), frozen(**own, technique__sigma=sigma, technique__kernel=kernel)
+    assert cell.id == told.id and (cell.technique.sigma, cell.technique.kernel) == (sigma, kernel)
+    assert frozen(**own, technique__sigma=1.0).technique.kernel == (17 if model == "tiny_sd" else 33)
+
+
 def test_an_unknown_key_at_the_root_is_refused_with_the_nearest(frozen: Callable[..., Cell], config: Config) -> None:
     with pytest.raises(BadInput) as caught:
         freeze({**config(), "sed": 3, "cascade": 2}, {})

@@ -290,6 +290,8 @@ def test_stored_cells_tell_how_long_a_row_takes(swept: Swept, untimed: list[str]
         {"provenance__rows": 13},
         {"config__model__fingerprint": "0" * 64},
         {"config__model__dtype": "bfloat16"},
+        {"config__model__height": 512},
+        {"config__technique__space": "decoded"},
         {"config__upscale": {"fingerprint": "0" * 64}},
         {"nfe": 0},
         {"schema": 99},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from diffsweep.paths import shipped
 from diffsweep.runner.freeze import freeze
 from diffsweep.runner.model_notes import model_notes
 from diffsweep.runner.notes import notes, shares
+from diffsweep.world.captions import ANY_PHOTO, STYLE_WORDS, SUBJECT_WORDS
+from tests.checkpoints import saved
 
 Config = Callable[..., dict[str, Any]]
 
@@ -107,12 +111,35 @@ def test_what_was_assumed_of_files_is_told_once(config: Config, tmp_path: Path) 
 
 
 def test_words_that_the_model_does_not_know_are_told(config: Config) -> None:
-    for prompt in ("a photo of an astronaut, riding a horse", "a photo of a dog"):
-        found = notes([freeze(config(model="tiny", prompt=prompt), {})])
+    prompts = ("a photo of an astronaut, riding a horse", "a photo of a dog")
+    for model, prompt in itertools.product(("tiny", "tiny_sd"), prompts):
+        found = notes([freeze(config(model=model, prompt=prompt), {})])
         told = "the model does not know 'astronaut', 'riding', 'horse', and draws something else"
         assert found == (
             (f"prompt={prompt[:39]}{'…' if len(prompt) > 39 else ''}: {told}",) if "horse" in prompt else ()
         )
+
+
+def test_a_model_of_the_drawn_world_knows_every_caption_and_no_other_checkpoint_is_asked(
+    config: Config, tmp_path: Path
+) -> None:
+    words = [
+        style.format(subject) for style in chain(*STYLE_WORDS.values()) for subject in chain(*SUBJECT_WORDS.values())
+    ]
+    model = freeze(config(model="tiny_sd"), {}).model
+    assert not any(map(model.unknown, [*words, ANY_PHOTO, "", "red circles, 3 dogs?"]))
+    assert model.unknown("a Car and a car; a dog") == ("car", "and")
+    assert freeze(config(model="tiny_sd", model__path=str(saved(tmp_path, "sd"))), {}).model.unknown("a car") == ()
+
+
+def test_what_the_autoencoder_does_to_the_known_part_is_told(config: Config) -> None:
+    own = {"technique": "inpaint", "model": "tiny_sd", "mask": "box"}
+    told = (
+        "technique=inpaint: what is kept passes through the autoencoder, too; technique.paste=true keeps its own pixels"
+    )
+    assert told in notes([freeze(config(**own), {})])
+    for other in ({"technique__paste": True}, {"model": "analytic"}):
+        assert not any("autoencoder" in note for note in notes([freeze(config(**{**own, **other}), {})]))
 
 
 def test_two_strengths_that_come_to_one_start_are_told_with_it_also_where_levels_rise(config: Config) -> None:

@@ -77,8 +77,16 @@ def about_metrics(notes: tuple[str, ...]) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     "technique, names, told",
     [
-        ("text_to_image", ["psnr", "ssim"], "psnr, ssim: text_to_image, where they need a clean input"),
-        ("text_to_image", ["psnr", "seam"], "psnr, seam: text_to_image, where they need a clean input and a mask"),
+        (
+            "text_to_image",
+            ["psnr", "ssim"],
+            "psnr, ssim: text_to_image, where they need a clean input; metric=clip measures text_to_image",
+        ),
+        (
+            "text_to_image",
+            ["psnr", "seam"],
+            "psnr, seam: text_to_image, where they need a clean input and a mask; metric=clip measures text_to_image",
+        ),
         ("text_to_image", ["psnr", "clip_score"], "psnr: text_to_image, where it needs a clean input"),
         (
             "image_to_image",
@@ -102,7 +110,8 @@ def test_metrics_that_a_technique_has_nothing_for_are_told(
 def test_of_several_techniques_those_are_told_that_lack_something(swept: Swept) -> None:
     raw = swept(technique=["text_to_image", "inpaint", "hybrid"], seed=[0, 1], metric__names=("psnr", "seam"))
     assert about_metrics(plan(raw).notes) == (
-        "psnr, seam: not measured for technique=text_to_image,hybrid, where they need a clean input and a mask",
+        "psnr, seam: not measured for technique=text_to_image,hybrid, where they need a clean input and a mask; "
+        "metric=clip measures text_to_image, metric=hybrid measures hybrid",
     )
     (note,) = plan(swept(seed=[0], metric="default")).notes
     assert note.startswith("psnr, ssim, psnr_*, ssim_*: not measured")

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
+from diffsweep import world
 from diffsweep.core.files import is_file
 from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, one_of, require, within
 from diffsweep.core.streams import placed
-from diffsweep.core.types import Latents, Stage
+from diffsweep.core.types import AGAINST, Latents, Stage
 from diffsweep.model import codec, memory
 from diffsweep.model.codec import Codec
 from diffsweep.model.deepfloyd import DeepFloyd
@@ -31,10 +32,11 @@ from diffsweep.model.network import Network
 from diffsweep.model.offload import HOME, OFFLOADS, hook
 from diffsweep.model.pipeline import pipeline_of, quiet, reading
 from diffsweep.model.schedule import prediction
-from diffsweep.model.source import Source
+from diffsweep.model.source import EMBEDDED, Source
 from diffsweep.model.stored import Stored
 from diffsweep.model.t5 import T5, unless_installed
 from diffsweep.model.text import Cut, Embedding, Embeddings, Encoder, count, encoder, tokenizer
+from diffsweep.model.vocabulary import words_of
 from diffsweep.model.weights import Part, unweighted
 
 if TYPE_CHECKING:
@@ -168,6 +170,12 @@ class Checkpoint(Stored):
         """The prompt in its plainest form; BadInput where the network cannot be told of it. key: what it is called in
         messages."""
         return prompt if self.labels is None else self.labels.read(prompt, key)
+
+    def unknown(self, prompt: str) -> tuple[str, ...]:
+        """The prompt's words that an embedded model never met: those of the drawn world's captions are all it knows."""
+        if self.source.path not in EMBEDDED:
+            return ()
+        return tuple(word for word in words_of(prompt.removeprefix(AGAINST)) if not world.knows(word))
 
     def cuts(self, prompt: str) -> list[Cut]:
         """What of a prompt its text encoders do not see, where it is too long for them."""

@@ -23,13 +23,19 @@ LETTERS = 3  # so many single letters after the first piece are a word that is s
 
 def unknown(file: Path, prompt: str) -> tuple[str, ...]:
     """The words of a prompt that a tokenizer.json does not know; none where there is no such file."""
-    words = dict.fromkeys(word.strip(punctuation) for word in prompt.lower().split() if any(map(str.isalpha, word)))
+    words = words_of(prompt)
     if not words or not file.is_file():
         return ()
     tokenizer = _tokenizer(file)
     mark = tokenizer.token_to_id(UNKNOWN)
     read = {word: tokenizer.encode(word, add_special_tokens=False) for word in words}
     return tuple(word for word, encoding in read.items() if mark in encoding.ids or _spelled(encoding.tokens))
+
+
+def words_of(prompt: str) -> tuple[str, ...]:
+    """The distinct words of a prompt, in small letters."""
+    words = (word.strip(punctuation) for word in prompt.lower().split() if any(map(str.isalpha, word)))
+    return tuple(dict.fromkeys(words))
 
 
 def _spelled(pieces: list[str]) -> bool:

@@ -17,6 +17,7 @@ from diffsweep.store.cells import Store
 from diffsweep.store.schema import Record
 
 MOST = 400  # records that are looked at
+DECIDE_TIME = ("fingerprint", "dtype", "compile", "offload", "height", "width")  # of a row, keys of a model
 ALIKE = 2  # a row takes about as long in calls of up to so many times as many rows, or as few
 
 
@@ -104,12 +105,13 @@ def _stored(store: Store) -> Iterator[str]:
 
 
 def _models(config: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    """The models of each stage, from the last back: their weights and how they compute."""
+    """The models of each stage, from the last back: their weights, how they compute, and on what."""
     found, stage = [], config.get("upscale")
     while isinstance(stage, Mapping):
         found.append(stage)
         stage = stage.get("of")
-    return [tuple(part.get(key) for key in ("fingerprint", "dtype", "compile")) for part in [*found, config["model"]]]
+    own = [tuple(part.get(key) for key in DECIDE_TIME) for part in [*found, config["model"]]]
+    return [*own, (config["technique"].get("space"),)]
 
 
 def _own(store: Store, record: Record) -> tuple[float, int] | None:

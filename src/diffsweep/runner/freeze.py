@@ -241,7 +241,7 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         pixels=reads["input"].values if "input" in reads else None,
         mask=reads["mask"].values if "mask" in reads else None,
         hard_mask=reads["mask"].hard if "mask" in reads else None,
-        notes=(*_notes(reads), *([f"prompt: {assumed}"] if assumed else [])),
+        notes=(*_notes(reads, technique, stage), *([f"prompt: {assumed}"] if assumed else [])),
     )
     for upscale, following, weights in larger:
         cell = _enlarged(cell, upscale, following, weights, parts, plugins)
@@ -267,10 +267,12 @@ def _plainest(guidance: Any, prompts: tuple[str, ...]) -> Any:
     return guidance.settled(prompts) if hasattr(guidance, "settled") else guidance
 
 
-def _notes(reads: Mapping[str, _Read]) -> Iterator[str]:
-    """Notes on how input and mask were read."""
+def _notes(reads: Mapping[str, _Read], technique: Any, stage: Stage) -> Iterator[str]:
+    """Notes on how input and mask were read, and what a technique says of itself on a stage."""
     for group, read in reads.items():
         yield from (f"{group}: {note}" for note in read.notes)
+    if hasattr(technique, "notes"):
+        yield from (f"technique={_plain(technique)['name']}: {note}" for note in technique.notes(stage))
 
 
 def _fits(view: Any, height: int, width: int) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from diffsweep.runner.cell import Cell
 
 MOST_NAMES = 6
+FITTING = {"views": "anagram", "low": "hybrid", "prompt": "clip"}  # by what a cell has, a choice that measures it
 
 
 def metric_notes(cells: Sequence[Cell], chosen: Chosen) -> Iterator[str]:
@@ -23,17 +24,21 @@ def metric_notes(cells: Sequence[Cell], chosen: Chosen) -> Iterator[str]:
     metrics = (*chosen.metrics, *chosen.of_sets)
     lacks: dict[tuple[str, ...], list[str]] = defaultdict(list)  # metrics: the techniques that they do not fit
     needed: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    fitting: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)  # what measures those that nothing fits
     for technique, cell in {cell.config["technique"]["name"]: cell for cell in cells}.items():
         there = _there(cell)
         if unfit := tuple(metric.name for metric in metrics if metric.needs - there):
             lacks[unfit].append(technique)
+            if len(unfit) == len(metrics) and (choice := next((FITTING[n] for n in FITTING if n in there), None)):
+                fitting[unfit][f"metric={choice} measures {technique}"] = None
             needed[unfit] |= frozenset().union(*(metric.needs for metric in metrics)) - there
     for unfit, techniques in lacks.items():
         listed = gathered(unfit, (metric.name for metric in metrics))
         more = f" and {len(listed) - MOST_NAMES} more" if len(listed) > MOST_NAMES else ""
         names = ", ".join(listed[:MOST_NAMES]) + more
         they = "it needs" if len(unfit) == 1 else "they need"
-        yield f"{names}: not measured for technique={','.join(techniques)}, where {they} {called(needed[unfit])}"
+        mend = f"; {', '.join(also)}" if (also := fitting.get(unfit)) else ""
+        yield f"{names}: not measured for technique={','.join(techniques)}, where {they} {called(needed[unfit])}{mend}"
     fewest = _fewest(cells)
     for metric in chosen.of_sets:
         if caveat := getattr(metric, "caveat", lambda number: None)(fewest):

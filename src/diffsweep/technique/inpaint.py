@@ -61,6 +61,11 @@ class Inpaint(Plain):
         settled = replace(self, strength=round((n - start) / n, 6), jump=jump, resamples=resamples)
         return settled if stage.factor > 1 else replace(settled, paste=Inpaint.paste, downsample=Inpaint.downsample)
 
+    def notes(self, stage: Stage) -> tuple[str, ...]:
+        if stage.factor == 1 or self.paste:
+            return ()
+        return ("what is kept passes through the autoencoder, too; technique.paste=true keeps its own pixels",)
+
     def visited(self, levels: tuple[Level, ...], stage: Stage) -> tuple[Level, ...]:
         return jumping(levels[index_of(self.strength, len(levels), stage) :], self.jump, self.resamples)
 

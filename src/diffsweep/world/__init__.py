@@ -9,10 +9,12 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
+from itertools import chain
 
 import numpy as np
 
-from diffsweep.world.captions import caption
+from diffsweep.world.captions import ANY_PHOTO, STYLE_WORDS, caption, subject_words
 from diffsweep.world.creatures import CREATURES
 from diffsweep.world.paint import STYLES, Pen
 from diffsweep.world.subjects import COLOURS, SHAPES, WRITEUP
@@ -24,7 +26,22 @@ FIGURES = tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS)
 SUBJECTS: tuple[str, ...] = (*SCENES, *FIGURES)
 FIGURE_SHARE = 0.2  # of the training pictures are coloured shapes
 
-__all__ = ["SCENES", "STYLES", "SUBJECTS", "Picture", "held_out", "named", "picture", "training"]
+__all__ = ["SCENES", "STYLES", "SUBJECTS", "Picture", "held_out", "knows", "named", "picture", "training"]
+
+
+def knows(word: str) -> bool:
+    """Whether a word, in small letters, is one of the captions', or its plural."""
+    return word in _words() or word.removesuffix("s") in _words()
+
+
+@cache
+def _words() -> frozenset[str]:
+    wordings = [
+        ANY_PHOTO,
+        *chain.from_iterable(STYLE_WORDS.values()),
+        *chain.from_iterable(map(subject_words, SUBJECTS)),
+    ]
+    return frozenset(" ".join(wordings).replace("{}", "").lower().split())
 
 
 @dataclass(frozen=True)
