@@ -16,6 +16,7 @@ from transformers import T5EncoderModel
 
 from diffsweep.core.problems import BadInput
 from diffsweep.model.deepfloyd import DeepFloyd
+from diffsweep.model.source import suited
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,31 @@ def test_a_variant_is_other_weights(repository: Path) -> None:
     files = DeepFloyd(str(repository), "fp16").files()
     assert all("fp16" in name for name in files if "safetensors" in name)
     assert not any(name.endswith(".bin") for name in files)
+
+
+@pytest.mark.parametrize(
+    "dtype, stored, own",
+    [
+        ("float16", ("fp16", "bf16", None), "fp16"),
+        ("bfloat16", ("fp16", "bf16", None), "bf16"),
+        ("bfloat16", ("fp16", None), "fp16"),
+        ("float32", ("fp16", None), None),
+        ("float16", (None,), None),
+        ("float32", ("fp16",), "fp16"),
+        ("float32", ("ema",), "ema"),
+        ("float16", (), None),
+    ],
+)
+def test_the_variant_that_suits_a_type_is_found_of_those_that_are_stored(
+    tmp_path: Path, dtype: str, stored: tuple[str | None, ...], own: str | None
+) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "vae").mkdir()
+    for variant in stored:
+        (tmp_path / "unet" / f"diffusion_pytorch_model{f'.{variant}' * bool(variant)}.safetensors").touch()
+    (tmp_path / "vae" / "diffusion_pytorch_model.other.safetensors").touch()
+    assert suited(str(tmp_path), "auto", dtype).variant == own
+    assert suited(str(tmp_path), "said", dtype).variant == "said" and suited(str(tmp_path), None, dtype).variant is None
 
 
 def missing(copy: Path) -> None:

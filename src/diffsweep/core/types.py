@@ -157,7 +157,8 @@ class Stage:
     class label, or an empty one where it is told nothing. variance: where the network learns none, its place between
     the posterior's, -1 and the default, and beta's, 1. partial_steps: whether a share of the steps counts the one that
     it ends within, as the checkpoint's pipeline does.
-    rule: which update rule it is sampled by, one of `scheduler.auto.RULES`, unless another is asked for.
+    rule: which update rule it is sampled by, one of `scheduler.auto.RULES`, unless another is asked for;
+    stands_for: the class of diffusers that this rule is near and not the same as, None where it is the same.
     threshold is the clean estimate's treatment that the checkpoint's scheduler configuration asks for, one of
     `core.threshold.KINDS`, with its parameters; spacing likewise, with its timestep offset.
     """
@@ -180,6 +181,7 @@ class Stage:
     keeps: tuple[int, int, int] | None = None
     variance: float | None = None
     rule: str = "ddpm"
+    stands_for: str | None = None
 
     @property
     def size(self) -> tuple[int, int]:

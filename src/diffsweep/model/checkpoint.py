@@ -24,6 +24,7 @@ from diffsweep.core.types import AGAINST, Latents, Stage
 from diffsweep.model import codec, memory
 from diffsweep.model.codec import Codec
 from diffsweep.model.deepfloyd import DeepFloyd
+from diffsweep.model.family import families
 from diffsweep.model.family.family import Configs, Family, Told
 from diffsweep.model.labels import Labels
 from diffsweep.model.layout import IF, INDEX, KIND, class_of, configs_of, family_of, has, is_single, labels_of
@@ -32,7 +33,7 @@ from diffsweep.model.network import Network
 from diffsweep.model.offload import HOME, OFFLOADS, hook
 from diffsweep.model.pipeline import pipeline_of, quiet, reading
 from diffsweep.model.schedule import prediction
-from diffsweep.model.source import EMBEDDED, Source
+from diffsweep.model.source import EMBEDDED, Source, suited
 from diffsweep.model.stored import Stored
 from diffsweep.model.t5 import T5, unless_installed
 from diffsweep.model.text import Cut, Embedding, Embeddings, Encoder, count, encoder, tokenizer
@@ -81,7 +82,7 @@ class Checkpoint(Stored):
     """
 
     path: str = field(default="tiny_sd", metadata={"decides": False})  # the weights' fingerprint does
-    variant: str | None = field(default=None, metadata={"decides": False})
+    variant: Auto | str | None = field(default=AUTO, metadata={"decides": False})
     dtype: str = "float32"
     compile: bool = False
     height: Auto | int = AUTO
@@ -115,7 +116,7 @@ class Checkpoint(Stored):
 
     @property
     def source(self) -> Source:
-        return Source(self.path, self.variant)
+        return suited(self.path, self.variant, self.dtype)
 
     @property
     def family(self) -> Family:
@@ -236,8 +237,7 @@ def resolved(model: Any) -> Any:
     """The model that its folder holds, whichever choice names that; BadInput where keys have no meaning for it."""
     if isinstance(model, Checkpoint) and class_of(model.source) == IF:
         if model.default_for != AUTO:
-            mend = "choose model=if_m, if_l or if_xl"
-            raise BadInput(f"path={model.path}: {IF}, and this choice is for {model.default_for}: {mend}")
+            raise BadInput(foreign(model))
         text = T5(dtype=model.text.dtype, device=model.text.device)
         return _as(model, DeepFloyd(model.path, model.variant, model.dtype, model.compile, text))
     if isinstance(model, DeepFloyd) and not model.enlarges and not _as_ifs(model.source):
@@ -246,6 +246,23 @@ def resolved(model: Any) -> Any:
         other = Checkpoint(model.path, model.variant, model.dtype, model.compile, text=text_keys, default_for=made)
         return _as(model, other)
     return model
+
+
+def foreign(model: Any) -> list[str]:
+    """That a folder is not of the family that the choice is for, if so."""
+    if not isinstance(model, Checkpoint) or model.default_for == AUTO:
+        return []
+    try:
+        own = class_of(model.source)
+    except BadInput:  # it is no checkpoint, as whoever reads it tells
+        return []
+    if own == IF:
+        mend = "choose model=if_m, if_l or if_xl"
+    elif own in (known := families()) and known.get(str(model.default_for)) is not known[own]:
+        mend = "leave model= out, or choose one for that"
+    else:
+        return []
+    return [f"path={model.path}: {own}, and this choice is for {model.default_for}: {mend}"]
 
 
 def _as_ifs(source: Source) -> bool:

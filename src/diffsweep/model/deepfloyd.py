@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffsweep.core.keys import AUTO
+from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.problems import BadInput, one_of, require
 from diffsweep.core.process import Table
 from diffsweep.core.types import Stage
@@ -22,7 +22,7 @@ from diffsweep.model import memory, t5
 from diffsweep.model.family.family import sides
 from diffsweep.model.network import Network
 from diffsweep.model.schedule import habits, noising, prediction, table
-from diffsweep.model.source import TENSORS, Source
+from diffsweep.model.source import TENSORS, Source, suited
 from diffsweep.model.stored import Stored
 from diffsweep.model.t5 import T5
 from diffsweep.model.text import Cut, Embeddings
@@ -46,7 +46,7 @@ class DeepFloyd(Stored):
     """
 
     path: str = field(default="tiny", metadata={"decides": False})  # the weights' fingerprint does
-    variant: str | None = field(default=None, metadata={"decides": False})
+    variant: Auto | str | None = field(default=AUTO, metadata={"decides": False})
     dtype: str = "float32"
     compile: bool = False
     text: T5 = field(default_factory=T5)
@@ -59,11 +59,11 @@ class DeepFloyd(Stored):
 
     @property
     def source(self) -> Source:
-        return Source(self.path, self.variant)
+        return suited(self.path, self.variant, self.dtype)
 
     @property
     def text_source(self) -> Source:
-        variant = self.variant if self.text.variant == AUTO else self.text.variant
+        variant = self.source.variant if self.text.variant == AUTO else self.text.variant
         own = self.text.path == AUTO
         return Source(self.path, variant) if own else Source(self.text.path, variant, "text.path", t5.PARTS[:1])
 

@@ -17,21 +17,23 @@ from diffsweep.model.source import Source
 
 PREDICTIONS = (EPSILON, VELOCITY, SAMPLE, FLOW)
 DYNAMIC = {"base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096}
-RULES = {  # which of diffsweep's rules a class has; PNDM, UniPC and the like have one near it
+RULES = {  # the classes whose rule diffsweep has
     "DDIMParallelScheduler": "ddim",
     "DDIMScheduler": "ddim",
     "DDPMParallelScheduler": "ddpm",
     "DDPMScheduler": "ddpm",
-    "DEISMultistepScheduler": "dpm_solver",
     "DPMSolverMultistepScheduler": "dpm_solver",
-    "DPMSolverSinglestepScheduler": "dpm_solver",
-    "EDMDPMSolverMultistepScheduler": "dpm_solver",
     "EulerAncestralDiscreteScheduler": "euler_ancestral",
     "EulerDiscreteScheduler": "euler",
     "FlowMatchEulerDiscreteScheduler": "euler",
     "FlowMatchHeunDiscreteScheduler": "heun",
     "GaussianDDPMScheduler": "ddpm",
     "HeunDiscreteScheduler": "heun",
+}
+NEAR = {  # those of which it has one of the same kind
+    "DEISMultistepScheduler": "dpm_solver",
+    "DPMSolverSinglestepScheduler": "dpm_solver",
+    "EDMDPMSolverMultistepScheduler": "dpm_solver",
     "SASolverScheduler": "dpm_solver",
     "UniPCMultistepScheduler": "dpm_solver",
 }
@@ -114,9 +116,13 @@ def spacing(config: Mapping[str, Any]) -> str:
     return f"{named}_above" if named in ("leading", "linspace") else named
 
 
-def rule(config: Mapping[str, Any]) -> str:
-    """The update rule of the scheduler's class, or of one unknown what any model of its process can be sampled by."""
-    return RULES.get(config.get("_class_name", ""), "euler" if is_flow(config) else "ddim")
+def rule(config: Mapping[str, Any]) -> dict[str, str | None]:
+    """The update rule of the scheduler's class, by its names in `Stage`: of one unknown, what any model of its process
+    can be sampled by."""
+    named = config.get("_class_name", CLIPPING[0])
+    if named in RULES:
+        return {"rule": RULES[named]}
+    return {"rule": NEAR.get(named, "euler" if is_flow(config) else "ddim"), "stands_for": named}
 
 
 def habits(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +130,7 @@ def habits(config: Mapping[str, Any]) -> dict[str, Any]:
     configuration does not tell."""
     clips = config.get("clip_sample", config.get("_class_name", CLIPPING[0]) in CLIPPING)
     return {
-        "rule": rule(config),
+        **rule(config),
         "threshold": "dynamic" if config.get("thresholding") else "clip" if clips else "none",
         "threshold_ratio": config.get("dynamic_thresholding_ratio", 0.995),
         "threshold_max": config.get("sample_max_value", 1.0),

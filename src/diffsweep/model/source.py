@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from diffsweep.core.files import irregular, is_file, is_folder, is_there, require_regular
+from diffsweep.core.keys import AUTO
 from diffsweep.core.problems import BadInput
 from diffsweep.model.hub import SMALL, Repository
 
@@ -29,6 +30,8 @@ TENSORS = ".safetensors"
 WEIGHTED = ("unet", "transformer", "vae", "text_encoder*")  # the folders with weights that any family's pipeline has
 ROOTED = "diffusion_pytorch_model"  # how the name of a network's weights begins, where they have no folder
 AT_ROOT = {"unet": "config.json", "scheduler": "scheduler_config.json"}  # of what diffusers saved without folders once
+NETWORKS = ("unet", "transformer")
+HALVED = {"float16": ("fp16", "bf16"), "bfloat16": ("bf16", "fp16")}  # variants by a network's type
 LARGE = 50_000_000  # bytes: a larger file's hash is kept from run to run
 _HUB = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?")
 _WEIGHTS = re.compile(r"\w+?(?:\.(\w+))?(?:-\d+-of-\d+)?(?:\.(\w+))?\.safetensors(?:\.index(?:\.(\w+))?\.json)?")
@@ -202,6 +205,32 @@ class Source:
         if self.hub and self.missing(names):
             return self.hub.fetch(names)
         return self.root
+
+
+def suited(path: str, variant: str | None, dtype: str) -> Source:
+    """A checkpoint's place. variant: auto is the one that suits a network of this type best, of those that are stored:
+    in half precision a halved one, else none."""
+    if variant != AUTO:
+        return Source(path, variant)
+    places = [Source(path).root / part for part in NETWORKS] if not Source(path).hub else []
+    return Source(path, _suited(path, dtype, tuple(place.stat().st_mtime_ns for place in places if place.is_dir())))
+
+
+@lru_cache
+def _suited(path: str, dtype: str, changed: tuple[int, ...]) -> str | None:
+    source, wanted = Source(path), HALVED.get(dtype, ())
+    try:
+        own = (f"{part}/{file.name}" for part in NETWORKS for file in _inside(source.root / part))
+        names = source.hub.files if source.hub else own
+    except BadInput:  # of a hub that cannot be asked: whoever reads the checkpoint tells
+        return next(iter(wanted), None)
+    weights = [PurePosixPath(name) for name in names if name.endswith(TENSORS)]
+    there = {_variant(w.name) or "" for w in weights if w.parent.name in NETWORKS and _WEIGHTS.fullmatch(w.name)}
+    return next((one or None for one in (*wanted, "", *sorted(there)) if one in there), None)
+
+
+def _inside(folder: Path) -> Iterable[Path]:
+    return folder.iterdir() if folder.is_dir() else ()
 
 
 def _name(text: str) -> bool:

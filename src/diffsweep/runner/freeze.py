@@ -14,7 +14,7 @@ import numpy as np
 from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.problems import BadInput, did_you_mean, require, within
 from diffsweep.core.types import EMBEDDED, Level, Stage
-from diffsweep.model.checkpoint import resolved
+from diffsweep.model.checkpoint import foreign, resolved
 from diffsweep.runner import prompts
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.identity import cell_id
@@ -142,8 +142,11 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
     stage: Stage | None = None
     if "model" in parts:
         with problems.under("model"):
-            parts["model"] = _resolved(parts["model"])
-            stage, fingerprint = _model(parts["model"])
+            try:
+                parts["model"] = _resolved(parts["model"])
+                stage, fingerprint = _model(parts["model"])
+            except BadInput as error:  # what a choice sets for its own family may not fit another's folder
+                raise BadInput([*foreign(parts["model"]), *error.messages]) from None
     larger: list[tuple[Any, Stage, str]] = []
     if stage is not None and "upscale" in parts:
         larger = list(_larger(parts["upscale"], parts["model"], stage, problems))
@@ -161,8 +164,9 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
 
     technique: Any = parts["technique"]
     scheduler: Any = parts.get("scheduler")
+    near = None
     if hasattr(scheduler, "chosen"):
-        scheduler = scheduler.chosen(stage)
+        near, scheduler = stage.stands_for, scheduler.chosen(stage)
     levels: tuple[Level, ...] = ()
     visited: tuple[Level, ...] = ()
     if scheduler:
@@ -241,7 +245,11 @@ def freeze(config: Mapping[str, Any], axes: Mapping[str, Any]) -> Cell:
         pixels=reads["input"].values if "input" in reads else None,
         mask=reads["mask"].values if "mask" in reads else None,
         hard_mask=reads["mask"].hard if "mask" in reads else None,
-        notes=(*_notes(reads, technique, stage), *([f"prompt: {assumed}"] if assumed else [])),
+        notes=(
+            *_notes(reads, technique, stage),
+            *([_near(near, stage)] if near and "scheduler" in uses else []),
+            *([f"prompt: {assumed}"] if assumed else []),
+        ),
     )
     for upscale, following, weights in larger:
         cell = _enlarged(cell, upscale, following, weights, parts, plugins)
@@ -265,6 +273,13 @@ def _guided(guidance: Any, stage: Stage) -> Any:
 def _plainest(guidance: Any, prompts: tuple[str, ...]) -> Any:
     """In its plainest form about these prompts, so that equal pictures have equal ids."""
     return guidance.settled(prompts) if hasattr(guidance, "settled") else guidance
+
+
+def _near(named: str, stage: Stage) -> str:
+    return (
+        f"scheduler=auto: {stage.rule}, in the place of the checkpoint's {named}; "
+        f"scheduler=diffusers scheduler.cls={named} is that itself, for text_to_image and image_to_image"
+    )
 
 
 def _notes(reads: Mapping[str, _Read], technique: Any, stage: Stage) -> Iterator[str]:
