@@ -82,8 +82,8 @@ def test_a_folder_of_another_family_than_the_choice_is_told(config: Config, chec
     with pytest.raises(BadInput) as refused:  # by a type that nobody typed
         told("tiny_flow", model="sdxl")
     assert refused.value.messages == [
-        "model.path=tiny_flow: StableDiffusion3Pipeline, and this choice is for StableDiffusionXLPipeline: leave model= "
-        "out, or choose one for that",
+        "model.path=tiny_flow: StableDiffusion3Pipeline, and this choice is for StableDiffusionXLPipeline: "
+        "leave model= out, or choose one for that",
         "model.dtype=float16: a transformer's numbers overflow in it; give bfloat16 or float32",
     ]
     with pytest.raises(BadInput) as refused:  # the family's own: its message alone
