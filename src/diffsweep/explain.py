@@ -225,13 +225,12 @@ def sweeps_files() -> list[str]:
 
 
 def _about_key(node: DictConfig, key: str) -> str:
-    parent = key.rpartition(".")[0]
-    hydras = key.split(".")[0] == "hydra"
-    there = (path.split(".") for path in _paths(node._get_root()))
-    everything = [".".join(path) for path in there if (path[0] == "hydra") == hydras and not path[-1].startswith("_")]
     if key in _SEVERAL:
         return f"{key}: no such key; each picture has a seed of its own: -m seed=0,1,2,3"
-    group = key.partition(".")[0]
+    parent, group = key.rpartition(".")[0], key.partition(".")[0]
+    hydras = group == "hydra"
+    there = (path.split(".") for path in _paths(node._get_root()))
+    everything = [".".join(path) for path in there if (path[0] == "hydra") == hydras and not path[-1].startswith("_")]
     namesakes = [path for path in everything if path.split(".")[-1] == key.split(".")[-1]]
     own = [path for path in namesakes if path.startswith(f"{group}.")] if parent else []
     called = _called(key, everything) or tuple(own[:1])

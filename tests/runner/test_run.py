@@ -269,7 +269,7 @@ def test_a_sweep_is_not_replaced_by_a_narrower_one_unless_asked(
 
 def test_who_asks_for_a_metric_hears_how_what_is_stored_is_measured(swept: Callable[..., list[Raw]]) -> None:
     run_sweep(swept(seed=[0, 1]), "mine")
-    with pytest.raises(BadInput, match="`diffsweep-results score mine metric=...` measures what is stored"):
+    with pytest.raises(BadInput, match=r"`diffsweep-results score mine metric=\.\.\.` measures what is stored"):
         run_sweep(swept(seed=[2]), "mine", "diffsweep seed=2 metric=clip sweep.name=mine")
     with pytest.raises(BadInput, match=r"\(stored cells stay\)$"):
         run_sweep(swept(seed=[2]), "mine", "diffsweep seed=2 sweep.name=mine")

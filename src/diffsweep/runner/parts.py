@@ -127,14 +127,14 @@ def _filled(cls: type, config: Mapping[str, Any], plugins: tuple[str, ...], of: 
     """The dataclass with these fields; BadInput naming each key that is wrong."""
     hints = fields_of(cls)
     problems, values = [], {}
+    entries = {f.name: f.metadata["entry"] for f in dataclasses.fields(cls) if "entry" in f.metadata}
     for key, value in config.items():
         if key not in hints:
             allowed = f"it has {', '.join(hints)}" if hints else "it has none"
             problems.append(f"{key}: unknown key{of}; {allowed}{did_you_mean(key, hints)}")
             continue
         try:
-            entry = cls.__dataclass_fields__[key].metadata.get("entry", "{}")
-            values[key] = coerced(value, hints[key], plugins, entry)
+            values[key] = coerced(value, hints[key], plugins, entries.get(key, "{}"))
         except BadInput as error:
             problems += [_under(key, hints[key], message) for message in error.messages]
         except TypeError as error:
