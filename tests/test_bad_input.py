@@ -39,10 +39,38 @@ REFUSED = {
         "model.text.clean_caption: no such key of this model; model=if_l, model=if_m, model=if_xl, model=tiny have it"
     ],
     "scheduler.eta=1": ["scheduler.eta: no such key of scheduler=auto; scheduler=ddim has it"],
+    "technique=inpaint input.path=coffee.png": ["input.path: no such key of input=world; input=file has it"],
+    "guidance.eta=1": ["guidance.eta: no such key; guidance has name, scale, …"],
     "strength=0.3": ["strength: no such key; technique=image_to_image, technique=inpaint have technique.strength"],
     # as other tools call it
     "num_inference_steps=20": ["num_inference_steps: no such key; did you mean 'scheduler.steps'?"],
     "cfg_scale=3": ["cfg_scale: no such key; did you mean 'guidance.scale'?"],
+    "size=512 model=tiny_sd": ["size: no such key; did you mean 'model.height' and 'model.width'?"],
+    "model=tiny_sd model.size=512": ["model.size: no such key; …; did you mean 'model.height' and 'model.width'?"],
+    "technique=img2img": ["technique=img2img: no such technique; …; did you mean 'image_to_image'?"],
+    "technique=i2i": ["…; did you mean 'image_to_image'?"],
+    "technique=SDEdit": ["…; did you mean 'image_to_image'?"],
+    "technique=t2i": ["…; did you mean 'text_to_image'?"],
+    "technique=txt2img": ["…; did you mean 'text_to_image'?"],
+    "technique=inpainting": ["…; did you mean 'inpaint'?"],
+    "scheduler=euler_a": ["…; did you mean 'euler_ancestral'?"],
+    "n=4": ["n: no such key; each picture has a seed of its own: -m seed=0,1,2,3"],
+    "num_images_per_prompt=4": ["num_images_per_prompt: no such key; …: -m seed=0,1,2,3"],
+    "seed=0-3": ["seed=0-3: must be a whole number; to sweep, -m and range(0,4)"],
+    "seed=0..3": ["seed=0..3: must be a whole number; to sweep, -m and range(0,4)"],
+    "guidance.scale=1-7": ["guidance.scale=1-7: must be auto or a number; to sweep, -m and range(1,8)"],
+    "seed=3-0": ["seed=3-0: must be a whole number"],
+    # with dashes
+    "--plan": ["--plan: keys are written without dashes: plan=true"],
+    "--seed 3": ["--seed: keys are written without dashes: seed=3"],
+    "--seed=3": ["--seed=3: keys are written without dashes: seed=3"],
+    "-seed=3 --output-dir x": [
+        "-seed=3: keys are written without dashes: seed=3",
+        "--output-dir: keys are written without dashes: output_dir=x",
+    ],
+    "--guidance.scale": ["--guidance.scale: keys are written without dashes: guidance.scale=..."],
+    "--multrun seed=1": ["--multrun: no such option; did you mean '--multirun'?"],
+    "--cfg": ["argument --cfg/-c: expected one argument (see diffsweep --help)"],
     "model=owner/some-model": ["model=owner/some-model: no such model; …; model.path=owner/some-model reads a …"],
     "input=photos/a.png": ["input=photos/a.png: no such input; …; a picture's file is … input.path=photos/a.png"],
     "mask=x.png": ["mask=x.png: no such mask; …; a mask's file is mask=file mask.path=x.png"],
@@ -104,13 +132,20 @@ REFUSED = {
         "seed=1.5: must be a whole number",
         "guidance.scale=seven: must be auto or a number",
         "scheduler.steps=2.5: must be auto or a whole number",
-        "metric.names=psnr: must be a list",
+        "metric.names=psnr: must be a list, as in [psnr]",
         "engine.rows=many: must be auto or a whole number",
         "device=['cpu']: must be text",
         "prompt=['a', 'b']: must be auto or text",
     ],
     "sweep=5 engine=5": ["sweep=5: must hold keys, not a value", "engine=5: must hold keys, not a value"],
-    "guidance=5": ["a choice must be a name, …guidance.scale=3"],
+    # a number, where a choice goes by its name
+    "guidance=5": ["guidance=5: a choice goes by its name, not by a number; did you mean 'guidance.scale=5'?"],
+    "-m guidance=1,3": ["guidance=1,3: a choice …; did you mean 'guidance.scale=1,3'?"],
+    "-m 'mask=range(0,9,2)'": ["mask=range(0,9,2): a choice …; did you mean 'mask.softness=range(0,9,2)'?"],
+    "scheduler=1e1": ["scheduler=1e1: a choice …; did you mean 'scheduler.steps=1e1'?"],
+    "technique=3": ["technique=3: no such technique; choose one of anagram, …"],
+    "guidance=[1]": ["guidance=[1]: no such guidance; choose one of classifier_free, embedded, none"],
+    "view=[[a]]": ["view=[[a]]: no such view; choose one of flip, …"],
     # a choice made by its name alone, whose keys are those of another
     "technique=inpaint mask.name=file": [
         "mask=file: x0, y0, x1, y1: keys of mask=box; to choose, write mask=file, or in … - override /mask: file"
@@ -168,7 +203,7 @@ REFUSED = {
     ],
     # lists of views
     "technique=anagram technique.views=[identity]": ["technique.views: 1 given, an anagram needs two or more"],
-    "technique=anagram technique.views=flip": ["technique.views=flip: must be auto or a list"],
+    "technique=anagram technique.views=flip": ["technique.views=flip: must be auto or a list, as in [flip]"],
     "technique=anagram 'technique.views=[identity,flp,{name:flip,axs:vertical},{name:rotate,angle:45}]'": [
         "technique.views: view=flp: not known; there are …; did you mean 'flip'?",
         "technique.views: view.axs: unknown key of view=flip; it has axis; did you mean 'axis'?",
@@ -198,6 +233,13 @@ REFUSED = {
         "output_dir=corrupt.png: …folder…",
     ],
     # models and devices
+    "model=tiny_sd model.lora=nope.safetensors": [
+        "model.lora=nope.safetensors: must be a list, as in [nope.safetensors:0.8]"
+    ],
+    "model=tiny_sd model.lora=[nope.safetensors:0.8]": ["model.lora=nope.safetensors: no such file or folder"],
+    "model=tiny_sd model.lora=[folder/nope.safetensors:0.8]": [
+        "model.lora=folder/nope.safetensors: no such file or folder"
+    ],
     "-m model=tiny model.path=missing,folder,corrupt.png,pickled,garbled,foreign": [
         "model.path=missing: no such folder; …",
         "model.path=folder: not an IF checkpoint, unet, …text_encoder, …missing in it",
@@ -215,8 +257,8 @@ REFUSED = {
         "plugins=nonexistent: no such package can be imported; …PYTHONPATH…",
         "plugins=nix.sub: no such package can be imported; …PYTHONPATH…",
     ],
-    "plugins=nonexistent": ["plugins=nonexistent: must be a list"],
-    "plugins=5": ["plugins=5: must be a list"],
+    "plugins=nonexistent": ["plugins=nonexistent: must be a list, as in [nonexistent]"],
+    "plugins=5": ["plugins=5: must be a list, as in [5]"],
     "sweep.name=..": ["sweep.name=..: …letters, digits, space …"],
     f"sweep.name={'long' * 99}": ["sweep.name=…letters, digits, space …"],
     # each once, however many cells have it

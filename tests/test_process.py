@@ -98,10 +98,20 @@ def test_characters_that_a_terminal_lacks_are_written_in_others(shell: Shell, en
 
 
 def test_what_bitsandbytes_misses_is_not_told(shell: Shell) -> None:
-    """On processors with bfloat16 it wants a kernel as it is imported; what others log is printed."""
-    body = "import logging\nlogging.getLogger('others').warning('told')\n"
-    body += "logging.getLogger('bitsandbytes.backends.cpu.ops').warning('no kernel')"
-    assert shell("$it", body).stderr == b"told\n"
+    """On processors with bfloat16 it wants a kernel as it is imported; what else it logs, and others, is printed."""
+    body = "import logging\nlogging.getLogger('others').warning('told')\nbits = 'bitsandbytes.backends.cpu.ops'\n"
+    body += "logging.getLogger(bits).warning('Failed to load CPU gemm_4bit_forward from %s', 'x')\n"
+    body += "logging.getLogger(bits).warning('its own')"
+    assert shell("$it", body).stderr == b"told\nits own\n"
+
+
+def test_nor_in_a_program_that_imports_diffsweep() -> None:
+    code = "import logging, diffsweep\n" + (
+        "logging.getLogger('bitsandbytes.backends.cpu.ops').warning('Failed to load CPU gemm_4bit_forward from x')\n"
+        "logging.getLogger('bitsandbytes').warning('told')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "told\n"
 
 
 @pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "XCPU"])

@@ -4,6 +4,7 @@
 is imported before one of them is used.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,14 @@ _HOMES = {
     "plan": "diffsweep.api",
     "sweep": "diffsweep.api",
 }
+
+
+def _told(record: logging.LogRecord) -> bool:
+    return "gemm_4bit_forward" not in str(record.msg)
+
+
+# imported by others, bitsandbytes misses a kernel that nobody asked for
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_told)
 
 
 def __getattr__(name: str) -> Any:

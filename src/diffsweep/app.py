@@ -16,15 +16,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import version
 from itertools import chain, repeat
 from pathlib import Path
 from posixpath import normpath
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from unittest.mock import patch
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -34,6 +36,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
+from yaml import safe_load  # type: ignore[import-untyped]
 
 from diffsweep import entry, process
 from diffsweep.core.files import is_folder
@@ -293,6 +296,7 @@ def _call(task: Task, arguments: Sequence[str]) -> None:
         raise BadInput("--experimental-rerun is not supported: it runs what a pickle file holds; repeat the command")
     checks = (not_text, _long, _keyless, _several, _hydra_help)
     require(*(check(word) for check in checks for word in arguments))
+    require(*_options(arguments))
     OmegaConf.register_new_resolver("diffsweep.sweeps", _sweeps_listed, replace=True)
     multirun = [word for word in arguments if word in ("-m", "--multirun")]  # wherever it was typed
     words = [word for word in arguments if word not in multirun]
@@ -341,6 +345,30 @@ def _several(word: str) -> str | None:
 def _hydra_help(word: str) -> str | None:
     asked = word.startswith("--hy") and "--hydra-help".startswith(word)
     return f"{word}: not supported; see diffsweep --help" if asked else None
+
+
+def _options(arguments: Sequence[str]) -> Iterator[str]:
+    """Problems with words that begin with a dash: what is no option of Hydra's was meant for a key."""
+    parser = get_args_parser()
+    known = [option for action in parser._actions for option in action.option_strings]
+    with patch.object(parser, "error", _refuse):
+        unknown = [word for word in parser.parse_known_args(list(arguments))[1] if word.startswith("-")]
+    keys = safe_load((shipped("conf") / "config.yaml").read_text())
+    for word in unknown:
+        option, equals, value = word.partition("=")
+        if near := get_close_matches(option, known, n=1, cutoff=0.85):
+            yield f"{word}: no such option; did you mean {near[0]!r}?"
+            continue
+        key = option.lstrip("-").replace("-", "_")
+        if not equals:
+            after = arguments[arguments.index(word) + 1 :] if word in arguments else ()
+            given = after[0] if after and not re.search(r"^-|=", after[0]) else "..."
+            value = "true" if keys.get(key) is False else given
+        yield f"{word}: keys are written without dashes: {key}={value}"
+
+
+def _refuse(message: str) -> NoReturn:
+    raise BadInput(f"{message} (see diffsweep --help)")
 
 
 def _long(word: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from os.path import lexists
 from pathlib import Path
 from posixpath import normpath
@@ -84,26 +84,41 @@ _ADVICE = (
     (r"does not support sweep type : INTERVAL", r"interval(...) has no end of values: write range(a,b,step) or a list"),
     (
         r"Config group override must be a string or a list\. Got (\w+)",
-        r"a choice must be a name, as in guidance=none, not \1; a key of it has a name of its own, as guidance.scale=3",
+        r"a choice goes by its name, as in guidance=none, not by \1",
     ),
 )
 
 
 _ANY_FOLDER = ("model", "tiny_sd")  # the choice whose keys suit most checkpoints
-# what other tools call a key
-_CALLED = {
-    "num_inference_steps": "scheduler.steps",
-    "step": "scheduler.steps",
-    "metric.clip": "metric.judge",
-    "cfg": "guidance.scale",
-    "cfg_scale": "guidance.scale",
-    "sampler": "scheduler",
-    "num_images_per_prompt": "seed",
-    "generator": "seed",
-    "image": "input",
-    "mask_image": "mask",
-    "batch_size": "engine.rows",
+SIZE = ("model.height", "model.width")
+# what other tools call a key, or a choice
+_CALLED: dict[str, tuple[str, ...]] = {
+    "num_inference_steps": ("scheduler.steps",),
+    "step": ("scheduler.steps",),
+    "metric.clip": ("metric.judge",),
+    "cfg": ("guidance.scale",),
+    "cfg_scale": ("guidance.scale",),
+    "sampler": ("scheduler",),
+    "generator": ("seed",),
+    "image": ("input",),
+    "mask_image": ("mask",),
+    "batch_size": ("engine.rows",),
+    "size": SIZE,
+    "resolution": SIZE,
+    "model.size": SIZE,
+    "model.resolution": SIZE,
+    "technique=img2img": ("image_to_image",),
+    "technique=i2i": ("image_to_image",),
+    "technique=sdedit": ("image_to_image",),
+    "technique=txt2img": ("text_to_image",),
+    "technique=t2i": ("text_to_image",),
+    "scheduler=euler_a": ("euler_ancestral",),
+    "guidance=cfg": ("classifier_free",),
 }
+# how other tools are asked for several pictures
+_SEVERAL = ("n", "num", "num_images", "num_images_per_prompt", "num_samples", "n_samples", "samples", "batch")
+# the key that a number given to a group is meant for
+_NUMBERED = {"guidance": "scale", "mask": "softness", "scheduler": "steps"}
 # how a file is given to a group whose choice it is no name of
 _GIVEN = {
     "model": "model.path={} reads a folder, or a repository of the hub",
@@ -154,7 +169,24 @@ def _about_choice(path: str, options: list[str]) -> str:
         hint = ""
     elif group in _GIVEN and re.search(r"[./]", choice):
         hint = f"; {_GIVEN[group].format(choice)}"
-    return f"{group}={choice}: no such {group}; {_one_of(choice, options, hint)}"
+    meant = _meant(_CALLED.get(f"{group}={choice.lower()}", ()))
+    return f"{group}={choice}: no such {group}; {_one_of(choice, options, hint, meant)}"
+
+
+def not_a_choice(group: str, text: str, value: object) -> str | None:
+    """A problem where a group is given a number, or several, or a list of other than names. text: as it is typed."""
+    numbers = re.fullmatch(r"[-+.\d][-+.,\seE\d]*|(choice|range|interval)\([-+.,\s\d]+\)", text)
+    odd = isinstance(value, list) and not all(isinstance(item, str) for item in value)
+    if not (numbers or odd) or not is_folder(folder := shipped("conf") / group):
+        return None
+    if numbers and (key := _NUMBERED.get(group)):
+        return f"{group}={text}: a choice goes by its name, not by a number{_meant([f'{group}.{key}={text}'])}"
+    return f"{group}={text}: no such {group}; {_one_of(text, sorted(file.stem for file in folder.glob('*.yaml')))}"
+
+
+def _meant(words: Sequence[str]) -> str:
+    """`; did you mean 'x'?`, or `'x' and 'y'`; nothing where there are none."""
+    return f"; did you mean {' and '.join(map(repr, words))}?" if words else ""
 
 
 def _about_sweeps_file(name: str) -> str:
@@ -181,9 +213,9 @@ def _no_file(path: Path) -> str:
         return "a link that leads to no file"
 
 
-def _one_of(word: str, options: list[str], hint: str = "") -> str:
+def _one_of(word: str, options: list[str], hint: str = "", meant: str = "") -> str:
     allowed = f"choose one of {', '.join(options)}" if options else "there are none"
-    return f"{allowed}{hint}{did_you_mean(word, options)}"
+    return f"{allowed}{hint}{meant or did_you_mean(word, options)}"
 
 
 def sweeps_files() -> list[str]:
@@ -193,26 +225,42 @@ def sweeps_files() -> list[str]:
 
 
 def _about_key(node: DictConfig, key: str) -> str:
-    parent = key.rpartition(".")[0]
-    hydras = key.split(".")[0] == "hydra"
+    if key in _SEVERAL:
+        return f"{key}: no such key; each picture has a seed of its own: -m seed=0,1,2,3"
+    parent, group = key.rpartition(".")[0], key.partition(".")[0]
+    hydras = group == "hydra"
     there = (path.split(".") for path in _paths(node._get_root()))
     everything = [".".join(path) for path in there if (path[0] == "hydra") == hydras and not path[-1].startswith("_")]
     namesakes = [path for path in everything if path.split(".")[-1] == key.split(".")[-1]]
-    called = namesakes[0] if namesakes else _CALLED.get(key)
+    own = [path for path in namesakes if path.startswith(f"{group}.")] if parent else []
+    called = _called(key, everything) or tuple(own[:1])
+    if parent and not called and (elsewhere := _elsewhere(key)):
+        return f"{key}: no such key{_of_choice(node)}; {elsewhere}"
+    called = called or tuple(namesakes[:1]) or _CALLED.get(key, ())
     candidates = [path for path in everything if not key.startswith(f"{path}.")]
-    near = called or closest(key, candidates)
+    near = called or _one(closest(key, candidates))
     if not near and not parent and not hydras:  # a misspelt last part of a key, here or in another choice
-        near = _ending(candidates, key)
-    meant = f"; did you mean {near!r}?" if near else ""
+        near = _one(_ending(candidates, key))
+    meant = _meant(near)
     siblings = [path.removeprefix(f"{parent}.") for path in everything if path.rpartition(".")[0] == parent]
     allowed = f"{parent or 'the keys'} {'has' if parent else 'are'} {', '.join(siblings) or 'no keys of its own'}"
-    if not called and (elsewhere := _elsewhere(key) or ("" if near or parent else _elsewhere(_misspelt(key)))):
-        return f"{key}: no such key{_of_choice(node)}; {elsewhere}"
+    if not called and not parent and (elsewhere := _elsewhere(key) or ("" if near else _elsewhere(_misspelt(key)))):
+        return f"{key}: no such key; {elsewhere}"
     if near and not parent:
         return f"{key}: no such key{meant}"
     if parent == "hydra.launcher" and not siblings:
         allowed += ": choose hydra/launcher=local, slurm or ray too"
     return f"{key}: no such key; {allowed}{meant}"
+
+
+def _called(key: str, there: Collection[str]) -> tuple[str, ...]:
+    """What diffsweep calls a key of other tools, where the cell has it."""
+    names = _CALLED.get(key, ())
+    return names if all(name in there for name in names) else ()
+
+
+def _one(name: str | None) -> tuple[str, ...]:
+    return (name,) if name else ()
 
 
 def _of_choice(node: DictConfig) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import codecs
 import errno
 import io
-import logging
 import os
 import platform
 import select
@@ -59,7 +58,6 @@ def run(name: str, act: Callable[[], int], explain: Callable[[Exception], str | 
     global _name
     _name = name
     lasting_outputs()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # imported by others, it misses a kernel nobody asked for
     code = BUG
     try:
         with stoppable():
@@ -275,7 +273,9 @@ def _refuse(name: str, message: str) -> int:
 
 
 def _print(name: str, *lines: str) -> None:
-    print(visible("\n".join(f"{name}: {line}" for line in lines)), file=sys.stderr, flush=True)
+    """Each line behind the command's name, but for those that are set in: to copy, or about the one before."""
+    told = (line if line.startswith("  ") else f"{name}: {line}" for line in lines)
+    print(visible("\n".join(told)), file=sys.stderr, flush=True)
 
 
 def _written(error: BaseException) -> str:

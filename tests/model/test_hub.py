@@ -24,6 +24,7 @@ import torch
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
+from diffsweep.model.checkpoint import Checkpoint
 from diffsweep.model.source import Source
 from tests.checkpoints import FAMILIES
 
@@ -196,7 +197,10 @@ def test_without_a_network_the_way_around_is_told(command: Command) -> None:
         told = command(**more)
         assert told.returncode == 2
         assert f"if https://huggingface.co/{NAME} asks for a licence to be accepted, accept it" in told.stderr
-        assert len(told.stderr.splitlines()) == 1
+        words, fetch, licence, then, key = told.stderr.splitlines()
+        assert words.startswith(f"diffsweep: model.path={NAME}: ") and words.endswith("where there is a network, run")
+        assert fetch.startswith(f"  hf download {NAME} ") and "licence" in licence
+        assert (then, key) == ("diffsweep: and give its folder:", "  model.path=FOLDER")
 
 
 @pytest.mark.slow
@@ -204,7 +208,7 @@ def test_the_download_that_is_told_fetches_what_is_needed_and_no_more(
     command: Command, hub: Hub, checkpoint: Path, tmp_path: Path
 ) -> None:
     """By hf itself, from that hub."""
-    (told,) = re.findall(r"`(hf download .*?)`", command(HF_HUB_OFFLINE="1").stderr)
+    (told,) = re.findall(r"(?m)^  (hf download .*)$", command(HF_HUB_OFFLINE="1").stderr)
     program, *words = [word.replace("FOLDER", "fetched") for word in shlex.split(told)]
     weights = (hub.folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     extra = [
@@ -248,14 +252,26 @@ def test_the_download_has_the_weights_of_one_variant(variant: str | None) -> Non
     assert sorted(kept) == sorted([*small, *wanted[variant]])
 
 
+def test_the_download_is_of_the_parts_that_the_choice_has() -> None:
+    def places(**keys: str) -> list[str]:
+        weights = Checkpoint("someone/else", **keys).source.hub.weights
+        return [pattern.rpartition("*.safetensors")[0] for pattern in weights]
+
+    assert places(default_for="StableDiffusionXLPipeline") == ["unet/", "vae/", "text_encoder/", "text_encoder_2/"]
+    assert places(default_for="FluxPipeline") == ["transformer/", "vae/", "text_encoder/", "text_encoder_2/"]
+    assert places(default_for="DiTPipeline") == ["transformer/", "vae/"]
+    assert places() == places(default_for="DDPMPipeline")  # one may lie at the root
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["told", "untold"])
 def test_weights_that_come_cut_are_told_and_come_again(command: Command, hub: Hub, how: str) -> None:
     hub.cuts = how
     told = command()
     assert told.returncode == 2 and "a bug of diffsweep" not in told.stderr, told.stderr
-    last = told.stderr.splitlines()[-1]
-    assert f"model.path={NAME}: " in last and f"hf download {NAME} --include" in last
+    words, fetch, _, key = told.stderr.splitlines()[-4:]
+    assert f"model.path={NAME}: " in words and fetch.startswith(f"  hf download {NAME} --include")
+    assert key == "  model.path=FOLDER"
     hub.cuts = ""
     again = command()
     assert again.returncode == 0, again.stderr

@@ -187,7 +187,7 @@ def test_what_is_wrong_with_a_lora_is_told_before_anything_is_loaded(folders: An
     for text, message in {
         f"{foreign}": "made for another base: of .* it has 64 to 32 channels, the network 32 to 32",
         f"{wide}": "made for another base: of .* channels, the network",
-        f"{tmp_path / 'gone.safetensors'}": "no such folder",
+        f"{tmp_path / 'gone.safetensors'}": "no such file or folder",
         f"{tmp_path / 'none'}": "there is none|no .safetensors file",
         f"{tmp_path / 'junk.safetensors'}": "cannot be read as a LoRA",
         f"{wide}:strong": "the strength must be a number",

@@ -267,6 +267,14 @@ def test_a_sweep_is_not_replaced_by_a_narrower_one_unless_asked(
     assert len(document(folder)["cells"]) == 1
 
 
+def test_who_asks_for_a_metric_hears_how_what_is_stored_is_measured(swept: Callable[..., list[Raw]]) -> None:
+    run_sweep(swept(seed=[0, 1]), "mine")
+    with pytest.raises(BadInput, match=r"`diffsweep-results score mine metric=\.\.\.` measures what is stored"):
+        run_sweep(swept(seed=[2]), "mine", "diffsweep seed=2 metric=clip sweep.name=mine")
+    with pytest.raises(BadInput, match=r"\(stored cells stay\)$"):
+        run_sweep(swept(seed=[2]), "mine", "diffsweep seed=2 sweep.name=mine")
+
+
 @pytest.mark.parametrize("change", [{"prompt": "blue"}, {"scheduler__steps": 3}, {"seed": 7}])
 def test_a_key_that_is_no_axis_replaces_no_cells_either(run: Run, change: dict[str, Any]) -> None:
     given = {"guidance__scale": [2.0, 4.0], "seed": 0}

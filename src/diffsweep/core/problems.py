@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -27,7 +28,12 @@ def under(key: str) -> Iterator[None]:
     try:
         yield
     except BadInput as error:
-        raise BadInput(f"{key}.{message}" for message in error.messages) from error
+        raise BadInput(placed(key, message) for message in error.messages) from error
+
+
+def placed(key: str, message: str) -> str:
+    """A message under a key: its first line, and each other one that is a `key=value` to type, begins with it."""
+    return f"{key}." + re.sub(r"(?m)^  (?=[\w.]+=)", f"  {key}.", message)
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

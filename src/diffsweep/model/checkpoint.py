@@ -27,7 +27,18 @@ from diffsweep.model.deepfloyd import DeepFloyd
 from diffsweep.model.family import families
 from diffsweep.model.family.family import Configs, Family, Told
 from diffsweep.model.labels import Labels
-from diffsweep.model.layout import IF, INDEX, KIND, class_of, configs_of, family_of, has, is_single, labels_of
+from diffsweep.model.layout import (
+    IF,
+    INDEX,
+    KIND,
+    class_of,
+    configs_of,
+    family_of,
+    has,
+    is_single,
+    labels_of,
+    places_of,
+)
 from diffsweep.model.lora import Bank, Delta, Lora, deltas, misfit
 from diffsweep.model.network import Network
 from diffsweep.model.offload import HOME, OFFLOADS, hook
@@ -87,7 +98,8 @@ class Checkpoint(Stored):
     compile: bool = False
     height: Auto | int = AUTO
     width: Auto | int = AUTO
-    lora: tuple[str, ...] = field(default=(), metadata={"decides": False})  # the fingerprint and `decided` do
+    # the fingerprint and `decided` decide
+    lora: tuple[str, ...] = field(default=(), metadata={"decides": False, "entry": "{}:0.8"})
     tiling: bool = False
     offload: str = field(default="none", metadata={"decides": False})
     text: TextKeys = field(default_factory=TextKeys)
@@ -116,7 +128,7 @@ class Checkpoint(Stored):
 
     @property
     def source(self) -> Source:
-        return suited(self.path, self.variant, self.dtype)
+        return replace(suited(self.path, self.variant, self.dtype), weighted=places_of(str(self.default_for)))
 
     @property
     def family(self) -> Family:

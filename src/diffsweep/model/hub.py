@@ -92,6 +92,10 @@ class Repository:
         patterns += [word for pattern in self.others for word in ("--exclude", pattern)]
         return shlex.join(["hf", "download", self.name, *revision, *patterns, "--local-dir", "FOLDER"])
 
+    @property
+    def _given(self) -> str:
+        return f"{self.key}=[FOLDER:0.8]" if self.key == "lora" else f"{self.key}=FOLDER"
+
     @contextmanager
     def _problems(self) -> Iterator[None]:
         from huggingface_hub import errors, get_token
@@ -120,13 +124,16 @@ class Repository:
             reason = str(error.__cause__ or error).splitlines()[0]
             raise BadInput(
                 f"{self.key}={self.path}: no such folder; not in the hub's cache, and the hub cannot be reached "
-                f"({reason}): run `{self._command}` where there is a network (if {page} asks for a licence to be "
-                "accepted, accept it and run `hf auth login` first), and give FOLDER instead of the name"
+                f"({reason}); where there is a network, run\n"
+                f"  {self._command}\n"
+                f"  (if {page} asks for a licence to be accepted, accept it and run `hf auth login` first)\n"
+                f"and give its folder:\n"
+                f"  {self._given}"
             ) from None
         except OSError as error:
             if error.errno is not None:  # of the disk
                 raise
             raise BadInput(
-                f"{self.key}={self.path}: what came is not what the hub has ({str(error).splitlines()[0]}): run the "
-                f"same command again, or `{self._command}`, and give FOLDER instead of the name"
+                f"{self.key}={self.path}: what came is not what the hub has ({str(error).splitlines()[0]}); run the "
+                f"same command again, or\n  {self._command}\nand give its folder:\n  {self._given}"
             ) from None

@@ -12,7 +12,7 @@ from diffsweep.core.problems import BadInput
 from diffsweep.model.family import families
 from diffsweep.model.family.family import Configs, Family
 from diffsweep.model.labels import Labels
-from diffsweep.model.source import Source
+from diffsweep.model.source import WEIGHTED, Source
 
 INDEX = "model_index.json"
 IF = "IFPipeline"
@@ -55,6 +55,15 @@ def family_of(source: Source) -> Family:
         listed = ", ".join(["IFPipeline", *known])
         raise BadInput(f"{source.key}={source.path}: a {name}, which diffsweep cannot sample; it can {listed}")
     return known[name]
+
+
+@lru_cache
+def places_of(pipeline: str) -> tuple[str, ...]:
+    """Where checkpoints for a pipeline have weights; of one that is not known, where any has."""
+    if (family := families().get(pipeline)) is None or family.kind in ROOTED:
+        return WEIGHTED
+    texts = [part for part in family.text if part.startswith(TEXT)]
+    return tuple(f"{part}/" for part in [family.network, *(["vae"] if family.vae else []), *texts])
 
 
 def has(index: Mapping[str, Any], part: str) -> bool:

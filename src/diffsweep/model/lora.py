@@ -57,7 +57,10 @@ class Lora(NamedTuple):
         if is_there(self.path) and not is_folder(file):
             names = [file.name]
         else:
-            self.source.require((), "a LoRA")
+            source = self.source
+            if not source.hub and not is_there(self.path):
+                raise BadInput(f"lora={self.path}: no such file or folder")
+            source.require((), "a LoRA")
             names = [name for name in self.source.files((".",), (".",)) if name.endswith(TENSORS)]
         if len(names) != 1 or not names[0].endswith(TENSORS):
             found = f"there are {', '.join(names)}: name one of them" if names else "there is none"

@@ -27,8 +27,9 @@ from diffsweep.model.hub import SMALL, Repository
 EMBEDDED = ("tiny", "tiny_upscale", "tiny_clip", "tiny_sd", "tiny_flow")  # folders beside this file
 SUMS = "SHA256SUMS"
 TENSORS = ".safetensors"
-WEIGHTED = ("unet", "transformer", "vae", "text_encoder*")  # the folders with weights that any family's pipeline has
 ROOTED = "diffusion_pytorch_model"  # how the name of a network's weights begins, where they have no folder
+# where any family's pipeline has weights
+WEIGHTED = ("unet/", "transformer/", "vae/", "text_encoder*/", ROOTED)
 AT_ROOT = {"unet": "config.json", "scheduler": "scheduler_config.json"}  # of what diffusers saved without folders once
 NETWORKS = ("unet", "transformer")
 HALVED = {"float16": ("fp16", "bf16"), "bfloat16": ("bf16", "fp16")}  # variants by a network's type
@@ -40,8 +41,8 @@ _WEIGHTS = re.compile(r"\w+?(?:\.(\w+))?(?:-\d+-of-\d+)?(?:\.(\w+))?\.safetensor
 @dataclass(frozen=True)
 class Source:
     """A checkpoint's place. variant: which weights, where several are stored: `fp16` for `model.fp16.safetensors`. key:
-    what the path is called in messages. weighted: the folders whose weights are read, as patterns; none where these lie
-    at the root."""
+    what the path is called in messages. weighted: where the weights that are read lie, as patterns; none where that is
+    the root."""
 
     path: str
     variant: str | None = None
@@ -52,11 +53,11 @@ class Source:
     def hub(self) -> Repository | None:
         """The repository, where the path is not a folder's."""
         named = _HUB.fullmatch(self.path)
-        if not named or self.path in EMBEDDED or is_there(self.path) or not _name(named[1]):
+        a_file = self.path.endswith(TENSORS)
+        if not named or a_file or self.path in EMBEDDED or is_there(self.path) or not _name(named[1]):
             return None
         name = f"*.{self.variant}*{TENSORS}" if self.variant else f"*{TENSORS}"
-        places = [*(f"{folder}/" for folder in self.weighted), ROOTED] if self.weighted else [""]
-        weights = tuple(place + name for place in places)
+        weights = tuple(place + name for place in self.weighted or [""])
         return _repository(named[1], named[2] or "main", self.key, weights, () if self.variant else (f"*.*{TENSORS}",))
 
     @property

@@ -40,7 +40,7 @@ def foresee(
     stock = Stock(whole, store)
     earlier = stock.document(command, "", listener.note)
     if not (whole.replace or earlier.get("in_parts", False)):
-        stock.refuse_to_replace({cell["cell_id"] for cell in earlier["cells"]} - stock.cells.keys())
+        stock.refuse_to_replace({cell["cell_id"] for cell in earlier["cells"]} - stock.cells.keys(), command)
     store.damaged.clear()  # of other cells
     shared = about_shared(whole.cells)
     for note in (note for note in whole.notes if note not in shared):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffsweep.core.keys import AUTO, Auto
-from diffsweep.core.problems import BadInput, did_you_mean, require, within
+from diffsweep.core.problems import BadInput, did_you_mean, placed, require, within
 from diffsweep.core.types import EMBEDDED, Level, Stage
 from diffsweep.model.checkpoint import foreign, resolved
 from diffsweep.runner import prompts
@@ -124,7 +124,7 @@ class _Problems:
             yield
         except BadInput as error:
             own = f"{group}="  # what is wrong with the choice itself, not with one of its keys
-            self.messages += [m if not group or m.startswith(own) else f"{group}.{m}" for m in error.messages]
+            self.messages += [m if not group or m.startswith(own) else placed(group, m) for m in error.messages]
 
     def settle(self) -> None:
         if self.messages:

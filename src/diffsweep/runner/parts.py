@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 import types
 import typing
@@ -19,7 +20,7 @@ from typing import Any
 
 from diffsweep.core.group import Group
 from diffsweep.core.packages import HINT, imported, modules, source
-from diffsweep.core.problems import BadInput, did_you_mean, not_text, require
+from diffsweep.core.problems import BadInput, did_you_mean, not_text, placed, require
 from diffsweep.core.text import WORDS
 from diffsweep.paths import shipped
 
@@ -89,7 +90,7 @@ def _build(group: str, config_json: str, plugins: tuple[str, ...]) -> Any:
     try:
         return _filled(cls, config, plugins, f" of {group}={name}")
     except BadInput as error:
-        raise BadInput(f"{group}.{message}" for message in error.messages) from None
+        raise BadInput(placed(group, message) for message in error.messages) from None
 
 
 def _incomplete(group: str, cls: Any) -> str | None:
@@ -126,13 +127,14 @@ def _filled(cls: type, config: Mapping[str, Any], plugins: tuple[str, ...], of: 
     """The dataclass with these fields; BadInput naming each key that is wrong."""
     hints = fields_of(cls)
     problems, values = [], {}
+    entries = {f.name: f.metadata["entry"] for f in dataclasses.fields(cls) if "entry" in f.metadata}
     for key, value in config.items():
         if key not in hints:
             allowed = f"it has {', '.join(hints)}" if hints else "it has none"
             problems.append(f"{key}: unknown key{of}; {allowed}{did_you_mean(key, hints)}")
             continue
         try:
-            values[key] = coerced(value, hints[key], plugins)
+            values[key] = coerced(value, hints[key], plugins, entries.get(key, "{}"))
         except BadInput as error:
             problems += [_under(key, hints[key], message) for message in error.messages]
         except TypeError as error:
@@ -152,7 +154,7 @@ def _under(key: str, hint: Any, message: str) -> str:
     """A message about a key's value. One about a nested part starts with its group: the key replaces that."""
     if group := group_of(hint):
         return key + message.removeprefix(group)
-    return f"{key}.{message}" if dataclasses.is_dataclass(hint) else f"{key}: {message}"
+    return placed(key, message) if dataclasses.is_dataclass(hint) else f"{key}: {message}"
 
 
 @lru_cache
@@ -166,8 +168,9 @@ def printed(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def coerced(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:
-    """A value as its field's type; TypeError saying what is needed. Whole numbers pass as floats, numbers as text."""
+def coerced(value: Any, hint: Any, plugins: tuple[str, ...] = (), entry: str = "{}") -> Any:
+    """A value as its field's type; TypeError saying what is needed. Whole numbers pass as floats, numbers as text.
+    entry: how a list's entry is written, around a text."""
     try:
         return _of_type(value, hint, plugins)
     except TypeError as error:
@@ -175,6 +178,11 @@ def coerced(value: Any, hint: Any, plugins: tuple[str, ...] = ()) -> Any:
         if several and "number" in str(error) and "a list" not in str(error):
             places = "in a file's hydra.sweeper.params, or in Python in a list"
             raise TypeError(f"{error}; several to sweep over stand {places}") from None
+        if isinstance(value, str) and value and str(error).endswith("a list"):
+            raise TypeError(f"{error}, as in [{','.join(map(entry.format, value.split(',')))}]") from None
+        ends = re.fullmatch(r"(\d+)(?:-|\.\.)(\d+)", value) if isinstance(value, str) else None
+        if ends and "number" in str(error) and int(ends[1]) < int(ends[2]):
+            raise TypeError(f"{error}; to sweep, -m and range({ends[1]},{int(ends[2]) + 1})") from None
         raise
 
 

@@ -176,7 +176,7 @@ class Sweep:
     def _run(self) -> None:
         gone = {cell["cell_id"] for cell in self.earlier["cells"]} - self.stock.cells.keys()
         if not (self.plan.replace or self.in_parts):
-            self.stock.refuse_to_replace(gone)
+            self.stock.refuse_to_replace(gone, self.command)
         left = sum(self.store.finished(cell_id) is not None for cell_id in gone)
         self.store.damaged.clear()  # of those that are left behind
         for note in self.plan.notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 
 from diffsweep.core.problems import BadInput
@@ -63,13 +64,16 @@ class Stock:
         """Whether a cell's picture is there, such as one to enlarge."""
         return cell.id in self.stored or self.store.is_complete(cell.id)
 
-    def refuse_to_replace(self, others: Iterable[str]) -> None:
+    def refuse_to_replace(self, others: Iterable[str], command: str) -> None:
         """BadInput where the sweep's tables would lose stored cells, of these other ones. Cells whose content alone
-        changed (an edited input, an edited plugin) are not lost."""
+        changed (an edited input, an edited plugin) are not lost. command: what is typed."""
         renewed = {as_typed(cell.config) for cell in self.plan.cells}
         records = filter(None, map(self.store.finished, sorted(others)))
         if finished := sum(as_typed(record["config"]) not in renewed for record in records):
+            measures = any(word.startswith("metric") for word in shlex.split(command))
+            score = f"diffsweep-results score {shlex.quote(self.plan.name)} metric=..."
             raise BadInput(
                 f"sweep.name={self.plan.name}: this sweep has {counted('other cell', finished)}, which its tables and "
                 "sheets would not show any more; give another sweep.name, or sweep.replace=true (stored cells stay)"
+                + (f"; `{score}` measures what is stored" if measures else "")
             )

@@ -22,7 +22,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffsweep.core.problems import BadInput
+from diffsweep.core.problems import BadInput, require
+from diffsweep.explain import not_a_choice
 from diffsweep.model.hub import from_cache_alone
 from diffsweep.paths import shipped
 from hydra_plugins.diffsweep_fused._allowed import check_placed, check_typed, plain
@@ -80,7 +81,9 @@ class Loader(ConfigLoaderImpl):
         parsed, repository = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
         for override in parsed:
             if not override.is_hydra_override():
-                check_typed(override.key_or_group, _values(override))
+                values, text = _values(override), str(override.input_line).partition("=")[2].strip()
+                check_typed(override.key_or_group, values)
+                require(not_a_choice(override.key_or_group, text, values))
         return [*parsed, *_obeyed(parsed, repository)], repository
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
