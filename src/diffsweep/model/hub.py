@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from diffsweep.core.problems import BadInput
@@ -76,12 +76,8 @@ class Repository:
     @cached_property
     def files(self) -> dict[str, tuple[int, str]]:
         """Size and SHA-256 (empty for small files) of every file, as the hub lists them."""
-        from huggingface_hub import HfApi
-        from huggingface_hub.hf_api import RepoFile
-
         with self._problems():
-            tree = HfApi().list_repo_tree(self.name, recursive=True, revision=self.folder.name)
-            return {f.path: (f.size, f.lfs.sha256 if f.lfs else "") for f in tree if isinstance(f, RepoFile)}
+            return _listed(self.name, self.folder.name)
 
     @property
     def _command(self) -> str:
@@ -137,3 +133,12 @@ class Repository:
                 f"{self.key}={self.path}: what came is not what the hub has ({str(error).splitlines()[0]}); run the "
                 f"same command again, or\n  {self._command}\nand give its folder:\n  {self._given}"
             ) from None
+
+
+@lru_cache
+def _listed(name: str, commit: str) -> dict[str, tuple[int, str]]:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    tree = HfApi().list_repo_tree(name, recursive=True, revision=commit)
+    return {f.path: (f.size, f.lfs.sha256 if f.lfs else "") for f in tree if isinstance(f, RepoFile)}
