@@ -323,6 +323,11 @@ def test_two_strengths_that_round_to_one_start_are_told(swept: Swept) -> None:
     assert plan(raw).notes == (f"{same}: both start at index 3 (t = 600)",)  # the fourth of 900, 800, ..., 0
 
 
+def test_an_axis_that_matters_elsewhere_is_told_with_where_it_does_not(swept: Swept) -> None:
+    notes = plan(swept(guidance__scale=[1, 7], guidance__rescale=[0.0, 0.7], seed=[0, 1])).notes
+    assert notes == ("guidance.rescale=0.0 and guidance.rescale=0.7 come to the same picture at guidance.scale=1",)
+
+
 def test_an_axis_that_does_not_matter_is_told(swept: Swept) -> None:
     notes = plan(swept(technique="forward_noise", guidance__scale=[1.0, 7.0], seed=[0, 1])).notes
     assert notes == ("guidance.scale=1.0 and guidance.scale=7.0 come to the same picture",)
