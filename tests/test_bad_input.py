@@ -124,7 +124,7 @@ REFUSED = {
     "model=tiny_sd model.height=100000 model.width=100000": [
         "model.height=100000, width=100000: 100000 x 100000 pixels, and a … 178,956,970 at most, …"
     ],
-    "-m model=tiny_flow model.height=16384 model.width=16384,64 scheduler.shift=-3": [
+    "-m model=tiny_sd model.height=16384 model.width=16384,64 scheduler.shift=-3": [
         "model.height=16384, width=16384: 16384 x 16384 pixels, …",
         "scheduler.shift=-3: must be above 0",
     ],

@@ -215,7 +215,7 @@ def test_a_text_encoder_without_a_configuration_is_told(refused: Any, copied: An
         ("sd3", "transformer", {"sample_size": 7}, "sample_size=7 in transformer/config.json: 14 pixels, and pictures"),
         ("sana", "transformer", {"sample_size": [16, 8, 8]}, "sample_size=[16, 8, 8] in transformer/config.json"),
         ("lumina2", "transformer", {"sample_size": {}}, "sample_size={} in transformer/config.json: a whole number"),
-        ("sd", "scheduler", {"num_train_timesteps": 1}, "division by zero"),
+        ("sd", "scheduler", {"num_train_timesteps": 1}, "num_train_timesteps=1: a whole number from 2"),
         ("sd", "scheduler", {"beta_end": float("nan")}, "the scheduler's betas are not all between 0 and 1"),
         ("sd", "scheduler", {"beta_end": 3.0, "beta_schedule": "linear"}, "the scheduler's betas are not all between"),
     ],
@@ -481,16 +481,6 @@ def test_a_number_that_a_scheduler_cannot_have_is_told(
         assert told.startswith(f"model.path={folder}: not a checkpoint, its configuration says otherwise ({key}=")
 
 
-def test_one_training_step_is_the_first_beta(frozen: Any, copied: Any) -> None:
-    """As diffusers' own linspace of one."""
-    folder = copied("ddpm")
-    file = folder / "scheduler" / "scheduler_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "num_train_timesteps": 1}))
-    theirs = diffusers.DDPMScheduler.from_pretrained(folder / "scheduler").alphas_cumprod
-    (level,) = frozen(folder, scheduler__steps=1).levels
-    assert theirs.tolist() == pytest.approx([level.alpha**2])
-
-
 def test_a_tokenizer_that_cannot_be_loaded_is_told_by_a_plan(config: Any, copied: Any) -> None:
     folder = copied("sd")
     (folder / "tokenizer" / "tokenizer.json").write_text("{}")
@@ -559,7 +549,9 @@ def test_a_picture_that_overflows_fails_alone_and_names_wider_types(
         )
 
     both, alone = sweep("both", 2.0, 1e38), sweep("alone", 2.0)
-    assert f"failed: guidance.scale=1e+38" in (told := capsys.readouterr().err) and "tries failed cells again" not in told
+    assert (
+        "failed: guidance.scale=1e+38" in (told := capsys.readouterr().err) and "tries failed cells again" not in told
+    )
     good, bad = json.loads((both.folder / "sweep.json").read_text())["cells"]
     assert (good["status"], bad["status"]) == ("done", "failed")
     told = "FloatingPointError: the picture holds NaN or infinite values"

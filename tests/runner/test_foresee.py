@@ -181,7 +181,7 @@ def test_it_is_told_where_settings_come_to_one_picture(swept: Swept, untimed: li
     mixed = swept(technique=["forward_noise", "text_to_image"], guidance__scale=[2.0, 3.0], seed=[0, 1])
     assert foreseen(mixed).aliases == {"guidance.scale=2.0, 3.0 at technique=forward_noise": 2}
     several = swept(**scales, technique=["forward_noise", "text_to_image"])
-    assert [*foreseen(several).aliases][-1] == "guidance.rescale=0.0, 0.7 at technique=text_to_image guidance.scale=1.0"
+    assert [*foreseen(several).aliases][-1] == "guidance.rescale=0.0, 0.7 at guidance.scale=1.0"
 
 
 def test_a_cell_that_is_given_twice_is_no_other_setting(swept: Swept, untimed: list[str]) -> None:

@@ -15,14 +15,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from diffsweep.app import Task
+from diffsweep.core.failures import NOT_FINITE
 from diffsweep.core.leases import Leases
 from diffsweep.core.memory import Lacking
 from diffsweep.core.problems import BadInput
@@ -36,6 +39,7 @@ from diffsweep.runner.plan import Raw, plan
 from diffsweep.runner.provenance import provenance
 from diffsweep.runner.run import Outcome
 from diffsweep.store.cells import Store
+from diffsweep.terminal import show_failed
 from tests.running import run_sweep
 
 Config = Callable[..., dict[str, Any]]

@@ -141,10 +141,10 @@ def named_table(kind: str, steps: int = 1000, start: float = 1e-4, end: float = 
     linear: DDPM; scaled_linear: latent diffusion; squaredcos_cap_v2: iDDPM (17), which DeepFloyd IF uses.
     """
     if kind == "linear":
-        betas = [start + (end - start) * i / max(steps - 1, 1) for i in range(steps)]
+        betas = [start + (end - start) * i / (steps - 1) for i in range(steps)]
     elif kind == "scaled_linear":
         low, high = math.sqrt(start), math.sqrt(end)
-        betas = [(low + (high - low) * i / max(steps - 1, 1)) ** 2 for i in range(steps)]
+        betas = [(low + (high - low) * i / (steps - 1)) ** 2 for i in range(steps)]
     elif kind == "squaredcos_cap_v2":
 
         def f(u: float) -> float:

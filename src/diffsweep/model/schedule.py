@@ -99,7 +99,7 @@ def table(config: Mapping[str, Any]) -> Table:
         named = from_betas(config["trained_betas"])
     else:
         kind = config.get("beta_schedule", "linear")
-        T = whole(config, "num_train_timesteps" if "num_train_timesteps" in config else "timesteps", 1000)  # once so
+        T = whole(config, "num_train_timesteps" if "num_train_timesteps" in config else "timesteps", 1000, 2)  # once so
         named = named_table(kind, T, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
     if not all(0 <= a <= 1 for a in named.alphas_cumprod):
         raise ValueError("the scheduler's betas are not all between 0 and 1")

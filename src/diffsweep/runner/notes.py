@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -67,19 +68,21 @@ def aliases(cells: Sequence[Cell]) -> dict[str, int]:
     for cell in cells:
         settings[cell.id].setdefault(json.dumps(dict(cell.axes), sort_keys=True, default=str), cell.axes)
     places = _Places(cells)
-    found: Counter[str] = Counter()
-    for own in settings.values():
+    alike: dict[tuple[Values, tuple[Values, ...]], list[str]] = defaultdict(list)
+    for picture, own in settings.items():
         if len(own) > 1:
-            axes, values = _differing([*own.values()])
-            found[_told(axes, values) + places.where(axes, values)] += 1
+            alike[_differing([*own.values()])].append(picture)
+    found: Counter[str] = Counter()
+    for (axes, values), pictures in alike.items():
+        found[_told(axes, values) + places.where(axes, values, frozenset(pictures))] += len(pictures)
     return dict(found)
 
 
-def _differing(settings: Sequence[Setting]) -> tuple[Values, list[Values]]:
+def _differing(settings: Sequence[Setting]) -> tuple[Values, tuple[Values, ...]]:
     """The axes that differ among settings, and what each has there."""
     axes = dict.fromkeys(axis for setting in settings for axis in setting)
     varied = tuple(axis for axis in axes if len({_value(setting, axis) for setting in settings}) > 1)
-    return varied, [_values(setting, varied) for setting in settings]
+    return varied, tuple(_values(setting, varied) for setting in settings)
 
 
 def _value(setting: Setting, axis: str) -> str:
@@ -104,17 +107,11 @@ class _Places:
         self.cells = cells
         self.axes = tuple(dict.fromkeys(axis for cell in cells for axis in cell.axes))
         self._by: dict[Values, dict[Values, list[tuple[Values, str]]]] = {}
-        self._found: dict[tuple[Values, frozenset[Values]], str] = {}
 
-    def where(self, axes: Values, values: Iterable[Values]) -> str:
+    def where(self, axes: Values, values: Iterable[Values], own: frozenset[str] = frozenset()) -> str:
         """` at guidance.scale=1`, where these values of the axes make one picture there and several elsewhere; nothing
-        where they make one everywhere."""
-        asked = axes, frozenset(values)
-        if asked not in self._found:
-            self._found[asked] = self._where(axes, values)
-        return self._found[asked]
-
-    def _where(self, axes: Values, values: Iterable[Values]) -> str:
+        where they make one everywhere. own: the pictures to speak of, all of those that they make where there are
+        none."""
         others = tuple(axis for axis in self.axes if axis not in axes)
         pictures: dict[Values, dict[Values, str]] = defaultdict(dict)
         for value in values:
@@ -122,9 +119,11 @@ class _Places:
                 pictures[place][value] = picture
         alike: list[Setting] = []
         apart: list[Setting] = []
-        for place, own in pictures.items():
-            if len(own) > 1:
-                (apart if len({*own.values()}) > 1 else alike).append(dict(zip(others, place, strict=True)))
+        for place, made in pictures.items():
+            if len({*made.values()}) > 1:
+                apart.append(dict(zip(others, place, strict=True)))
+            elif len(made) > 1 and (not own or own.intersection(made.values())):
+                alike.append(dict(zip(others, place, strict=True)))
         kept = others if apart else ()
         for axis in reversed(kept):  # those that tell the ones from the others without it
             fewer = tuple(one for one in kept if one != axis)
@@ -189,7 +188,7 @@ def _shared(cells: Sequence[Cell]) -> list[str]:
     """Which settings come to the same picture, such as two strengths that round to one start."""
     first: dict[str, Cell] = {}
     found: dict[str, None] = {}
-    places = _Places(cells)
+    where = cache(_Places(cells).where)
     for cell in cells:
         other = first.setdefault(cell.id, cell)
         differing = [axis for axis, value in cell.axes.items() if other.axes.get(axis) != value]
@@ -197,9 +196,8 @@ def _shared(cells: Sequence[Cell]) -> list[str]:
             continue
         (axis,) = differing
         one, two = _value(other.axes, axis), _value(cell.axes, axis)
-        same = f"{axis}={_short(one)} and {axis}={_short(two)} come to the same picture" + places.where(
-            (axis,), ((one,), (two,))
-        )
+        same = f"{axis}={_short(one)} and {axis}={_short(two)} come to the same picture"
+        same += where((axis,), ((one,), (two,)))
         below = cell.cascade[0]
         start = next((below.levels.index(level) for level in below.visited[:1] if level in below.levels), 0)
         if start and axis.startswith("technique."):
