@@ -81,8 +81,8 @@ REFUSED = {
     "upscale=tiny upscale.noise_lvl=10": ["upscale.noise_lvl: no such key; …; did you mean 'upscale.noise_level'?"],
     "model=tiny model.path=./nope": ["model.path=./nope: no such folder; give a checkpoint in the layout …"],
     "device=0": ["device=0: must be auto, cpu, cuda or cuda:N"],
-    "'sweep.name=[a,b]'": ["sweep.name=['a', 'b']: must be auto or text"],
-    "'sweep.name={a:1}'": ["sweep.name={'a': '1'}: must be auto or text"],
+    "'sweep.name=[a,b]'": ["sweep.name=[a,b]: must be auto or text"],
+    "'sweep.name={a:1}'": ["sweep.name={a:1}: must be auto or text"],
     "output_dir=$HOME/x": ["output_dir=$HOME/x: no shell has replaced the $; double quotes let it, …"],
     "tracker=wandbb": ["tracker=wandbb: no such tracker; choose one of none, wandb; …; did you mean 'wandb'?"],
     "metric=defualt": [
@@ -127,6 +127,11 @@ REFUSED = {
         "grid.rows=null: must be auto or text",
     ],
     "model=tiny model.text.path=null": ["model.text.path=null: must be auto or text"],
+    # as it is typed
+    "model=tiny 'model.lora=[../lora/a.safetensors:1,b]'": ["model.lora: no such key of this model; …"],
+    "model=tiny_sd model.path=tiny 'model.lora=[../lora/a.safetensors:1,b]'": [
+        "model.lora=[../lora/a.safetensors:1,b]: no key of such a checkpoint; leave it out"
+    ],
     # wrong types
     "seed=1.5 guidance.scale=seven scheduler.steps=2.5 metric.names=psnr engine.rows=many device=[cpu] prompt=[a,b]": [
         "seed=1.5: must be a whole number",
@@ -134,8 +139,8 @@ REFUSED = {
         "scheduler.steps=2.5: must be auto or a whole number",
         "metric.names=psnr: must be a list, as in [psnr]",
         "engine.rows=many: must be auto or a whole number",
-        "device=['cpu']: must be text",
-        "prompt=['a', 'b']: must be auto or text",
+        "device=[cpu]: must be text",
+        "prompt=[a,b]: must be auto or text",
     ],
     "sweep=5 engine=5": ["sweep=5: must hold keys, not a value", "engine=5: must hold keys, not a value"],
     # a number, where a choice goes by its name
@@ -151,9 +156,16 @@ REFUSED = {
         "mask=file: x0, y0, x1, y1: keys of mask=box; to choose, write mask=file, or in … - override /mask: file"
     ],
     # out of range
+    "model=tiny_sd model.height=100000 model.width=100000": [
+        "model.height=100000, width=100000: 100000 x 100000 pixels, and a … 178,956,970 at most, …"
+    ],
+    "-m model=tiny_sd model.height=16384 model.width=16384,64 scheduler.shift=-3": [
+        "model.height=16384, width=16384: 16384 x 16384 pixels, …",
+        "scheduler.shift=-3: must be above 0",
+    ],
     "seed=-1 guidance.scale=-1 scheduler.steps=0 engine.rows=0 engine.threads=0 model.size=0 device=gpu": [
         "seed=-1: must be between 0 and 9223372036854775807",
-        "guidance.scale=-1.0: must be at least 0",
+        "guidance.scale=-1: must be at least 0",
         "scheduler.steps=0: must be at least 1",
         "engine.rows=0: must be at least 1",
         "engine.threads=0: must be between 1 and 1024",
@@ -163,7 +175,7 @@ REFUSED = {
     "-m guidance.scale=nan,inf technique=inpaint mask.softness=-1,inf": [
         "guidance.scale=nan: must be auto or a finite number",
         "guidance.scale=inf: must be auto or a finite number",
-        "mask.softness=-1.0: must be at least 0",
+        "mask.softness=-1: must be at least 0",
         "mask.softness=inf: must be a finite number",
     ],
     "technique=inpaint mask.x0=0.9": ["mask.x0=0.9, x1=0.75: x0 must not exceed x1"],
@@ -195,7 +207,7 @@ REFUSED = {
     ],
     "technique=anagram technique.prompts=[a,b,c]": ["technique.prompts: 3 given for 2 views"],
     "technique=hybrid technique.prompts=[a,b,c]": ["technique.prompts: 3 given for 2 bands"],
-    "technique=hybrid technique.sigma=[1,4]": ["technique.sigma=[1.0, 4.0]: must fall, from the lowest band up"],
+    "technique=hybrid technique.sigma=[1,4]": ["technique.sigma=[1,4]: must fall, from the lowest band up"],
     "grid.rows=sede": ["grid.rows=sede: no such axis in this sweep; it has none"],
     "-m seed=0,1 grid.rows=sed metric=none,default": [
         "grid.rows=sed: no such axis in this sweep; it has …seed; did you mean 'seed'?",
@@ -264,7 +276,7 @@ REFUSED = {
     # each once, however many cells have it
     "-m seed=-1,0,1 guidance.scale=-2,3 sweep.name=a/b technique=inpaint,forward_noise input=file input.path=cut.png": [
         "seed=-1: must be between …",
-        "guidance.scale=-2.0: must be at least 0",
+        "guidance.scale=-2: must be at least 0",
         "sweep.name=a/b: …letters, digits, space …",
         "input.path=cut.png: …",
     ],

@@ -21,6 +21,7 @@ from diffsweep.core.files import require_regular
 from diffsweep.core.problems import BadInput
 
 UNREADABLE = (OSError, RuntimeError, SyntaxError, ValueError, EOFError, MemoryError)  # what is said of damaged files
+READABLE = 178_956_970  # pixels: Pillow opens no larger picture, unless it is told to
 MEGAPIXELS = 200.0  # the largest picture that is read without being asked to
 PIXELS = re.compile(r"\d+")  # the first number of Pillow's message about a picture that is too large
 ORIENTATION = 0x0112  # EXIF's tag, and what brings each of its values upright
@@ -34,6 +35,13 @@ UPRIGHT = {
     8: Transpose.ROTATE_90,
 }
 SIDEWAYS = (5, 6, 7, 8)
+
+
+def unreadable(height: int, width: int) -> str | None:
+    """What is wrong with a picture's size where Pillow would not open the stored picture again."""
+    if height * width <= READABLE:
+        return None
+    return f"{width} x {height} pixels, and a stored picture can have {READABLE:,} at most, to be read again"
 
 
 @contextmanager

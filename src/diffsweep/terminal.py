@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffsweep.core.failures import NOT_FINITE
 from diffsweep.core.text import counted, visible
 from diffsweep.runner.listener import Listener
 
@@ -119,7 +120,7 @@ def show_failed(report: Report, own: Collection[str] | None = None) -> None:
         print(f"failed: {setting or 'the cell'} ({cell['cell_id']}): {cell['reason']}", file=sys.stderr)
     if len(failed) > MOST_SHOWN:
         print(f"failed: {len(failed) - MOST_SHOWN} more, all in results.csv", file=sys.stderr)
-    if len(failed):
+    if len(failed) and not failed["reason"].str.contains(NOT_FINITE, regex=False).all():  # else they fail again alike
         print("The sweep's command, run again, tries failed cells again.", file=sys.stderr)
     for text in report.notes:
         print(f"note: {text}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -20,7 +21,9 @@ from safetensors.torch import load_file
 from diffsweep.core.problems import BadInput
 from diffsweep.model.checkpoint import Checkpoint
 from diffsweep.model.labels import Labels, named
+from diffsweep.model.layout import configs_of
 from diffsweep.runner.cell import Cell
+from diffsweep.runner.foresee import foresee
 from diffsweep.runner.freeze import freeze
 from tests.checkpoints import FAMILIES, saved
 from tests.running import run_sweep
@@ -212,7 +215,7 @@ def test_a_text_encoder_without_a_configuration_is_told(refused: Any, copied: An
         ("sd3", "transformer", {"sample_size": 7}, "sample_size=7 in transformer/config.json: 14 pixels, and pictures"),
         ("sana", "transformer", {"sample_size": [16, 8, 8]}, "sample_size=[16, 8, 8] in transformer/config.json"),
         ("lumina2", "transformer", {"sample_size": {}}, "sample_size={} in transformer/config.json: a whole number"),
-        ("sd", "scheduler", {"num_train_timesteps": 1}, "division by zero"),
+        ("sd", "scheduler", {"num_train_timesteps": 1}, "num_train_timesteps=1: a whole number from 2"),
         ("sd", "scheduler", {"beta_end": float("nan")}, "the scheduler's betas are not all between 0 and 1"),
         ("sd", "scheduler", {"beta_end": 3.0, "beta_schedule": "linear"}, "the scheduler's betas are not all between"),
     ],
@@ -262,7 +265,8 @@ def test_a_text_encoder_of_another_width_than_the_networks_is_told(
         assert told.startswith(f"model.path={folder}: not a checkpoint, its configuration says otherwise (text_encoder")
         assert made.partition(" ")[0] in told and f" wide, {network} takes " in told
         if part == network:
-            assert f" give {made} wide, {network} takes " in told
+            gives = "gives" if name not in ("sdxl", "sd3", "flux") else "give"
+            assert f" {gives} {made} wide, {network} takes " in told
 
 
 def test_a_size_that_the_checkpoint_does_not_tell_can_be_chosen(frozen: Any, copied: Any) -> None:
@@ -284,7 +288,7 @@ def test_a_side_that_is_no_multiple_is_refused(refused: Any, folders: Any, name:
 
 @pytest.mark.parametrize("name, own", [("ddpm", 16), ("dit", 32)])
 def test_a_size_that_is_fixed_cannot_be_chosen(refused: Any, frozen: Any, folders: Any, name: str, own: int) -> None:
-    told = f"model.width=64: this checkpoint draws {own} pixels alone; leave it out"
+    told = f"model.width=64: {folders(name)} draws {own} pixels alone; leave it out"
     assert refused(folders(name), model__width=64) == told
     assert frozen(folders(name), model__width=own).stage.size == (own, own)
 
@@ -337,18 +341,34 @@ def test_without_text_auto_asks_about_nothing_at_a_row_a_step(frozen: Any, folde
     assert not any("prompt" in note for note in cell.notes)
 
 
-def test_without_text_a_technique_of_several_prompts_is_refused(refused: Any, folders: Any) -> None:
-    told = refused(folders("ddpm"), technique="hybrid")
-    assert told.startswith(
-        "technique.prompts=an oil painting of people around a campfire: this checkpoint is told of no"
+@pytest.mark.parametrize("technique", ["hybrid", "anagram"])
+@pytest.mark.parametrize("name", ["ddpm", "dit"])
+def test_without_text_a_technique_of_several_prompts_is_refused(
+    refused: Any, folders: Any, name: str, technique: str
+) -> None:
+    """By its name, where the prompts are its own; labels of the user's own will do."""
+    folder = folders(name)
+    told = refused(folder, technique=technique)
+    assert told == (
+        f"technique={technique}: asks about 'an oil painting of people around a campfire' too, and "
+        f"model.path={folder} reads no text; choose a model that does"
+        + (", or give labels, as technique.prompts=[0,1]" if name == "dit" else "")
     )
-    assert told.endswith("prompt; choose another technique")
+    typed = refused(folder, technique=technique, technique__prompts=["a", "b"])
+    none = f"model.path={folder} is told of no prompt; its technique needs a model that reads text"
+    label = f"no label of model.path={folder}; give a number from 0 to 999, …"
+    assert typed.startswith(f"technique.prompts=a: {none if name == 'ddpm' else label.rstrip('…')}")
+
+
+def test_labels_will_do_for_a_technique_of_several_prompts(frozen: Any, folders: Any) -> None:
+    cell = frozen(folders("dit"), technique="hybrid", technique__prompts=["tench", "2"])
+    assert cell.technique.prompts_for("") == ("tench", "2")
 
 
 @pytest.mark.parametrize(
     "changes, told",
     [
-        ({"prompt": "a dog"}, "prompt=a dog: this checkpoint is told of no prompt; leave it out"),
+        ({"prompt": "a dog"}, "prompt=a dog: model.path={path} is told of no prompt; leave it out"),
         ({"guidance__scale": 5.0}, "guidance.scale=5: this checkpoint is made to run unguided: leave it out"),
         (
             {"guidance__negative_prompt": "a cat"},
@@ -359,19 +379,19 @@ def test_without_text_a_technique_of_several_prompts_is_refused(refused: Any, fo
 def test_without_text_a_prompt_and_guidance_are_refused(
     refused: Any, folders: Any, changes: dict[str, Any], told: str
 ) -> None:
-    assert refused(folders("ddpm"), **changes) == told
+    assert refused(folders("ddpm"), **changes) == told.format(path=folders("ddpm"))
 
 
 def test_a_label_is_a_number_or_a_name_and_others_are_refused_with_some_that_are_known(
     refused: Any, frozen: Any, folders: Any
 ) -> None:
-    names = "give a number from 0 to 999, or a name: tench, crane, goldfish, crane, great white shark"
+    names = "give a number from 0 to 999, or a name: tench, 1 (crane), goldfish, 3 (crane), great white shark"
     folder = folders("dit")
-    assert refused(folder, prompt="1000") == f"prompt=1000: no label of this checkpoint; {names}"
-    near = f"prompt=tensh: no label of this checkpoint; {names}; did you mean 'tench'?"
+    assert refused(folder, prompt="1000") == f"prompt=1000: no label of model.path={folder}; {names}"
+    near = f"prompt=tensh: no label of model.path={folder}; {names}; did you mean 'tench'?"
     assert refused(folder, prompt="tensh") == near
     assert refused(folder, prompt="crane") == "prompt=crane: means the labels 1 and 3; give one's number"
-    told = f"guidance.negative_prompt=x: no label of this checkpoint; {names}"
+    told = f"guidance.negative_prompt=x: no label of model.path={folder}; {names}"
     assert refused(folder, prompt="0", guidance__negative_prompt="x") == told
     assert frozen(folder, prompt="2").id == frozen(folder, prompt="Goldfish").id
     assert frozen(folder, prompt="2").prompts == ("", "goldfish")
@@ -383,7 +403,7 @@ def test_a_network_of_labels_without_one_that_means_none_runs_unguided(refused: 
     assert frozen(folder, prompt="3").prompts == ("3",)
     told = "guidance.scale=3: this checkpoint is made to run unguided: leave it out"
     assert refused(folder, prompt="3", guidance__scale=3.0) == told
-    empty = "prompt=: this checkpoint knows no empty prompt; give a number from 0 to 3"
+    empty = f"prompt=: model.path={folder} knows no empty prompt; give a number from 0 to 3"
     assert refused(folder, prompt="") == empty
     edited = "prompt: image_to_image edits the picture towards one: give a label, such as prompt='0'"
     assert refused(folder, technique="image_to_image") == edited
@@ -396,6 +416,77 @@ def test_one_class_beyond_those_that_have_names_means_none(frozen: Any, folders:
     cell = frozen(folder, prompt="b", guidance__scale=2.0)
     assert cell.prompts == ("", "b")
     assert cell.model.labels == Labels(3, ("a", "b", "c"), 3)
+
+
+PAIR = ': a library and a class are needed, such as ["diffusers", "AutoencoderKL"]'
+
+
+@pytest.mark.parametrize("entry", ["UNet", ["UNet"], [], {}, 3, True, [None, "UNet"], ["diffusers", 3], [["a"], "b"]])
+@pytest.mark.parametrize("part", ["unet", "vae", "scheduler", "text_encoder", "tokenizer"])
+def test_an_entry_of_the_index_that_names_no_class_is_told(refused: Any, copied: Any, part: str, entry: Any) -> None:
+    folder = copied("sd", {part: entry})
+    assert refused(folder) == f"model.path={folder}: {part}={json.dumps(entry)} in model_index.json{PAIR}"
+
+
+@pytest.mark.parametrize("entry", ["Checker", 0, True, {}, [], [None, None]])
+def test_entries_of_parts_that_are_not_used_do_not_matter(frozen: Any, copied: Any, entry: Any) -> None:
+    """diffsweep builds the pipeline without these, whatever they are."""
+    unused = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"), entry)
+    cell = frozen(copied("sd", {**unused, "requires_safety_checker": "no"}))
+    assert cell.model.cuts("a dog") == []
+
+
+@pytest.mark.parametrize("names", [{"x": "a"}, {"0": "a", "-1": "b"}, {"0": 3}, {"0": None}, ["a"], "a", 3])
+@pytest.mark.parametrize("name", ["dit", "ddpm"])
+def test_labels_that_have_no_number_or_no_name_are_told(refused: Any, copied: Any, name: str, names: Any) -> None:
+    folder = copied(name, {"id2label": names})
+    assert re.fullmatch(f"model.path={folder}: id2label.* in model_index.json: .* needed", refused(folder))
+
+
+@pytest.mark.parametrize("name, part, key", [
+    ("dit", "transformer", "num_embeds_ada_norm"), ("ddpm", "unet", "num_class_embeds"),
+])  # fmt: skip
+def test_a_number_of_labels_that_is_none_is_told(refused: Any, copied: Any, name: str, part: str, key: str) -> None:
+    folder = copied(name)
+    file = folder / part / "config.json"
+    for value in ("x", -1, 1.5, [4]):
+        file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+        told = f"model.path={folder}: {key}={json.dumps(value)}: a whole number from 1 to 1,000,000 is needed"
+        configs_of.cache_clear()
+        assert refused(folder) == told
+
+
+NO_COUNT, NO_NUMBER = ("x", -1, 0, 0.5, None, [], {}, True, 10**30), ("x", -1, [], {}, True, math.inf)
+
+
+@pytest.mark.parametrize("name, key, wrong", [
+    ("sd", "num_train_timesteps", NO_COUNT),
+    ("ddpm", "num_train_timesteps", NO_COUNT),
+    ("sd3", "num_train_timesteps", NO_COUNT),
+    ("sd", "steps_offset", [value for value in NO_COUNT if value != 0]),
+    ("sd", "sample_max_value", NO_NUMBER),
+    ("sd", "dynamic_thresholding_ratio", NO_NUMBER),
+    ("sd3", "shift", NO_NUMBER),
+    ("qwen_image", "shift_terminal", [*NO_NUMBER, 1]),
+])  # fmt: skip
+def test_a_number_that_a_scheduler_cannot_have_is_told(
+    refused: Any, copied: Any, name: str, key: str, wrong: Any
+) -> None:
+    folder = copied(name)
+    file = folder / "scheduler" / "scheduler_config.json"
+    for value in wrong:
+        file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+        configs_of.cache_clear()
+        told = refused(folder, scheduler="euler")
+        assert told.startswith(f"model.path={folder}: not a checkpoint, its configuration says otherwise ({key}=")
+
+
+def test_a_tokenizer_that_cannot_be_loaded_is_told_by_a_plan(config: Any, copied: Any) -> None:
+    folder = copied("sd")
+    (folder / "tokenizer" / "tokenizer.json").write_text("{}")
+    raw = [(config(model="tiny_sd", model__path=str(folder), prompt="a dog"), {})]
+    with pytest.raises(BadInput, match=rf"^model\.path={folder}: tokenizer/ cannot be loaded \(KeyError: '"):
+        foresee(raw)
 
 
 def test_names_that_leave_a_number_out_are_none() -> None:
@@ -441,13 +532,13 @@ def test_sizes_share_one_set_of_weights_in_memory(
     [
         ("float16", ": {path} in float16; try model.dtype=bfloat16 or float32"),
         ("bfloat16", ": {path} in bfloat16; try model.dtype=float32"),
-        ("float32", ""),
+        ("float32", ": the weights of {path} may be damaged, or a key's number far too large"),
     ],
 )
 def test_a_picture_that_overflows_fails_alone_and_names_wider_types(
-    dtype: str, mend: str, folders: Any, config: Any, tmp_path: Path
+    dtype: str, mend: str, folders: Any, config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In calls that it shares with another cell, which has the bits that it has alone."""
+    """In calls that it shares with another cell, which has the bits that it has alone. It would fail again."""
     folder = folders("sd")
     usual = {"model": "tiny_sd", "model__path": str(folder), "model__dtype": dtype, "scheduler__steps": 2}
 
@@ -458,6 +549,9 @@ def test_a_picture_that_overflows_fails_alone_and_names_wider_types(
         )
 
     both, alone = sweep("both", 2.0, 1e38), sweep("alone", 2.0)
+    assert (
+        "failed: guidance.scale=1e+38" in (told := capsys.readouterr().err) and "tries failed cells again" not in told
+    )
     good, bad = json.loads((both.folder / "sweep.json").read_text())["cells"]
     assert (good["status"], bad["status"]) == ("done", "failed")
     told = "FloatingPointError: the picture holds NaN or infinite values"

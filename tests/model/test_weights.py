@@ -160,6 +160,30 @@ def test_a_buffer_that_the_network_makes_itself_may_be_among_its_weights(copied:
     Checkpoint(str(folder)).check()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_any_floating_type_is_let_through(dtype: torch.dtype, copied: Callable[[str], Path]) -> None:
+    folder = copied("sd")
+    for part in ("unet", "vae", "text_encoder"):
+        rewritten(folder / part, lambda tensors: {name: tensor.to(dtype) for name, tensor in tensors.items()})
+    Checkpoint(str(folder)).check()
+
+
+@pytest.mark.parametrize("dtype, called", [(torch.int32, "I32"), (torch.uint8, "U8"), (torch.bool, "BOOL")])
+@pytest.mark.parametrize(
+    "name, part", [("sd", "unet"), ("sd", "vae"), ("sd", "text_encoder"), ("flux", "text_encoder_2")]
+)
+def test_whole_numbers_are_no_weights(
+    name: str, part: str, dtype: torch.dtype, called: str, copied: Callable[[str], Path]
+) -> None:
+    """Of a text encoder, whose file calls its parameters otherwise than the network does, too."""
+    folder = copied(name)
+    rewritten(folder / part, lambda tensors: {**tensors, largest(tensors): tensors[largest(tensors)].to(dtype)})
+    (file,) = (folder / part).glob("*.safetensors")
+    with pytest.raises(BadInput, match="1 tensor of no floating-point numbers") as told:
+        Checkpoint(str(folder)).check()
+    assert str(told.value).endswith(f"{largest(load_file(file))} is of type {called}")
+
+
 def test_quantised_weights_are_not_judged(copied: Callable[[str], Path]) -> None:
     folder = copied("sd")
     rewritten(folder / "unet", reshaped)

@@ -160,7 +160,7 @@ def test_settings_that_come_to_one_picture_are_counted(swept: Swept, untimed: li
     assert blurred.aliases == {"guidance.scale=1.0, 2.0, 3.0": 2}
     both = foreseen(swept(guidance__scale=[1.0, 3.0], guidance__negative_prompt=["", "blue"]))
     assert (both.cells, both.pictures) == (4, 3)
-    assert both.aliases == {"guidance.negative_prompt=, blue": 1}
+    assert both.aliases == {"guidance.negative_prompt=, blue at guidance.scale=1.0": 1}
     strengths = swept(technique="image_to_image", technique__strength=[0.5, 0.55, 0.75], scheduler__steps=4)
     assert foreseen(strengths).aliases == {"technique.strength=0.5, 0.55": 1}
     mixed = [*swept(technique="forward_noise"), *swept(technique="forward_noise", scheduler__steps=9)]
@@ -169,6 +169,19 @@ def test_settings_that_come_to_one_picture_are_counted(swept: Swept, untimed: li
     assert found.aliases == {"a=1 b=2 c=-, a=2 b=- c=null": 1}
     many = foreseen(swept(technique="forward_noise", guidance__scale=[float(n) for n in range(8)]))
     assert [*many.aliases] == ["guidance.scale=0.0, 1.0, 2.0, 3.0, 4.0 and 3 more"]
+
+
+def test_it_is_told_where_settings_come_to_one_picture(swept: Swept, untimed: list[str]) -> None:
+    """By those axes that tell it from where they do not, no others. Strengths s of n steps begin at n - int(n s)."""
+    scales = {"guidance__scale": [1.0, 3.0, 1.0], "guidance__rescale": [0.0, 0.7]}
+    told = "guidance.rescale=0.0, 0.7 at guidance.scale=1.0"
+    assert foreseen(swept(**scales, seed=[0, 1], scheduler__steps=[3, 4])).aliases == {told: 4}
+    starts = {"technique": "image_to_image", "technique__strength": [0.5, 0.6], "scheduler__steps": [4, 6, 10]}
+    assert foreseen(swept(**starts, seed=[0, 1])).aliases == {"technique.strength=0.5, 0.6 at scheduler.steps=4, 6": 4}
+    mixed = swept(technique=["forward_noise", "text_to_image"], guidance__scale=[2.0, 3.0], seed=[0, 1])
+    assert foreseen(mixed).aliases == {"guidance.scale=2.0, 3.0 at technique=forward_noise": 2}
+    several = swept(**scales, technique=["forward_noise", "text_to_image"])
+    assert [*foreseen(several).aliases][-1] == "guidance.rescale=0.0, 0.7 at guidance.scale=1.0"
 
 
 def test_a_cell_that_is_given_twice_is_no_other_setting(swept: Swept, untimed: list[str]) -> None:

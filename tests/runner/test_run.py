@@ -15,14 +15,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from diffsweep.app import Task
+from diffsweep.core.failures import NOT_FINITE
 from diffsweep.core.leases import Leases
 from diffsweep.core.memory import Lacking
 from diffsweep.core.problems import BadInput
@@ -36,6 +39,7 @@ from diffsweep.runner.plan import Raw, plan
 from diffsweep.runner.provenance import provenance
 from diffsweep.runner.run import Outcome
 from diffsweep.store.cells import Store
+from diffsweep.terminal import show_failed
 from tests.running import run_sweep
 
 Config = Callable[..., dict[str, Any]]
@@ -1036,3 +1040,15 @@ def test_a_work_folder_that_is_removed_meanwhile_costs_no_cell(
     monkeypatch.setattr(GaussianMixture, "predict", removing)
     outcome = run(seed=[0, 1, 2, 3], engine__rows=1)
     assert outcome.statuses == ["done"] * 4 and next(times) > 16 and not (outcome.folder / "work").exists()
+
+
+def test_failed_cells_are_to_be_tried_again_unless_all_would_fail_alike(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*reasons: str) -> bool:
+        frame = pd.DataFrame([{"cell_id": "a", "status": "failed", "reason": reason} for reason in reasons])
+        frame.attrs["axes"] = []
+        show_failed(SimpleNamespace(frame=frame, notes=(), failures={}, traceback=None))
+        return "run again, tries failed cells again" in capsys.readouterr().err
+
+    overflown = f"FloatingPointError: {NOT_FINITE}: a.b may be damaged"
+    assert told("OSError: no space", overflown) and told("OSError: no space")
+    assert not told(overflown, f"the picture to enlarge failed: {overflown}")

@@ -12,6 +12,7 @@ from typing import Any
 from diffsweep.core.files import write_atomic
 from diffsweep.core.text import in_one_line, visible
 
+NOT_FINITE = "the picture holds NaN or infinite values"  # and would again
 MOST = 320  # characters of a reason
 ERRORS = "errors"  # the folder of tracebacks, beside a sweep's files
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 
 from diffsweep.core.keys import Auto
-from diffsweep.core.text import visible
+from diffsweep.core.text import printed, visible
 
 
 class BadInput(ValueError):
@@ -57,7 +57,7 @@ def within(key: str, value: float | Auto | None, low: float, high: float | None 
     """A problem unless low <= value <= high; None and auto are within."""
     if value is None or isinstance(value, str) or (low <= value and (high is None or value <= high)):
         return None
-    return f"{key}={value}: must be " + (f"at least {low}" if high is None else f"between {low} and {high}")
+    return f"{key}={printed(value)}: must be " + (f"at least {low}" if high is None else f"between {low} and {high}")
 
 
 def one_of(key: str, value: str, allowed: Iterable[str]) -> str | None:

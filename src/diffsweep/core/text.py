@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # what values of a type are called
@@ -36,6 +36,23 @@ def gathered(names: Sequence[str], among: Iterable[str]) -> list[str]:
         whole = name.startswith(stem) and not any(other.startswith(stem) for other in others)
         found.setdefault(f"{stem}*" if whole else name, []).append(name)
     return [text if len(own) > 1 else own[0] for text, own in found.items()]
+
+
+def printed(value: Any) -> str:
+    """A key's value as one types it: `null`, `true`, `3`, `[a,b]`, `{name:flip}`."""
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_item(own)}' for key, own in value.items())}}}"
+    return f"[{','.join(map(_item, value))}]" if isinstance(value, list | tuple) else str(value)
+
+
+def _item(value: Any) -> str:
+    """A value in a list, in quotes where it could be read as something else."""
+    quoted = isinstance(value, str) and (not value or value != value.strip() or any(c in "[]{}(),='\"" for c in value))
+    return json.dumps(value, ensure_ascii=False) if quoted else printed(value)
 
 
 def level(value: Any) -> str:

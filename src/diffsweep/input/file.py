@@ -15,6 +15,7 @@ from PIL import Image
 from diffsweep import imagefile
 from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, require, within
+from diffsweep.core.text import printed
 from diffsweep.input.colour import scaled, srgb
 from diffsweep.input.picture import Picture, Seen
 
@@ -36,7 +37,7 @@ class PictureFile(Picture):
     def __post_init__(self) -> None:
         require(
             within("frame", self.frame, 0),
-            f"white={self.white}: must be above 0" if self.white != AUTO and self.white <= 0 else None,
+            f"white={printed(self.white)}: must be above 0" if self.white != AUTO and self.white <= 0 else None,
             within("max_megapixels", self.max_megapixels, 0),
         )
 

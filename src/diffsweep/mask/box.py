@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffsweep.core.problems import within
+from diffsweep.core.text import printed
 from diffsweep.mask.soft import Shape, grid
 
 
@@ -20,8 +21,8 @@ class Box(Shape):
     def problems(self) -> list[str | None]:
         return [
             *(within(key, getattr(self, key), 0, 1) for key in ("x0", "y0", "x1", "y1")),
-            f"x0={self.x0}, x1={self.x1}: x0 must not exceed x1" if self.x0 > self.x1 else None,
-            f"y0={self.y0}, y1={self.y1}: y0 must not exceed y1" if self.y0 > self.y1 else None,
+            f"x0={printed(self.x0)}, x1={printed(self.x1)}: x0 must not exceed x1" if self.x0 > self.x1 else None,
+            f"y0={printed(self.y0)}, y1={printed(self.y1)}: y0 must not exceed y1" if self.y0 > self.y1 else None,
         ]
 
     def shape(self, height: int, width: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from diffsweep.core.files import is_file
 from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, one_of, require, within
 from diffsweep.core.streams import placed
+from diffsweep.core.text import printed
 from diffsweep.core.types import AGAINST, Latents, Stage
 from diffsweep.model import codec, memory
 from diffsweep.model.codec import Codec
@@ -288,7 +289,7 @@ def _as(model: Any, other: Any) -> Any:
     usual = type(model)(path=model.path)
     for key, own in _set(model, usual):
         if key not in {name for name, _ in _keys(other)}:
-            raise BadInput(f"{key}={own}: no key of such a checkpoint; leave it out")
+            raise BadInput(f"{key}={printed(own)}: no key of such a checkpoint; leave it out")
     return other
 
 
@@ -330,7 +331,8 @@ def _stage(model: Checkpoint) -> Stage:
         raise
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadInput(f"path={model.path}: not {KIND}, its configuration says otherwise ({error})") from error
-    require(*(_other(key, side, own) for (key, side), own in zip(asked.items(), stage.size, strict=True) if side))
+    sides = zip(asked.items(), stage.size, strict=True)
+    require(*(_other(model.path, key, side, own) for (key, side), own in sides if side))
     if (labels := model.labels) is not None:
         steers = stage.steers if labels.null is not None else frozenset()
         stage = replace(stage, assumed=labels.assumed, steers=steers)
@@ -397,9 +399,9 @@ def _needs(model: Checkpoint, elsewhere: bool) -> memory.Needs:
     return memory.Needs(max(texts, default=0), weights + loras, row, prompt, decoding + loras)
 
 
-def _other(key: str, side: int, own: int) -> str | None:
+def _other(path: str, key: str, side: int, own: int) -> str | None:
     """A problem with a side where the checkpoint has one of its own."""
-    return f"{key}={side}: this checkpoint draws {own} pixels alone; leave it out" if side != own else None
+    return f"{key}={side}: {path} draws {own} pixels alone; leave it out" if side != own else None
 
 
 def _uneven(key: str, side: int, multiple: int | None) -> str | None:

@@ -5,9 +5,10 @@ A prompt is a label's number or one of its names. An empty prompt is the class t
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from diffsweep.core.problems import BadInput, did_you_mean
 if TYPE_CHECKING:
     from diffsweep.model.text import Embedding, Encoder
 
+SEVERAL = "technique.prompts"  # the key of a technique that asks about several
 SHOWN = 5  # names in a message
 
 
@@ -29,6 +31,7 @@ class Labels:
     count: int = 0
     names: tuple[str, ...] = ()
     null: int | None = None
+    path: str = field(default="this checkpoint", compare=False)  # what it is called in messages
     device = AUTO
 
     @property
@@ -59,18 +62,18 @@ class Labels:
         text = prompt.strip().lower()
         if not self.count:
             if text:
-                instead = "leave it out" if key == "prompt" else "choose another technique"
-                raise BadInput(f"{key}={prompt}: this checkpoint is told of no prompt; {instead}")
+                instead = "its technique needs a model that reads text" if key == SEVERAL else "leave it out"
+                raise BadInput(f"{key}={prompt}: {self.path} is told of no prompt; {instead}")
             return None
         if not text and self.null is None:
-            raise BadInput(f"{key}=: this checkpoint knows no empty prompt; give {self._known}")
+            raise BadInput(f"{key}=: {self.path} knows no empty prompt; give {self._known}")
         if not text:
             return self.null
         found = (int(text),) if text.isdecimal() else self.numbers.get(text, ())
         if len(found) > 1:
             raise BadInput(f"{key}={prompt}: means the labels {' and '.join(map(str, found))}; give one's number")
         if not found or found[0] >= self.count:
-            raise BadInput(f"{key}={prompt}: no label of this checkpoint; give {self._known}{self._near(text)}")
+            raise BadInput(f"{key}={prompt}: no label of {self.path}; give {self._known}{self._near(text)}")
         return found[0]
 
     def _called(self, number: int) -> str:
@@ -83,9 +86,14 @@ class Labels:
         numbers = f"a number from 0 to {self.count - 1}"
         if not self.names:
             return numbers
-        listed = ", ".join(name.partition(",")[0] for name in self.names[:SHOWN])
+        listed = ", ".join(map(self._listed, range(len(self.names[:SHOWN]))))
         more = f" and {len(self.names) - SHOWN} more" if len(self.names) > SHOWN else ""
         return f"{numbers}, or a name: {listed}{more}"
+
+    def _listed(self, number: int) -> str:
+        """A label by what it can be asked for: where that is its number, with its name."""
+        called = self._called(number)
+        return f"{called} ({self.names[number].partition(',')[0]})" if called == str(number) else called
 
     def _near(self, text: str) -> str:
         return did_you_mean(text, self.numbers)
@@ -104,6 +112,14 @@ class Labels:
 
 
 def named(id2label: Mapping[str, str] | None) -> tuple[str, ...]:
-    """The names of `id2label`, in order; none where they leave a number out."""
+    """The names of `id2label`, in order; none where they leave a number out; ValueError where it holds others."""
+    if not isinstance(id2label or {}, Mapping):
+        raise ValueError(
+            f"id2label={json.dumps(id2label)} in model_index.json: a name for each label's number is needed"
+        )
+    for number, name in (id2label or {}).items():
+        if not (number.isdecimal() and isinstance(name, str)):
+            told = f"{json.dumps(number)}: {json.dumps(name)}"
+            raise ValueError(f"id2label has {told} in model_index.json: a label's number and its name are needed")
     by_number = {int(number): name for number, name in (id2label or {}).items()}
     return tuple(by_number[n] for n in range(len(by_number))) if {*by_number} == {*range(len(by_number))} else ()

@@ -19,7 +19,7 @@ from diffsweep.core.types import Stage
 from diffsweep.model import codec, memory
 from diffsweep.model.codec import Codec
 from diffsweep.model.network import Network
-from diffsweep.model.schedule import habits, noising, prediction, table
+from diffsweep.model.schedule import habits, noising, prediction, table, whole
 from diffsweep.model.source import Source
 from diffsweep.model.stored import Stored
 from diffsweep.model.text import Cut, Embedding, Embeddings, Encoder, count, encoder, tokenizer
@@ -145,7 +145,12 @@ def _tokenizer(root: Path) -> Any:
 def _most_noise(model: LatentUpscaler) -> int:
     source = model.source
     index = source.config(".", "model_index.json") if (source.root / "model_index.json").is_file() else {}
-    return min(index.get("max_noise_level", MOST_NOISE), model.noising().T - 1)
+    try:
+        return min(whole(index, "max_noise_level", MOST_NOISE, 0), model.noising().T - 1)
+    except BadInput:
+        raise
+    except ValueError as error:
+        raise BadInput(f"path={model.path}: model_index.json: {error}") from error
 
 
 @lru_cache

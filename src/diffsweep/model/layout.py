@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -67,13 +69,30 @@ def places_of(pipeline: str) -> tuple[str, ...]:
 
 
 def has(index: Mapping[str, Any], part: str) -> bool:
+    """Whether a checkpoint has a part. index: as of `_index`."""
     return bool((index.get(part) or [None])[0])
+
+
+def _index(source: Source, parts: Iterable[str]) -> dict[str, Any]:
+    """What model_index.json holds, of old checkpoints nothing; BadInput where it tells these parts otherwise than by a
+    library and a class, null where there is none."""
+    index = source.config(".", INDEX) if is_file(source.root / INDEX) else {}
+    for part in (part for part in parts if index.get(part) is not None):
+        kind = index[part]
+        pair = isinstance(kind, list) and len(kind) == 2 and kind.count(None) in (0, 2)
+        if not pair or not all(word is None or isinstance(word, str) for word in kind):
+            told = json.dumps(kind)
+            raise BadInput(
+                f"{source.key}={source.path}: {part}={told} in {INDEX}: a library and a class are needed, such as "
+                '["diffusers", "AutoencoderKL"]'
+            )
+    return index
 
 
 @lru_cache
 def configs_of(source: Source) -> Configs:
     family = family_of(source)
-    index = source.config(".", INDEX) if is_file(source.root / INDEX) else {}
+    index = _index(source, (family.network, "scheduler", "vae", *family.text))
     texts = [name for name in family.text if name.startswith(TEXT) and has(index, name)]
     source.require([family.network, "scheduler", *(["vae"] if family.vae else []), *texts], KIND)
     return Configs(
@@ -87,7 +106,12 @@ def configs_of(source: Source) -> Configs:
 
 @lru_cache
 def labels_of(source: Source) -> Labels | None:
-    return family_of(source).labels(configs_of(source))
+    family, configs = family_of(source), configs_of(source)
+    try:
+        labels = family.labels(configs)
+        return labels and replace(labels, path=f"model.path={source.path}")
+    except ValueError as error:
+        raise BadInput(f"{source.key}={source.path}: {error}") from error
 
 
 def is_single(source: Source) -> bool:

@@ -21,7 +21,8 @@ def pipeline_of(source: Source, parts: Mapping[str, Any]) -> Any:
 
     found, kind = configs_of(source), getattr(diffusers, class_of(source))
     known = inspect.signature(kind.__init__).parameters
-    settings = {key: value for key, value in found.index.items() if key in known and not isinstance(value, list)}
+    usual = {key: one.default for key, one in known.items() if isinstance(one.default, int | float)}
+    settings = {key: value for key in usual if isinstance(value := found.index.get(key), int | float)}
     needed = [key for key, one in known.items() if one.default is inspect.Parameter.empty and key != "self"]
     off = {"requires_safety_checker": False} if "requires_safety_checker" in known else {}
     pipeline = kind(**{**dict.fromkeys(needed), **settings, **off, **parts})

@@ -5,6 +5,8 @@ The classes that diffusers calls schedulers mix all of these with an update rule
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -37,6 +39,7 @@ NEAR = {  # those of which it has one of the same kind
     "SASolverScheduler": "dpm_solver",
     "UniPCMultistepScheduler": "dpm_solver",
 }
+MOST = 1_000_000  # of what a configuration counts: timesteps, labels
 UNKNOWN = ("invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 CLIPPING = (  # unless told otherwise
     "DDIMScheduler",
@@ -54,6 +57,23 @@ ABOVE = (  # classes whose n timesteps are those of n + 1 above the last one
 )
 
 
+def whole(config: Mapping[str, Any], key: str, usual: int = 0, least: int = 1) -> int:
+    """A count that a configuration gives; ValueError where it is none. usual: where the key is not there."""
+    value = config.get(key, usual)
+    if type(value) is not int or not least <= value <= MOST:
+        raise ValueError(f"{key}={json.dumps(value)}: a whole number from {least} to {MOST:,} is needed")
+    return value
+
+
+def _number(config: Mapping[str, Any], key: str, usual: float, below: float = math.inf) -> float:
+    """A number from 0, below another one; ValueError where it is none. usual: where it is null or not there."""
+    value = usual if config.get(key) is None else config[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < below:
+        told = "from 0" if below == math.inf else f"from 0 and below {below:g}"
+        raise ValueError(f"{key}={json.dumps(value)}: a number {told} is needed")
+    return value
+
+
 def is_flow(config: Mapping[str, Any]) -> bool:
     return "FlowMatch" in config.get("_class_name", "") or config.get("prediction_type") == FLOW
 
@@ -64,13 +84,13 @@ def process(config: Mapping[str, Any], tokens: int = 0) -> Process:
         return table(config)
     if odd := [key for key in UNKNOWN if config.get(key)]:
         raise ValueError(f"{odd[0]}={config[odd[0]]} is not known")
-    shift = config.get("shift", config.get("flow_shift", 1.0)) or 1.0
+    shift = _number(config, "shift" if "shift" in config else "flow_shift", 1.0) or 1.0
     if config.get("use_dynamic_shifting"):
         if (kind := config.get("time_shift_type", "exponential")) != "exponential":
             raise ValueError(f"time_shift_type={kind} is not known")
         span = {key: config.get(key, usual) for key, usual in DYNAMIC.items()}
         shift = tokens_shift(tokens, *span.values())
-    return Flow(config.get("num_train_timesteps", 1000), shift, config.get("shift_terminal") or 0.0)
+    return Flow(whole(config, "num_train_timesteps", 1000), shift, _number(config, "shift_terminal", 0.0, 1.0))
 
 
 def table(config: Mapping[str, Any]) -> Table:
@@ -79,7 +99,7 @@ def table(config: Mapping[str, Any]) -> Table:
         named = from_betas(config["trained_betas"])
     else:
         kind = config.get("beta_schedule", "linear")
-        T = config.get("num_train_timesteps", config.get("timesteps", 1000))  # as diffusers called it once
+        T = whole(config, "num_train_timesteps" if "num_train_timesteps" in config else "timesteps", 1000, 2)  # once so
         named = named_table(kind, T, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
     if not all(0 <= a <= 1 for a in named.alphas_cumprod):
         raise ValueError("the scheduler's betas are not all between 0 and 1")
@@ -126,15 +146,15 @@ def rule(config: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def habits(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage's rule, thresholding, spacing and variance, by their names in `Stage`. Some classes clip where the
-    configuration does not tell."""
+    """A stage's rule, thresholding, spacing and variance, by their names in `Stage`; ValueError where these are none.
+    Some classes clip where the configuration does not tell."""
     clips = config.get("clip_sample", config.get("_class_name", CLIPPING[0]) in CLIPPING)
     return {
         **rule(config),
         "threshold": "dynamic" if config.get("thresholding") else "clip" if clips else "none",
-        "threshold_ratio": config.get("dynamic_thresholding_ratio", 0.995),
-        "threshold_max": config.get("sample_max_value", 1.0),
+        "threshold_ratio": _number(config, "dynamic_thresholding_ratio", 0.995),
+        "threshold_max": _number(config, "sample_max_value", 1.0),
         "spacing": spacing(config),
-        "offset": config.get("steps_offset", 0),
+        "offset": whole(config, "steps_offset", 0, 0),
         "variance": 1.0 if str(config.get("variance_type")).startswith("fixed_large") else None,
     }

@@ -221,8 +221,9 @@ def suited(path: str, variant: str | None, dtype: str) -> Source:
 def _suited(path: str, dtype: str, changed: tuple[int, ...]) -> str | None:
     source, wanted = Source(path), HALVED.get(dtype, ())
     try:
-        own = (f"{part}/{file.name}" for part in NETWORKS for file in _inside(source.root / part))
-        names = source.hub.files if source.hub else own
+        own = [f"{part}/{file.name}" for part in NETWORKS for file in _inside(source.root / part)]
+        fetched = any(name.endswith(TENSORS) for name in own)
+        names = own if fetched or not source.hub else [*source.hub.files]
     except BadInput:  # of a hub that cannot be asked: whoever reads the checkpoint tells
         return next(iter(wanted), None)
     weights = [PurePosixPath(name) for name in names if name.endswith(TENSORS)]

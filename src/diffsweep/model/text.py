@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from diffsweep.core.files import write_atomic
 from diffsweep.core.keys import given
 from diffsweep.core.problems import BadInput
-from diffsweep.core.text import counted
+from diffsweep.core.text import counted, in_one_line
 from diffsweep.model.source import Source
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def tokenizer(root: Path, name: str = "tokenizer") -> Any:
     try:
         return AutoTokenizer.from_pretrained(root / name, local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise BadInput(f"path={root}: {name}/ cannot be loaded: {' '.join(str(error).split())}") from error
+        raise BadInput(f"path={root}: {name}/ cannot be loaded ({in_one_line(error)})") from error
 
 
 def count(tokenizer: Any, text: str) -> int:

@@ -3,7 +3,7 @@
 A safetensors file begins with the names and shapes of its tensors. They are held against the network that config.json
 describes, built on torch's meta device, under the names that diffusers and transformers themselves give old tensors.
 What these libraries would not load, or would load in part, is a contradiction. Not judged are quantised weights, which
-have other shapes, and tensors that a text encoder leaves unread: its files may be a larger model's, and its
+have other shapes and types, and tensors that a text encoder leaves unread: its files may be a larger model's, and its
 configuration may leave out the last layers on purpose.
 """
 
@@ -20,6 +20,7 @@ from diffsweep.core.text import counted
 from diffsweep.model.source import TENSORS, Source, header
 
 Shape = tuple[int, ...]
+FLOATING = re.compile("B?F")  # begins safetensors' names of floating types: F32, BF16, F8_E4M3
 STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}  # the names that the libraries look for
 
 
@@ -33,11 +34,13 @@ class Part(NamedTuple):
 
 
 class Apart(NamedTuple):
-    """How tensors and configuration contradict each other. shapes: of a tensor, and as it is described, by name."""
+    """How tensors and configuration contradict each other. shapes: of a tensor, and as it is described, by name.
+    network: as it is described."""
 
     lacking: Sequence[str]
     unread: Sequence[str]
     shapes: Mapping[str, tuple[Shape, Shape]]
+    network: Any = None
 
 
 def contradiction(part: Part) -> str | None:
@@ -68,12 +71,13 @@ def _contradiction(part: Part, files: tuple[tuple[str, int, int], ...]) -> str |
     if "quantization_config" in config:
         return None
     _, *weights = (source.root / file for file, *_ in files)
-    found: dict[str, Shape] = {}
-    for file in weights:
-        found |= {key: tuple(tensor["shape"]) for key, tensor in header(file)[0].items()}
+    read = {key: tensor for file in weights for key, tensor in header(file)[0].items()}
+    found: dict[str, Shape] = {key: tuple(tensor["shape"]) for key, tensor in read.items()}
     try:
         compared = _by_diffusers if part.library == "diffusers" else _by_transformers
-        told = "; ".join(_told(compared(part, config, found, shards="-of-" in weights[0].name)))
+        apart = compared(part, config, found, shards="-of-" in weights[0].name)
+        odd = {key: str(tensor["dtype"]) for key, tensor in read.items() if not FLOATING.match(tensor["dtype"])}
+        told = "; ".join([*_told(apart), *_of_other_types(apart.network, odd)])
     except RuntimeError:  # torch's own, of what the meta device cannot do
         return None
     except Exception as error:  # of a configuration that is none, the libraries raise any
@@ -102,7 +106,7 @@ def _by_diffusers(part: Part, config: Mapping[str, Any], found: Mapping[str, Sha
     known, ignored = described.keys() | dict(network.named_buffers()), network._keys_to_ignore_on_load_unexpected or ()
     unread = [name for name in named if name not in known and not any(re.search(one, name) for one in ignored)]
     shapes = {name: (own, described[name]) for name, own in named.items() if described.get(name, own) != own}
-    return Apart([name for name in described if name not in named], unread, shapes)
+    return Apart([name for name in described if name not in named], unread, shapes, network)
 
 
 def _by_transformers(part: Part, config: Mapping[str, Any], found: Mapping[str, Shape], shards: bool) -> Apart:
@@ -118,7 +122,7 @@ def _by_transformers(part: Part, config: Mapping[str, Any], found: Mapping[str, 
     logging.disable_progress_bar()
     logging.set_verbosity(logging.CRITICAL)
     try:
-        _, report = kind.from_pretrained(
+        network, report = kind.from_pretrained(
             None,
             config=kind.config_class.from_pretrained(part.source.root / part.name, local_files_only=True),
             state_dict={name: torch.empty(shape, device="meta") for name, shape in found.items()},
@@ -130,7 +134,7 @@ def _by_transformers(part: Part, config: Mapping[str, Any], found: Mapping[str, 
     finally:
         logging.set_verbosity(before)
     shapes = {name: (tuple(own), tuple(described)) for name, own, described in report["mismatched_keys"]}
-    return Apart(sorted(report["missing_keys"] - shapes.keys()), [], shapes)
+    return Apart(sorted(report["missing_keys"] - shapes.keys()), [], shapes, network)
 
 
 def _told(apart: Apart) -> Iterator[str]:
@@ -140,6 +144,17 @@ def _told(apart: Apart) -> Iterator[str]:
     for names, what in ((apart.lacking, "missing"), (apart.unread, "that it does not have")):
         if names:
             yield f"{counted('tensor', len(names))} {what}, as {min(names)}"
+
+
+def _of_other_types(network: Any, types: Mapping[str, str]) -> Iterator[str]:
+    """types: of tensors that hold no floating-point numbers, as buffers may that count. A text encoder's file may call
+    its parameters by longer or shorter names."""
+    names = [name for name, _ in network.named_parameters()] if network is not None and types else []
+    ends = {f".{name}" for name in names}
+    wrong = [key for key in types if any(f".{key}".endswith(end) or end.endswith(f".{key}") for end in ends)]
+    if wrong:
+        number = counted("tensor", len(wrong))
+        yield f"{number} of no floating-point numbers, {min(wrong)} is of type {types[min(wrong)]}"
 
 
 def _sides(shape: Shape) -> str:

@@ -13,12 +13,14 @@ import numpy as np
 
 from diffsweep.core.keys import AUTO, Auto
 from diffsweep.core.problems import BadInput, did_you_mean, placed, require, within
+from diffsweep.core.text import printed
 from diffsweep.core.types import EMBEDDED, Level, Stage
+from diffsweep.imagefile import unreadable
 from diffsweep.model.checkpoint import foreign, resolved
 from diffsweep.runner import prompts
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.identity import cell_id
-from diffsweep.runner.parts import as_mapping, build, coerced, groups, plain, printed, sources, undecided, used_by
+from diffsweep.runner.parts import as_mapping, build, coerced, groups, plain, sources, undecided, used_by
 
 # the blocks of conf/config.yaml: their keys' types
 BLOCKS: dict[str, dict[str, Any]] = {
@@ -103,7 +105,12 @@ def _hash(timesteps: tuple[float, ...]) -> str:
 
 @lru_cache
 def _model(part: Any) -> tuple[Stage, str]:
-    return part.stage(), part.fingerprint()
+    stage = part.stage()
+    if told := unreadable(*stage.size):
+        height, width = stage.size
+        keys = f"height={height}, width={width}" if hasattr(part, "height") else f"path={part.path}"
+        raise BadInput(f"{keys}: {told}")
+    return stage, part.fingerprint()
 
 
 def _resolved(model: Any) -> Any:

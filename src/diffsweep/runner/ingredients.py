@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.core.failures import NOT_FINITE
 from diffsweep.core.loop import rises, steps
 from diffsweep.core.streams import MAIN, Streams, placed
 from diffsweep.runner.cell import Cell
@@ -139,7 +140,7 @@ def to_tensor(pixels: np.ndarray, device: str) -> Tensor:
 def require_finite(x: Tensor, mend: str = "") -> None:
     """FloatingPointError where a picture is not finite. mend: what may help."""
     if not bool(x.isfinite().all()):
-        raise FloatingPointError(f"the picture holds NaN or infinite values{mend}")
+        raise FloatingPointError(f"{NOT_FINITE}{mend}")
 
 
 def to_pixels(x: Tensor) -> np.ndarray:

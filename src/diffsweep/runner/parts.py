@@ -21,7 +21,7 @@ from typing import Any
 from diffsweep.core.group import Group
 from diffsweep.core.packages import HINT, imported, modules, source
 from diffsweep.core.problems import BadInput, did_you_mean, not_text, placed, require
-from diffsweep.core.text import WORDS
+from diffsweep.core.text import WORDS, printed
 from diffsweep.paths import shipped
 
 
@@ -162,10 +162,6 @@ def fields_of(cls: type[Any]) -> dict[str, Any]:
     """The configurable fields and their types, in order."""
     hints = typing.get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if not f.metadata.get("bound")}
-
-
-def printed(value: Any) -> str:
-    return "null" if value is None else str(value)
 
 
 def coerced(value: Any, hint: Any, plugins: tuple[str, ...] = (), entry: str = "{}") -> Any:

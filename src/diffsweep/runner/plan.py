@@ -18,12 +18,13 @@ from diffsweep.core.files import root_of
 from diffsweep.core.keys import AUTO, at, given
 from diffsweep.core.leases import GRACE
 from diffsweep.core.problems import BadInput, did_you_mean, one_of, require, within
+from diffsweep.core.text import printed
 from diffsweep.runner.cell import Cell
 from diffsweep.runner.freeze import AROUND, BLOCKS, block_of, freeze
 from diffsweep.runner.metric_notes import metric_notes
 from diffsweep.runner.model_notes import model_notes
 from diffsweep.runner.notes import notes
-from diffsweep.runner.parts import build, coerced, printed
+from diffsweep.runner.parts import build, coerced
 
 if TYPE_CHECKING:
     from diffsweep.metric import Chosen

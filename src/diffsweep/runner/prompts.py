@@ -11,6 +11,7 @@ from typing import Any
 from diffsweep.core.keys import AUTO
 from diffsweep.core.problems import BadInput
 from diffsweep.core.types import AGAINST
+from diffsweep.model.labels import SEVERAL
 
 DEFAULT_PROMPT = "a photo of a dog"
 OPEN = "\0"  # no prompt of anybody's: it shows whether a technique asks about the cell's prompt at all
@@ -51,11 +52,27 @@ def read(model: Any, prompt: str, technique: Any, guidance: Any) -> str:
     if not hasattr(model, "read"):
         return prompt
     plainest = model.read(prompt)
+    typed = getattr(technique, "prompts", AUTO)
     for own in technique.prompts_for(plainest):
-        model.read(own, "prompt" if own == plainest else "technique.prompts")
+        if own != plainest and own not in (() if typed == AUTO else typed):
+            _require_text(model, technique, own)
+        model.read(own, "prompt" if own == plainest else SEVERAL)
         for other in guidance.branches(own) if guidance else ():
             model.read(other or "", "guidance.negative_prompt")
     return plainest
+
+
+def _require_text(model: Any, technique: Any, prompt: str) -> None:
+    """BadInput where a model cannot be told of what a technique asks about of its own."""
+    try:
+        model.read(prompt)
+    except BadInput as error:
+        kind = type(technique).__module__.rpartition(".")[2]
+        labels = f", or give labels, as {SEVERAL}=[0,1]" if model.labels.count else ""
+        raise BadInput(
+            f"technique={kind}: asks about {prompt!r} too, and model.path={model.path} reads no text; choose a model "
+            f"that does{labels}"
+        ) from error
 
 
 def _steered(guidance: Any) -> str:

@@ -274,11 +274,15 @@ class Sampler:
 
 
 def _more_range(cell: Cell) -> str:
-    """Which types may hold what the model's network, in its own, could not; nothing where that has the widest."""
+    """What may be wrong with a picture that is not finite: of a model's files, which types may hold what the network's
+    own could not, and in the widest one the weights."""
     network, key = cell.network, f"{cell.config_key}.dtype"
     wider = {"float16": f"{key}=bfloat16 or float32", "bfloat16": f"{key}=float32"}
     dtype = getattr(network, "dtype", "float32")
-    return f": {network.path} in {dtype}; try {wider[dtype]}" if dtype in wider else ""
+    told = hasattr(network, "check")
+    if dtype in wider:
+        return f": {network.path} in {dtype}; try {wider[dtype]}"
+    return f": the weights of {network.path} may be damaged, or a key's number far too large" if told else ""
 
 
 def without_base(cell: Cell, error: BaseException | str) -> Ended:

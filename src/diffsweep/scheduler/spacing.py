@@ -17,7 +17,7 @@ from typing import ClassVar
 from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import BadInput, one_of, require, within
 from diffsweep.core.process import Flow, Table
-from diffsweep.core.text import counted
+from diffsweep.core.text import counted, printed
 from diffsweep.core.threshold import KINDS
 from diffsweep.core.types import Level, Process, Stage, Weights
 from diffsweep.scheduler.presets import PRESETS
@@ -115,6 +115,7 @@ class Spaced:
     shift: Auto | float = field(default=AUTO, metadata={"decides": False})  # as steps
 
     def __post_init__(self) -> None:
+        shift = f"shift={printed(self.shift)}"
         if isinstance(self.spacing, tuple):
             fixed, name, problem = self.spacing, "the list", falling(self.spacing)
         else:
@@ -124,8 +125,8 @@ class Spaced:
             within("steps", self.steps, 1),
             problem,
             self._conflict(name, len(fixed)) if fixed else None,
-            f"shift={self.shift}: must be above 0" if self.shift != AUTO and self.shift <= 0 else None,
-            f"shift={self.shift}: {name} fixes the timesteps; leave it out" if fixed and self.shift != AUTO else None,
+            f"{shift}: must be above 0" if self.shift != AUTO and self.shift <= 0 else None,
+            f"{shift}: {name} fixes the timesteps; leave it out" if fixed and self.shift != AUTO else None,
             one_of("threshold", self.threshold, (AUTO, *KINDS)),
             within("threshold_ratio", self.threshold_ratio, 0, 1),
             within("threshold_max", self.threshold_max, 1),
@@ -167,7 +168,9 @@ class Spaced:
         flow = isinstance(process, Flow)
         require(
             f"spacing={spacing}: made for flows, and this model is none" if spacing in OF_FLOWS and not flow else None,
-            f"shift={self.shift}: of flows alone, and this model is none" if self.shift != AUTO and not flow else None,
+            f"shift={printed(self.shift)}: of flows alone, and this model is none"
+            if self.shift != AUTO and not flow
+            else None,
         )
         n = len(PRESETS.get(spacing, ())) or given(self.steps) or min(stage.steps, T)
         process = process.shifted(n, given(self.shift)) if isinstance(process, Flow) else process

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from diffsweep.core.keys import AUTO, Auto, given
 from diffsweep.core.problems import require, within
+from diffsweep.core.text import printed
 from diffsweep.core.types import Level, Stage
 from diffsweep.guidance.band import bands, blur
 from diffsweep.guidance.multiview import Multiview, total
@@ -43,7 +44,7 @@ class Hybrid(Plain):
         require(
             *(within("sigma", sigma, 0.01) for sigma in self.sigmas),
             "sigma: at least one is needed" if n < 2 else None,
-            f"sigma={list(self.sigmas)}: must fall, from the lowest band up"
+            f"sigma={printed(self.sigmas)}: must fall, from the lowest band up"
             if any(a <= b for a, b in pairwise(self.sigmas))
             else None,
             within("kernel", self.kernel, 1),

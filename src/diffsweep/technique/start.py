@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from diffsweep.core.problems import BadInput, require
-from diffsweep.core.text import counted
+from diffsweep.core.text import counted, printed
 from diffsweep.core.types import Level, Stage
 
 
@@ -16,7 +16,7 @@ def index_of(strength: float, n: int, stage: Stage) -> int:
     does in diffusers."""
     kept = n - int(n - min(n * strength, n)) if stage.partial_steps else min(int(n * strength), n)
     advice = "" if stage.partial_steps else f"; at least {least(n)} is needed"
-    require(f"strength={strength}: leaves no step of {n}{advice}" if kept == 0 else None)
+    require(f"strength={printed(strength)}: leaves no step of {n}{advice}" if kept == 0 else None)
     return n - kept
 
 
@@ -43,7 +43,7 @@ class Noised:
 
     def __post_init__(self) -> None:
         low = self.noise_sigma is not None and self.noise_sigma <= 0
-        require(f"noise_sigma={self.noise_sigma}: must be above 0" if low else None)
+        require(f"noise_sigma={printed(self.noise_sigma)}: must be above 0" if low else None)
 
     def level(self, stage: Stage) -> Level:
         if self.noise_sigma is None:

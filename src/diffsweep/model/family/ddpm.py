@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from diffsweep.core.types import Stage
 from diffsweep.model.family.family import Configs, Family, Tensors, Told
 from diffsweep.model.labels import Labels, named
+from diffsweep.model.schedule import whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,8 @@ class Ddpm(Family):
         return super().stage(configs, size)
 
     def labels(self, configs: Configs) -> Labels | None:
-        count, names = configs.network.get("num_class_embeds") or 0, named(configs.index.get("id2label"))
+        count = whole(configs.network, "num_class_embeds") if configs.network.get("num_class_embeds") else 0
+        names = named(configs.index.get("id2label"))
         has_null = count and len(names) == count - 1
         return Labels(count - 1, names, count - 1) if has_null else Labels(count, names[:count])
 

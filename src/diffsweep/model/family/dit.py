@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from diffsweep.core.types import Stage
 from diffsweep.model.family.family import Configs, Family, Tensors, Told
 from diffsweep.model.labels import Labels, named
+from diffsweep.model.schedule import whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +21,7 @@ class Dit(Family):
     multiple: ClassVar[int | None] = None
 
     def labels(self, configs: Configs) -> Labels | None:
-        count = configs.network.get("num_embeds_ada_norm", 1000)
+        count = whole(configs.network, "num_embeds_ada_norm", 1000)
         return Labels(count, named(configs.index.get("id2label"))[:count], count)
 
     def shapes(self, configs: Configs, told: Told) -> dict[str, tuple[int, ...]]:

@@ -110,7 +110,8 @@ class Family:
             needed: Any = taken[name][-1]
             if width is not None and isinstance(needed, int) and width != needed:
                 encoders = " and ".join(configs.texts)
-                raise ValueError(f"{encoders} give {name} embeddings {width} wide, {self.network} takes {needed}")
+                gives = f"{encoders} give{'s' * (len(configs.texts) == 1)}"
+                raise ValueError(f"{gives} {name} embeddings {width} wide, {self.network} takes {needed}")
         channels = self.latents(configs)[0] * self.folded
         if (taken := configs.network.get("in_channels", channels)) != channels:
             raise ValueError(
