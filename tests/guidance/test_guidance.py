@@ -130,7 +130,7 @@ def test_a_model_without_a_variance_gives_none() -> None:
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"name": "classifier_free", "scale": -1.0}, "guidance.scale=-1.0: must be at least 0"),
+        ({"name": "classifier_free", "scale": -1.0}, "guidance.scale=-1: must be at least 0"),
         ({"name": "classifier_free", "scale": float("nan")}, "guidance.scale=nan: must be auto or a finite number"),
         ({"name": "classifier_free", "scale": "seven"}, "guidance.scale=seven: must be auto or a number"),
         ({"name": "classifier_free", "scal": 7.0}, "guidance.scal: unknown key .*did you mean 'scale'"),

@@ -112,7 +112,7 @@ def test_an_inward_feather_leaves_the_known_and_an_outward_one_the_regenerated(
 @pytest.mark.parametrize(
     "settings, messages",
     [
-        ({"softness": -1.0}, ["mask.softness=-1.0: must be at least 0"]),
+        ({"softness": -1.0}, ["mask.softness=-1: must be at least 0"]),
         ({"softness": math.nan}, ["mask.softness=nan: must be ", "a finite number"]),
         ({"softness": "wide"}, ["mask.softness=wide: must be ", "a number"]),
         ({"softnes": 1.0}, ["mask.softnes: unknown key", "did you mean 'softness'"]),
@@ -139,11 +139,11 @@ def test_a_feather_that_cannot_be_names_every_key(
         ({"name": "box", "x0": 0.8, "x1": 0.2}, "mask.x0=0.8, x1=0.2: x0 must not exceed x1"),
         ({"name": "box", "y0": 0.8, "y1": 0.2}, "mask.y0=0.8, y1=0.2: y0 must not exceed y1"),
         ({"name": "box", "y1": 1.5}, "mask.y1=1.5: must be between 0 and 1"),
-        ({"name": "ellipse", "rx": 0.0}, "mask.rx=0.0: must be at least 0.001"),
+        ({"name": "ellipse", "rx": 0.0}, "mask.rx=0: must be at least 0.001"),
         ({"name": "ellipse", "x": -0.5}, "mask.x=-0.5: must be between 0 and 1"),
         ({"name": "half", "half": "lft"}, "mask.half=lft: must be one of left, right.*; did you mean 'left'"),
         ({"name": "strokes", "count": 0}, "mask.count=0: must be between 1 and 1000"),
-        ({"name": "strokes", "width": 2.0}, "mask.width=2.0: must be between 0.001 and 1"),
+        ({"name": "strokes", "width": 2.0}, "mask.width=2: must be between 0.001 and 1"),
         ({"name": "elipse"}, "mask=elipse: not known"),
     ],
 )

@@ -202,7 +202,7 @@ def test_a_list_of_timesteps_is_what_is_visited() -> None:
             {"spacing": [20, 10], "steps": 3},
             "steps=3: the list fixes 2 steps; set steps=auto, or choose another spacing, such as leading",
         ),
-        ({"spacing": [20, "x"]}, "spacing=[20, 'x']: must be auto, text or a list (each entry a number)"),
+        ({"spacing": [20, "x"]}, "spacing=[20,x]: must be auto, text or a list (each entry a number)"),
     ],
 )
 def test_a_list_that_is_no_trajectory_is_refused(keys: dict[str, Any], message: str) -> None:
@@ -292,13 +292,13 @@ def test_a_shift_that_is_asked_for_stands_for_the_checkpoints() -> None:
 @pytest.mark.parametrize(
     "keys, message",
     [
-        ({"shift": 0.0}, r"shift=0\.0: must be above 0"),
-        ({"shift": 2.0, "spacing": (900, 100)}, r"shift=2\.0: the list fixes the timesteps"),
-        ({"shift": 2.0, "spacing": "smart50"}, r"shift=2\.0: spacing=smart50 fixes the timesteps"),
+        ({"shift": 0.0}, r"shift=0: must be above 0"),
+        ({"shift": 2.0, "spacing": (900, 100)}, r"shift=2: the list fixes the timesteps"),
+        ({"shift": 2.0, "spacing": "smart50"}, r"shift=2: spacing=smart50 fixes the timesteps"),
     ],
 )
 def test_a_shift_that_shifts_nothing_is_refused(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         Euler(**keys)
-    with pytest.raises(BadInput, match=r"^shift=2\.0: of flows alone"):
+    with pytest.raises(BadInput, match=r"^shift=2: of flows alone"):
         Euler(7, shift=2.0).levels(STAGE)
