@@ -152,7 +152,7 @@ SWEEPS = {
     "file": ("+sweeps=quickstart", "seed=range(0,2)", "metric=none"),
     "named": ("-m", "sweep.name=it", "grid.rows=seed", "seed=0,1", "prompt=one", "output_dir=else where", *QUICK),
     "ranges": ("-m", "seed=range(3,4)", "scheduler.steps=range(2,9,3)", *QUICK),
-    "cascade": ("-m", "upscale=none,tiny", "seed=0,1", "metric=none"),
+    "cascade": ("-m", "model=tiny", "upscale=none,tiny", "seed=0,1", "metric=none"),
     "one": ("seed=4", "prompt=a dog", *QUICK),
 }
 

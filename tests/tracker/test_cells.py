@@ -120,7 +120,7 @@ def test_the_sweeps_run_holds_paired_statistics_settings_figures_and_the_page(ma
     by_metric = {row["metric"]: row for row in rows}
     assert by_metric["psnr"]["difference"] == 2  # seed 0: 22 - 20; seed 1 has no pair
     assert (by_metric["psnr"]["n"], by_metric["psnr"]["dropped"]) == (1, 1)
-    assert "psnr +2.00" in by_metric["psnr"]["sentence"]
+    assert "psnr mean +2.00" in by_metric["psnr"]["sentence"]
     settings = json.loads((files / found["settings"]["path"]).read_text())
     means = [dict(zip(settings["columns"], row, strict=True))["psnr_mean"] for row in settings["data"]]
     assert means == [20.5, 22]
