@@ -140,11 +140,11 @@ class Checkpoint(Stored):
         return configs_of(self.source)
 
     def settled(self) -> Self:
-        """With the picture's size, and the tokens of a prompt, as they come out."""
+        """With the weights' variant, the picture's size, and the tokens of a prompt, as they come out."""
         height, width = self.stage().size
         length = given(self.text.max_length) or self.family.length
         text = replace(self.text, max_length=length) if self.family.lengths else self.text
-        return replace(self, height=height, width=width, text=text)
+        return replace(self, variant=self.source.variant, height=height, width=width, text=text)
 
     @property
     def loras(self) -> tuple[Lora, ...]:
